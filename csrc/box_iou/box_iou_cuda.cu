@@ -1,0 +1,124 @@
+// Pairwise IoU of N and M boxes on CUDA.
+//
+// A thread owns one column and kRowsPerThread rows: it reads its box of the second set once, and
+// the boxes of the first set are the same for a whole row of threads, so they come from the cache.
+// One coalesced store per pair; the kernel is bound by writing the result.
+#include <tuple>
+
+#include "../checks.h"
+#include "../cuda_launch.cuh"
+#include "box_iou_gradient.h"
+
+namespace cvlib {
+namespace {
+
+constexpr int kRowsPerThread = 8;
+
+template <class T>
+__device__ Box<T> load_box(const T* boxes, int64_t i) {
+  return {boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]};
+}
+
+template <class T>
+__global__ void iou_kernel(const T* __restrict__ boxes1, const T* __restrict__ boxes2, int64_t n,
+                           int64_t m, T* __restrict__ out) {
+  const int64_t j = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (j >= m) return;
+  const Box<T> other = load_box(boxes2, j);
+  const T other_area = area(other);
+  const int64_t rows_per_block = static_cast<int64_t>(blockDim.y) * kRowsPerThread;
+  const int64_t step = rows_per_block * gridDim.y;
+  for (int64_t base = blockIdx.y * rows_per_block; base < n; base += step) {
+    for (int r = 0; r < kRowsPerThread; ++r) {
+      const int64_t i = base + static_cast<int64_t>(r) * blockDim.y + threadIdx.y;
+      if (i >= n) break;
+      const Box<T> box = load_box(boxes1, i);
+      out[i * m + j] = iou(box, area(box), other, other_area);
+    }
+  }
+}
+
+// One block per box: threads stride over the others, then a tree sum in shared memory, so the
+// result is the same on every run.
+template <class T>
+__global__ void gradient_kernel(const T* __restrict__ boxes, const T* __restrict__ others,
+                                const T* __restrict__ grad_out, int64_t num_others,
+                                int64_t row_stride, int64_t column_stride,
+                                T* __restrict__ grad_boxes) {
+  __shared__ T partial[4][kThreads];
+  const int64_t i = blockIdx.x;
+  const Box<T> box = load_box(boxes, i);
+  Box<T> sum{0, 0, 0, 0};
+  for (int64_t j = threadIdx.x; j < num_others; j += kThreads) {
+    add_iou_gradient(grad_out[i * row_stride + j * column_stride], box, load_box(others, j), sum);
+  }
+  partial[0][threadIdx.x] = sum.x1;
+  partial[1][threadIdx.x] = sum.y1;
+  partial[2][threadIdx.x] = sum.x2;
+  partial[3][threadIdx.x] = sum.y2;
+  for (int width = kThreads / 2; width > 0; width /= 2) {
+    __syncthreads();
+    if (threadIdx.x < width) {
+      for (int c = 0; c < 4; ++c) partial[c][threadIdx.x] += partial[c][threadIdx.x + width];
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x < 4) grad_boxes[4 * i + threadIdx.x] = partial[threadIdx.x][0];
+}
+
+Tensor box_iou_cuda(const Tensor& boxes1, const Tensor& boxes2) {
+  check_boxes(boxes1, 2);
+  check_boxes(boxes2, 2);
+  check_same_dtype(boxes1, boxes2);
+  const DeviceGuard guard(boxes1.get_device_index());
+  const Tensor first = as_real(boxes1), second = as_real(boxes2);
+  const int64_t n = first.size(0), m = second.size(0);
+  Tensor out = empty(first, {n, m}, first.scalar_type());
+  if (n == 0 || m == 0) return out;
+  unsigned columns = kWarp;
+  while (columns < kThreads && columns < m) columns *= 2;
+  const dim3 block(columns, kThreads / columns);
+  const int64_t row_blocks = blocks_for(n, static_cast<int64_t>(block.y) * kRowsPerThread);
+  const dim3 grid(blocks_for(m, columns),
+                  static_cast<unsigned>(row_blocks < kMaxGrid ? row_blocks : kMaxGrid));
+  dispatch_floating(first.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    iou_kernel<T><<<grid, block, 0, current_stream(first)>>>(data<T>(first), data<T>(second), n, m,
+                                                             mutable_data<T>(out));
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+  return out;
+}
+
+template <class T>
+void launch_gradient(const Tensor& boxes, const Tensor& others, const Tensor& grad,
+                     int64_t row_stride, int64_t column_stride, Tensor& grad_boxes) {
+  if (boxes.size(0) == 0) return;
+  gradient_kernel<T><<<static_cast<unsigned>(boxes.size(0)), kThreads, 0, current_stream(boxes)>>>(
+      data<T>(boxes), data<T>(others), data<T>(grad), others.size(0), row_stride, column_stride,
+      mutable_data<T>(grad_boxes));
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+std::tuple<Tensor, Tensor> box_iou_backward_cuda(const Tensor& grad, const Tensor& boxes1,
+                                                 const Tensor& boxes2) {
+  const DeviceGuard guard(boxes1.get_device_index());
+  const Tensor first = as_real(boxes1), second = as_real(boxes2), grad_out = as_real(grad);
+  const int64_t n = first.size(0), m = second.size(0);
+  Tensor grad1 = empty(first, {n, 4}, first.scalar_type());
+  Tensor grad2 = empty(second, {m, 4}, second.scalar_type());
+  dispatch_floating(first.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    launch_gradient<T>(first, second, grad_out, m, 1, grad1);
+    launch_gradient<T>(second, first, grad_out, 1, m, grad2);
+  });
+  return {grad1, grad2};
+}
+
+}  // namespace
+}  // namespace cvlib
+
+STABLE_TORCH_LIBRARY_IMPL(cvlib, CUDA, m) {
+  m.impl("box_iou", TORCH_BOX(&cvlib::box_iou_cuda));
+  m.impl("box_iou_backward", TORCH_BOX(&cvlib::box_iou_backward_cuda));
+}

@@ -1,0 +1,23 @@
+// The second line of defence: Python has checked before and with better words.
+#pragma once
+
+#include "torch_compat.h"
+
+namespace cvlib {
+
+inline void check_boxes(const Tensor& boxes, int64_t dim) {
+  STD_TORCH_CHECK(boxes.dim() == dim && boxes.size(dim - 1) == 4,
+                  "expected boxes with last dimension 4");
+}
+
+inline void check_same_dtype(const Tensor& a, const Tensor& b) {
+  STD_TORCH_CHECK(a.scalar_type() == b.scalar_type(), "expected tensors of one dtype");
+}
+
+// The words are a signal: cvlib/_checks.py looks for the tensor and index when it reads them.
+inline void check_values(bool valid) {
+  STD_TORCH_CHECK(valid,
+                  "cvlib: bad values (NaN, or a corner order other than x1 <= x2, y1 <= y2)");
+}
+
+}  // namespace cvlib

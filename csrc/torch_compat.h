@@ -1,0 +1,64 @@
+// What the kernels need of torch, on the stable ABI: one binary serves every torch from 2.11 on.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <utility>
+
+namespace cvlib {
+
+using Tensor = torch::stable::Tensor;
+using torch::headeronly::ScalarType;
+
+// Calls function(T{}) with T float or double. Half types never get here: see as_real.
+template <class Function>
+void dispatch_floating(ScalarType type, Function&& function) {
+  switch (type) {
+    case ScalarType::Float:
+      return function(float{});
+    case ScalarType::Double:
+      return function(double{});
+    default:
+      STD_TORCH_CHECK(false, "cvlib kernels compute in float32 or float64");
+  }
+}
+
+inline bool is_half(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Half || tensor.scalar_type() == ScalarType::BFloat16;
+}
+
+// Contiguous, and float32 where it was float16 or bfloat16.
+inline Tensor as_real(const Tensor& tensor) {
+  const Tensor real = is_half(tensor) ? torch::stable::to(tensor, ScalarType::Float) : tensor;
+  return real.is_contiguous() ? real : torch::stable::contiguous(real);
+}
+
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
+  return torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, type);
+}
+
+inline Tensor zeros(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
+  return torch::stable::new_zeros(like, {sizes.begin(), sizes.size()}, type);
+}
+
+template <class T>
+const T* data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+
+template <class T>
+T* mutable_data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+}  // namespace cvlib

@@ -1,0 +1,158 @@
+"""The one source of user-facing messages about tensors.
+
+Every message reads ``{function}: expected {argument} {requirement}, got {actual}``. Checks of kind,
+dtype and shape run before the operator; checks of values run where they are free: inside the CPU
+kernels, which signal with a RuntimeError that `explain_values` turns into words.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BAD_VALUES = "cvlib: bad values"
+_FORMAT_ADVICE = 'boxes are (x1, y1, x2, y2), for xywh use box_convert(boxes, "xywh", "xyxy")'
+
+
+def check_tensor(function: str, argument: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a floating-point tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{function}: expected {argument} to be a torch.Tensor, got {type(value).__name__}"
+        )
+    if not value.is_floating_point():
+        raise TypeError(
+            f"{function}: expected {argument} of a floating-point dtype, got {value.dtype}; "
+            f"convert with {argument}.float()"
+        )
+
+
+def check_boxes(function: str, argument: str, boxes: object, shape: str = "(N, 4)") -> None:
+    """Raises unless ``boxes`` is a floating-point tensor of a shape like ``(N, 4)``."""
+    check_tensor(function, argument, boxes)
+    check_shape(function, argument, boxes, shape)  # type: ignore[arg-type]
+
+
+def check_shape(function: str, argument: str, value: Tensor, shape: str) -> None:
+    """Raises ValueError unless ``value`` has as many dimensions as ``shape`` and its numbers."""
+    sizes = [part.strip() for part in shape.strip("()").split(",") if part.strip()]
+    fits = value.dim() == len(sizes)
+    if fits and sizes[-1].isdigit():
+        fits = value.shape[-1] == int(sizes[-1])
+    if not fits:
+        raise ValueError(
+            f"{function}: expected {argument} of shape {shape}, got {tuple(value.shape)}"
+        )
+
+
+def check_same_kind(function: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
+    """Raises unless both tensors have one dtype (TypeError) and one device (ValueError)."""
+    if a.dtype != b.dtype:
+        raise TypeError(
+            f"{function}: expected {second} of the dtype of {first} ({a.dtype}), got {b.dtype}"
+        )
+    if a.device != b.device:
+        raise ValueError(
+            f"{function}: expected {second} on the device of {first} ({a.device}), got {b.device}"
+        )
+
+
+def check_ids(function: str, argument: str, ids: object, boxes: Tensor) -> None:
+    """Raises unless ``ids`` is an int64 tensor with one entry per box, on the boxes' device."""
+    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
+        actual = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"{function}: expected {argument} to be an int64 tensor, got {actual}")
+    if ids.shape != boxes.shape[:1]:
+        raise ValueError(
+            f"{function}: expected {argument} of shape (N,) with N = {boxes.shape[0]} as in boxes, "
+            f"got {tuple(ids.shape)}"
+        )
+    if ids.device != boxes.device:
+        raise ValueError(
+            f"{function}: expected {argument} on the device of boxes ({boxes.device}), "
+            f"got {ids.device}"
+        )
+
+
+def check_fraction(function: str, argument: str, value: float) -> None:
+    """Raises ValueError unless ``value`` lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{function}: expected {argument} in [0, 1], got {value}")
+
+
+def check_variances(function: str, variances: tuple[float, ...]) -> None:
+    """Raises ValueError unless there are four positive, finite variances."""
+    if len(variances) != 4 or not all(0 < v < float("inf") for v in variances):
+        raise ValueError(
+            f"{function}: expected variances to be four positive numbers, got {tuple(variances)}"
+        )
+
+
+def _first_true(mask: Tensor) -> tuple[int, ...] | None:
+    found = mask.nonzero()
+    return tuple(found[0].tolist()) if len(found) else None
+
+
+def _index_text(index: tuple[int, ...]) -> str:
+    return ", ".join(map(str, index))
+
+
+def check_box_values(function: str, argument: str, boxes: Tensor) -> None:
+    """Raises ValueError for the first box (..., 4) with a NaN or with corners out of order."""
+    x1, y1, x2, y2 = boxes.detach().unbind(-1)
+    index = _first_true(~((x1 <= x2) & (y1 <= y2)))
+    if index is None:
+        return
+    box = boxes[index].tolist()
+    wrong = "without NaN" if any(v != v for v in box) else "with x1 <= x2 and y1 <= y2"
+    actual = ", ".join(f"{v:g}" for v in box)
+    raise ValueError(
+        f"{function}: expected {argument} {wrong}, got {argument}[{_index_text(index)}] = "
+        f"({actual}); {_FORMAT_ADVICE}"
+    )
+
+
+def check_no_nan(function: str, argument: str, values: Tensor) -> None:
+    """Raises ValueError for the first NaN."""
+    index = _first_true(values.detach().isnan())
+    if index is not None:
+        raise ValueError(
+            f"{function}: expected {argument} without NaN, got {argument}[{_index_text(index)}] = "
+            "nan; a diverged model gives NaN: look at its loss and learning rate"
+        )
+
+
+def check_units(function: str, anchors: Tensor, boxes: Tensor, argument: str) -> None:
+    """Raises ValueError when one side is in pixels and the other normalised to 0..1.
+
+    Args:
+        function: Name for the message.
+        anchors: Shape (A, 4).
+        boxes: Shape (K, 4), without padding.
+        argument: Name of ``boxes`` for the message.
+    """
+    if not len(anchors) or not len(boxes):
+        return
+    anchor_extent, box_extent = float(anchors.abs().max()), float(boxes.abs().max())
+    if anchor_extent <= LARGEST_NORMALISED and box_extent > SMALLEST_PIXELS:
+        raise ValueError(
+            f"{function}: expected {argument} in the units of the anchors, which look normalised "
+            f"to 0..1 (largest coordinate {anchor_extent:g}), got pixels (largest {box_extent:g}); "
+            "divide x by the image's width and y by its height"
+        )
+    if anchor_extent > SMALLEST_PIXELS and box_extent <= 1:
+        raise ValueError(
+            f"{function}: expected {argument} in the units of the anchors, which look like pixels "
+            f"(largest coordinate {anchor_extent:g}), got boxes normalised to 0..1 (largest "
+            f"{box_extent:g}); multiply x by the image's width and y by its height"
+        )
+
+
+# Normalised anchors may stick out of the image; boxes of this many pixels are no longer a fraction.
+LARGEST_NORMALISED = 2.0
+SMALLEST_PIXELS = 8.0
+
+
+def is_value_error(error: RuntimeError) -> bool:
+    """Says whether a CPU kernel has signalled bad values."""
+    return BAD_VALUES in str(error)

@@ -1,0 +1,111 @@
+"""Owns the operator library and loads the compiled kernels.
+
+Schemas, references, fakes and gradients are registered from Python (``cvlib/ops``); the binaries
+``_C`` and ``_C_cuda`` only add kernels for the CPU and CUDA to the same operators. So everything
+works without them, only slower.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cvlib._version import __version__
+
+library = torch.library.Library("cvlib", "DEF")
+
+_PACKAGE = Path(__file__).parent
+_loaded: dict[str, str] = {}
+_failures: dict[str, str] = {}
+
+REBUILD_ADVICE = (
+    "rebuild with `pip install --no-build-isolation .` in cvlib's source folder (in a checkout: "
+    "`make setup`); it needs a C++20 compiler, and nvcc for the CUDA kernels"
+)
+
+
+def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Defines ``cvlib::<schema>`` with its reference on every device and its shape function."""
+    name = schema.split("(", maxsplit=1)[0]
+    library.define(schema)
+    library.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"cvlib::{name}", fake, lib=library)
+    for device in ("cpu", "cuda"):
+        torch.library.register_autocast(f"cvlib::{name}", device, torch.float32, lib=library)
+
+
+def refuse_gradient(name: str) -> None:
+    """Registers a backward that raises, so that a missing gradient is never silent."""
+
+    def backward(*_: object) -> None:
+        raise RuntimeError(f"{name} is not differentiable")
+
+    torch.library.register_autograd(f"cvlib::{name}", backward, lib=library)
+
+
+def _load(name: str) -> None:
+    files = sorted(_PACKAGE.glob(f"{name}.*so")) + sorted(_PACKAGE.glob(f"{name}.*pyd"))
+    if not files:
+        _failures[name] = f"{name} has not been built"
+        return
+    try:
+        torch.ops.load_library(str(files[0]))
+    except (OSError, RuntimeError) as error:
+        _failures[name] = str(error)
+    else:
+        _loaded[name] = files[0].name
+
+
+def load_kernels() -> None:
+    """Loads the compiled kernels; warns once, with the loader's own words, when one is missing."""
+    if os.environ.get("CVLIB_DISABLE_EXTENSION") == "1":
+        _failures["_C"] = "CVLIB_DISABLE_EXTENSION=1"
+        return
+    _load("_C")
+    # A library linked with CUDA cannot load into a CPU-only torch, so it is not even tried.
+    if torch.version.cuda is not None:
+        _load("_C_cuda")
+    missing = dict(_failures)
+    if not torch.cuda.is_available():
+        missing.pop("_C_cuda", None)
+    if missing:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+        warnings.warn(
+            f"cvlib runs without its compiled kernels, on the slow reference ({reasons}); "
+            + REBUILD_ADVICE,
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def has_kernels(device: str = "cpu") -> bool:
+    """Says whether compiled kernels serve this kind of device."""
+    return {"cpu": "_C", "cuda": "_C_cuda"}.get(device) in _loaded
+
+
+def build_info() -> dict[str, Any]:
+    """Tells what is accelerated here and how it was built.
+
+    Returns:
+        A dictionary: versions of cvlib and torch, the binaries loaded, why others were not, and,
+        when the host module is there, the compiler and the CUDA architectures.
+    """
+    info: dict[str, Any] = {
+        "cvlib": __version__,
+        "torch": torch.__version__,
+        "loaded": dict(_loaded),
+        "not_loaded": dict(_failures),
+    }
+    try:
+        from cvlib import _host
+    except ImportError as error:
+        info["not_loaded"]["_host"] = str(error)
+    else:
+        info["loaded"]["_host"] = Path(_host.__file__).name
+        info.update(_host.build_info())
+    return info

@@ -1,0 +1,64 @@
+"""Anchor boxes. Plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def multibox_prior(
+    feature_size: tuple[int, int],
+    sizes: Sequence[float],
+    ratios: Sequence[float],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Gives anchors of several sizes and ratios, centred on every cell of a feature map.
+
+    Each cell has ``len(sizes) + len(ratios) - 1`` anchors: every size with the first ratio, then
+    the first size with every other ratio. An anchor of size s and ratio r is ``s * sqrt(r)`` of the
+    image's height wide and ``s / sqrt(r)`` of it high, if the feature map has the image's shape.
+
+    Args:
+        feature_size: Height H and width W of the feature map.
+        sizes: In (0, 1], as a fraction of the image's height.
+        ratios: Width over height, positive.
+        dtype: Of the result.
+        device: Of the result.
+
+    Returns:
+        Shape (H * W * (len(sizes) + len(ratios) - 1), 4), (x1, y1, x2, y2) normalised to 0..1, not
+        clipped: cells row by row, and the anchors of a cell together.
+
+    Raises:
+        ValueError: A size or ratio that is not positive, none of either, or an empty feature map.
+
+    References:
+        Zhang et al., "Dive into Deep Learning", section 14.4.1.
+
+    Example:
+        >>> multibox_prior((1, 1), sizes=[0.5], ratios=[1, 4])
+        tensor([[0.2500, 0.2500, 0.7500, 0.7500],
+                [0.0000, 0.3750, 1.0000, 0.6250]])
+    """
+    height, width = feature_size
+    if height < 1 or width < 1:
+        raise ValueError(f"multibox_prior: expected feature_size >= (1, 1), got {feature_size}")
+    for argument, values in (("sizes", sizes), ("ratios", ratios)):
+        if not len(values) or not all(value > 0 for value in values):
+            raise ValueError(
+                f"multibox_prior: expected {argument} to be positive numbers, got {list(values)}"
+            )
+    kind = {"dtype": torch.float64, "device": device}
+    pairs = [(size, ratios[0]) for size in sizes] + [(sizes[0], ratio) for ratio in ratios[1:]]
+    size, ratio = torch.tensor(pairs, **kind).unbind(1)  # type: ignore[arg-type]
+    # Sizes are fractions of the height; x is a fraction of the width.
+    half = torch.stack([size * ratio.sqrt() * height / width, size / ratio.sqrt()], dim=1) / 2
+    y = (torch.arange(height, **kind) + 0.5) / height  # type: ignore[call-overload]
+    x = (torch.arange(width, **kind) + 0.5) / width  # type: ignore[call-overload]
+    center_y, center_x = torch.meshgrid(y, x, indexing="ij")
+    centers = torch.stack([center_x, center_y], dim=-1).reshape(-1, 1, 2)  # (H * W, 1, 2)
+    return torch.cat([centers - half, centers + half], dim=-1).reshape(-1, 4).to(dtype)
