@@ -2,8 +2,12 @@
 
 from cvlib._extension import build_info, load_kernels
 from cvlib._version import __version__
+from cvlib.anchors import multibox_prior
 from cvlib.box_coding import decode_boxes, encode_boxes
 from cvlib.boxes import box_area, box_convert, clip_boxes
+from cvlib.data import BananaDataset, SyntheticBananas, collate
+from cvlib.engine import TrainConfig, evaluate, fit, load
+from cvlib.models import TinySSD
 from cvlib.ops import (
     batched_nms,
     box_iou,
@@ -12,10 +16,18 @@ from cvlib.ops import (
     multibox_target,
     nms,
 )
+from cvlib.predict import predict
+from cvlib.structures import Detections
+from cvlib.visualize import draw
 
 load_kernels()
 
 __all__ = [
+    "BananaDataset",
+    "Detections",
+    "SyntheticBananas",
+    "TinySSD",
+    "TrainConfig",
     "__version__",
     "batched_nms",
     "box_area",
@@ -23,10 +35,17 @@ __all__ = [
     "box_iou",
     "build_info",
     "clip_boxes",
+    "collate",
     "decode_boxes",
+    "draw",
     "encode_boxes",
+    "evaluate",
+    "fit",
+    "load",
     "match_anchors",
     "multibox_detection",
+    "multibox_prior",
     "multibox_target",
     "nms",
+    "predict",
 ]

@@ -7,6 +7,7 @@ works without them, only slower.
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from collections.abc import Callable
@@ -102,10 +103,10 @@ def build_info() -> dict[str, Any]:
         "not_loaded": dict(_failures),
     }
     try:
-        from cvlib import _host
+        host: Any = importlib.import_module("cvlib._host")
     except ImportError as error:
         info["not_loaded"]["_host"] = str(error)
     else:
-        info["loaded"]["_host"] = Path(_host.__file__).name
-        info.update(_host.build_info())
+        info["loaded"]["_host"] = Path(host.__file__).name
+        info.update(host.build_info())
     return info

@@ -1,0 +1,58 @@
+"""What a training run can be told. A dataclass, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run; the defaults are the recipe for TinySSD."""
+
+    images: int = 20_000
+    """Pictures to train on altogether; as many epochs as come nearest to it."""
+    epochs: int | None = None
+    """Passes over the training set; given, it counts instead of --images."""
+    batch_size: int = 8
+    """Pictures in a step."""
+    learning_rate: float = 3e-3
+    """Peak of the schedule."""
+    warmup: float = 0.1
+    """Share of all steps in which the learning rate rises linearly; then it falls as a cosine."""
+    weight_decay: float = 0.05
+    """Of AdamW; not applied to biases and batch normalisation."""
+    loss: Literal["multibox", "book"] = "multibox"
+    """"multibox": hard negatives and generalised IoU. "book": cross-entropy over all anchors and
+    L1."""
+    augment: bool = True
+    """Random flips, quarter turns and colour changes of the training pictures."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """"auto" times a few steps of both on this machine and takes the faster one."""
+    eval_every: int = 1
+    """Epochs from one evaluation to the next; the last epoch is always evaluated."""
+    workers: int = 0
+    """Processes that load pictures; 0 loads them between the steps."""
+    device: str = "auto"
+    """"auto": CUDA when there is one, else the CPU."""
+    seed: int = 0
+    """Of initial weights, order and augmentation."""
+
+    def __post_init__(self) -> None:
+        least = {"images": 1, "epochs": 1, "batch_size": 1, "eval_every": 1, "workers": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ValueError(f"TrainConfig: expected {name} >= {bound}, got {value}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"TrainConfig: expected learning_rate > 0, got {self.learning_rate}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"TrainConfig: expected warmup in [0, 1), got {self.warmup}")
+
+    def epochs_for(self, size: int) -> int:
+        """Passes over a training set of ``size`` pictures."""
+        return self.epochs if self.epochs is not None else max(1, round(self.images / size))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings by name, as they stand in the run folder and in checkpoints."""
+        return asdict(self)

@@ -1,0 +1,379 @@
+"""The training loop: one file, read from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from cvlib.data import collate
+from cvlib.data.augment import augment_batch
+from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint, save_json
+from cvlib.engine.config import TrainConfig
+from cvlib.engine.evaluation import Evaluation, evaluate
+from cvlib.engine.report import write_history
+from cvlib.models import TinySSD
+
+History = list[dict[str, float]]
+
+
+@dataclass
+class TrainingResult:
+    """What a run has given.
+
+    Attributes:
+        model: With the weights of the best epoch by AP.
+        history: One row of figures for each epoch.
+        finished: False when the run was interrupted.
+        best: Evaluation figures of the best epoch.
+    """
+
+    model: TinySSD
+    history: History
+    finished: bool
+    best: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Progress:
+    """What a resumed run has to know beside weights and optimiser."""
+
+    step: int = 0
+    seconds: float = 0.0
+    waiting: float = 0.0
+    images: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: History = field(default_factory=list)
+    best_ap: float = -2.0
+    precision: str = "float32"
+
+
+def fit(
+    model: TinySSD,
+    train: Dataset,
+    val: Dataset,
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+) -> TrainingResult:
+    """Trains a model and writes a run folder.
+
+    The folder gets ``config.json``, ``metrics.csv``, ``metrics.json``, ``last.pt`` after every
+    epoch and ``best.pt`` whenever AP on the validation set is higher than before. Ctrl-C finishes
+    the step, saves ``last.pt`` and returns.
+
+    Args:
+        model: To train, in place.
+        train: Training set; its samples are stacked by `collate`.
+        val: Validation set.
+        config: Settings.
+        out: The run folder; made when it is not there.
+        resume: Go on from ``last.pt`` in ``out``; on the CPU, with the same number of threads, the
+            result is bit for bit that of an undisturbed run.
+        say: Called with each line of report.
+
+    Returns:
+        The best model and the figures of every epoch.
+
+    Raises:
+        ValueError: Wrong labels, another configuration than that of the run to resume.
+        FileNotFoundError: Nothing to resume.
+        FloatingPointError: The loss has become NaN or infinite; the last checkpoint stays.
+        OSError: The run folder cannot be written.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    device = choose_device(config.device)
+    model.to(device).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, config)
+    progress = Progress()
+    if resume:
+        progress = restore(out / "last.pt", model, optimizer, config, device)
+    else:
+        progress.precision = choose_precision(model, config, device, say)
+        save_json(out / "config.json", config.as_dict())
+    size: int = len(train)  # type: ignore[arg-type]
+    if size == 0:
+        raise ValueError("fit: expected at least one training picture, got an empty set")
+    steps_per_epoch, epochs = math.ceil(size / config.batch_size), config.epochs_for(size)
+    with interruptible() as is_interrupted:
+        for epoch in range(progress.step // steps_per_epoch, epochs):
+            train_epoch(model, train, optimizer, config, progress, epoch, is_interrupted)
+            if is_interrupted() and progress.step < (epoch + 1) * steps_per_epoch:
+                save_checkpoint(out / "last.pt", snapshot(model, optimizer, config, progress))
+                say(f"interrupted in epoch {epoch + 1}; saved {out / 'last.pt'}: --resume goes on")
+                return TrainingResult(model, progress.history, finished=False)
+            last = epoch + 1 == epochs
+            row = finish_epoch(progress, epoch)
+            if last or (epoch + 1) % config.eval_every == 0:
+                evaluation = evaluate(model, val)
+                row.update(evaluation.as_dict())
+            progress.history.append(row)
+            say(describe(row, epochs, evaluation if "ap" in row else None))
+            is_best = row.get("ap", -2.0) > progress.best_ap
+            progress.best_ap = max(progress.best_ap, row.get("ap", -2.0))
+            state = snapshot(model, optimizer, config, progress)
+            save_checkpoint(out / "last.pt", state)
+            if is_best:
+                save_checkpoint(
+                    out / "best.pt", {k: state[k] for k in PUBLISHED} | {"figures": row}
+                )
+            write_history(out, progress.history)
+            if is_interrupted() and not last:
+                say(f"interrupted after epoch {epoch + 1}; --resume goes on")
+                return TrainingResult(model, progress.history, finished=False)
+    best = load_checkpoint(out / "best.pt", device)
+    model.load_state_dict(best["model"])
+    return TrainingResult(model, progress.history, finished=True, best=best["figures"])
+
+
+def train_epoch(
+    model: TinySSD,
+    dataset: Dataset,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    progress: Progress,
+    epoch: int,
+    is_interrupted: Callable[[], bool],
+) -> None:
+    """Trains on the rest of an epoch: all of it, unless the run was resumed in its middle."""
+    order = epoch_order(len(dataset), config, epoch)  # type: ignore[arg-type]
+    done = progress.step - epoch * len(order)
+    loader = DataLoader(
+        dataset, batch_sampler=order[done:], collate_fn=collate, num_workers=config.workers
+    )
+    device = model.device
+    epochs = config.epochs_for(len(dataset))  # type: ignore[arg-type]
+    total = epochs * len(order)
+    model.train()
+    bar = tqdm(
+        total=len(order),
+        initial=done,
+        desc=f"epoch {epoch + 1}/{epochs}",
+        unit="batch",
+        leave=False,
+        disable=None,
+    )
+    start = waited_from = time.perf_counter()
+    with bar:
+        for images, targets in loader:
+            progress.waiting += time.perf_counter() - waited_from
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * schedule(progress.step, total, config.warmup)
+            losses = train_step(model, optimizer, images, targets, config, progress)
+            for name, value in losses.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + value * len(images)
+            progress.images += len(images)
+            progress.step += 1
+            bar.update()
+            bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
+            waited_from = time.perf_counter()
+            if is_interrupted():
+                break
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    progress.seconds += time.perf_counter() - start
+
+
+def train_step(
+    model: TinySSD,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    targets: dict[str, Tensor],
+    config: TrainConfig,
+    progress: Progress,
+) -> dict[str, float]:
+    """Learns from one batch; gives the values of the losses."""
+    device = model.device
+    boxes, labels = targets["boxes"], targets["labels"]
+    size = (images.shape[2], images.shape[3])
+    if config.augment:
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + progress.step)
+        images, boxes = augment_batch(images, boxes, generator)
+    images = images.to(device, memory_format=torch.channels_last)
+    with torch.autocast(
+        device.type, torch.bfloat16, enabled=progress.precision == "bfloat16", cache_enabled=True
+    ):
+        raw = model(images)
+    assigned = model.assign(raw.anchors, boxes, labels, size)
+    losses = model.loss(raw, assigned, config.loss)
+    total = torch.stack(list(losses.values())).sum()
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+    if not all(map(math.isfinite, values.values())):
+        raise FloatingPointError(
+            f"fit: the loss is {values} at step {progress.step}; lower --learning-rate (now "
+            f"{config.learning_rate}); the checkpoints of earlier epochs are unharmed"
+        )
+    optimizer.step()
+    return values
+
+
+def schedule(step: int, total: int, warmup: float) -> float:
+    """The learning rate as a share of its peak: a linear rise, then half a cosine down to 0."""
+    rising = max(1, round(warmup * total))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+
+def epoch_order(size: int, config: TrainConfig, epoch: int) -> list[list[int]]:
+    """Indices of every batch of an epoch: the same for the same seed, whatever went before."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    order = torch.randperm(size, generator=generator)
+    return [batch.tolist() for batch in order.split(config.batch_size)]
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW that decays weights of convolutions only."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+def choose_device(name: str) -> torch.device:
+    """Understands "auto"."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def choose_precision(
+    model: TinySSD, config: TrainConfig, device: torch.device, say: Callable[[str], None]
+) -> str:
+    """Times forward and backward in both precisions on this machine and takes the faster one."""
+    if config.precision != "auto":
+        return config.precision
+    trial = copy.deepcopy(model).train()
+    images = torch.rand(config.batch_size, 3, *model.image_size, device=device)
+    images = images.to(memory_format=torch.channels_last)
+
+    def run(enabled: bool) -> float:
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+            raw = trial(images)
+        (raw.class_logits.sum() + raw.offsets.sum()).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    run(False), run(True)
+    pairs = [(run(False), run(True)) for _ in range(5)]
+    ratio = sorted(float32 / bfloat16 for float32, bfloat16 in pairs)[len(pairs) // 2]
+    chosen = "bfloat16" if ratio > 1 else "float32"
+    say(f"precision: {chosen} (a step in bfloat16 is {ratio:.2f} times as fast as in float32 here)")
+    return chosen
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C into a flag; the second one stops at once."""
+    interrupted = False
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+        print("\nfinishing the step, then saving; Ctrl-C again stops at once", file=sys.stderr)
+
+    try:
+        previous = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread: nobody can press Ctrl-C for it
+        yield lambda: False
+        return
+    try:
+        yield lambda: interrupted
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+PUBLISHED = ("model", "classes", "image_size", "config")
+
+
+def snapshot(
+    model: TinySSD, optimizer: torch.optim.Optimizer, config: TrainConfig, progress: Progress
+) -> dict[str, Any]:
+    """Everything that a resumed run needs, as plain values and tensors."""
+    return {
+        "model": model.state_dict(),
+        "classes": list(model.classes),
+        "image_size": list(model.image_size),
+        "config": config.as_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": vars(progress),
+    }
+
+
+def restore(
+    path: Path,
+    model: TinySSD,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    device: torch.device,
+) -> Progress:
+    """Puts a snapshot back; refuses one of another configuration."""
+    state = load_checkpoint(path, device)
+    changed = {
+        name: (old, config.as_dict().get(name))
+        for name, old in state["config"].items()
+        if old != config.as_dict().get(name)
+    }
+    if changed:
+        text = ", ".join(f"{name} was {old}, is {new}" for name, (old, new) in changed.items())
+        raise ValueError(
+            f"fit: expected the configuration of the run to resume ({path}), but {text}; start "
+            "anew in another folder, or give the old settings"
+        )
+    if list(model.classes) != state["classes"]:
+        raise ValueError(
+            f"fit: expected classes {state['classes']} as in {path}, got {list(model.classes)}"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return Progress(**state["progress"])
+
+
+def finish_epoch(progress: Progress, epoch: int) -> dict[str, float]:
+    """The epoch's row of figures; the sums start anew."""
+    images = max(progress.images, 1)
+    row = {"epoch": float(epoch + 1)}
+    row.update({f"loss_{name}": total / images for name, total in progress.sums.items()})
+    row["images_per_second"] = images / max(progress.seconds, 1e-9)
+    row["data_wait"] = progress.waiting / max(progress.seconds, 1e-9)
+    row["seconds"] = progress.seconds
+    progress.sums, progress.images = {}, 0
+    progress.seconds = progress.waiting = 0.0
+    return row
+
+
+def describe(row: dict[str, float], epochs: int, evaluation: Evaluation | None) -> str:
+    """One clear line."""
+    losses = "  ".join(
+        f"{name[5:]} {value:.3f}" for name, value in row.items() if name.startswith("loss_")
+    )
+    line = (
+        f"epoch {row['epoch']:.0f}/{epochs}  {losses}  {row['images_per_second']:.1f} images/s "
+        f"(waiting for data {row['data_wait']:.0%})"
+    )
+    return line if evaluation is None else f"{line}  |  {evaluation}"

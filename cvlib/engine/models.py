@@ -1,0 +1,36 @@
+"""Models to files and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cvlib.engine.checkpoint import load_checkpoint
+from cvlib.models import TinySSD
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> TinySSD:
+    """Loads a trained model, ready to predict.
+
+    Args:
+        path: A checkpoint, or a run folder, whose ``best.pt`` is taken.
+        device: Where the model is put.
+
+    Returns:
+        The model in evaluation mode; its class names come from the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Not a checkpoint of cvlib.
+    """
+    state = load_checkpoint(path, device)
+    height, width = state["image_size"]
+    model = TinySSD(state["classes"], (height, width))
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"load: {path} does not hold the weights of a TinySSD ({error})"
+        ) from error
+    return model.to(device).eval()

@@ -1,0 +1,117 @@
+"""What every test shares: devices, seeds, tolerances, the test data."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+# Tests are imported by file (importmode=importlib), so that helpers beside them need a path.
+sys.path.insert(0, os.path.dirname(__file__))
+
+# Reproducible, and without a data base that one run would leave to the next. Fixtures of ours that
+# hypothesis would warn about only restore global state.
+hypothesis.settings.register_profile(
+    "cvlib",
+    derandomize=True,
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
+hypothesis.settings.load_profile("cvlib")
+
+# The one table: how far a floating-point result may be from the float64 oracle.
+TOLERANCES = {
+    torch.float64: {"rtol": 1e-10, "atol": 1e-10},
+    torch.float32: {"rtol": 1e-5, "atol": 1e-5},
+    torch.float16: {"rtol": 1e-2, "atol": 1e-2},
+    torch.bfloat16: {"rtol": 5e-2, "atol": 5e-2},
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow; run with -m slow"))
+
+
+def _require_cuda() -> str:
+    if not torch.cuda.is_available():
+        if os.environ.get("CVLIB_REQUIRE_CUDA") == "1":
+            pytest.fail("CVLIB_REQUIRE_CUDA=1, but torch finds no CUDA device")
+        pytest.skip("no CUDA device")
+    return "cuda"
+
+
+# Scope session: hypothesis calls a test many times with one fixture.
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param if request.param == "cpu" else _require_cuda()
+
+
+@pytest.fixture(scope="session")
+def cuda() -> str:
+    """For tests that compare the two devices; mark them with ``pytest.mark.cuda``."""
+    return _require_cuda()
+
+
+@pytest.fixture(autouse=True)
+def _seeded_and_restored():
+    """Every test starts from the same random state and leaves none to the next."""
+    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - library code and transforms may use the legacy generator
+    torch.manual_seed(0)
+    yield
+    random.setstate(python)
+    np.random.set_state(legacy)  # noqa: NPY002
+    torch.set_rng_state(cpu)
+    if gpus:
+        torch.cuda.set_rng_state_all(gpus)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def tolerances() -> dict[torch.dtype, dict[str, float]]:
+    return TOLERANCES
+
+
+@pytest.fixture
+def thread_counts():
+    """Numbers of threads to try; the number that was set is restored."""
+    before = torch.get_num_threads()
+    yield (1, 2, 5)
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_compiler():
+    """Compiled code of one test neither helps nor hinders the next."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of the book's data sets, as `shared/data` holds them."""
+    folder = os.environ.get("CVLIB_TEST_DATA")
+    if not folder:
+        pytest.skip("CVLIB_TEST_DATA is not set to the folder of the data sets")
+    return Path(folder)

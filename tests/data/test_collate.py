@@ -1,0 +1,93 @@
+"""collate: stacking, padding, and the errors that name a sample."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision import tv_tensors
+
+from cvlib.data import SyntheticBananas, collate
+
+
+def sample(count, image_id=0, size=(6, 8)):
+    generator = torch.Generator().manual_seed(image_id)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
+    boxes = torch.rand(count, 4, generator=generator)
+    target = {
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
+        "labels": torch.arange(count),
+        "image_id": image_id,
+    }
+    return tv_tensors.Image(image), target
+
+
+def test_by_hand():
+    samples = [sample(2, 4), sample(0, 5), sample(1, 6)]
+    images, targets = collate(samples)
+    assert images.shape == (3, 3, 6, 8)
+    assert images.dtype == torch.uint8
+    assert targets["boxes"].dtype == torch.float32
+    assert targets["labels"].dtype == targets["image_id"].dtype == torch.int64
+    assert targets["labels"].tolist() == [[0, 1], [-1, -1], [0, -1]]
+    assert targets["image_id"].tolist() == [4, 5, 6]
+    assert targets["boxes"][1].tolist() == [[-1] * 4] * 2
+    assert targets["boxes"][2, 1].tolist() == [-1] * 4
+    assert type(images) is type(targets["boxes"]) is torch.Tensor
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_nothing_is_lost_or_moved(counts):
+    samples = [sample(count, index) for index, count in enumerate(counts)]
+    images, targets = collate(samples)
+    assert targets["boxes"].shape == (len(counts), max(1, *counts, 1), 4)
+    for row, (image, target) in enumerate(samples):
+        count = counts[row]
+        assert torch.equal(images[row], image.as_subclass(torch.Tensor))
+        assert torch.equal(targets["boxes"][row, :count], target["boxes"].as_subclass(torch.Tensor))
+        assert torch.equal(targets["labels"][row, :count], target["labels"])
+        assert torch.all(targets["boxes"][row, count:] == -1)
+        assert torch.all(targets["labels"][row, count:] == -1)
+
+
+def test_batch_of_empty_pictures_keeps_one_slot():
+    _, targets = collate([sample(0), sample(0)])
+    assert targets["boxes"].tolist() == [[[-1] * 4]] * 2
+    assert targets["labels"].tolist() == [[-1]] * 2
+
+
+def test_takes_dataset_samples():
+    bananas = SyntheticBananas(4, image_size=64)
+    images, targets = collate([bananas[i] for i in range(4)])
+    assert images.shape == (4, 3, 64, 64)
+    assert targets["image_id"].tolist() == [0, 1, 2, 3]
+
+
+def test_no_samples():
+    with pytest.raises(ValueError, match="collate: expected at least one sample, got none"):
+        collate([])
+
+
+def test_sizes_differ():
+    message = r"got \(6, 8\) in image_id 3 and \(6, 9\) in image_id 7; add a transforms\.v2\.Resize"
+    with pytest.raises(ValueError, match=message):
+        collate([sample(1, 3), sample(1, 7, (6, 9))])
+
+
+def test_float_images():
+    image, target = sample(1, 5)
+    with pytest.raises(TypeError, match=r"expected uint8 images, got torch.float32 in image_id 5"):
+        collate([(image.float(), target)])
+
+
+def test_grey_images():
+    image, target = sample(1, 5)
+    with pytest.raises(ValueError, match=r"shape \(3, H, W\), got \(1, 6, 8\) in image_id 5"):
+        collate([(image[:1], target)])
+
+
+def test_boxes_and_labels_disagree():
+    image, target = sample(2, 5)
+    target["labels"] = target["labels"][:1]
+    with pytest.raises(ValueError, match=r"got \(2, 4\) and \(1,\) in image_id 5"):
+        collate([(image, target)])

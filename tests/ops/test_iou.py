@@ -1,0 +1,424 @@
+"""box_iou: values, gradients, registration, errors."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cvlib
+from cvlib.ops.iou import _box_iou_reference
+
+nan, inf = float("nan"), float("inf")
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+
+def boxes_tensor(boxes, device, dtype=torch.float32):
+    return torch.as_tensor(np.asarray(boxes, np.float64)).to(dtype).to(device)
+
+
+def oracle(boxes1, boxes2):
+    return torch.from_numpy(oracles.box_iou(oracles.to_numpy(boxes1), oracles.to_numpy(boxes2)))
+
+
+def random_boxes(rng, n, device, dtype=torch.float32, **options):
+    return boxes_tensor(oracles.random_boxes(rng, n, **options).reshape(n, 4), device, dtype)
+
+
+# --- matches the oracle -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (1, 1), (1, 17), (17, 1), (37, 33)])
+def test_matches_oracle(device, dtype, shape, rng):
+    a = random_boxes(rng, shape[0], device, dtype, extent=100)
+    b = random_boxes(rng, shape[1], device, dtype, extent=100)
+    iou = cvlib.box_iou(a, b)
+    assert iou.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert iou.shape == shape and iou.device == a.device
+    assert torch.equal(iou.cpu(), oracle(a, b))
+
+
+@pytest.mark.parametrize("shape", [(1031, 257), (3, 5001), (5001, 3)])
+def test_matches_oracle_when_large(device, shape, rng):
+    a, b = (random_boxes(rng, n, device, extent=300) for n in shape)
+    assert torch.equal(cvlib.box_iou(a, b).cpu(), oracle(a, b))
+
+
+LAYOUTS = {
+    "every second row": lambda boxes: boxes.repeat_interleave(2, 0)[::2],
+    "column-major": lambda boxes: boxes.t().contiguous().t(),
+    "columns of a wider matrix": lambda boxes: torch.cat([boxes, boxes], 1)[:, 4:],
+    "reversed memory": lambda boxes: boxes.flip(0).contiguous().flip(0),
+    "offset in storage": lambda boxes: torch.cat([boxes[:1], boxes])[1:],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_memory_layout_does_not_matter(device, layout, rng):
+    a, b = (random_boxes(rng, n, device, extent=100) for n in (21, 18))
+    expected = oracle(a, b)
+    assert torch.equal(cvlib.box_iou(layout(a), b).cpu(), expected)
+    assert torch.equal(cvlib.box_iou(a, layout(b)).cpu(), expected)
+
+
+def test_expanded_boxes(device, rng):
+    one, many = random_boxes(rng, 1, device, extent=50), random_boxes(rng, 9, device, extent=50)
+    assert torch.equal(cvlib.box_iou(one.expand(5, 4), many).cpu(), oracle(one.expand(5, 4), many))
+    assert torch.equal(cvlib.box_iou(many, one.expand(5, 4)).cpu(), oracle(many, one.expand(5, 4)))
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [[1, 1, 1, 1]],
+        [[1, 1, 1, 5]],
+        [[1, 1, 5, 1]],
+        [[0, 0, 0, 0], [0, 0, 0, 0]],
+        [[-5, -5, -5, 5], [-5, 0, 5, 0]],
+        [[1e-30, 1e-30, 2e-30, 2e-30]],  # the area underflows to 0 in float32
+        [[inf, inf, inf, inf]],
+        [[-inf, -inf, -inf, -inf], [-inf, 0, -inf, 5]],
+        [[-inf, -inf, inf, inf]],
+        [[0, 0, inf, 0]],
+        [[0, 0, inf, 10], [0, 0, 10, inf]],
+        [[0, 0, 3e38, 3e38]],
+        [[-3e38, -1, 3e38, 1]],
+    ],
+)
+def test_empty_and_unbounded_boxes_have_iou_zero_with_everything(device, boxes):
+    odd = boxes_tensor(boxes, device)
+    others = torch.cat([odd, boxes_tensor([[-10, -10, 10, 10], [0, 0, 5, 5]], device)])
+    assert torch.equal(
+        cvlib.box_iou(odd, others), torch.zeros(len(odd), len(others), device=device)
+    )
+    assert torch.equal(
+        cvlib.box_iou(others, odd), torch.zeros(len(others), len(odd), device=device)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "exponent", [-45, -40, -38, -30, -23, -20, -19, -10, 0, 10, 18, 19, 25, 37]
+)
+def test_matches_oracle_at_every_scale(device, dtype, exponent, rng):
+    boxes = oracles.random_boxes(rng, 23, size=3, extent=4) * float(f"1e{exponent}")
+    boxes = boxes_tensor(boxes, device, dtype)
+    iou = cvlib.box_iou(boxes, boxes)
+    assert torch.equal(iou.cpu(), oracle(boxes, boxes))
+    assert not iou.isnan().any() and iou.min() >= 0 and iou.max() <= 1
+
+
+@pytest.mark.parametrize("offset", [-1e7, -1e6, 1e3, 1e6, 1e7])
+def test_matches_oracle_far_from_the_origin(device, offset, rng):
+    boxes = boxes_tensor(oracles.random_boxes(rng, 31, size=30, extent=60) + offset, device)
+    assert torch.equal(cvlib.box_iou(boxes, boxes).cpu(), oracle(boxes, boxes))
+
+
+@pytest.mark.cuda
+def test_invalid_boxes_have_iou_zero_on_cuda(cuda):
+    good = boxes_tensor([[0, 0, 10, 10], [2, 2, 5, 5]], cuda)
+    rows = [[0, 0, 10, 10] for _ in range(4)]
+    for column, row in enumerate(rows):
+        row[column] = nan
+    invalid = boxes_tensor([*rows, [nan] * 4, [10, 10, 0, 0], [0, 10, 10, 0]], cuda)
+    assert not cvlib.box_iou(good, invalid).any()
+    assert not cvlib.box_iou(invalid, good).any()
+    assert not cvlib.box_iou(invalid, invalid).any()
+
+
+# --- matches torchvision ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_equals_torchvision(device, dtype, scale, rng):
+    a = boxes_tensor(oracles.random_boxes(rng, 67, extent=200) * scale, device, dtype)
+    b = boxes_tensor(oracles.random_boxes(rng, 71, extent=200) * scale, device, dtype)
+    assert torch.equal(cvlib.box_iou(a, b), torchvision.ops.box_iou(a, b))
+
+
+# --- CPU equals CUDA ----------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cpu_equals_cuda(cuda, dtype, rng):
+    a, b = (random_boxes(rng, n, "cpu", dtype, extent=100) for n in (301, 203))
+    assert torch.equal(cvlib.box_iou(a, b), cvlib.box_iou(a.to(cuda), b.to(cuda)).cpu())
+
+
+# --- reference equals native --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_reference_equals_native(device, dtype, rng):
+    a, b = (random_boxes(rng, n, device, dtype, extent=100) for n in (41, 77))
+    a[3:5, 2] = a[3:5, 0]
+    assert torch.equal(_box_iou_reference(a, b), torch.ops.cvlib.box_iou(a, b))
+
+
+# --- properties ---------------------------------------------------------------------------------
+
+grid_boxes = st.lists(
+    st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9), st.integers(0, 9)),
+    min_size=1,
+    max_size=12,
+).map(lambda rows: torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows]).float())
+
+
+@given(a=grid_boxes, b=grid_boxes)
+def test_is_symmetric_and_in_the_unit_interval(device, a, b):
+    a, b = a.to(device), b.to(device)
+    iou = cvlib.box_iou(a, b)
+    assert torch.equal(iou, cvlib.box_iou(b, a).t())
+    assert iou.min() >= 0 and iou.max() <= 1
+
+
+@given(a=grid_boxes)
+def test_is_one_exactly_for_a_box_with_area_and_itself(device, a):
+    has_area = cvlib.box_area(a) > 0
+    assert torch.equal(cvlib.box_iou(a.to(device), a.to(device)).diagonal().cpu(), has_area.float())
+
+
+@given(a=grid_boxes, b=grid_boxes, dx=st.integers(-999, 999), dy=st.integers(-999, 999))
+def test_is_invariant_to_translation_on_a_grid_and_to_doubling(device, a, b, dx, dy):
+    a, b = a.to(device), b.to(device)
+    iou, shift = cvlib.box_iou(a, b), torch.tensor([dx, dy, dx, dy], device=device).float()
+    assert torch.equal(iou, cvlib.box_iou(a + shift, b + shift))
+    assert torch.equal(iou, cvlib.box_iou(a * 2, b * 2))
+
+
+def test_does_not_change_its_arguments(device, rng):
+    a, b = random_boxes(rng, 9, device), random_boxes(rng, 8, device)
+    copies = a.clone(), b.clone()
+    cvlib.box_iou(a, b)
+    assert torch.equal(a, copies[0]) and torch.equal(b, copies[1])
+
+
+# --- gradients ----------------------------------------------------------------------------------
+
+
+def differentiable_boxes(rng, n, device, dtype=torch.float64):
+    return random_boxes(rng, n, device, dtype, size=5, extent=4).requires_grad_()
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (1, 1)])
+def test_gradient_is_the_derivative(device, shape, rng):
+    a, b = (differentiable_boxes(rng, n, device) for n in shape)
+    assert torch.autograd.gradcheck(cvlib.box_iou, (a, b))
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0), (0, 0)])
+def test_gradient_without_pairs_is_zero(device, shape):
+    a, b = (torch.ones(n, 4, device=device, requires_grad=True) for n in shape)
+    cvlib.box_iou(a, b).sum().backward()
+    assert torch.equal(a.grad, torch.zeros_like(a)) and torch.equal(b.grad, torch.zeros_like(b))
+
+
+def test_gradient_with_one_differentiable_argument(device, rng):
+    a, b = (differentiable_boxes(rng, n, device) for n in (3, 4))
+    assert torch.autograd.gradcheck(lambda a: cvlib.box_iou(a, b.detach()), (a,))
+    assert torch.autograd.gradcheck(lambda b: cvlib.box_iou(a.detach(), b), (b,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_gradient_equals_torchvision(device, dtype, rng, tolerances):
+    a, b = (differentiable_boxes(rng, n, device, dtype) for n in (61, 47))
+    weight = torch.from_numpy(rng.normal(size=(61, 47))).to(device, dtype)
+    ours = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), weight)
+    theirs = torch.autograd.grad(torchvision.ops.box_iou(a, b), (a, b), weight)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, **tolerances[dtype])
+
+
+def test_gradient_of_a_large_matrix_equals_torchvision(device, rng, tolerances):
+    a = random_boxes(rng, 1203, device, torch.float64, extent=300).requires_grad_()
+    b = random_boxes(rng, 305, device, torch.float64, extent=300).requires_grad_()
+    weight = torch.from_numpy(rng.normal(size=(1203, 305))).to(device)
+    ours = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), weight)
+    theirs = torch.autograd.grad(torchvision.ops.box_iou(a, b), (a, b), weight)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, **tolerances[torch.float64])
+
+
+def test_gradient_reaches_through_a_strided_weight(device, rng, tolerances):
+    a, b = (differentiable_boxes(rng, n, device) for n in (5, 6))
+    weight = torch.from_numpy(rng.normal(size=(6, 5))).to(device)
+    for strided in (weight.t(), torch.ones((), device=device, dtype=a.dtype).expand(5, 6)):
+        ours = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), strided)
+        plain = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), strided.contiguous())
+        for mine, other in zip(ours, plain, strict=True):
+            torch.testing.assert_close(mine, other, **tolerances[torch.float64])
+
+
+def test_gradient_of_identical_empty_and_distant_boxes_is_finite(device):
+    rows = [[0, 0, 4, 4], [0, 0, 4, 4], [2, 2, 2, 2], [2, 2, 2, 2], [1, 1, 1, 3], [50, 50, 60, 60]]
+    a = boxes_tensor(rows, device).requires_grad_()
+    cvlib.box_iou(a, a).sum().backward()
+    assert a.grad.isfinite().all()
+    assert torch.equal(a.grad[2:].cpu(), torch.zeros(4, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_gradient_of_half_boxes_has_their_dtype(device, dtype, rng, tolerances):
+    a = differentiable_boxes(rng, 5, device, dtype)
+    b = random_boxes(rng, 6, device, dtype, size=5, extent=4)
+    cvlib.box_iou(a, b).sum().backward()
+    assert a.grad.dtype == dtype
+    wide = a.detach().double().requires_grad_()
+    torchvision.ops.box_iou(wide, b.double()).sum().backward()
+    torch.testing.assert_close(a.grad.double(), wide.grad, **tolerances[dtype])
+
+
+def test_second_derivative_is_refused(device, rng):
+    a, b = (differentiable_boxes(rng, n, device) for n in (3, 4))
+    (first,) = torch.autograd.grad(cvlib.box_iou(a, b).sum(), a, create_graph=True)
+    with pytest.raises(RuntimeError, match="box_iou_backward is not differentiable"):
+        first.sum().backward()
+
+
+# --- registration -------------------------------------------------------------------------------
+
+
+# opcheck itself looks at the .grad of its copies.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_opcheck(device, rng):
+    a, b = (differentiable_boxes(rng, n, device, torch.float32) for n in (3, 4))
+    torch.library.opcheck(torch.ops.cvlib.box_iou.default, (a, b))
+
+
+def test_opcheck_of_the_backward(device, rng):
+    a, b = (random_boxes(rng, n, device) for n in (3, 4))
+    torch.library.opcheck(
+        torch.ops.cvlib.box_iou_backward.default, (torch.ones(3, 4, device=device), a, b)
+    )
+
+
+def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
+    # The one test with inductor, forward and backward; the other operators use aot_eager.
+    compiled = torch.compile(cvlib.box_iou, fullgraph=True, dynamic=True)
+    for shape in ((5, 7), (12, 3)):
+        a, b = (differentiable_boxes(rng, n, device, torch.float32) for n in shape)
+        expected = cvlib.box_iou(a, b)
+        iou = compiled(a, b)
+        assert torch.equal(iou, expected)
+        (ours,) = torch.autograd.grad(iou.sum(), a)
+        (eager,) = torch.autograd.grad(expected.sum(), a)
+        assert torch.equal(ours, eager)
+
+
+def test_shape_is_known_without_data():
+    a, b = torch.empty(3, 4, device="meta"), torch.empty(5, 4, device="meta")
+    assert cvlib.box_iou(a, b).shape == (3, 5)
+    assert cvlib.box_iou(a.half(), b.half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_autocast_computes_in_float32(device, dtype, rng):
+    a, b = (random_boxes(rng, n, device, dtype, extent=100) for n in (9, 8))
+    expected = cvlib.box_iou(a, b)
+    with torch.autocast(device, torch.bfloat16):
+        iou = cvlib.box_iou(a, b)
+    assert iou.dtype == torch.float32 and torch.equal(iou, expected)
+
+
+# --- independence of threads --------------------------------------------------------------------
+
+
+def test_number_of_threads_does_not_matter(thread_counts, rng):
+    a, b = (random_boxes(rng, n, "cpu", extent=300).requires_grad_() for n in (1501, 401))
+    results = []
+    for count in thread_counts:
+        torch.set_num_threads(count)
+        iou = cvlib.box_iou(a, b)
+        results.append((iou, *torch.autograd.grad((iou * iou).sum(), (a, b))))
+    for other in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+GOOD = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
+FORMAT_HINT = r'boxes are \(x1, y1, x2, y2\), for xywh use box_convert\(boxes, "xywh", "xyxy"\)'
+
+
+@pytest.mark.parametrize(
+    ("boxes1", "boxes2", "error", "message"),
+    [
+        ([[0, 0, 1, 1]], GOOD, TypeError, r"expected boxes1 to be a torch\.Tensor, got list"),
+        (GOOD, None, TypeError, r"expected boxes2 to be a torch\.Tensor, got NoneType"),
+        (
+            GOOD.long(),
+            GOOD,
+            TypeError,
+            r"expected boxes1 of a floating-point dtype, got torch\.int64",
+        ),
+        (GOOD, GOOD > 1, TypeError, r"expected boxes2 of a floating-point dtype, got torch\.bool"),
+        (
+            GOOD.cfloat(),
+            GOOD,
+            TypeError,
+            r"expected boxes1 of a floating-point dtype, got torch\.c",
+        ),
+        (
+            GOOD,
+            GOOD.double(),
+            TypeError,
+            r"expected boxes2 of the dtype .*float32\), got .*float64",
+        ),
+        (GOOD[0], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(4,\)"),
+        (GOOD, GOOD[:, :3], ValueError, r"expected boxes2 of shape \(M, 4\), got \(2, 3\)"),
+        (GOOD[None], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(1, 2, 4\)"),
+        (torch.zeros(0), GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(0,\)"),
+        (GOOD, GOOD.to("meta"), ValueError, r"expected boxes2 on the device .*\(cpu\), got meta"),
+        (
+            torch.tensor([[0.0, 0, 1, 1], [0, nan, 1, 1]]),
+            GOOD,
+            ValueError,
+            rf"expected boxes1 without NaN, got boxes1\[1\] = \(0, nan, 1, 1\); {FORMAT_HINT}",
+        ),
+        (
+            GOOD,
+            torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1], [30, 40, 20, 60]]),
+            ValueError,
+            r"expected boxes2 with x1 <= x2 and y1 <= y2, got boxes2\[2\] = \(30, 40, 20, 60\); "
+            + FORMAT_HINT,
+        ),
+        (
+            torch.tensor([[0.0, 3, 1, 1]]),
+            GOOD,
+            ValueError,
+            r"expected boxes1 with x1 <= x2 and y1 <= y2, got boxes1\[0\] = \(0, 3, 1, 1\)",
+        ),
+    ],
+)
+def test_errors(boxes1, boxes2, error, message):
+    with pytest.raises(error, match="^box_iou: " + message):
+        cvlib.box_iou(boxes1, boxes2)
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 8, 15, 16, 31, 2500, 4998])
+@pytest.mark.parametrize("column", range(4))
+def test_one_bad_box_among_many_is_found(position, column, rng):
+    # Wherever it lies in a vector register or in the share of a thread.
+    boxes = random_boxes(rng, 4999, "cpu")
+    boxes[position, column] = nan
+    for arguments, name in (((boxes, GOOD), "boxes1"), ((GOOD, boxes), "boxes2")):
+        with pytest.raises(ValueError, match=rf"without NaN, got {name}\[{position}\]"):
+            cvlib.box_iou(*arguments)
+
+
+# --- by hand ------------------------------------------------------------------------------------
+
+
+def test_by_hand(device):
+    # +---+---+       two 2 x 1 boxes share a 1 x 1 square: 1 / (2 + 2 - 1)
+    # | a |a b| b |
+    # +---+---+---+
+    a = boxes_tensor([[0, 0, 2, 1]], device)
+    b = boxes_tensor([[1, 0, 3, 1], [0, 0, 2, 1], [0, 0, 1, 1], [2, 0, 4, 1]], device)
+    expected = torch.tensor([[1 / 3, 1, 0.5, 0]], device=device)
+    assert torch.equal(cvlib.box_iou(a, b), expected)

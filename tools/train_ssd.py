@@ -1,0 +1,138 @@
+"""Trains TinySSD on bananas: real ones when they are at hand, drawn ones otherwise.
+
+    python tools/train_ssd.py --data banana-detection
+    python tools/train_ssd.py --synthetic --images 16000 --out runs/mine
+    python tools/train_ssd.py --resume --out runs/mine
+
+The run folder holds config.json, metrics.csv, metrics.json, best.pt, last.pt, curves.png and
+predictions.png.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+import tyro
+from torch.utils.data import Dataset
+
+from cvlib.data import BananaDataset, SyntheticBananas, fetch_bananas
+from cvlib.engine import TrainConfig, evaluate, fit
+from cvlib.engine.report import plot_history
+from cvlib.metrics import GroundTruth
+from cvlib.models import TinySSD
+from cvlib.predict import detect
+from cvlib.visualize import draw_comparison
+
+SYNTHETIC_EPOCH = 2000
+SYNTHETIC_VAL = 200
+# Drawn validation pictures must not be among the training pictures of any seed in use.
+SYNTHETIC_VAL_SEED = 1_000_000
+PICTURES_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Arguments(TrainConfig):
+    """Trains TinySSD on bananas and writes a run folder with checkpoints, figures and pictures."""
+
+    data: Path | None = None
+    """Folder with bananas_train and bananas_val. Unset: the book's set, from the cache or
+    downloaded; without a network, drawn bananas."""
+    synthetic: bool = False
+    """Train on drawn bananas even when real ones are at hand."""
+    out: Path | None = None
+    """Run folder. Unset: runs/ssd, runs/ssd-2, and so on."""
+    resume: bool = False
+    """Go on with the run in --out (unset: the newest) where it was interrupted."""
+    threads: int | None = None
+    """Threads for computation; unset: all cores."""
+    download_timeout: float = 10.0
+    """Seconds to wait for the download's server."""
+
+    def train_config(self) -> TrainConfig:
+        """The settings of the run, without those of this script."""
+        return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
+
+
+def choose_data(arguments: Arguments) -> tuple[Dataset, Dataset, str]:
+    """Opens the training and validation set; says which they are."""
+    folder = arguments.data
+    if folder is None and not arguments.synthetic:
+        try:
+            folder = fetch_bananas(timeout=arguments.download_timeout)
+        except OSError as error:
+            print(f"no real bananas: {error}")
+    if folder is None:
+        train = SyntheticBananas(SYNTHETIC_EPOCH, seed=arguments.seed)
+        val = SyntheticBananas(SYNTHETIC_VAL, seed=SYNTHETIC_VAL_SEED)
+        return train, val, "the synthetic set (drawn bananas); --data gives real ones"
+    real_train = BananaDataset(folder, "train", cache=True)
+    real_val = BananaDataset(folder, "val", cache=True)
+    return real_train, real_val, f"{folder}"
+
+
+def choose_folder(arguments: Arguments) -> Path:
+    """The run folder: a new one, or the one to resume."""
+    if arguments.out is not None:
+        if not arguments.resume and (arguments.out / "last.pt").exists():
+            raise FileExistsError(
+                f"{arguments.out} holds a run already; add --resume to go on with it, or choose "
+                "another --out"
+            )
+        return arguments.out
+    runs = Path("runs")
+    if arguments.resume:
+        found = sorted(runs.glob("ssd*/last.pt"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise FileNotFoundError("--resume: expected a run in runs/ssd*, found none; give --out")
+        return found[-1].parent
+    number = 1
+    while (folder := runs / ("ssd" if number == 1 else f"ssd-{number}")).exists():
+        number += 1
+    return folder
+
+
+def save_predictions(path: Path, model: TinySSD, val: Dataset) -> None:
+    """Writes a grid of validation pictures with the truth and the detections."""
+    samples = [val[i] for i in range(min(PICTURES_SHOWN, len(val)))]  # type: ignore[arg-type]
+    images = [image.as_subclass(torch.Tensor) for image, _ in samples]
+    truths = [
+        GroundTruth(target["boxes"], target["labels"], tuple(image.shape[1:]))
+        for image, target in samples
+    ]
+    draw_comparison(images, truths, detect(model, images)).save(path)
+
+
+def main() -> None:
+    """Runs the script."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(arguments.seed)
+    start = time.perf_counter()
+    train, val, name = choose_data(arguments)
+    out = choose_folder(arguments)
+    model = TinySSD(train.classes)  # type: ignore[attr-defined]
+    print(f"training on {name}: {len(train)} pictures, validating on {len(val)}")  # type: ignore
+    result = fit(model, train, val, arguments.train_config(), out, resume=arguments.resume)
+    if result.history:
+        plot_history(out / "curves.png", result.history)
+    if not result.finished:
+        sys.exit(130)
+    save_predictions(out / "predictions.png", result.model, val)
+    print(f"best: {evaluate(result.model, val)}")
+    print(
+        f"done in {time.perf_counter() - start:.0f} s; look at {out / 'predictions.png'} and "
+        f"{out / 'curves.png'}; find bananas with: python tools/detect.py {out} PICTURES"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"train_ssd: {error}")
