@@ -52,13 +52,12 @@ def multibox_prior(
             raise ValueError(
                 f"multibox_prior: expected {argument} to be positive numbers, got {list(values)}"
             )
-    kind = {"dtype": torch.float64, "device": device}
     pairs = [(size, ratios[0]) for size in sizes] + [(sizes[0], ratio) for ratio in ratios[1:]]
-    size, ratio = torch.tensor(pairs, **kind).unbind(1)  # type: ignore[arg-type]
+    size, ratio = torch.tensor(pairs, dtype=torch.float64, device=device).unbind(1)
     # Sizes are fractions of the height; x is a fraction of the width.
     half = torch.stack([size * ratio.sqrt() * height / width, size / ratio.sqrt()], dim=1) / 2
-    y = (torch.arange(height, **kind) + 0.5) / height  # type: ignore[call-overload]
-    x = (torch.arange(width, **kind) + 0.5) / width  # type: ignore[call-overload]
+    y = (torch.arange(height, dtype=torch.float64, device=device) + 0.5) / height
+    x = (torch.arange(width, dtype=torch.float64, device=device) + 0.5) / width
     center_y, center_x = torch.meshgrid(y, x, indexing="ij")
     centers = torch.stack([center_x, center_y], dim=-1).reshape(-1, 1, 2)  # (H * W, 1, 2)
     return torch.cat([centers - half, centers + half], dim=-1).reshape(-1, 4).to(dtype)

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from cvlib.engine.checkpoint import save_json
+from cvlib.engine.checkpoint import save_json, write_text
 
 
 def write_history(out: Path, history: list[dict[str, float]]) -> None:

@@ -7,6 +7,7 @@ used when it is installed. `_coco_statistics` is the one seam between them and u
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import io
 from collections.abc import Sequence
@@ -154,17 +155,14 @@ def _coco_statistics(
     """The twelve COCO figures, in COCO's order; both packages have the official interface."""
     with contextlib.redirect_stdout(io.StringIO()):
         if backend == "hotcoco":
-            from hotcoco import COCO, COCOeval
-
-            truth = COCO(dataset)
+            module = importlib.import_module("hotcoco")
+            truth, evaluation = module.COCO(dataset), module.COCOeval
         else:
-            from pycocotools.coco import COCO
-            from pycocotools.cocoeval import COCOeval
-
-            truth = COCO()
+            truth = importlib.import_module("pycocotools.coco").COCO()
             truth.dataset = dataset
             truth.createIndex()
-        evaluator = COCOeval(truth, truth.loadRes(results), "bbox")
+            evaluation = importlib.import_module("pycocotools.cocoeval").COCOeval
+        evaluator = evaluation(truth, truth.loadRes(results), "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
