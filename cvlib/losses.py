@@ -11,69 +11,69 @@ from torch import Tensor
 from cvlib.box_coding import decode_boxes
 from cvlib.targets import AnchorTargets
 
-# Negatives that count for every positive anchor.
-NEGATIVE_RATIO = 3
-# Negatives that count in an image without objects, so that it teaches something too.
-LEAST_NEGATIVES = 10
+# How strongly anchors that are right already are left alone.
+FOCUS = 2.0
 BOX_WEIGHT = 2.0
 
 
-def generalized_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the generalised IoU of boxes, pair by pair, in (-1, 1].
+def paired_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Gives IoU and generalised IoU of boxes, pair by pair.
 
     Args:
         boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2), with positive area.
         boxes2: Shape (..., 4), same unit, with positive area.
 
     Returns:
-        Shape (...). Differentiable.
+        Two tensors of shape (...): in [0, 1] and in (-1, 1]. Differentiable.
 
     References:
         Rezatofighi et al., "Generalized Intersection over Union" (2019), algorithm 1.
     """
-    low, high = (
-        torch.maximum(boxes1[..., :2], boxes2[..., :2]),
-        torch.minimum(boxes1[..., 2:], boxes2[..., 2:]),
-    )
-    shared = (high - low).clamp(min=0).prod(-1)
-    area1 = (boxes1[..., 2:] - boxes1[..., :2]).prod(-1)
-    area2 = (boxes2[..., 2:] - boxes2[..., :2]).prod(-1)
-    union = area1 + area2 - shared
-    low, high = (
-        torch.minimum(boxes1[..., :2], boxes2[..., :2]),
-        torch.maximum(boxes1[..., 2:], boxes2[..., 2:]),
-    )
-    hull = (high - low).prod(-1)
-    return shared / union - (hull - union) / hull
+    low1, high1 = boxes1[..., :2], boxes1[..., 2:]
+    low2, high2 = boxes2[..., :2], boxes2[..., 2:]
+    shared = (torch.minimum(high1, high2) - torch.maximum(low1, low2)).clamp(min=0).prod(-1)
+    union = (high1 - low1).prod(-1) + (high2 - low2).prod(-1) - shared
+    hull = (torch.maximum(high1, high2) - torch.minimum(low1, low2)).prod(-1)
+    iou = shared / union
+    return iou, iou - (hull - union) / hull
 
 
-def hard_negatives(loss: Tensor, positive: Tensor) -> Tensor:
-    """Chooses the background anchors that are hardest to tell, a few for every positive one.
+def quality_focal_loss(
+    class_logits: Tensor, classes: Tensor, quality: Tensor, focus: float = FOCUS
+) -> Tensor:
+    """Cross-entropy with the quality of the box as target, focused on what is wrong.
+
+    A matched anchor shall give its class the probability ``quality`` and background the rest; the
+    others shall give background all. Each anchor's entropy is weighted by the distance between
+    wanted and given probability to the power of ``focus``.
 
     Args:
-        loss: Shape (B, A), classification loss of every anchor.
-        positive: Shape (B, A), bool.
+        class_logits: Shape (..., K + 1), floating point, background first.
+        classes: Shape (...), int64; 0 is background, k + 1 is class k.
+        quality: Shape (...), in [0, 1]: IoU of the predicted box with its ground truth; not read
+            where the anchor is background.
+        focus: The focal loss's gamma, at least 0.
 
     Returns:
-        Shape (B, A), bool: `NEGATIVE_RATIO` negatives for every positive of the image, at least
-        `LEAST_NEGATIVES`; equal losses at the border all count.
+        Shape (...).
 
     References:
-        Liu et al., "SSD" (2016), section 2.2, hard negative mining.
+        Li et al., "Generalized Focal Loss" (2020), equation 1, with softmax in place of sigmoid.
     """
-    loss = loss.detach().masked_fill(positive, -1)
-    wanted = (NEGATIVE_RATIO * positive.sum(1, keepdim=True)).clamp(LEAST_NEGATIVES, loss.shape[1])
-    largest = int(wanted.max())
-    border = loss.topk(largest, dim=1).values.gather(1, wanted - 1)
-    return (loss >= border) & (loss >= 0)
+    log_probability = class_logits.log_softmax(dim=-1)
+    own = log_probability.gather(-1, classes[..., None])[..., 0]
+    wanted = torch.where(classes > 0, quality, 1)
+    entropy = -(wanted * own + (1 - wanted) * log_probability[..., 0])
+    return entropy * (wanted - own.exp()).abs() ** focus
 
 
 def multibox_loss(
     class_logits: Tensor, offsets: Tensor, anchors: Tensor, targets: AnchorTargets
 ) -> dict[str, Tensor]:
-    """Our loss: cross-entropy with hard negatives, and generalised IoU of the decoded boxes.
+    """Our loss: quality focal loss, and generalised IoU of the decoded boxes.
 
-    Both are sums over the batch divided by its number of positive anchors (at least one).
+    Scores learn to say how well the box fits, so that suppression keeps the best one. Both are sums
+    over the batch divided by its number of matched anchors (at least one).
 
     Args:
         class_logits: Shape (B, A, K + 1), background first.
@@ -86,14 +86,15 @@ def multibox_loss(
     """
     positive = targets.positive
     count = positive.sum().clamp(min=1)
-    entropy = F.cross_entropy(class_logits.transpose(1, 2), targets.classes, reduction="none")
-    chosen = positive | hard_negatives(entropy, positive)
     _, anchor = positive.nonzero(as_tuple=True)
     found = decode_boxes(offsets[positive], anchors[anchor])
     wanted = decode_boxes(targets.offsets[positive], anchors[anchor])
+    iou, generalized = paired_iou(found, wanted)
+    quality = torch.zeros_like(class_logits[..., 0])
+    quality[positive] = iou.detach()
     return {
-        "class": (entropy * chosen).sum() / count,
-        "box": BOX_WEIGHT * (1 - generalized_iou(found, wanted)).sum() / count,
+        "class": quality_focal_loss(class_logits, targets.classes, quality).sum() / count,
+        "box": BOX_WEIGHT * (1 - generalized).sum() / count,
     }
 
 

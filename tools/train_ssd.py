@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from cvlib.data import BananaDataset, SyntheticBananas, fetch_bananas
 from cvlib.engine import TrainConfig, evaluate, fit
+from cvlib.engine.memory import keep_freed_memory
 from cvlib.engine.report import plot_history
 from cvlib.metrics import GroundTruth
 from cvlib.models import TinySSD
@@ -112,6 +113,7 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     torch.manual_seed(arguments.seed)
     start = time.perf_counter()
     train, val, name = choose_data(arguments)

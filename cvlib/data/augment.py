@@ -1,97 +1,132 @@
 """Random changes of a whole training batch, drawn from a generator of its own.
 
-Working on the batch and not on single pictures costs a tenth of the time; drawing from a generator
-that the loop seeds by step makes a resumed run see the same pictures as an undisturbed one.
+One affine map for each picture moves pixels and boxes alike; OpenCV applies it on uint8, a tenth of
+the cost of a training step. Drawing from a generator that the loop seeds by step makes a resumed
+run see the same pictures as an undisturbed one.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-# Weights of red, green and blue in brightness (ITU-R BT.601).
-_LUMA = (0.299, 0.587, 0.114)
+# Brightness, contrast and saturation are multiplied by 1 - this to 1 + this.
 COLOUR_STRENGTH = 0.2
-
-
-def flip_horizontally(images: Tensor, boxes: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirrors the chosen pictures left to right.
-
-    Args:
-        images: Shape (B, 3, H, W), any dtype.
-        boxes: Shape (B, M, 4), (x1, y1, x2, y2) in pixels; rows of -1 are padding.
-        chosen: Shape (B,), bool.
-
-    Returns:
-        Images and boxes.
-    """
-    width = images.shape[3]
-    mirrored = boxes.clone()
-    mirrored[..., 0], mirrored[..., 2] = width - boxes[..., 2], width - boxes[..., 0]
-    images = torch.where(chosen[:, None, None, None], images.flip(3), images)
-    return images, _replace(boxes, mirrored, chosen)
-
-
-def flip_vertically(images: Tensor, boxes: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirrors the chosen pictures top to bottom; see `flip_horizontally`."""
-    height = images.shape[2]
-    mirrored = boxes.clone()
-    mirrored[..., 1], mirrored[..., 3] = height - boxes[..., 3], height - boxes[..., 1]
-    images = torch.where(chosen[:, None, None, None], images.flip(2), images)
-    return images, _replace(boxes, mirrored, chosen)
-
-
-def transpose(images: Tensor, boxes: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirrors the chosen square pictures along the diagonal; see `flip_horizontally`."""
-    turned = boxes[..., [1, 0, 3, 2]]
-    images = torch.where(chosen[:, None, None, None], images.transpose(2, 3), images)
-    return images, _replace(boxes, turned, chosen)
-
-
-def _replace(boxes: Tensor, changed: Tensor, chosen: Tensor) -> Tensor:
-    padding = (boxes == -1).all(-1)
-    return torch.where((chosen[:, None] & ~padding)[..., None], changed, boxes)
-
-
-def change_colours(images: Tensor, generator: torch.Generator, strength: float) -> Tensor:
-    """Changes brightness, contrast and saturation of each picture.
-
-    Args:
-        images: Shape (B, 3, H, W), uint8.
-        generator: Of random numbers, on the CPU.
-        strength: Each factor is drawn from 1 - strength to 1 + strength.
-
-    Returns:
-        Shape (B, 3, H, W), float32 in 0..1.
-    """
-    batch = len(images)
-    factors = 1 + strength * (2 * torch.rand(batch, 3, generator=generator) - 1)
-    brightness, contrast, saturation = factors.unbind(1)
-    grey = torch.tensor(_LUMA).expand(3, 3)
-    mix = saturation.view(-1, 1, 1) * torch.eye(3) + (1 - saturation).view(-1, 1, 1) * grey
-    mix = mix * (brightness * contrast).view(-1, 1, 1)  # (B, 3, 3)
-    shift = (1 - contrast).view(-1, 1, 1) * 0.5
-    pixels = images.to(torch.float32).div_(255).flatten(2)  # (B, 3, H * W)
-    changed = torch.baddbmm(shift.to(images.device), mix.to(images.device), pixels)
-    return changed.clamp_(0, 1).view(images.shape)
+# A picture that is moved is scaled by at most this factor, up or down, and shifted by this share.
+LARGEST_SCALE = 1.2
+LARGEST_SHIFT = 0.1
+MOVED_SHARE = 0.5
+# An object of which less remains in the picture is dropped.
+LEAST_VISIBLE = 0.5
+# What comes in from beyond the border: ImageNet's mean colour.
+BORDER = (124, 116, 104)
+# Weights of red, green and blue in brightness (ITU-R BT.601).
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def augment_batch(
-    images: Tensor, boxes: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Turns, mirrors and recolours a batch at random, each picture on its own.
+    images: Tensor, boxes: Tensor, labels: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirrors, turns, moves and recolours a batch at random, each picture on its own.
 
     Args:
         images: Shape (B, 3, H, W), uint8.
         boxes: Shape (B, M, 4), float32, (x1, y1, x2, y2) in pixels, padded with -1.
+        labels: Shape (B, M), int64, padded with -1.
         generator: Of random numbers, on the CPU.
 
     Returns:
-        Images, float32 in 0..1, and boxes.
+        Images, uint8 in channels-last memory, boxes clipped to them, and labels. An object of which
+        less than half is left becomes padding; a picture that would lose an object altogether is
+        mirrored and turned only.
     """
-    coins = torch.rand(3, len(images), generator=generator) < 0.5
-    images, boxes = flip_horizontally(images, boxes, coins[0])
-    images, boxes = flip_vertically(images, boxes, coins[1])
-    if images.shape[2] == images.shape[3]:
-        images, boxes = transpose(images, boxes, coins[2])
-    return change_colours(images, generator, COLOUR_STRENGTH), boxes
+    size = (images.shape[3], images.shape[2])
+    draws = torch.rand(len(images), 10, generator=generator).numpy()
+    pictures = images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+    changed = np.empty_like(pictures)
+    boxes = boxes.clone()
+    for i, draw in enumerate(draws):
+        mirrored = _mirror_and_turn(draw[:3], size)
+        moved = _move(draw[3:7], size) @ mirrored
+        kept = labels[i] >= 0
+        new = _transform(boxes[i, kept], moved)
+        clipped = _clip(new, size)
+        if bool((_area(clipped) <= 0).any()):
+            moved = mirrored
+            new = clipped = _transform(boxes[i, kept], moved)
+        clipped[_area(clipped) < LEAST_VISIBLE * _area(new)] = -1
+        boxes[i, kept] = clipped
+        _warp(pictures[i], moved, changed[i])
+        _recolour(changed[i], draw[7:])
+    labels = torch.where((boxes == -1).all(-1), -1, labels)
+    return torch.from_numpy(changed).permute(0, 3, 1, 2), boxes, labels
+
+
+def _mirror_and_turn(draw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Mirrors left to right, top to bottom, and (square pictures) along the diagonal: (3, 3)."""
+    width, height = size
+    result = np.eye(3)
+    if draw[0] < 0.5:
+        result = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) @ result
+    if draw[1] < 0.5:
+        result = np.array([[1.0, 0, 0], [0, -1, height], [0, 0, 1]]) @ result
+    if draw[2] < 0.5 and width == height:
+        result = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]]) @ result
+    return result
+
+
+def _move(draw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scales about the centre and shifts, or not: (3, 3)."""
+    if draw[0] >= MOVED_SHARE:
+        return np.eye(3)
+    scale = LARGEST_SCALE ** (2 * draw[1] - 1)
+    shift = [
+        side / 2 * (1 - scale) + (2 * at - 1) * LARGEST_SHIFT * side
+        for side, at in zip(size, draw[2:], strict=True)
+    ]
+    return np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1]])
+
+
+def _transform(boxes: Tensor, affine: np.ndarray) -> Tensor:
+    matrix = torch.from_numpy(affine).to(boxes.dtype)
+    corners = boxes.view(-1, 2, 2) @ matrix[:2, :2].T + matrix[:2, 2]  # (N, 2, 2)
+    return torch.cat([corners.amin(1), corners.amax(1)], dim=1)
+
+
+def _clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    limit = boxes.new_tensor(size * 2)
+    return boxes.clamp(min=0).minimum(limit)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
+
+
+def _warp(picture: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
+    import cv2
+
+    # A map of corners; OpenCV wants one of pixel centres, which lie half a pixel inside.
+    pixels = affine[:2].copy()
+    pixels[:, 2] += affine[:2, :2].sum(1) / 2 - 0.5
+    is_exact = np.abs(affine[:2, :2]).max() == 1
+    cv2.warpAffine(
+        picture,
+        pixels,
+        (picture.shape[1], picture.shape[0]),
+        dst=out,
+        flags=cv2.INTER_NEAREST if is_exact else cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=BORDER,
+    )
+
+
+def _recolour(picture: np.ndarray, draw: np.ndarray) -> None:
+    """Changes brightness, contrast and saturation in place."""
+    import cv2
+
+    brightness, contrast, saturation = 1 + COLOUR_STRENGTH * (2 * draw - 1)
+    mix = saturation * np.eye(3) + (1 - saturation) * _LUMA
+    shift = np.full((3, 1), (1 - contrast) * 127.5)
+    matrix = np.hstack([mix * brightness * contrast, shift])
+    cv2.transform(picture, matrix, dst=picture)

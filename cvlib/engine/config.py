@@ -17,16 +17,18 @@ class TrainConfig:
     batch_size: int = 8
     """Pictures in a step."""
     learning_rate: float = 3e-3
-    """Peak of the schedule."""
+    """Peak for AdamW, which trains heads, biases and normalisation."""
+    muon_learning_rate: float = 0.03
+    """Peak for Muon, which trains the convolutions of the trunk."""
     warmup: float = 0.1
-    """Share of all steps in which the learning rate rises linearly; then it falls as a cosine."""
+    """Share of all steps in which learning rates rise linearly; then they fall as a cosine."""
     weight_decay: float = 0.05
-    """Of AdamW; not applied to biases and batch normalisation."""
+    """Decoupled; not applied to biases and normalisation."""
     loss: Literal["multibox", "book"] = "multibox"
-    """"multibox": hard negatives and generalised IoU. "book": cross-entropy over all anchors and
-    L1."""
+    """"multibox": quality focal loss and generalised IoU. "book": cross-entropy over all anchors
+    and L1."""
     augment: bool = True
-    """Random flips, quarter turns and colour changes of the training pictures."""
+    """Random flips, shifts, changes of scale and colour of the training pictures."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """"auto" times a few steps of both on this machine and takes the faster one."""
     eval_every: int = 1
@@ -44,8 +46,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise ValueError(f"TrainConfig: expected {name} >= {bound}, got {value}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"TrainConfig: expected learning_rate > 0, got {self.learning_rate}")
+        for name in ("learning_rate", "muon_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"TrainConfig: expected {name} > 0, got {getattr(self, name)}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"TrainConfig: expected warmup in [0, 1), got {self.warmup}")
 

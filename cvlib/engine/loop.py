@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -24,8 +24,10 @@ from cvlib.data.augment import augment_batch
 from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint, save_json
 from cvlib.engine.config import TrainConfig
 from cvlib.engine.evaluation import Evaluation, evaluate
+from cvlib.engine.optim import make_optimizers
 from cvlib.engine.report import write_history
 from cvlib.models import TinySSD
+from cvlib.targets import check_targets
 
 History = list[dict[str, float]]
 
@@ -100,10 +102,12 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     device = choose_device(config.device)
     model.to(device).to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, config)
+    optimizers = make_optimizers(
+        model, config.learning_rate, config.muon_learning_rate, config.weight_decay
+    )
     progress = Progress()
     if resume:
-        progress = restore(out / "last.pt", model, optimizer, config, device)
+        progress = restore(out / "last.pt", model, optimizers, config, device)
     else:
         progress.precision = choose_precision(model, config, device, say)
         save_json(out / "config.json", config.as_dict())
@@ -113,9 +117,9 @@ def fit(
     steps_per_epoch, epochs = math.ceil(size / config.batch_size), config.epochs_for(size)
     with interruptible() as is_interrupted:
         for epoch in range(progress.step // steps_per_epoch, epochs):
-            train_epoch(model, train, optimizer, config, progress, epoch, is_interrupted)
+            train_epoch(model, train, optimizers, config, progress, epoch, is_interrupted)
             if is_interrupted() and progress.step < (epoch + 1) * steps_per_epoch:
-                save_checkpoint(out / "last.pt", snapshot(model, optimizer, config, progress))
+                save_checkpoint(out / "last.pt", snapshot(model, optimizers, config, progress))
                 say(f"interrupted in epoch {epoch + 1}; saved {out / 'last.pt'}: --resume goes on")
                 return TrainingResult(model, progress.history, finished=False)
             last = epoch + 1 == epochs
@@ -127,7 +131,7 @@ def fit(
             say(describe(row, epochs, evaluation if "ap" in row else None))
             is_best = row.get("ap", -2.0) > progress.best_ap
             progress.best_ap = max(progress.best_ap, row.get("ap", -2.0))
-            state = snapshot(model, optimizer, config, progress)
+            state = snapshot(model, optimizers, config, progress)
             save_checkpoint(out / "last.pt", state)
             if is_best:
                 save_checkpoint(
@@ -145,7 +149,7 @@ def fit(
 def train_epoch(
     model: TinySSD,
     dataset: Dataset,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     config: TrainConfig,
     progress: Progress,
     epoch: int,
@@ -173,9 +177,8 @@ def train_epoch(
     with bar:
         for images, targets in loader:
             progress.waiting += time.perf_counter() - waited_from
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * schedule(progress.step, total, config.warmup)
-            losses = train_step(model, optimizer, images, targets, config, progress)
+            set_learning_rate(optimizers, schedule(progress.step, total, config.warmup))
+            losses = train_step(model, optimizers, images, targets, config, progress)
             for name, value in losses.items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value * len(images)
             progress.images += len(images)
@@ -192,7 +195,7 @@ def train_epoch(
 
 def train_step(
     model: TinySSD,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     images: Tensor,
     targets: dict[str, Tensor],
     config: TrainConfig,
@@ -202,9 +205,11 @@ def train_step(
     device = model.device
     boxes, labels = targets["boxes"], targets["labels"]
     size = (images.shape[2], images.shape[3])
+    # Before augmentation, which would clip a wrong box into a right one.
+    check_targets(boxes, labels, model.num_classes, size)
     if config.augment:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + progress.step)
-        images, boxes = augment_batch(images, boxes, generator)
+        images, boxes, labels = augment_batch(images, boxes, labels, generator)
     images = images.to(device, memory_format=torch.channels_last)
     with torch.autocast(
         device.type, torch.bfloat16, enabled=progress.precision == "bfloat16", cache_enabled=True
@@ -213,15 +218,17 @@ def train_step(
     assigned = model.assign(raw.anchors, boxes, labels, size)
     losses = model.loss(raw, assigned, config.loss)
     total = torch.stack(list(losses.values())).sum()
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     total.backward()
     values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
     if not all(map(math.isfinite, values.values())):
         raise FloatingPointError(
-            f"fit: the loss is {values} at step {progress.step}; lower --learning-rate (now "
-            f"{config.learning_rate}); the checkpoints of earlier epochs are unharmed"
+            f"fit: the loss is {values} at step {progress.step}; lower the learning rates (now "
+            f"{config.learning_rate} and {config.muon_learning_rate}); the checkpoints of earlier "
+            "epochs are unharmed"
         )
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return values
 
 
@@ -233,22 +240,18 @@ def schedule(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:
+    """Sets every group to a share of its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * share
+
+
 def epoch_order(size: int, config: TrainConfig, epoch: int) -> list[list[int]]:
     """Indices of every batch of an epoch: the same for the same seed, whatever went before."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = torch.randperm(size, generator=generator)
     return [batch.tolist() for batch in order.split(config.batch_size)]
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW that decays weights of convolutions only."""
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
 
 
 def choose_device(name: str) -> torch.device:
@@ -312,7 +315,7 @@ PUBLISHED = ("model", "classes", "image_size", "config")
 
 
 def snapshot(
-    model: TinySSD, optimizer: torch.optim.Optimizer, config: TrainConfig, progress: Progress
+    model: TinySSD, optimizers: list[torch.optim.Optimizer], config: TrainConfig, progress: Progress
 ) -> dict[str, Any]:
     """Everything that a resumed run needs, as plain values and tensors."""
     return {
@@ -320,7 +323,7 @@ def snapshot(
         "classes": list(model.classes),
         "image_size": list(model.image_size),
         "config": config.as_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "progress": vars(progress),
     }
 
@@ -328,7 +331,7 @@ def snapshot(
 def restore(
     path: Path,
     model: TinySSD,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     config: TrainConfig,
     device: torch.device,
 ) -> Progress:
@@ -350,7 +353,8 @@ def restore(
             f"fit: expected classes {state['classes']} as in {path}, got {list(model.classes)}"
         )
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
     return Progress(**state["progress"])
 
 

@@ -13,6 +13,7 @@ from cvlib.anchors import multibox_prior
 from cvlib.box_coding import decode_boxes
 from cvlib.boxes import clip_boxes
 from cvlib.losses import LOSSES
+from cvlib.models.postprocess import vote_boxes
 from cvlib.ops import batched_nms
 from cvlib.structures import Detections
 from cvlib.targets import AnchorTargets, assign_targets, check_targets
@@ -221,6 +222,7 @@ class TinySSD(nn.Module):
         *,
         score_threshold: float = 0.01,
         iou_threshold: float = 0.45,
+        vote_threshold: float | None = 0.5,
         max_detections: int = 100,
     ) -> list[Detections]:
         """Turns raw predictions into objects: threshold, suppression per class, the best ones.
@@ -229,22 +231,34 @@ class TinySSD(nn.Module):
             predictions: Of `forward`.
             score_threshold: Least class probability.
             iou_threshold: Of `batched_nms`.
+            vote_threshold: Of `vote_boxes`; ``None`` leaves the kept boxes as they are.
             max_detections: In each picture.
 
         Returns:
             One for each image of the batch, boxes in pixels of ``image_size``.
         """
-        scores = predictions.class_logits.softmax(dim=-1)[..., 1:]  # (B, A, K)
-        image, anchor, label = (scores > score_threshold).nonzero(as_tuple=True)
+        probabilities = predictions.class_logits.softmax(dim=-1)[..., 1:]  # (B, A, K)
+        image, anchor, label = (probabilities > score_threshold).nonzero(as_tuple=True)
+        score = probabilities[image, anchor, label]
         height, width = self.image_size
         boxes = decode_boxes(predictions.offsets[image, anchor], predictions.anchors[anchor])
-        boxes = clip_boxes(boxes * boxes.new_tensor([width, height] * 2), (height, width))
-        score = scores[image, anchor, label]
+        boxes = boxes * boxes.new_tensor([width, height] * 2)
         kept = batched_nms(
             boxes, score, label, iou_threshold, image_ids=image, max_output=max_detections
         )
-        boxes, score, label, image = boxes[kept], score[kept], label[kept], image[kept]
+        found = boxes[kept]
+        if vote_threshold is not None:
+            group = image * self.num_classes + label
+            for one in group[kept].unique():
+                members, own = group == one, group[kept] == one
+                found[own] = vote_boxes(found[own], boxes[members], score[members], vote_threshold)
+        found, score, label, image = (
+            clip_boxes(found, self.image_size),
+            score[kept],
+            label[kept],
+            image[kept],
+        )
         return [
-            Detections(boxes[image == i], score[image == i], label[image == i], self.classes)
-            for i in range(len(scores))
+            Detections(found[image == i], score[image == i], label[image == i], self.classes)
+            for i in range(len(probabilities))
         ]
