@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?=
 TRAIN_ARGS ?=
 # The CUDA library is compiled for these; CVLIB_CUDA=0 leaves it out.
-export TORCH_CUDA_ARCH_LIST ?= 8.0;9.0
+export TORCH_CUDA_ARCH_LIST ?= 8.0;9.0+PTX
 
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
 

@@ -22,7 +22,8 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent
 # The oldest torch whose headers the kernels may use: 2.11.
 TORCH_TARGET_VERSION = "0x020b000000000000"
-DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0"
+# PTX of the last one serves newer GPUs.
+DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0+PTX"
 
 
 def read_version() -> str:
@@ -170,7 +171,13 @@ def torch_is_importable() -> bool:
 
 
 options: dict = {}
-if os.environ.get("CVLIB_EXTENSION") != "0" and torch_is_importable():
+wants_extension = os.environ.get("CVLIB_EXTENSION") != "0"
+if wants_extension and not torch_is_importable():
+    if "1" in (os.environ.get("CVLIB_EXTENSION"), os.environ.get("CVLIB_CUDA")):
+        raise SystemExit("setup.py: building cvlib's kernels needs torch; install it first")
+    print("WARNING: no torch here, so cvlib's kernels are not built", file=sys.stderr)
+    wants_extension = False
+if wants_extension:
     home = find_cuda_home()
     if home:
         os.environ.setdefault("CUDA_HOME", home)

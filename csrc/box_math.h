@@ -60,6 +60,11 @@ CVLIB_HOST_DEVICE bool is_nan(T value) {
 }
 
 template <class T>
+CVLIB_HOST_DEVICE Box<T> read_box(const T* values) {
+  return {values[0], values[1], values[2], values[3]};
+}
+
+template <class T>
 CVLIB_HOST_DEVICE bool has_nan(const Box<T>& box) {
   return is_nan(box.x1) || is_nan(box.y1) || is_nan(box.x2) || is_nan(box.y2);
 }
@@ -107,8 +112,8 @@ CVLIB_HOST_DEVICE Box<T> encode_box(const Box<T>& box, const Box<T>& anchor, Var
           std::log(ratio_h) / v.h};
 }
 
-// No clamp here: the book's inverse has none, and an offset too large for exp gives an infinite box
-// that multibox_detection never keeps.
+// No clamp here: the book's inverse has none, and an offset too large for exp gives an infinite
+// box.
 template <class T>
 CVLIB_HOST_DEVICE Box<T> decode_box(const Box<T>& offset, const Box<T>& anchor, Variances<T> v) {
   const T anchor_w = anchor.x2 - anchor.x1;

@@ -75,7 +75,11 @@ def check_ids(function: str, argument: str, ids: object, boxes: Tensor) -> None:
 
 
 def check_fraction(function: str, argument: str, value: float) -> None:
-    """Raises ValueError unless ``value`` lies in [0, 1]."""
+    """Raises unless ``value`` is a number (TypeError) in [0, 1] (ValueError)."""
+    if not isinstance(value, int | float | torch.SymInt | torch.SymFloat):
+        raise TypeError(
+            f"{function}: expected {argument} to be a number, got {type(value).__name__}"
+        )
     if not 0 <= value <= 1:
         raise ValueError(f"{function}: expected {argument} in [0, 1], got {value}")
 
@@ -151,6 +155,21 @@ def check_units(function: str, anchors: Tensor, boxes: Tensor, argument: str) ->
 # Normalised anchors may stick out of the image; boxes of this many pixels are no longer a fraction.
 LARGEST_NORMALISED = 2.0
 SMALLEST_PIXELS = 8.0
+
+
+def signal_bad_values(*checked: Tensor) -> None:
+    """For references: raises as a CPU kernel does, so that the caller explains in its own name.
+
+    Args:
+        checked: Boolean tensors; all entries shall be True.
+    """
+    if not all(bool(one.all()) for one in checked):
+        raise RuntimeError(BAD_VALUES)
+
+
+def are_ordered(boxes: Tensor) -> Tensor:
+    """Says of each box (..., 4) whether its corners are in order and no NaN."""
+    return (boxes[..., :2] <= boxes[..., 2:]).all(-1)
 
 
 def is_value_error(error: RuntimeError) -> bool:

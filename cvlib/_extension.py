@@ -72,8 +72,8 @@ def load_kernels() -> None:
     if torch.version.cuda is not None:
         _load("_C_cuda")
     missing = dict(_failures)
-    if not torch.cuda.is_available():
-        missing.pop("_C_cuda", None)
+    if "_C_cuda" in missing and not torch.cuda.is_available():
+        del missing["_C_cuda"]
     if missing:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
         warnings.warn(
@@ -95,6 +95,10 @@ def build_info() -> dict[str, Any]:
     Returns:
         A dictionary: versions of cvlib and torch, the binaries loaded, why others were not, and,
         when the host module is there, the compiler and the CUDA architectures.
+
+    Example:
+        >>> build_info()["cvlib"] == __version__
+        True
     """
     info: dict[str, Any] = {
         "cvlib": __version__,

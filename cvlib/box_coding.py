@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_boxes, check_same_kind, check_variances
+from cvlib._checks import (
+    check_box_values,
+    check_boxes,
+    check_same_kind,
+    check_shape,
+    check_tensor,
+    check_variances,
+)
 from cvlib.boxes import box_convert
 
 # The spread of centre and size offsets in SSD; dividing by it brings the targets near unit scale.
@@ -35,7 +42,8 @@ def encode_boxes(
 
     Raises:
         TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices, variances that are not four positive numbers.
+        ValueError: Wrong shapes, two devices, variances that are not four positive numbers; on the
+            CPU also boxes with a NaN or corners out of order.
 
     References:
         Girshick et al., "Rich feature hierarchies" (2014), appendix C; Liu et al., "SSD" (2016),
@@ -50,6 +58,8 @@ def encode_boxes(
     check_boxes("encode_boxes", "anchors", anchors)
     _check_pair("encode_boxes", "boxes", boxes, anchors)
     check_variances("encode_boxes", variances)
+    if boxes.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_box_values("encode_boxes", "boxes", boxes)
     center, size = box_convert(boxes, "xyxy", "cxcywh").split(2, dim=-1)
     anchor_center, anchor_size = box_convert(anchors, "xyxy", "cxcywh").split(2, dim=-1)
     scale = boxes.new_tensor(variances)
@@ -83,7 +93,8 @@ def decode_boxes(
         >>> decode_boxes(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), anchor)
         tensor([[ 1.,  0., 11., 10.]])
     """
-    check_boxes("decode_boxes", "offsets", offsets, "(" + "B, " * (offsets.dim() - 2) + "N, 4)")
+    check_tensor("decode_boxes", "offsets", offsets)
+    check_shape("decode_boxes", "offsets", offsets, "(" + "B, " * (offsets.dim() - 2) + "N, 4)")
     check_boxes("decode_boxes", "anchors", anchors)
     _check_pair("decode_boxes", "offsets", offsets, anchors)
     check_variances("decode_boxes", variances)

@@ -96,9 +96,9 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         tensor([[ 0.,  2., 20., 10.]])
     """
     _check_last_dimension("clip_boxes", boxes)
+    if len(size) != 2 or min(size) < 0:
+        raise ValueError(f"clip_boxes: expected size (height, width) >= 0, got {tuple(size)}")
     height, width = size
-    if height < 0 or width < 0:
-        raise ValueError(f"clip_boxes: expected size (height, width) >= 0, got {(height, width)}")
     x = boxes[..., 0::2].clamp(0, width)
     y = boxes[..., 1::2].clamp(0, height)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)

@@ -171,6 +171,15 @@ def predict(
     Raises:
         FileNotFoundError: Nothing was found there.
         ValueError: A file is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> model = TinySSD(("banana",))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (40, 30)).save(Path(folder) / "black.png")
+        ...     for frame, found in predict(model, folder):
+        ...         print(frame.path.name, tuple(frame.image.shape), len(found))
+        black.png (3, 30, 40) 0
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     batch: list[Frame] = []

@@ -40,6 +40,11 @@ def draw(image: Image.Image | Tensor, detections: Detections) -> Image.Image:
 
     Returns:
         A new picture.
+
+    Example:
+        >>> black = torch.zeros(3, 32, 48, dtype=torch.uint8)
+        >>> draw(black, Detections.empty(("cat",))).size
+        (48, 32)
     """
     picture = to_pil(image) if isinstance(image, Tensor) else image.convert("RGB")
     painter = ImageDraw.Draw(picture)

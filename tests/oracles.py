@@ -147,23 +147,18 @@ def multibox_target(anchors, labels, iou_threshold, variances):
                 offsets[image, anchor] = encode_boxes(*pair, variances)[0]
                 mask[image, anchor] = 1
                 classes[image, anchor] = int(rows[gt, 0]) + 1
-    return offsets.reshape(num_images, -1), mask.reshape(num_images, -1), classes
+    flat = num_images, 4 * num_anchors
+    return offsets.reshape(flat), mask.reshape(flat), classes
 
 
 def multibox_detection(class_probs, offset_preds, anchors, nms_threshold, pos_threshold, variances):
-    """Rows (B, A, 6), and the distance of the closest IoU to the threshold over all images.
-
-    Boxes are decoded in float64 and rounded, so that an IoU at the threshold (a distance near 0)
-    may be decided either way unless the decoding is exact.
-    """
+    """Rows (B, A, 6). Boxes are decoded in float64 and then rounded: see distance_to_threshold."""
     num_images, _, num_anchors = class_probs.shape
     rows = np.zeros((num_images, num_anchors, 6))
-    distance = np.inf
     for image in range(num_images):
         confidence = class_probs[image, 1:].max(0)
         classes = class_probs[image, 1:].argmax(0).astype(np.float64)  # the first: the lowest class
-        offsets = offset_preds[image].reshape(num_anchors, 4)
-        boxes = decode_boxes(offsets, anchors, variances)
+        boxes = decode_boxes(offset_preds[image].reshape(num_anchors, 4), anchors, variances)
         keep = nms(boxes.astype(anchors.dtype), confidence, nms_threshold)
         dropped = np.setdiff1d(np.arange(num_anchors), keep)
         classes[dropped] = -1
@@ -173,10 +168,21 @@ def multibox_detection(class_probs, offset_preds, anchors, nms_threshold, pos_th
         confidence[background] = 1 - confidence[background]
         order = np.concatenate([keep, dropped])
         rows[image] = np.column_stack([classes, confidence, boxes])[order]
-        apart = ~np.eye(num_anchors, dtype=bool)
+    return rows
+
+
+def distance_to_threshold(offset_preds, anchors, nms_threshold, variances) -> float:
+    """How near the IoU of two decoded boxes comes to the threshold.
+
+    Where it is next to 0, rounding in the decoding may decide either way.
+    """
+    apart = ~np.eye(len(anchors), dtype=bool)
+    distance = np.inf
+    for offsets in offset_preds:
+        boxes = decode_boxes(offsets.reshape(-1, 4), anchors, variances)
         gaps = np.abs(box_iou(boxes, boxes)[apart] - nms_threshold)
-        distance = min(distance, gaps.min(initial=np.inf))
-    return rows, distance
+        distance = min(distance, float(gaps.min(initial=np.inf)))
+    return distance
 
 
 def multibox_prior(feature_size, sizes, ratios) -> np.ndarray:

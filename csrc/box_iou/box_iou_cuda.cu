@@ -15,16 +15,11 @@ namespace {
 constexpr int kRowsPerThread = 8;
 
 template <class T>
-__device__ Box<T> load_box(const T* boxes, int64_t i) {
-  return {boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]};
-}
-
-template <class T>
 __global__ void iou_kernel(const T* __restrict__ boxes1, const T* __restrict__ boxes2, int64_t n,
                            int64_t m, T* __restrict__ out) {
   const int64_t j = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (j >= m) return;
-  const Box<T> other = load_box(boxes2, j);
+  const Box<T> other = read_box(boxes2 + 4 * j);
   const T other_area = area(other);
   const int64_t rows_per_block = static_cast<int64_t>(blockDim.y) * kRowsPerThread;
   const int64_t step = rows_per_block * gridDim.y;
@@ -32,7 +27,7 @@ __global__ void iou_kernel(const T* __restrict__ boxes1, const T* __restrict__ b
     for (int r = 0; r < kRowsPerThread; ++r) {
       const int64_t i = base + static_cast<int64_t>(r) * blockDim.y + threadIdx.y;
       if (i >= n) break;
-      const Box<T> box = load_box(boxes1, i);
+      const Box<T> box = read_box(boxes1 + 4 * i);
       out[i * m + j] = iou(box, area(box), other, other_area);
     }
   }
@@ -47,10 +42,11 @@ __global__ void gradient_kernel(const T* __restrict__ boxes, const T* __restrict
                                 T* __restrict__ grad_boxes) {
   __shared__ T partial[4][kThreads];
   const int64_t i = blockIdx.x;
-  const Box<T> box = load_box(boxes, i);
+  const Box<T> box = read_box(boxes + 4 * i);
   Box<T> sum{0, 0, 0, 0};
   for (int64_t j = threadIdx.x; j < num_others; j += kThreads) {
-    add_iou_gradient(grad_out[i * row_stride + j * column_stride], box, load_box(others, j), sum);
+    add_iou_gradient(grad_out[i * row_stride + j * column_stride], box, read_box(others + 4 * j),
+                     sum);
   }
   partial[0][threadIdx.x] = sum.x1;
   partial[1][threadIdx.x] = sum.y1;
@@ -102,8 +98,15 @@ void launch_gradient(const Tensor& boxes, const Tensor& others, const Tensor& gr
 
 std::tuple<Tensor, Tensor> box_iou_backward_cuda(const Tensor& grad, const Tensor& boxes1,
                                                  const Tensor& boxes2) {
+  check_boxes(boxes1, 2);
+  check_boxes(boxes2, 2);
+  check_same_dtype(boxes1, boxes2);
+  STD_TORCH_CHECK(
+      grad.dim() == 2 && grad.size(0) == boxes1.size(0) && grad.size(1) == boxes2.size(0),
+      "box_iou_backward: expected grad of shape (N, M)");
   const DeviceGuard guard(boxes1.get_device_index());
   const Tensor first = as_real(boxes1), second = as_real(boxes2), grad_out = as_real(grad);
+  check_same_dtype(first, grad_out);
   const int64_t n = first.size(0), m = second.size(0);
   Tensor grad1 = empty(first, {n, 4}, first.scalar_type());
   Tensor grad2 = empty(second, {m, 4}, second.scalar_type());

@@ -13,9 +13,4 @@ CVLIB_HOST_DEVICE bool is_padding(const Box<T>& box) {
   return box.x1 == T(-1) && box.y1 == T(-1) && box.x2 == T(-1) && box.y2 == T(-1);
 }
 
-template <class T>
-CVLIB_HOST_DEVICE Box<T> read_box(const T* values) {
-  return {values[0], values[1], values[2], values[3]};
-}
-
 }  // namespace cvlib

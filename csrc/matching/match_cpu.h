@@ -44,7 +44,7 @@ void fill_column(const Box<T>& gt, int32_t gt_index, const BoxArrays<T>& anchors
 }
 
 // Largest entry, lowest anchor among equals. Claimed anchors hold -1. The maximum is taken over
-// eight lanes because a single running maximum would not vectorise.
+// several lanes because a single running maximum would not vectorise.
 template <class T>
 Best<T> best_of_column(const T* column, int64_t n) {
   constexpr int kLanes = 16;

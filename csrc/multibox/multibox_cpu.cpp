@@ -19,6 +19,10 @@ namespace {
 
 constexpr int64_t kLabelWidth = 5;      // class, x1, y1, x2, y2
 constexpr int64_t kDetectionWidth = 6;  // class, confidence, x1, y1, x2, y2
+// As in cvlib/_checks.py and cvlib/ops/multibox.py, which explain what is refused here.
+constexpr double kLargestNormalised = 2, kSmallestPixels = 8;
+template <class T>
+constexpr T kLargestClass = T(1 << 24);
 
 template <class T>
 struct Targets {
@@ -81,7 +85,9 @@ bool are_valid_labels(const T* labels, int64_t rows) {
   bool valid = true;
   for (int64_t r = 0; r < rows; ++r) {
     const T* row = labels + kLabelWidth * r;
-    valid &= row[0] < T(0) || (row[0] >= T(0) && are_valid(row + 1, 1));
+    const bool is_class =
+        row[0] >= T(0) && row[0] <= kLargestClass<T> && row[0] == std::floor(row[0]);
+    valid &= row[0] < T(0) || (is_class && are_valid(row + 1, 1));
   }
   return valid;
 }
@@ -106,8 +112,9 @@ bool are_of_one_unit(const T* anchors, int64_t n, const T* labels, int64_t rows)
   }
   if (!has_boxes || n == 0) return true;
   const T anchors_extent = largest_coordinate(anchors, n);
-  const bool pixels_on_fractions = anchors_extent <= T(2) && boxes_extent > T(8);
-  const bool fractions_on_pixels = anchors_extent > T(8) && boxes_extent <= T(1);
+  const bool pixels_on_fractions =
+      anchors_extent <= T(kLargestNormalised) && boxes_extent > T(kSmallestPixels);
+  const bool fractions_on_pixels = anchors_extent > T(kSmallestPixels) && boxes_extent <= T(1);
   return !pixels_on_fractions && !fractions_on_pixels;
 }
 

@@ -82,10 +82,10 @@ Extent<T> measure(const BoxArrays<T>& boxes) {
   return e;
 }
 
-// Largest distance of centres, in sides of the suppressing box, at which IoU > t is possible.
-inline double reach_in_sides(double threshold) {
-  return threshold >= 0.5 ? 1 - threshold : 0.5 / threshold - 0.5;
-}
+// Largest distance of centres, in sides of the suppressing box, at which IoU > t is possible. Along
+// one axis, with sides a and b and the shared part s: s / (a + b - s) >= IoU, so s > t (a + b) /
+// (1 + t); the distance is (a + b) / 2 - s at most; and b < a / t.
+inline double reach_in_sides(double threshold) { return (1 - threshold) / (2 * threshold); }
 
 template <class T>
 class CenterGrid {

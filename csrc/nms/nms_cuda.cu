@@ -46,8 +46,10 @@ __global__ void limit_kernel(const uint8_t* __restrict__ keep, const int64_t* __
   limited[rank] = keep[rank] && before < max_output;
 }
 
-std::optional<Tensor> contiguous_ids(const std::optional<Tensor>& ids) {
+std::optional<Tensor> contiguous_ids(const std::optional<Tensor>& ids, int64_t n) {
   if (!ids.has_value()) return std::nullopt;
+  STD_TORCH_CHECK(ids->dim() == 1 && ids->size(0) == n && ids->scalar_type() == ScalarType::Long,
+                  "nms: expected int64 ids, one for each box");
   return as_contiguous(*ids);
 }
 
@@ -99,9 +101,10 @@ Tensor nms_cuda(const Tensor& boxes_in, const Tensor& scores_in, std::optional<T
   const DeviceGuard guard(boxes_in.get_device_index());
   const Tensor boxes = as_real(boxes_in), scores = as_real(scores_in);
   const int64_t n = boxes.size(0);
+  STD_TORCH_CHECK(scores.dim() == 1 && scores.size(0) == n, "nms: expected a score per box");
   if (n == 0) return empty(boxes, {0}, ScalarType::Long);
   const int64_t limit = max_output < 0 ? n : max_output;
-  const auto labels = contiguous_ids(labels_in), images = contiguous_ids(images_in);
+  const auto labels = contiguous_ids(labels_in, n), images = contiguous_ids(images_in, n);
   const Tensor order = sort_descending(scores).second;
   const cudaStream_t stream = current_stream(boxes);
   Tensor keep = order;

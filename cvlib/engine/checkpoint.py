@@ -45,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         ):
             raise OSError(
                 f"could not write {path}: {error}; what stood there before is unharmed: free some "
-                "space or make the folder writable, then continue with --resume"
+                "space or make the folder writable, then resume"
             ) from error
         raise
 

@@ -67,7 +67,14 @@ def evaluate(model: TinySSD, dataset: Dataset, *, batch_size: int = 32) -> Evalu
         COCO's figures and the book's.
 
     Raises:
-        ValueError: The set is empty, or its labels are wrong (see `check_targets`).
+        ValueError: The set is empty, its pictures have another size than the model's, or its labels
+            are wrong (see `check_targets`).
+
+    Example:
+        >>> from cvlib.data import SyntheticBananas
+        >>> model = TinySSD(("banana",), image_size=(64, 64))
+        >>> 0 <= evaluate(model, SyntheticBananas(2, image_size=64)).boxes.ap <= 1
+        True
     """
     if not len(dataset):  # type: ignore[arg-type]
         raise ValueError("evaluate: expected at least one picture, got an empty set")
@@ -78,6 +85,11 @@ def evaluate(model: TinySSD, dataset: Dataset, *, batch_size: int = 32) -> Evalu
     with evaluating(model):
         for images, targets in DataLoader(dataset, batch_size, collate_fn=collate):
             size = (images.shape[2], images.shape[3])
+            if size != model.image_size:
+                raise ValueError(
+                    f"evaluate: expected pictures of the model's size {model.image_size} (height, "
+                    f"width), got {size}"
+                )
             raw = model(images.to(device))
             assigned = model.assign(raw.anchors, targets["boxes"], targets["labels"], size)
             meter.update(raw.class_logits, raw.offsets, assigned)

@@ -27,7 +27,7 @@ from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.optim import make_optimizers
 from cvlib.engine.report import write_history
 from cvlib.models import TinySSD
-from cvlib.targets import check_targets
+from cvlib.targets import assign_targets, check_targets
 
 History = list[dict[str, float]]
 
@@ -97,6 +97,17 @@ def fit(
         FileNotFoundError: Nothing to resume.
         FloatingPointError: The loss has become NaN or infinite; the last checkpoint stays.
         OSError: The run folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from cvlib.data import SyntheticBananas
+        >>> bananas = SyntheticBananas(4, image_size=64)
+        >>> model = TinySSD(bananas.classes, image_size=(64, 64))
+        >>> config = TrainConfig(epochs=1, batch_size=2, precision="float32")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = fit(model, bananas, bananas, config, folder, say=lambda line: None)
+        >>> result.finished, len(result.history)
+        (True, 1)
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -120,7 +131,7 @@ def fit(
             train_epoch(model, train, optimizers, config, progress, epoch, is_interrupted)
             if is_interrupted() and progress.step < (epoch + 1) * steps_per_epoch:
                 save_checkpoint(out / "last.pt", snapshot(model, optimizers, config, progress))
-                say(f"interrupted in epoch {epoch + 1}; saved {out / 'last.pt'}: --resume goes on")
+                say(f"interrupted in epoch {epoch + 1}; resume goes on from {out / 'last.pt'}")
                 return TrainingResult(model, progress.history, finished=False)
             last = epoch + 1 == epochs
             row = finish_epoch(progress, epoch)
@@ -139,7 +150,7 @@ def fit(
                 )
             write_history(out, progress.history)
             if is_interrupted() and not last:
-                say(f"interrupted after epoch {epoch + 1}; --resume goes on")
+                say(f"interrupted after epoch {epoch + 1}; resume goes on from there")
                 return TrainingResult(model, progress.history, finished=False)
     best = load_checkpoint(out / "best.pt", device)
     model.load_state_dict(best["model"])
@@ -215,7 +226,7 @@ def train_step(
         device.type, torch.bfloat16, enabled=progress.precision == "bfloat16", cache_enabled=True
     ):
         raw = model(images)
-    assigned = model.assign(raw.anchors, boxes, labels, size)
+    assigned = assign_targets(raw.anchors, boxes.to(device), labels.to(device), size)
     losses = model.loss(raw, assigned, config.loss)
     total = torch.stack(list(losses.values())).sum()
     model.zero_grad(set_to_none=True)
@@ -311,6 +322,9 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
+# Settings that do not change what is learnt.
+FREE_ON_RESUME = ("workers", "eval_every", "device")
+# What best.pt holds: enough to predict.
 PUBLISHED = ("model", "classes", "image_size", "config")
 
 
@@ -337,10 +351,11 @@ def restore(
 ) -> Progress:
     """Puts a snapshot back; refuses one of another configuration."""
     state = load_checkpoint(path, device)
+    new = config.as_dict()
     changed = {
-        name: (old, config.as_dict().get(name))
+        name: (old, new.get(name))
         for name, old in state["config"].items()
-        if old != config.as_dict().get(name)
+        if name not in FREE_ON_RESUME and old != new.get(name)
     }
     if changed:
         text = ", ".join(f"{name} was {old}, is {new}" for name, (old, new) in changed.items())

@@ -23,6 +23,16 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> TinySSD:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: Not a checkpoint of cvlib.
+
+    Example:
+        >>> import tempfile
+        >>> from cvlib.engine import save_checkpoint
+        >>> model = TinySSD(("banana",))
+        >>> state = {"model": model.state_dict(), "classes": ["banana"], "image_size": [256, 256]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_checkpoint(Path(folder) / "best.pt", state)
+        ...     load(folder).classes
+        ('banana',)
     """
     state = load_checkpoint(path, device)
     height, width = state["image_size"]

@@ -35,5 +35,7 @@ def vote_boxes(kept: Tensor, boxes: Tensor, scores: Tensor, iou_threshold: float
     """
     weights = (box_iou(kept, boxes) >= iou_threshold) * scores**SCORE_POWER  # (K, N)
     total = weights.sum(dim=1, keepdim=True)
+    # An infinite box overlaps nothing, so its weight is 0; but 0 times infinity is not.
+    boxes = boxes.where(boxes.isfinite(), 0)
     # A box without area votes for nothing, not even for itself.
     return (weights @ boxes / total.clamp(min=1e-30)).where(total > 0, kept)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cvlib.anchors import multibox_prior
 from cvlib.box_coding import decode_boxes
-from cvlib.boxes import clip_boxes
+from cvlib.boxes import box_area, clip_boxes
 from cvlib.losses import LOSSES
 from cvlib.models.postprocess import vote_boxes
 from cvlib.ops import batched_nms
@@ -238,11 +238,14 @@ class TinySSD(nn.Module):
             One for each image of the batch, boxes in pixels of ``image_size``.
         """
         probabilities = predictions.class_logits.softmax(dim=-1)[..., 1:]  # (B, A, K)
-        image, anchor, label = (probabilities > score_threshold).nonzero(as_tuple=True)
-        score = probabilities[image, anchor, label]
+        image, anchor, label = (probabilities >= score_threshold).nonzero(as_tuple=True)
         height, width = self.image_size
         boxes = decode_boxes(predictions.offsets[image, anchor], predictions.anchors[anchor])
-        boxes = boxes * boxes.new_tensor([width, height] * 2)
+        boxes = clip_boxes(boxes * boxes.new_tensor([width, height] * 2), self.image_size)
+        # Boxes outside of the picture and NaN have no area.
+        visible = box_area(boxes) > 0
+        boxes, image, anchor, label = (t[visible] for t in (boxes, image, anchor, label))
+        score = probabilities[image, anchor, label]
         kept = batched_nms(
             boxes, score, label, iou_threshold, image_ids=image, max_output=max_detections
         )
@@ -252,12 +255,7 @@ class TinySSD(nn.Module):
             for one in group[kept].unique():
                 members, own = group == one, group[kept] == one
                 found[own] = vote_boxes(found[own], boxes[members], score[members], vote_threshold)
-        found, score, label, image = (
-            clip_boxes(found, self.image_size),
-            score[kept],
-            label[kept],
-            image[kept],
-        )
+        score, label, image = score[kept], label[kept], image[kept]
         return [
             Detections(found[image == i], score[image == i], label[image == i], self.classes)
             for i in range(len(probabilities))

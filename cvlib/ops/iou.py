@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_box_values, check_boxes, check_same_kind, is_value_error
+from cvlib._checks import (
+    are_ordered,
+    check_box_values,
+    check_boxes,
+    check_same_kind,
+    is_value_error,
+    signal_bad_values,
+)
 from cvlib._extension import define, library, refuse_gradient
 
 
@@ -71,8 +78,7 @@ def _pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 def _box_iou_reference(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     if boxes1.device.type == "cpu":
-        check_box_values("box_iou", "boxes1", boxes1)
-        check_box_values("box_iou", "boxes2", boxes2)
+        signal_bad_values(are_ordered(boxes1), are_ordered(boxes2))
     return _pairwise_iou(_as_real(boxes1), _as_real(boxes2))
 
 
@@ -83,25 +89,29 @@ def _box_iou_fake(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 def _box_iou_backward_reference(
     grad: Tensor, boxes1: Tensor, boxes2: Tensor
 ) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        a = _as_real(boxes1.detach()).clone().requires_grad_()
-        b = _as_real(boxes2.detach()).clone().requires_grad_()
-        shared = _shared_area(a, b)
-        union = _area(a)[:, None] + _area(b)[None, :] - shared
-        counts = (shared > 0) & (union > 0)
-        iou = torch.where(counts, shared / torch.where(counts, union, 1), 0)
-        grad1, grad2 = torch.autograd.grad(iou, (a, b), grad.to(iou.dtype))
+    """The formula of ``csrc/box_iou/box_iou_gradient.h``: IoU = I / U with U = A + B - I."""
+    a, b = _as_real(boxes1)[:, None], _as_real(boxes2)[None, :]  # (N, 1, 4), (1, M, 4)
+    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    sides = sides.clamp(min=0)
+    shared = sides.prod(-1)
+    size_a, size_b = (boxes[..., 2:] - boxes[..., :2] for boxes in (a, b))
+    total = size_a.clamp(min=0).prod(-1) + size_b.clamp(min=0).prod(-1)
+    union = total - shared
+    counts = (shared > 0) & (union > 0)
+    scale = torch.where(counts, _as_real(grad) / torch.where(counts, union, 1) ** 2, 0)
+    along = (scale * total)[..., None] * sides.flip(-1)  # per unit of the shared width and height
+    area = -(scale * shared)[..., None]
+    grad1 = _corner_gradient(a, b, along, area * size_a.flip(-1)).sum(1)
+    grad2 = _corner_gradient(b, a, along, area * size_b.flip(-1)).sum(0)
     return grad1, grad2
 
 
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _shared_area(a: Tensor, b: Tensor) -> Tensor:
-    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    sides = high - torch.maximum(a[:, None, :2], b[None, :, :2])
-    return sides.clamp(min=0).prod(-1)
+def _corner_gradient(own: Tensor, other: Tensor, along: Tensor, side: Tensor) -> Tensor:
+    """Gradient of the own corners: an edge counts where it bounds the intersection."""
+    half = (own == other) * 0.5
+    low = half[..., :2] + (own > other)[..., :2]
+    high = half[..., 2:] + (own < other)[..., 2:]
+    return torch.cat([-(along * low + side), along * high + side], dim=-1)
 
 
 def _box_iou_backward_fake(grad: Tensor, boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:

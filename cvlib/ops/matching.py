@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from cvlib._checks import (
+    are_ordered,
     check_box_values,
     check_boxes,
     check_fraction,
     check_same_kind,
     is_value_error,
+    signal_bad_values,
 )
 from cvlib._extension import define
 from cvlib.ops.iou import _as_real, _pairwise_iou
@@ -89,8 +91,7 @@ def match_one_image(anchors: Tensor, gt_boxes: Tensor, iou_threshold: float) -> 
 
 def _match_anchors_reference(anchors: Tensor, gt_boxes: Tensor, iou_threshold: float) -> Tensor:
     if anchors.device.type == "cpu":
-        check_box_values("match_anchors", "anchors", anchors)
-        check_box_values("match_anchors", "gt_boxes", gt_boxes)
+        signal_bad_values(are_ordered(anchors), are_ordered(gt_boxes))
     anchors, gt_boxes = _as_real(anchors), _as_real(gt_boxes)
     matched = torch.full(
         (len(gt_boxes), len(anchors)), -1, dtype=torch.int64, device=anchors.device

@@ -155,6 +155,10 @@ def multibox_detection(
     )
 
 
+# Classes travel as floating-point numbers; larger ones would not be exact in float32.
+_LARGEST_CLASS = 2**24
+
+
 def _check_anchors(function: str, anchors: Tensor) -> Tensor:
     if isinstance(anchors, Tensor) and anchors.dim() == 3 and anchors.shape[0] == 1:
         anchors = anchors[0]
@@ -165,12 +169,15 @@ def _check_anchors(function: str, anchors: Tensor) -> Tensor:
 def _check_target_values(anchors: Tensor, labels: Tensor) -> None:
     check_box_values("multibox_target", "anchors", anchors)
     labels = labels.detach()
-    index = (labels[..., 0].isnan()).nonzero()
+    classes = labels[..., 0]
+    index = (
+        ~((classes < 0) | ((classes == classes.floor()) & (classes <= _LARGEST_CLASS)))
+    ).nonzero()
     if len(index):
-        where = ", ".join(map(str, index[0].tolist()))
+        where = tuple(index[0].tolist())
         raise ValueError(
-            f"multibox_target: expected labels with a class in column 0, got labels[{where}, 0] = "
-            "nan; pad with -1"
+            "multibox_target: expected labels with whole numbers 0..K-1 in column 0 (-1 pads), got "
+            f"labels[{', '.join(map(str, where))}, 0] = {float(classes[where]):g}"
         )
     padding = labels[..., :1] < 0
     boxes = torch.where(padding, 0, labels[..., 1:])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cvlib._checks import (
+    are_ordered,
     check_box_values,
     check_boxes,
     check_fraction,
@@ -15,6 +16,7 @@ from cvlib._checks import (
     check_shape,
     check_tensor,
     is_value_error,
+    signal_bad_values,
 )
 from cvlib._extension import define
 from cvlib.ops.iou import _as_real, _pairwise_iou
@@ -116,6 +118,10 @@ def _check_arguments(
         )
     check_same_kind(function, "boxes", boxes, "scores", scores)
     check_fraction(function, "iou_threshold", iou_threshold)
+    if max_output is not None and not isinstance(max_output, int | torch.SymInt):
+        raise TypeError(
+            f"{function}: expected max_output to be an int or None, got {type(max_output).__name__}"
+        )
     if max_output is not None and max_output < 0:
         raise ValueError(f"{function}: expected max_output >= 0 or None, got {max_output}")
 
@@ -148,8 +154,7 @@ def _nms_reference(
     max_output: int,
 ) -> Tensor:
     if boxes.device.type == "cpu":
-        check_box_values("nms", "boxes", boxes)
-        check_no_nan("nms", "scores", scores)
+        signal_bad_values(are_ordered(boxes), ~scores.isnan())
     boxes, scores = _as_real(boxes), _as_real(scores)
     order = torch.sort(scores, descending=True, stable=True).indices
     order = order[~(boxes.isnan().any(1) | scores.isnan())[order]]

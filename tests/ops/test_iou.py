@@ -7,6 +7,7 @@ import torch
 import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision import tv_tensors
 
 import cvlib
 from cvlib.ops.iou import _box_iou_reference
@@ -127,6 +128,14 @@ def test_invalid_boxes_have_iou_zero_on_cuda(cuda):
     assert not cvlib.box_iou(good, invalid).any()
     assert not cvlib.box_iou(invalid, good).any()
     assert not cvlib.box_iou(invalid, invalid).any()
+
+
+def test_boxes_of_a_sample_give_a_plain_tensor(device, rng):
+    # A sample's boxes are tv_tensors; an IoU is no box.
+    boxes = random_boxes(rng, 5, device, extent=50)
+    sample = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(99, 99))
+    iou = cvlib.box_iou(sample, boxes)
+    assert type(iou) is torch.Tensor and torch.equal(iou, cvlib.box_iou(boxes, boxes))
 
 
 # --- matches torchvision ------------------------------------------------------------------------

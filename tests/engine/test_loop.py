@@ -1,0 +1,544 @@
+"""Training: what a run writes, how it is interrupted, resumed, refused, and that it learns."""
+
+import csv
+import dataclasses
+import errno
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvlib.data import SyntheticBananas
+from cvlib.engine import TrainConfig, evaluate, fit, load, load_checkpoint
+from cvlib.engine.loop import choose_device, choose_precision, epoch_order, schedule
+from cvlib.models import TinySSD
+
+SIZE = (64, 64)
+CONFIG = TrainConfig(epochs=3, batch_size=4, precision="float32", device="cpu")
+TIMES = {"seconds", "images_per_second", "data_wait"}
+DEADLINE = 60
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Bit for bit holds for equal numbers of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def train():
+    dataset = SyntheticBananas(10, image_size=64)  # the last batch of four is not full
+    return [dataset[i] for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def val():
+    dataset = SyntheticBananas(4, image_size=64, seed=1)
+    return [dataset[i] for i in range(4)]
+
+
+def new_model(seed=0):
+    torch.manual_seed(seed)
+    return TinySSD(("banana",), SIZE)
+
+
+def run(out, train, val, config=CONFIG, *, seed=0, resume=False, say=lambda line: None):
+    # A resumed run must not depend on the weights that it starts with.
+    return fit(new_model(99 if resume else seed), train, val, config, out, resume=resume, say=say)
+
+
+class Hooked(list):
+    """A data set that does something when the n-th picture is asked for."""
+
+    def __init__(self, samples, at, action):
+        super().__init__(samples)
+        self.left, self.action = at, action
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.left == 0:
+            self.action()
+        return super().__getitem__(index)
+
+
+def weights(path):
+    return load_checkpoint(path)["model"]
+
+
+def same_weights(one, other):
+    one, other = weights(one), weights(other)
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def table(out):
+    with open(out / "metrics.csv", newline="") as file:
+        return [
+            {name: value for name, value in row.items() if name not in TIMES}
+            for row in csv.DictReader(file)
+        ]
+
+
+def assert_same_run(out, other):
+    assert same_weights(out / "last.pt", other / "last.pt"), "weights differ"
+    assert same_weights(out / "best.pt", other / "best.pt"), "best weights differ"
+    assert table(out) == table(other), "figures differ"
+    assert {path.name for path in out.iterdir()} == {path.name for path in other.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, train, val):
+    out = tmp_path_factory.mktemp("undisturbed")
+    lines = []
+    result = run(out, train, val, say=lines.append)
+    return out, result, lines
+
+
+# --- what a run writes -----------------------------------------------------------------------
+
+
+def test_a_run_folder_holds_everything(undisturbed):
+    out, _, lines = undisturbed
+    assert sorted(path.name for path in out.iterdir()) == [
+        "best.pt",
+        "config.json",
+        "last.pt",
+        "metrics.csv",
+        "metrics.json",
+    ]
+    assert TrainConfig(**json.loads((out / "config.json").read_text())) == CONFIG
+    assert len(lines) == 3
+    assert all(line.startswith(f"epoch {i}/3") for i, line in enumerate(lines, 1))
+
+
+def test_figures_of_every_epoch(undisturbed):
+    out, result, _ = undisturbed
+    rows = json.loads((out / "metrics.json").read_text())
+    assert rows == result.history
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert {"loss_class", "loss_box", "ap", "ap50", "ap75", "positive_recall"} <= set(row)
+        assert {"class_error", "class_error_baseline", "box_mae", "box_mae_baseline"} <= set(row)
+        assert TIMES <= set(row)
+        assert all(math.isfinite(value) for value in row.values())
+        assert 0 <= row["data_wait"] <= 1
+        assert row["images_per_second"] * row["seconds"] == pytest.approx(10)
+
+
+def test_the_best_epoch_is_kept(undisturbed, val):
+    out, result, _ = undisturbed
+    best = max(row["ap"] for row in result.history)
+    assert result.finished
+    assert result.best["ap"] == best
+    figures = evaluate(load(out), val).as_dict()
+    assert figures["ap"] == best
+    assert evaluate(result.model, val).as_dict()["ap"] == best
+    state = load_checkpoint(out)
+    assert state["classes"] == ["banana"]
+    assert state["image_size"] == list(SIZE)
+    assert "optimizer" not in state, "what is handed on holds no state of the training"
+
+
+def test_evaluation_now_and_then_and_at_the_end(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, eval_every=2)
+    result = run(tmp_path, train[:4], val, config)
+    assert ["ap" in row for row in result.history] == [False, True, True]
+
+
+def test_the_folder_is_made(tmp_path, train, val):
+    out = tmp_path / "a" / "b"
+    run(out, train[:4], val, dataclasses.replace(CONFIG, epochs=1))
+    assert (out / "best.pt").exists()
+
+
+def test_the_books_loss_trains_too(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, epochs=1, loss="book", augment=False)
+    result = run(tmp_path, train[:4], val, config)
+    assert result.history[0]["loss_class"] > 0
+
+
+def test_bfloat16_trains_too(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, epochs=1, precision="bfloat16")
+    result = run(tmp_path, train[:4], val, config)
+    assert math.isfinite(result.history[0]["loss_class"])
+    assert {v.dtype for v in weights(tmp_path).values() if v.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.cuda
+def test_cuda_trains_too(tmp_path, train, val, cuda):
+    config = dataclasses.replace(CONFIG, epochs=1, device=cuda)
+    result = run(tmp_path, train, val, config)
+    assert result.model.device.type == cuda
+    assert load(tmp_path).device.type == "cpu"
+
+
+# --- determinism -----------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_run(undisturbed, tmp_path, train, val):
+    model = new_model()
+    torch.manual_seed(77)  # what others draw does not matter
+    fit(model, train, val, CONFIG, tmp_path, say=lambda line: None)
+    assert_same_run(tmp_path, undisturbed[0])
+
+
+def test_workers_do_not_matter(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, epochs=1)
+    run(tmp_path / "0", train, val, config)
+    run(tmp_path / "1", train, val, dataclasses.replace(config, workers=1))
+    assert same_weights(tmp_path / "0" / "last.pt", tmp_path / "1" / "last.pt")
+
+
+def test_another_seed_gives_another_run(undisturbed, tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, epochs=1, seed=1)
+    result = run(tmp_path, train, val, config)
+    assert result.history[0]["loss_class"] != undisturbed[1].history[0]["loss_class"]
+    assert not same_weights(tmp_path / "last.pt", undisturbed[0] / "last.pt")
+
+
+@given(
+    size=st.integers(1, 60),
+    batch_size=st.integers(1, 70),
+    seed=st.integers(0, 1000),
+    epoch=st.integers(0, 1000),
+)
+def test_every_picture_comes_once_in_an_epoch(size, batch_size, seed, epoch):
+    config = TrainConfig(batch_size=batch_size, seed=seed)
+    order = epoch_order(size, config, epoch)
+    assert sorted(index for batch in order for index in batch) == list(range(size))
+    assert all(len(batch) == batch_size for batch in order[:-1])
+    assert len(order) == math.ceil(size / batch_size)
+    assert order == epoch_order(size, config, epoch)
+
+
+def test_orders_differ_between_epochs_and_seeds():
+    orders = [
+        tuple(epoch_order(50, TrainConfig(batch_size=50, seed=seed), epoch)[0])
+        for seed in range(4)
+        for epoch in range(4)
+    ]
+    assert len(set(orders)) == 16
+
+
+@given(total=st.integers(1, 500), warmup=st.floats(0, 0.99))
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(total, warmup):
+    rates = [schedule(step, total, warmup) for step in range(total)]
+    peak = rates.index(max(rates))
+    assert 0 < rates[0] <= 1
+    assert max(rates) == pytest.approx(1)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert min(rates) >= 0
+    assert peak <= max(1, math.ceil(warmup * total))
+
+
+def test_the_schedule_ends_near_zero():
+    assert schedule(999, 1000, 0.1) < 1e-4
+    assert schedule(99, 1000, 0.1) == 1.0
+    assert schedule(0, 1000, 0.1) == pytest.approx(0.01)
+
+
+# --- interrupted and resumed -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [1, 10])
+def test_ctrl_c_saves_and_resume_ends_the_same(undisturbed, tmp_path, train, val, at, capfd):
+    lines = []
+    interrupted = Hooked(train, at, lambda: signal.raise_signal(signal.SIGINT))
+    result = run(tmp_path, interrupted, val, say=lines.append)
+    if not result.finished:
+        assert "interrupted" in lines[-1] and "resume goes on" in lines[-1]
+        assert (tmp_path / "last.pt").exists()
+        result = run(tmp_path, train, val, resume=True)
+    assert result.finished
+    assert "Ctrl-C again stops at once" in capfd.readouterr().err
+    assert_same_run(tmp_path, undisturbed[0])
+
+
+def test_interrupted_at_every_epoch_and_step(undisturbed, tmp_path, train, val):
+    resume, count = False, 0
+    while True:
+        hooked = Hooked(train, 2, lambda: signal.raise_signal(signal.SIGINT))
+        result = run(tmp_path, hooked, val, resume=resume)
+        resume, count = True, count + 1
+        if result.finished:
+            break
+    assert count == 9
+    assert_same_run(tmp_path, undisturbed[0])
+
+
+def test_the_signal_handler_is_put_back(tmp_path, train, val):
+    before = signal.getsignal(signal.SIGINT)
+    hooked = Hooked(train, 2, lambda: signal.raise_signal(signal.SIGINT))
+    run(tmp_path, hooked, val)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path, train, val, capfd):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Hooked(train, 2, twice), val)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capfd.readouterr().err.count("finishing the step") == 1
+
+
+CHILD = """
+import time, torch
+from pathlib import Path
+from cvlib import SyntheticBananas, TinySSD, TrainConfig, fit
+torch.set_num_threads(1)
+
+class Slow(list):
+    seen = 0
+    def __getitem__(self, index):
+        Slow.seen += 1
+        if Slow.seen == ready_at:
+            Path(ready).touch()
+        time.sleep(0.01)
+        return super().__getitem__(index)
+
+train, val = (SyntheticBananas(n, image_size=64, seed=s) for n, s in ((10, 0), (4, 1)))
+train, val = Slow(train[i] for i in range(10)), [val[i] for i in range(4)]
+torch.manual_seed(0)
+model = TinySSD(("banana",), (64, 64))
+resume = (Path(out) / "last.pt").exists()
+fit(model, train, val, TrainConfig(**config), out, resume=resume, say=lambda line: None)
+"""
+
+
+def start_child(out, ready_at, config=CONFIG):
+    """Trains in a process of its own; returns when picture ``ready_at`` is asked for."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cvlib", "matplotlib.figure", "tyro"])
+    ready = Path(f"{out}-ready")
+    ready.unlink(missing_ok=True)
+    given = {"out": str(out), "ready": str(ready), "ready_at": ready_at, "config": config.as_dict()}
+    process = context.Process(target=exec, args=(CHILD, given))
+    process.start()
+    end = time.monotonic() + DEADLINE
+    while not ready.exists():
+        assert process.is_alive() and time.monotonic() < end, "the child has not trained"
+        time.sleep(0.005)
+    return process
+
+
+def test_a_process_that_gets_ctrl_c_saves_and_resume_ends_the_same(
+    undisturbed, tmp_path, train, val
+):
+    out = tmp_path / "run"
+    process = start_child(out, ready_at=13)  # in the middle of the second epoch
+    os.kill(process.pid, signal.SIGINT)
+    process.join(DEADLINE)
+    assert process.exitcode == 0, "an interrupted run ends in order"
+    assert load_checkpoint(out / "last.pt")["progress"]["step"] in range(4, 7)
+    assert run(out, train, val, resume=True).finished
+    assert_same_run(out, undisturbed[0])
+
+
+def test_a_killed_process_can_be_resumed(undisturbed, tmp_path, train, val):
+    out = tmp_path / "run"
+    chance = random.Random(time.time_ns())
+    for ready_at in (1, 11):  # killed at some moment of the first, then of a later epoch
+        process = start_child(out, ready_at)
+        time.sleep(chance.uniform(0, 0.4))
+        process.kill()
+        process.join(DEADLINE)
+    for leftover in out.glob(".*.tmp"):  # nobody can tidy up after SIGKILL
+        leftover.unlink()
+    run(out, train, val, resume=(out / "last.pt").exists())
+    assert_same_run(out, undisturbed[0])
+
+
+def test_resuming_a_finished_run_changes_nothing(undisturbed, tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, epochs=2)
+    first = run(tmp_path, train, val, config)
+    files = {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")}
+    again = run(tmp_path, train, val, config, resume=True)
+    assert again.finished
+    assert again.history == first.history
+    assert again.best == first.best
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")} == files
+
+
+def test_nothing_to_resume(tmp_path, train, val):
+    with pytest.raises(FileNotFoundError, match=r"last\.pt"):
+        run(tmp_path, train, val, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 4}, {"batch_size": 5}, {"seed": 1}, {"augment": False}, {"learning_rate": 1e-4}],
+)
+def test_another_configuration_is_refused(undisturbed, train, val, change):
+    before = (undisturbed[0] / "last.pt").read_bytes()
+    ((name, value),) = change.items()
+    old = getattr(CONFIG, name)
+    with pytest.raises(ValueError, match=f"{name} was {old}, is {value}"):
+        run(undisturbed[0], train, val, dataclasses.replace(CONFIG, **change), resume=True)
+    assert (undisturbed[0] / "last.pt").read_bytes() == before
+
+
+def test_other_classes_are_refused(undisturbed, train, val):
+    torch.manual_seed(0)
+    model = TinySSD(("apple",), SIZE)
+    with pytest.raises(ValueError, match=r"expected classes \['banana'\].*got \['apple'\]"):
+        fit(model, train, val, CONFIG, undisturbed[0], resume=True, say=lambda line: None)
+
+
+def test_a_damaged_checkpoint_is_named(undisturbed, tmp_path, train, val):
+    data = (undisturbed[0] / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"last\.pt is damaged"):
+        run(tmp_path, train, val, resume=True)
+
+
+# --- runs that cannot go on ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_poisoned_weight_stops_the_run_and_spares_the_checkpoints(tmp_path, train, val, value):
+    model, files = new_model(), {}
+
+    def poison():
+        files.update({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+        with torch.no_grad():
+            model.class_heads[0].bias[1] = value
+
+    with pytest.raises(FloatingPointError, match=r"the loss is .* at step \d+; lower the learning"):
+        # The first epoch has ten pictures, and the validation set is another one.
+        fit(model, Hooked(train, 12, poison), val, CONFIG, tmp_path, say=lambda line: None)
+    assert "last.pt" in files
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert torch.isfinite(weights(tmp_path / "last.pt")["class_heads.0.bias"]).all()
+    assert run(tmp_path, train, val, resume=True).finished
+
+
+def test_an_absurd_learning_rate_is_noticed(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        run(tmp_path, train, val, config)
+
+
+@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"labels": 3}, r"labels in 0\.\.0"),
+        ({"boxes": (4.0, 4, 400, 20)}, "inside the image"),
+        ({"boxes": (40.0, 4, 20, 20)}, "x1 <= x2"),
+        ({"boxes": (4.0, float("nan"), 20, 20)}, "without NaN"),
+    ],
+)
+def test_wrong_labels_stop_the_run(tmp_path, train, val, change, message, augment):
+    image = train[0][0]
+    target = {"boxes": torch.tensor([[4.0, 4, 20, 20]]), "labels": torch.tensor([0])}
+    ((name, value),) = change.items()
+    wrong = (image, {**target, name: torch.tensor([value]), "image_id": 0})
+    config = dataclasses.replace(CONFIG, augment=augment)
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, [wrong, *train[1:4]], val, config)
+
+
+def test_pictures_of_another_size_than_the_models_are_refused(tmp_path, train, val):
+    model = TinySSD(("banana",), (64, 128))
+    with pytest.raises(ValueError, match="expected pictures of the model's size"):
+        fit(model, train[:4], val, CONFIG, tmp_path, say=lambda line: None)
+
+
+def test_an_empty_training_set_is_refused(tmp_path, val):
+    with pytest.raises(ValueError, match="fit: expected at least one training picture"):
+        run(tmp_path, [], val)
+
+
+def test_a_full_disk_spares_the_checkpoint(tmp_path, train, val, monkeypatch):
+    replace, files = os.replace, {}
+
+    def fail_in_the_second_epoch(source, target):
+        if (tmp_path / "metrics.json").exists():
+            files.update({p.name: p.read_bytes() for p in tmp_path.iterdir() if p.suffix != ".tmp"})
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_in_the_second_epoch)
+    with pytest.raises(OSError, match=r"could not write .*No space left"):
+        run(tmp_path, train, val)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert len(load_checkpoint(tmp_path / "last.pt")["progress"]["history"]) == 1
+
+
+def test_an_out_that_is_a_file_is_an_error(tmp_path, train, val):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        run(tmp_path / "file" / "run", train, val)
+
+
+# --- learning --------------------------------------------------------------------------------
+
+
+def two_pictures():
+    dataset = SyntheticBananas(30, image_size=64, seed=2, max_objects=1)
+    samples = [dataset[i] for i in range(30)]
+    return [sample for sample in samples if len(sample[1]["labels"]) == 1][:2]
+
+
+def test_two_pictures_are_learnt_by_heart(tmp_path):
+    pair = two_pictures()
+    config = dataclasses.replace(CONFIG, epochs=4, batch_size=2, augment=False, eval_every=4)
+    result = run(tmp_path, 13 * pair, pair, config)  # 52 steps
+    assert result.best["ap50"] == pytest.approx(1)
+    assert result.history[-1]["loss_class"] < 0.5 * result.history[0]["loss_class"]
+
+
+def test_pictures_without_objects_can_be_trained_on(tmp_path, train, val):
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    empty = [(image, {**nothing, "image_id": i}) for i, (image, _) in enumerate(train[:8])]
+    result = run(tmp_path, empty, val, dataclasses.replace(CONFIG, epochs=1))
+    assert math.isfinite(result.history[0]["loss_class"])
+    assert result.history[0]["loss_box"] == 0
+    assert all(v.isfinite().all() for v in weights(tmp_path / "last.pt").values())
+
+
+def test_a_last_batch_of_one_picture_is_no_obstacle(tmp_path, train, val):
+    # Its last map has a single value for every channel, of which there is no variance.
+    result = run(tmp_path, train[:5], val, dataclasses.replace(CONFIG, epochs=1))
+    assert math.isfinite(result.history[0]["loss_class"])
+
+
+# --- choices ---------------------------------------------------------------------------------
+
+
+def test_auto_takes_cuda_when_there_is_one():
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert choose_device("auto").type == expected
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_precision_is_measured_only_when_asked_for(monkeypatch):
+    model, lines = new_model(), []
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    cpu = torch.device("cpu")
+    assert choose_precision(model, CONFIG, cpu, lines.append) == "float32"
+    assert lines == []
+    auto = dataclasses.replace(CONFIG, precision="auto", batch_size=1)
+    assert choose_precision(model, auto, cpu, lines.append) in ("float32", "bfloat16")
+    assert len(lines) == 1
+    assert lines[0].startswith("precision: ")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), f"measuring has changed {name}"
+    assert all(parameter.grad is None for parameter in model.parameters())

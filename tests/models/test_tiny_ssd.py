@@ -1,0 +1,346 @@
+"""TinySSD: shapes, predictions, decoding, and what tools can do with it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cvlib.box_coding import decode_boxes
+from cvlib.losses import LOSSES
+from cvlib.models import TinySSD
+from cvlib.models.tiny_ssd import PRIOR, SIZES, Predictions
+from cvlib.ops import box_iou
+
+SIZE = (64, 64)
+CLASSES = ("cat", "dog", "cow")
+
+
+def pictures(count=2, size=SIZE):
+    return torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)
+
+
+@pytest.fixture
+def model():
+    return TinySSD(CLASSES, SIZE).eval()
+
+
+def no_objects(count):
+    return torch.full((count, 1, 4), -1.0), torch.full((count, 1), -1)
+
+
+# --- shapes ----------------------------------------------------------------------------------
+
+
+def test_the_books_anchors(device):
+    with torch.inference_mode():
+        raw = TinySSD(("banana",)).to(device)(pictures(1, (256, 256)).to(device))
+    assert raw.anchors.shape == (5444, 4)
+    assert raw.class_logits.shape == (1, 5444, 2)
+    assert raw.offsets.shape == (1, 5444, 4)
+    assert {tensor.device.type for tensor in raw} == {device}
+    assert {tensor.dtype for tensor in raw} == {torch.float32}
+    # The first cell of the first of maps of 32, 16, 8, 4 and 1 cells has the smallest anchor.
+    side = SIZES[0][0]
+    expected = torch.tensor([-side, -side, side, side]) / 2 + 0.5 / 32
+    torch.testing.assert_close(raw.anchors[0].cpu(), expected)
+    side = SIZES[-1][0]
+    last = torch.tensor([1 - side, 1 - side, 1 + side, 1 + side]) / 2
+    torch.testing.assert_close(raw.anchors[-4].cpu(), last)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 128), (160, 96), (100, 75), (65, 127)])
+@pytest.mark.parametrize("classes", [1, 5])
+def test_sizes_and_numbers_of_classes(size, classes):
+    model = TinySSD([f"class {k}" for k in range(classes)], size).eval()
+    with torch.inference_mode():
+        raw = model(pictures(2, size))
+    count = len(raw.anchors)
+    assert count % 4 == 0
+    assert raw.class_logits.shape == (2, count, classes + 1)
+    assert raw.offsets.shape == (2, count, 4)
+    assert model.num_classes == classes
+    centres = (raw.anchors[:, :2] + raw.anchors[:, 2:]) / 2
+    assert centres.min() > 0
+    assert centres.max() < 1
+
+
+def test_anchors_are_square_in_pixels_of_pictures_that_are_not():
+    size = (64, 128)
+    with torch.inference_mode():
+        raw = TinySSD(("a",), size).eval()(pictures(1, size))
+    sides = (raw.anchors[:, 2:] - raw.anchors[:, :2]) * torch.tensor([128.0, 64.0])
+    ratios = sides[:-4, 0] / sides[:-4, 1]  # the last map is one cell, whatever the picture
+    expected = torch.tensor([1.0, 1.0, 2.0, 0.5]).repeat(len(ratios) // 4)
+    torch.testing.assert_close(ratios, expected)
+
+
+@pytest.mark.parametrize("classes", [(), [], "banana"])
+def test_classes_must_be_a_list_of_names(classes):
+    with pytest.raises(ValueError, match="TinySSD: expected classes to be a list of names"):
+        TinySSD(classes)
+
+
+def test_pictures_may_not_be_tiny():
+    with pytest.raises(ValueError, match="TinySSD: expected image_size of at least"):
+        TinySSD(("a",), (64, 31))
+
+
+# --- numbers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_nearly_everything_is_background_at_first(classes):
+    model = TinySSD([f"class {k}" for k in range(classes)], SIZE).eval()
+    with torch.inference_mode():
+        probabilities = model(pictures()).class_logits.softmax(-1)
+    objects = 1 - probabilities[..., 0]
+    assert PRIOR / 2 < objects.mean() < PRIOR * 2
+
+
+def test_bytes_and_fractions_are_the_same_picture(model, device):
+    model, images = model.to(device), pictures().to(device)
+    with torch.inference_mode():
+        one, two = model(images), model(images.float() / 255)
+    torch.testing.assert_close(one.class_logits, two.class_logits)
+    torch.testing.assert_close(one.offsets, two.offsets)
+
+
+def test_pictures_of_a_batch_do_not_see_one_another(model):
+    images = pictures(3)
+    with torch.inference_mode():
+        together = model(images)
+        alone = model(images[1:2])
+    torch.testing.assert_close(together.class_logits[1:2], alone.class_logits)
+    torch.testing.assert_close(together.offsets[1:2], alone.offsets)
+
+
+def test_memory_format_does_not_matter(model):
+    images = pictures()
+    with torch.inference_mode():
+        one = model(images)
+        two = model.to(memory_format=torch.channels_last)(
+            images.contiguous(memory_format=torch.channels_last)
+        )
+    torch.testing.assert_close(one.class_logits, two.class_logits)
+    torch.testing.assert_close(one.offsets, two.offsets)
+
+
+def test_anchor_order_is_that_of_the_heads(model):
+    # A head that fires in one cell of the first map must do so at this cell's anchors.
+    images = pictures(1)
+    with torch.no_grad():
+        head = model.class_heads[0]
+        head.weight.zero_()
+        head.bias.copy_(torch.arange(16.0))
+        logits = model(images).class_logits
+        cells = len(model.stages[0](model.normalise(images)).flatten(2)[0, 0])
+    first = logits[0, : 4 * cells].unflatten(0, (cells, 4))
+    torch.testing.assert_close(first, torch.arange(16.0).view(1, 4, 4).expand(cells, -1, -1))
+
+
+def test_state_dict_round_trip(model):
+    torch.manual_seed(5)
+    other = TinySSD(CLASSES, SIZE).eval()
+    images = pictures()
+    with torch.inference_mode():
+        assert not torch.equal(model(images).class_logits, other(images).class_logits)
+        other.load_state_dict(model.state_dict())
+        assert torch.equal(model(images).class_logits, other(images).class_logits)
+        assert torch.equal(model(images).offsets, other(images).offsets)
+
+
+@pytest.mark.cuda
+def test_cpu_and_cuda_agree(model, cuda):
+    images = pictures()
+    with torch.inference_mode():
+        one, two = model(images), model.to(cuda)(images.to(cuda))
+    torch.testing.assert_close(one.class_logits, two.class_logits.cpu(), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(one.offsets, two.offsets.cpu(), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(one.anchors, two.anchors.cpu())
+
+
+# --- loss ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_without_objects_is_survived(model, name):
+    model.train()
+    raw = model(pictures())
+    targets = model.assign(raw.anchors, *no_objects(2), SIZE)
+    losses = model.loss(raw, targets, name)
+    sum(losses.values()).backward()
+    assert all(value.isfinite() for value in losses.values())
+    for head in model.class_heads:
+        assert head.weight.grad.isfinite().all()
+        assert head.bias.grad.abs().sum() > 0
+    for head in model.box_heads:
+        assert head.weight.grad is None or not head.weight.grad.any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_parameter_learns(model, name, device):
+    model.to(device).train()
+    raw = model(pictures().to(device))
+    boxes = torch.tensor([[[4.0, 4, 24, 24], [0, 0, 60, 60]], [[20, 20, 60, 40], [-1] * 4]])
+    targets = model.assign(raw.anchors, boxes, torch.tensor([[0, 2], [1, -1]]), SIZE)
+    sum(model.loss(raw, targets, name).values()).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+
+
+def test_unknown_losses_are_refused(model):
+    raw = model(pictures())
+    targets = model.assign(raw.anchors, *no_objects(2), SIZE)
+    with pytest.raises(ValueError, match="TinySSD.loss: expected one of .*book.*got 'huber'"):
+        model.loss(raw, targets, "huber")
+
+
+# --- decode ----------------------------------------------------------------------------------
+
+
+def random_predictions(seed, model, batch=2, spread=3.0):
+    """Many sure objects with wild offsets."""
+    torch.manual_seed(seed)
+    with torch.inference_mode():
+        raw = model(pictures(batch, model.image_size))
+    return Predictions(
+        spread * torch.randn_like(raw.class_logits), spread * torch.randn_like(raw.offsets), raw[2]
+    )
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 10**6),
+    score_threshold=st.sampled_from([0.01, 0.3, 0.9]),
+    max_detections=st.sampled_from([0, 1, 7, 100]),
+)
+def test_decode_keeps_its_promises(seed, score_threshold, max_detections):
+    model = TinySSD(CLASSES, (64, 96)).eval()
+    raw = random_predictions(seed, model)
+    found = model.decode(raw, score_threshold=score_threshold, max_detections=max_detections)
+    assert len(found) == 2
+    for one in found:
+        assert one.classes == CLASSES
+        assert len(one) <= max_detections
+        assert (one.scores >= score_threshold).all()
+        assert (one.scores.diff() <= 0).all()
+        if len(one):
+            assert one.boxes.min() >= 0
+            assert (one.boxes <= torch.tensor([96.0, 64, 96, 64])).all()
+            assert (one.boxes[:, 2:] >= one.boxes[:, :2]).all()
+
+
+def test_suppression_is_per_class_and_per_picture(model):
+    raw = random_predictions(0, model)
+    # All anchors of both pictures give the same box, each class with a score of its own.
+    target = torch.tensor([0.25, 0.25, 0.75, 0.5]).expand(len(raw.anchors), 4)
+    size, place = target[:, 2:] - target[:, :2], target[:, :2] + target[:, 2:]
+    own = raw.anchors[:, 2:] - raw.anchors[:, :2]
+    shift = (place - raw.anchors[:, :2] - raw.anchors[:, 2:]) / 2 / own / 0.1
+    offsets = torch.cat([shift, (size / own).log() / 0.2], dim=-1)
+    torch.testing.assert_close(decode_boxes(offsets, raw.anchors), target, rtol=1e-4, atol=1e-4)
+    logits = torch.tensor([0.0, 2.0, 1.0, 3.0]).expand_as(raw.class_logits)
+    found = model.decode(Predictions(logits, offsets.expand_as(raw.offsets), raw.anchors))
+    for one in found:
+        assert one.names == ["cow", "cat", "dog"]
+        expected = torch.tensor([16.0, 16, 48, 32]).expand(3, 4)
+        torch.testing.assert_close(one.boxes, expected, rtol=1e-3, atol=1e-2)
+        torch.testing.assert_close(one.scores, logits[0, 0].softmax(0)[[3, 1, 2]])
+
+
+def test_boxes_of_one_class_do_not_overlap_without_votes(model):
+    found = model.decode(random_predictions(1, model), iou_threshold=0.3, vote_threshold=None)
+    for one in found:
+        assert len(one) > 20
+        for label in range(3):
+            # Those that the border has clipped may overlap more than before.
+            boxes = one.boxes[one.labels == label]
+            inside = (boxes > 0).all(1) & (boxes < 64).all(1)
+            iou = box_iou(boxes[inside], boxes[inside])
+            assert (iou.triu(1) <= 0.3).all()
+
+
+def test_the_best_of_all_classes_are_kept(model):
+    raw = random_predictions(2, model)
+    many, few = model.decode(raw, max_detections=100), model.decode(raw, max_detections=5)
+    for one, other in zip(many, few, strict=True):
+        assert torch.equal(one.scores[:5], other.scores)
+        assert torch.equal(one.labels[:5], other.labels)
+
+
+def test_a_picture_without_objects_among_others(model):
+    raw = random_predictions(3, model)
+    logits = raw.class_logits.clone()
+    logits[0] = torch.tensor([20.0, 0, 0, 0])
+    nothing, something = model.decode(Predictions(logits, raw.offsets, raw.anchors))
+    assert len(nothing) == 0
+    assert nothing.boxes.shape == (0, 4)
+    assert len(something) > 0
+
+
+def test_pictures_are_decoded_one_by_one(model):
+    raw = random_predictions(4, model, batch=3)
+    together = model.decode(raw)
+    for i in range(3):
+        one = Predictions(raw.class_logits[i : i + 1], raw.offsets[i : i + 1], raw.anchors)
+        (alone,) = model.decode(one)
+        torch.testing.assert_close(together[i].boxes, alone.boxes)
+        assert torch.equal(together[i].scores, alone.scores)
+
+
+@pytest.mark.parametrize("offset", [1e3, -1e3, float("inf"), float("nan")])
+def test_one_wild_anchor_does_not_harm_the_others(model, offset):
+    raw = random_predictions(6, model, batch=1, spread=0.1)
+    wild = raw.offsets.clone()
+    wild[0, 5] = offset
+    (found,) = model.decode(Predictions(raw.class_logits, wild, raw.anchors))
+    (expected,) = model.decode(raw)
+    assert found.boxes.isfinite().all()
+    assert found.boxes.max() <= 64
+    assert abs(len(found) - len(expected)) < 0.2 * len(expected)
+
+
+def test_decode_gives_no_gradient(model):
+    raw = model(pictures())
+    assert raw.offsets.requires_grad
+    for one in model.decode(raw, score_threshold=0.001):
+        assert len(one)
+        assert not one.boxes.requires_grad
+        assert not one.scores.requires_grad
+
+
+def test_decode_works_on_every_device(model, device):
+    raw = random_predictions(5, model)
+    moved = Predictions(*(tensor.to(device) for tensor in raw))
+    for one, other in zip(model.decode(raw), model.to(device).decode(moved), strict=True):
+        assert other.boxes.device.type == device
+        torch.testing.assert_close(one.scores, other.cpu().scores)
+        torch.testing.assert_close(one.boxes, other.cpu().boxes, rtol=1e-3, atol=1e-2)
+
+
+# --- tools -----------------------------------------------------------------------------------
+
+
+def test_export_gives_the_same_predictions(model):
+    images = pictures()
+    exported = torch.export.export(model, (images,)).module()
+    with torch.inference_mode():
+        for one, two in zip(exported(images), model(images), strict=True):
+            torch.testing.assert_close(one, two)
+
+
+# Dynamo looks through the cache of the anchors, and says so.
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_compiles_without_graph_breaks(model, fresh_compiler):
+    images = pictures()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        for one, two in zip(compiled(images), model(images), strict=True):
+            torch.testing.assert_close(one, two)
+
+
+def test_autocast_predictions_are_float32(model):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        raw = model(pictures())
+    assert {tensor.dtype for tensor in raw} == {torch.float32}

@@ -1,0 +1,263 @@
+"""tools/train_ssd.py as its users meet it: a process of its own, with arguments."""
+
+import csv
+import json
+import multiprocessing
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cvlib.data import SyntheticBananas
+from cvlib.engine import load, load_checkpoint
+
+TOOL = Path(__file__).parents[2] / "tools" / "train_ssd.py"
+DEADLINE = 60
+FILES = {
+    "best.pt",
+    "config.json",
+    "curves.png",
+    "last.pt",
+    "metrics.csv",
+    "metrics.json",
+    "predictions.png",
+}
+FAST = ["--precision", "float32", "--threads", "1", "--device", "cpu", "--batch-size", "3"]
+
+# Like `python tools/train_ssd.py`, in a process that has imported torch already.
+CHILD = """
+import os, runpy, sys
+for number, path in ((1, out), (2, err)):
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+os.chdir(folder)
+os.environ.update(environment)
+sys.argv = arguments
+runpy.run_path(arguments[0], run_name="__main__")
+"""
+# The same with few drawn pictures: two thousand take minutes.
+FEW = """
+import importlib.util, os, sys
+for number, path in ((1, out), (2, err)):
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+os.chdir(folder)
+os.environ.update(environment)
+sys.argv = arguments
+spec = importlib.util.spec_from_file_location("train_ssd", arguments[0])
+tool = sys.modules["train_ssd"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+assert tool.SYNTHETIC_EPOCH > 100 and tool.SYNTHETIC_VAL > 10
+tool.SYNTHETIC_EPOCH, tool.SYNTHETIC_VAL = 6, 2
+tool.main()
+"""
+
+
+class Tool:
+    """Starts the tool in a folder and waits for it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.out = self.err = ""
+
+    def start(self, *arguments, script=CHILD):
+        (self.folder / "home").mkdir(exist_ok=True)
+        # No test may reach for the network, not even where there is one.
+        nowhere = "http://127.0.0.1:9"
+        environment = {
+            "CVLIB_HOME": str(self.folder / "home"),
+            **{name: nowhere for name in ("http_proxy", "https_proxy")},
+            "COLUMNS": "100",
+        }
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["cvlib", "matplotlib.figure", "tyro"])
+        given = {
+            "out": str(self.folder / "stdout"),
+            "err": str(self.folder / "stderr"),
+            "folder": str(self.folder),
+            "environment": environment,
+            "arguments": [str(TOOL), *map(str, arguments)],
+        }
+        self.process = context.Process(target=exec, args=(script, given))
+        self.process.start()
+        return self
+
+    def wait(self):
+        self.process.join(DEADLINE)
+        self.out = (self.folder / "stdout").read_text()
+        self.err = (self.folder / "stderr").read_text()
+        return self.process.exitcode
+
+    def __call__(self, *arguments, script=CHILD):
+        return self.start(*arguments, script=script).wait()
+
+
+@pytest.fixture
+def tool(tmp_path):
+    return Tool(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def bananas(tmp_path_factory):
+    """A set in the book's layout, of drawn pictures."""
+    root = tmp_path_factory.mktemp("banana-detection")
+    for split, count, seed in (("train", 6, 0), ("val", 2, 1)):
+        folder = root / f"bananas_{split}"
+        (folder / "images").mkdir(parents=True)
+        dataset = SyntheticBananas(count, seed=seed)
+        rows = ["img_name,label,xmin,ymin,xmax,ymax"]
+        for i in range(count):
+            image, target = dataset[i]
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{i}.png")
+            # A picture without a row would be warned about.
+            boxes = target["boxes"].int().tolist() or [[1, 1, 50, 50]]
+            rows += [f"{i}.png,0,{x1},{y1},{x2},{y2}" for x1, y1, x2, y2 in boxes]
+        (folder / "label.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+# --- runs ------------------------------------------------------------------------------------
+
+
+def test_a_run_on_real_pictures_writes_everything(tool, tmp_path, bananas):
+    code = tool("--data", bananas, "--epochs", 2, "--out", "runs/a", *FAST)
+    assert code == 0, tool.err
+    out = tmp_path / "runs" / "a"
+    assert files(out) == FILES
+    assert json.loads((out / "config.json").read_text())["epochs"] == 2
+    with open(out / "metrics.csv", newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1.0", "2.0"]
+    assert len(json.loads((out / "metrics.json").read_text())) == 2
+    assert load(out).classes == ("banana",)
+    for name in ("curves.png", "predictions.png"):
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 250
+    assert str(bananas) in tool.out, "says what it trains on"
+    assert re.search(r"^epoch 1/2 .*AP50", tool.out, re.MULTILINE)
+    assert re.search(r"^best: AP ", tool.out, re.MULTILINE)
+    assert "predictions.png" in tool.out, "says where to look"
+    assert files(tmp_path) == {"runs", "home", "stdout", "stderr"}, "writes nowhere else"
+
+
+def test_without_a_network_drawn_bananas_are_used_and_named(tool, tmp_path):
+    arguments = ["--download-timeout", 0.5, "--epochs", 1, *FAST]
+    assert tool(*arguments, script=FEW) == 0, tool.err
+    assert "no real bananas" in tool.out
+    assert "synthetic set (drawn bananas)" in tool.out
+    assert files(tmp_path / "runs" / "ssd") == FILES
+
+
+def test_synthetic_does_not_ask_the_network(tool, tmp_path):
+    arguments = ["--synthetic", "--epochs", 1, "--out", "a", *FAST]
+    assert tool(*arguments, script=FEW) == 0, tool.err
+    assert "no real bananas" not in tool.out
+    assert "synthetic set (drawn bananas)" in tool.out
+    assert files(tmp_path / "a") == FILES
+
+
+def test_new_runs_get_new_folders(tool, tmp_path):
+    (tmp_path / "runs" / "ssd").mkdir(parents=True)
+    (tmp_path / "runs" / "ssd-2").mkdir()
+    assert tool("--synthetic", "--epochs", 1, *FAST, script=FEW) == 0, tool.err
+    assert files(tmp_path / "runs" / "ssd-3") == FILES
+
+
+def test_interrupted_resumed_and_finished(tool, tmp_path, bananas):
+    out = tmp_path / "a"
+    arguments = ["--data", bananas, "--epochs", 4, "--out", "a", *FAST]
+    tool.start(*arguments)
+    end = time.monotonic() + DEADLINE
+    while not (out / "last.pt").exists() and time.monotonic() < end:
+        time.sleep(0.005)
+    os.kill(tool.process.pid, signal.SIGINT)
+    assert tool.wait() == 130, "the shell's word for Ctrl-C"
+    assert "Traceback" not in tool.err
+    assert "resume" in tool.out
+    assert load_checkpoint(out / "last.pt")["progress"]["step"] < 8
+    assert tool(*arguments, "--resume") == 0, tool.err
+    assert files(out) == FILES
+    assert len(json.loads((out / "metrics.json").read_text())) == 4
+
+
+# --- words -----------------------------------------------------------------------------------
+
+
+def test_help_explains_every_option(tool):
+    assert tool("--help") == 0
+    text = re.sub(r"[│╭╮╰╯─]", " ", tool.out)
+    options = re.split(r"\n\s+(?=-)", text.partition("options")[2])[1:]
+    named = {option.split()[0].rstrip(",") for option in options}
+    assert {"--images", "--epochs", "--data", "--synthetic", "--out", "--resume"} <= named
+    assert {"--learning-rate", "--batch-size", "--device", "--seed", "--threads"} <= named
+    for option in options:
+        words = re.sub(r"\(default: .*?\)|-[-\w]+,?|\{.*?\}(\|[A-Z]+)?|[A-Z]{2,}", " ", option)
+        assert len(words.split()) >= 3, f"no explanation: {option}"
+    assert "tools/train_ssd.py --resume" in text, "shows examples"
+
+
+def assert_one_line(tool, code, *words):
+    assert code not in (0, None)
+    assert "Traceback" not in tool.err
+    (line,) = tool.err.strip().splitlines()
+    assert line.startswith("train_ssd: ")
+    for word in words:
+        assert word in line
+
+
+def test_a_missing_data_folder(tool):
+    assert_one_line(tool, tool("--data", "nowhere", "--out", "a"), "nowhere", "does not exist")
+
+
+def test_an_out_that_holds_a_run(tool, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "last.pt").write_bytes(b"precious")
+    code = tool("--synthetic", "--out", "a")
+    assert_one_line(tool, code, "holds a run already", "--resume", "--out")
+    assert (tmp_path / "a" / "last.pt").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("arguments", [["--out", "a"], []])
+def test_nothing_to_resume(tool, arguments):
+    assert_one_line(tool, tool("--synthetic", "--resume", *arguments))
+
+
+def test_a_damaged_run_to_resume(tool, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "last.pt").write_bytes(b"not a checkpoint")
+    assert tool("--synthetic", "--resume", "--out", "a") == 1
+    assert "Traceback" not in tool.err
+    assert re.match(r"train_ssd: load_checkpoint: .*last\.pt is damaged or not a", tool.err)
+
+
+def test_wrong_labels(tool, tmp_path, bananas):
+    folder = tmp_path / "data"
+    for split in ("train", "val"):
+        (folder / f"bananas_{split}").mkdir(parents=True)
+        (folder / f"bananas_{split}" / "images").symlink_to(bananas / f"bananas_{split}" / "images")
+        text = (bananas / f"bananas_{split}" / "label.csv").read_text()
+        (folder / f"bananas_{split}" / "label.csv").write_text(text.replace(".png,0,", ".png,7,"))
+    code = tool("--data", folder, "--out", "a")
+    assert code not in (0, None)
+    assert "Traceback" not in tool.err
+    assert "label.csv" in tool.err
+
+
+def test_an_out_below_a_file(tool, tmp_path, bananas):
+    (tmp_path / "file").touch()
+    code = tool("--data", bananas, "--out", "file/a", *FAST)
+    assert_one_line(tool, code, "Not a directory")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--epochs", "0"], ["--epochs", "many"], ["--unknown"], ["--loss", "huber"]]
+)
+def test_wrong_options_are_explained(tool, arguments):
+    assert tool("--synthetic", *arguments) not in (0, None)
+    assert "Traceback" not in tool.err
+    assert arguments[0].strip("-") in tool.err + tool.out
