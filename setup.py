@@ -61,7 +61,7 @@ def wants_cuda(cuda_home: str | None) -> bool:
 
 def compile_arguments() -> tuple[list[str], list[str]]:
     # Contraction off: CPU and CUDA must round alike, or they disagree at ties.
-    flags = ["-O3", "-std=c++20", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+    flags = ["-O3", "-std=c++20", "-Wall", "-Wextra", "-Wno-unused-parameter", "-g0"]
     flags += ["-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
     flags += [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
     links: list[str] = []

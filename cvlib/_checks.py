@@ -46,8 +46,11 @@ def check_shape(function: str, argument: str, value: Tensor, shape: str) -> None
 
 
 def check_same_kind(function: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
-    """Raises unless both tensors have one dtype (TypeError) and one device (ValueError)."""
-    if a.dtype != b.dtype:
+    """Raises unless both tensors have one dtype (TypeError) and one device (ValueError).
+
+    Under autocast the operator converts to float32 itself, so there dtypes may differ.
+    """
+    if a.dtype != b.dtype and not torch.is_autocast_enabled(a.device.type):
         raise TypeError(
             f"{function}: expected {second} of the dtype of {first} ({a.dtype}), got {b.dtype}"
         )

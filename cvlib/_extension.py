@@ -57,7 +57,8 @@ def _load(name: str) -> None:
     try:
         torch.ops.load_library(str(files[0]))
     except (OSError, RuntimeError) as error:
-        _failures[name] = str(error)
+        # torch wraps the loader's own words since 2.14.
+        _failures[name] = str(error.__cause__ or error)
     else:
         _loaded[name] = files[0].name
 

@@ -48,7 +48,7 @@ def multibox_prior(
     if height < 1 or width < 1:
         raise ValueError(f"multibox_prior: expected feature_size >= (1, 1), got {feature_size}")
     for argument, values in (("sizes", sizes), ("ratios", ratios)):
-        if not len(values) or not all(value > 0 for value in values):
+        if not len(values) or not all(0 < value < float("inf") for value in values):
             raise ValueError(
                 f"multibox_prior: expected {argument} to be positive numbers, got {list(values)}"
             )

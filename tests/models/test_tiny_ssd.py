@@ -13,6 +13,7 @@ from cvlib.ops import box_iou
 
 SIZE = (64, 64)
 CLASSES = ("cat", "dog", "cow")
+INSIDE = 1 + 1e-6  # votes are means, which round
 
 
 def pictures(count=2, size=SIZE):
@@ -192,7 +193,7 @@ def test_every_parameter_learns(model, name, device):
 def test_unknown_losses_are_refused(model):
     raw = model(pictures())
     targets = model.assign(raw.anchors, *no_objects(2), SIZE)
-    with pytest.raises(ValueError, match="TinySSD.loss: expected one of .*book.*got 'huber'"):
+    with pytest.raises(ValueError, match=r"TinySSD\.loss: expected one of .*book.*got 'huber'"):
         model.loss(raw, targets, "huber")
 
 
@@ -227,7 +228,7 @@ def test_decode_keeps_its_promises(seed, score_threshold, max_detections):
         assert (one.scores.diff() <= 0).all()
         if len(one):
             assert one.boxes.min() >= 0
-            assert (one.boxes <= torch.tensor([96.0, 64, 96, 64])).all()
+            assert (one.boxes <= INSIDE * torch.tensor([96.0, 64, 96, 64])).all()
             assert (one.boxes[:, 2:] >= one.boxes[:, :2]).all()
 
 
@@ -297,7 +298,7 @@ def test_one_wild_anchor_does_not_harm_the_others(model, offset):
     (found,) = model.decode(Predictions(raw.class_logits, wild, raw.anchors))
     (expected,) = model.decode(raw)
     assert found.boxes.isfinite().all()
-    assert found.boxes.max() <= 64
+    assert found.boxes.max() <= INSIDE * 64
     assert abs(len(found) - len(expected)) < 0.2 * len(expected)
 
 
