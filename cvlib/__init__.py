@@ -1,6 +1,7 @@
 """cvlib: object detection and segmentation for PyTorch with exact, fast operators."""
 
 from cvlib._extension import build_info, load_kernels
+from cvlib._namesake import warn_of_namesake
 from cvlib._version import __version__
 from cvlib.anchors import multibox_prior
 from cvlib.box_coding import decode_boxes, encode_boxes
@@ -20,6 +21,7 @@ from cvlib.predict import predict
 from cvlib.structures import Detections
 from cvlib.visualize import draw
 
+warn_of_namesake()
 load_kernels()
 
 __all__ = [

