@@ -1,5 +1,6 @@
 """Training: what a run writes, how it is interrupted, resumed, refused, and that it learns."""
 
+import contextlib
 import csv
 import dataclasses
 import errno
@@ -7,6 +8,7 @@ import json
 import math
 import multiprocessing
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -17,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvlib.data import SyntheticBananas
-from cvlib.engine import TrainConfig, evaluate, fit, load, load_checkpoint
+from cvlib.engine import TrainConfig, evaluate, fit, load, load_checkpoint, loop
 from cvlib.engine.loop import choose_device, choose_precision, epoch_order, schedule
 from cvlib.models import TinySSD
 
@@ -349,6 +351,61 @@ def test_a_process_that_gets_ctrl_c_saves_and_resume_ends_the_same(
     assert_same_run(out, undisturbed[0])
 
 
+def test_a_killed_process_can_be_resumed(undisturbed, tmp_path, train, val):
+    out = tmp_path / "run"
+    chance = random.Random(time.time_ns())
+    for ready_at in (1, 11):  # killed at some moment of the first, then of a later epoch
+        process = start_child(out, ready_at)
+        time.sleep(chance.uniform(0, 0.4))
+        process.kill()
+        process.join(DEADLINE)
+    for leftover in out.glob(".*.tmp"):  # nobody can tidy up after SIGKILL
+        leftover.unlink()
+    run(out, train, val, resume=(out / "last.pt").exists())
+    assert_same_run(out, undisturbed[0])
+
+
+class Killed(BaseException):
+    """The end of a process, as far as its files are concerned."""
+
+
+def killed_after(writes, monkeypatch, out, train, val, config):
+    """Trains until so many files have been written, then dies before the next one."""
+    replace, left = os.replace, iter(range(writes))
+
+    def replace_or_die(source, target):
+        if next(left, None) is None:
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_or_die)
+        with contextlib.suppress(Killed):
+            run(out, train, val, config)
+
+
+@pytest.mark.parametrize("writes", range(10))
+@pytest.mark.parametrize("improves", [True, False])
+def test_killed_between_any_two_writes(tmp_path, train, val, monkeypatch, writes, improves):
+    config = dataclasses.replace(CONFIG, epochs=2, batch_size=2, augment=False)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+
+    def evaluate_with_given_ap(model, dataset):
+        found = evaluate(model, dataset)
+        learnt = sum(v.double().sum().item() for v in model.state_dict().values())
+        aps.setdefault(learnt, 0.5 + (0.1 if improves else -0.1) * len(aps))
+        return dataclasses.replace(found, boxes=dataclasses.replace(found.boxes, ap=aps[learnt]))
+
+    aps = {}
+    monkeypatch.setattr(loop, "evaluate", evaluate_with_given_ap)
+    run(whole, train[:2], val[:1], config)
+    killed_after(writes, monkeypatch, out, train[:2], val[:1], config)
+    run(out, train[:2], val[:1], config, resume=(out / "last.pt").exists())
+    assert_same_run(out, whole)
+    figures = json.loads((out / "metrics.json").read_text())
+    assert [row["ap"] for row in figures] == list(aps.values())
+
+
 def test_resuming_a_finished_run_changes_nothing(undisturbed, tmp_path, train, val):
     config = dataclasses.replace(CONFIG, epochs=2)
     first = run(tmp_path, train, val, config)
@@ -450,21 +507,23 @@ def test_an_empty_training_set_is_refused(tmp_path, val):
         run(tmp_path, [], val)
 
 
-def test_a_full_disk_spares_the_checkpoint(tmp_path, train, val, monkeypatch):
+def test_a_full_disk_spares_the_checkpoint(undisturbed, tmp_path, train, val, monkeypatch):
     replace, files = os.replace, {}
 
-    def fail_in_the_second_epoch(source, target):
-        if (tmp_path / "metrics.json").exists():
+    def fail_after_the_first_checkpoint(source, target):
+        if (tmp_path / "last.pt").exists():
             files.update({p.name: p.read_bytes() for p in tmp_path.iterdir() if p.suffix != ".tmp"})
             raise OSError(errno.ENOSPC, "No space left on device")
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", fail_in_the_second_epoch)
-    with pytest.raises(OSError, match=r"could not write .*No space left"):
-        run(tmp_path, train, val)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail_after_the_first_checkpoint)
+        with pytest.raises(OSError, match=r"could not write .*No space left"):
+            run(tmp_path, train, val)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
     assert len(load_checkpoint(tmp_path / "last.pt")["progress"]["history"]) == 1
+    run(tmp_path, train, val, resume=True)
+    assert_same_run(tmp_path, undisturbed[0])
 
 
 def test_an_out_that_is_a_file_is_an_error(tmp_path, train, val):
