@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from cvlib.data import _images
 from cvlib.engine.evaluation import evaluating
 from cvlib.models import TinySSD
 from cvlib.structures import Detections
@@ -55,9 +55,10 @@ def find_files(sources: Iterable[str | Path]) -> list[Path]:
         elif path.is_dir():
             files = sorted(p for p in path.rglob("*") if is_image(p) or is_video(p))
         else:
-            files = sorted(Path(p) for p in glob.glob(str(source), recursive=True))
+            matches = map(Path, glob.glob(str(source), recursive=True))
+            files = sorted(p for p in matches if p.is_file() and (is_image(p) or is_video(p)))
         if not files:
-            what = "which is an empty folder" if path.is_dir() else "which matches no file"
+            what = "a folder without any" if path.is_dir() else "which matches none"
             raise FileNotFoundError(
                 f"find_files: expected pictures ({' '.join(IMAGE_SUFFIXES)}) or videos "
                 f"({' '.join(VIDEO_SUFFIXES)}), got {source}, {what}"
@@ -77,7 +78,7 @@ def is_video(path: Path) -> bool:
 
 
 def read_image(path: Path) -> Tensor:
-    """Reads a picture upright, as its EXIF orientation says.
+    """Reads a picture of any format that Pillow knows, upright as its EXIF orientation says.
 
     Returns:
         uint8, shape (3, H, W), RGB.
@@ -85,12 +86,7 @@ def read_image(path: Path) -> Tensor:
     Raises:
         ValueError: The file is damaged or no picture.
     """
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"read_image: {path} is damaged or not a picture ({error})") from error
-    return F.pil_to_tensor(picture)
+    return _images.read_image(path, upright=True, formats=None)
 
 
 def read_video(path: Path) -> Iterator[Tensor]:
@@ -156,6 +152,7 @@ def predict(
     *,
     score_threshold: float = 0.5,
     batch_size: int = 16,
+    on_damaged: Callable[[Path, ValueError], None] | None = None,
 ) -> Iterator[tuple[Frame, Detections]]:
     """Finds the objects in files, folders, glob patterns and videos, one after the other.
 
@@ -164,16 +161,19 @@ def predict(
         source: One or several of them; see `find_files`.
         score_threshold: Least score of an object.
         batch_size: Pictures in one forward pass.
+        on_damaged: Called with each file that cannot be decoded, which is then skipped; ``None``
+            raises instead.
 
     Yields:
         Each picture or frame with its objects.
 
     Raises:
         FileNotFoundError: Nothing was found there.
-        ValueError: A file is damaged.
+        ValueError: A file is damaged, or ``batch_size`` is below 1.
 
     Example:
         >>> import tempfile
+        >>> from PIL import Image
         >>> model = TinySSD(("banana",))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.new("RGB", (40, 30)).save(Path(folder) / "black.png")
@@ -181,15 +181,28 @@ def predict(
         ...         print(frame.path.name, tuple(frame.image.shape), len(found))
         black.png (3, 30, 40) 0
     """
+    if batch_size < 1:
+        raise ValueError(f"predict: expected batch_size >= 1, got {batch_size}")
     sources = [source] if isinstance(source, str | Path) else list(source)
     batch: list[Frame] = []
-    for path in find_files(sources):
-        for frame in read_frames(path):
-            batch.append(frame)
-            if len(batch) == batch_size:
-                yield from _detect_frames(model, batch, score_threshold)
-                batch = []
+    for frame in _readable_frames(find_files(sources), on_damaged):
+        batch.append(frame)
+        if len(batch) == batch_size:
+            yield from _detect_frames(model, batch, score_threshold)
+            batch = []
     yield from _detect_frames(model, batch, score_threshold)
+
+
+def _readable_frames(
+    files: list[Path], on_damaged: Callable[[Path, ValueError], None] | None
+) -> Iterator[Frame]:
+    for path in files:
+        try:
+            yield from read_frames(path)
+        except ValueError as error:
+            if on_damaged is None:
+                raise
+            on_damaged(path, error)
 
 
 def _detect_frames(

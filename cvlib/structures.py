@@ -52,7 +52,9 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, index: Tensor | slice | list[int]) -> Detections:
+    def __getitem__(self, index: Tensor | slice | list[int] | int) -> Detections:
+        if isinstance(index, int):
+            index = [index]  # still detections, of one object
         return replace(
             self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index]
         )

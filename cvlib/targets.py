@@ -52,12 +52,14 @@ def check_targets(
     )
     filled = torch.where(valid[..., None], boxes, 0)
     check_box_values("check_targets", "boxes", filled)
-    if valid.any() and float(filled.max()) <= 1 and min(image_size) > 1:
-        raise ValueError(
-            f"check_targets: expected boxes in pixels, got boxes normalised to 0..1 (largest "
-            f"coordinate {float(filled.max()):g}); multiply x by {image_size[1]} and y by "
-            f"{image_size[0]}"
-        )
+    # Whatever lies within the first pixel is a fraction of the picture.
+    _raise_first(
+        valid & (filled.amax(-1) <= 1) & (filled.amax(-1) > 0),
+        boxes,
+        "boxes in pixels, not normalised to 0..1 (multiply x by "
+        f"{image_size[1]} and y by {image_size[0]})",
+        "boxes",
+    )
     limit = boxes.new_tensor([image_size[1], image_size[0]] * 2)
     outside = ((filled < -1) | (filled > limit + 1)).any(-1)
     _raise_first(outside, boxes, f"boxes inside the image {image_size} (height, width)", "boxes")

@@ -61,7 +61,7 @@ def test_a_model_refuses_wrong_labels(change, message):
 def test_normalised_boxes_are_refused():
     boxes, labels = batch_with()
     boxes = torch.where(labels[..., None] >= 0, boxes / torch.tensor([WIDTH, HEIGHT] * 2), -1.0)
-    with pytest.raises(ValueError, match=f"normalised to 0..1 .*multiply x by {WIDTH}"):
+    with pytest.raises(ValueError, match=f"multiply x by {WIDTH} and y by {HEIGHT}"):
         check_targets(boxes, labels, 2, (HEIGHT, WIDTH))
 
 

@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 
 from cvlib.data import SyntheticBananas, collate
 from cvlib.engine import TrainConfig
-from cvlib.engine.loop import Progress, choose_device, choose_precision, train_step
+from cvlib.engine.device import choose_device
+from cvlib.engine.loop import Progress, choose_precision, train_step
 from cvlib.engine.memory import keep_freed_memory
 from cvlib.engine.optim import make_optimizers
 from cvlib.models import TinySSD

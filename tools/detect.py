@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from cvlib.engine import load
 from cvlib.engine.checkpoint import save_json
-from cvlib.engine.loop import choose_device
+from cvlib.engine.device import choose_device
 from cvlib.predict import Frame, find_files, is_video, predict
 from cvlib.structures import Detections
 from cvlib.visualize import draw
@@ -76,8 +76,10 @@ class VideoWriter:
 class Writer:
     """Annotated pictures and videos in one folder, every source under a name of its own."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, sources: list[Path]) -> None:
         self._out = out
+        # An annotated copy must never take the place of a picture that it was made from.
+        self._sources = {path.resolve() for path in sources}
         self._names: dict[Path, Path] = {}
         self._videos: dict[Path, VideoWriter] = {}
 
@@ -87,7 +89,7 @@ class Writer:
             suffix = ".mp4" if is_video(source) else ".png"
             taken, number = set(self._names.values()), 1
             path = self._out / f"{source.stem}{suffix}"
-            while path in taken:
+            while path in taken or path.resolve() in self._sources:
                 number += 1
                 path = self._out / f"{source.stem}-{number}{suffix}"
             self._names[source] = path
@@ -111,10 +113,10 @@ class Writer:
 
 
 @contextmanager
-def writer_to(out: Path) -> Iterator[Writer]:
+def writer_to(out: Path, sources: list[Path]) -> Iterator[Writer]:
     """A writer whose videos are finished whatever happens."""
     out.mkdir(parents=True, exist_ok=True)
-    writer = Writer(out)
+    writer = Writer(out, sources)
     try:
         yield writer
     finally:
@@ -142,18 +144,30 @@ def main() -> None:
         raise ValueError(f"expected --score-threshold in [0, 1], got {arguments.score_threshold}")
     model = load(arguments.model, choose_device(arguments.device))
     files = find_files(arguments.sources)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    damaged: list[dict[str, Any]] = []
+
+    def note_damage(path: Path, error: ValueError) -> None:
+        damaged.append({"file": str(path), "error": str(error)})
+        print(f"skipped: {error}", file=sys.stderr)
+
     found_in = predict(
-        model, files, score_threshold=arguments.score_threshold, batch_size=arguments.batch_size
+        model,
+        files,
+        score_threshold=arguments.score_threshold,
+        batch_size=arguments.batch_size,
+        on_damaged=note_damage,
     )
-    with writer_to(arguments.out) as writer, tqdm(unit="picture", disable=None) as bar:
+    with writer_to(arguments.out, files) as writer, tqdm(unit="picture", disable=None) as bar:
         for frame, found in found_in:
             writer.write(frame, found)
             rows.append(as_json(frame, found, writer.target(frame.path)))
             bar.update()
-    save_json(arguments.out / "detections.json", rows)
+    save_json(arguments.out / "detections.json", rows + damaged)
     objects = sum(len(row["objects"]) for row in rows)
     print(f"{objects} objects in {len(rows)} pictures; see {arguments.out}")
+    if damaged:
+        sys.exit(f"detect: {len(damaged)} of {len(files)} files are damaged and were skipped")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ predictions.png.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset
 
 from cvlib.data import BananaDataset, SyntheticBananas, fetch_bananas
 from cvlib.engine import TrainConfig, evaluate, fit
+from cvlib.engine.checkpoint import load_checkpoint, save_json
 from cvlib.engine.memory import keep_freed_memory
 from cvlib.engine.report import plot_history
 from cvlib.metrics import GroundTruth
@@ -47,32 +49,54 @@ class Arguments(TrainConfig):
     out: Path | None = None
     """Run folder. Unset: runs/ssd, runs/ssd-2, and so on."""
     resume: bool = False
-    """Go on with the run in --out (unset: the newest) where it was interrupted."""
+    """Go on with the run in --out (unset: the newest) where it was interrupted, with its data and
+    settings; other options of the training are not read."""
     threads: int | None = None
     """Threads for computation; unset: all cores."""
     download_timeout: float = 10.0
     """Seconds to wait for the download's server."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"expected --threads >= 1, got {self.threads}")
 
     def train_config(self) -> TrainConfig:
         """The settings of the run, without those of this script."""
         return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
 
 
-def choose_data(arguments: Arguments) -> tuple[Dataset, Dataset, str]:
-    """Opens the training and validation set; says which they are."""
+@dataclass(frozen=True)
+class Source:
+    """Where a run's pictures come from: a folder, or drawn by the code."""
+
+    folder: str | None
+    seed: int
+    length: int
+
+    def open(self) -> tuple[BananaDataset | SyntheticBananas, BananaDataset | SyntheticBananas]:
+        """The training and the validation set."""
+        if self.folder is None:
+            drawn = SyntheticBananas(self.length, seed=self.seed)
+            return drawn, SyntheticBananas(SYNTHETIC_VAL, seed=SYNTHETIC_VAL_SEED)
+        real = BananaDataset(self.folder, "train", cache=True)
+        return real, BananaDataset(self.folder, "val", cache=True)
+
+    def __str__(self) -> str:
+        drawn = "the synthetic set (drawn bananas); --data gives real ones"
+        return drawn if self.folder is None else self.folder
+
+
+def choose_source(arguments: Arguments) -> Source:
+    """The folder given or in the cache, or the drawn set when there is none."""
     folder = arguments.data
     if folder is None and not arguments.synthetic:
         try:
             folder = fetch_bananas(timeout=arguments.download_timeout)
         except OSError as error:
             print(f"no real bananas: {error}")
-    if folder is None:
-        train = SyntheticBananas(SYNTHETIC_EPOCH, seed=arguments.seed)
-        val = SyntheticBananas(SYNTHETIC_VAL, seed=SYNTHETIC_VAL_SEED)
-        return train, val, "the synthetic set (drawn bananas); --data gives real ones"
-    real_train = BananaDataset(folder, "train", cache=True)
-    real_val = BananaDataset(folder, "val", cache=True)
-    return real_train, real_val, f"{folder}"
+    length = min(SYNTHETIC_EPOCH, arguments.images)
+    return Source(None if folder is None else str(folder.resolve()), arguments.seed, length)
 
 
 def choose_folder(arguments: Arguments) -> Path:
@@ -110,17 +134,26 @@ def save_predictions(path: Path, model: TinySSD, val: Dataset) -> None:
 def main() -> None:
     """Runs the script."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    torch.manual_seed(arguments.seed)
     start = time.perf_counter()
-    train, val, name = choose_data(arguments)
     out = choose_folder(arguments)
-    model = TinySSD(train.classes)  # type: ignore[attr-defined]
-    print(f"training on {name}: {len(train)} pictures, validating on {len(val)}")  # type: ignore
-    result = fit(model, train, val, arguments.train_config(), out, resume=arguments.resume)
+    if arguments.resume:
+        load_checkpoint(out / "last.pt")  # a missing or damaged run is told before all else
+        source = Source(**json.loads((out / "source.json").read_text()))
+        config = TrainConfig(**json.loads((out / "config.json").read_text()))
+        print(f"going on with {out}")
+    else:
+        source, config = choose_source(arguments), arguments.train_config()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.manual_seed(config.seed)
+    train, val = source.open()
+    out.mkdir(parents=True, exist_ok=True)
+    save_json(out / "source.json", asdict(source))
+    model = TinySSD(train.classes)
+    print(f"training on {source}: {len(train)} pictures, validating on {len(val)}")
+    result = fit(model, train, val, config, out, resume=arguments.resume)
     if result.history:
         plot_history(out / "curves.png", result.history)
     if not result.finished:

@@ -51,13 +51,17 @@ def read_image_size(path: Path) -> tuple[int, int]:
         ) from None
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(
+    path: Path, *, upright: bool = False, formats: tuple[str, ...] | None = _FORMATS
+) -> Tensor:
     """Decode a picture to RGB.
 
     Grey, palette and 16-bit pictures become 8-bit RGB; transparency is dropped, not blended.
 
     Args:
         path: A PNG or JPEG file.
+        upright: Turn the picture as its EXIF orientation says.
+        formats: Pillow's names of the formats that are accepted; ``None``: all that it can read.
 
     Returns:
         Shape (3, H, W), uint8, RGB.
@@ -70,14 +74,14 @@ def read_image(path: Path) -> Tensor:
         Pillow decodes. ``torchvision.io.decode_image`` (0.29.1) is deprecated and dies with a
         segmentation fault on a PNG whose pixel data is damaged, for a tenth more speed.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     data = path.read_bytes()
     if data.startswith(_PNG_SIGNATURE):
         _check_png(data, path)
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            pixels = _to_rgb(image)  # [H, W, 3]
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            pixels = _to_rgb(ImageOps.exif_transpose(image) if upright else image)  # [H, W, 3]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"read_image: expected a whole PNG or JPEG picture, got {_describe(data)} that cannot "

@@ -3,56 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
+
+from cvlib.engine.device import choose_device
 
 FORMAT = 1
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Writes a file so that ``path`` holds either the old content or the whole new one.
 
     Args:
-        path: Of the file; its folder must exist.
-        write: Called with the temporary file, opened for bytes.
+        path: Of the file; its folder must exist. One process writes it at a time.
+        content: All of it.
 
     Raises:
         OSError: The disk is full or the folder cannot be written; ``path`` is as it was.
     """
-    temporary = None
+    # A fixed name, so that what a killed process has left is overwritten by the next one.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = file.name
-            write(file)
+        with open(temporary, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        # torch wraps a full disk into a RuntimeError about its zip writer.
-        if isinstance(error, OSError) or (
-            isinstance(error, RuntimeError) and not _has_room(path.parent)
-        ):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
             raise OSError(
                 f"could not write {path}: {error}; what stood there before is unharmed: free some "
                 "space or make the folder writable, then resume"
             ) from error
         raise
-
-
-def _has_room(folder: Path) -> bool:
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize > 1 << 20
 
 
 def save_json(path: Path, value: Any) -> None:
@@ -62,7 +52,7 @@ def save_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text, atomically."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, text.encode())
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -76,7 +66,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: Full disk or unwritable folder; the old checkpoint is unharmed.
     """
-    write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+    # Serialised in memory first: torch turns a full disk into an error about its zip writer.
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    write_atomically(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -101,16 +94,19 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
             f"load_checkpoint: expected a checkpoint, got {path}, which does not exist; a run "
             "folder holds best.pt and last.pt"
         )
+    device = choose_device(device)
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
+        # torch explains at length; the first line says what it is.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"load_checkpoint: {path} is damaged or not a checkpoint ({error})"
+            f"load_checkpoint: {path} is damaged or not a checkpoint ({reason})"
         ) from error
-    if not isinstance(state, dict) or "model" not in state or "classes" not in state:
+    if not isinstance(state, dict) or not {"model", "classes", "image_size"} <= state.keys():
         raise ValueError(
-            f"load_checkpoint: expected a checkpoint written by cvlib, got {path}, which has no "
-            "model and classes in it"
+            f"load_checkpoint: expected a checkpoint written by cvlib, got {path}, which does not "
+            "hold model, classes and image_size"
         )
     if state.get("format") != FORMAT:
         raise ValueError(

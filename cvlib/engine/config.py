@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from cvlib.engine.device import check_device_name
+
+LossName = Literal["multibox", "book"]
+Precision = Literal["auto", "float32", "bfloat16"]
+LOSS_NAMES: tuple[str, ...] = get_args(LossName)
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -24,12 +32,12 @@ class TrainConfig:
     """Share of all steps in which learning rates rise linearly; then they fall as a cosine."""
     weight_decay: float = 0.05
     """Decoupled; not applied to biases and normalisation."""
-    loss: Literal["multibox", "book"] = "multibox"
+    loss: LossName = "multibox"
     """"multibox": quality focal loss and generalised IoU. "book": cross-entropy over all anchors
     and L1."""
     augment: bool = True
     """Random flips, shifts, changes of scale and colour of the training pictures."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """"auto" times a few steps of both on this machine and takes the faster one."""
     eval_every: int = 1
     """Epochs from one evaluation to the next; the last epoch is always evaluated."""
@@ -44,13 +52,24 @@ class TrainConfig:
         least = {"images": 1, "epochs": 1, "batch_size": 1, "eval_every": 1, "workers": 0}
         for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ValueError(f"TrainConfig: expected {name} >= {bound}, got {value}")
+            if value is not None and (not isinstance(value, int) or value < bound):
+                raise ValueError(
+                    f"TrainConfig: expected {name} to be an integer >= {bound}, got {value}"
+                )
         for name in ("learning_rate", "muon_learning_rate"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"TrainConfig: expected {name} > 0, got {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"TrainConfig: expected weight_decay >= 0, got {self.weight_decay}")
+        check_device_name(self.device)
         if not 0 <= self.warmup < 1:
             raise ValueError(f"TrainConfig: expected warmup in [0, 1), got {self.warmup}")
+        for name, choices in (("loss", LOSS_NAMES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"TrainConfig: expected {name} to be one of {', '.join(choices)}, got "
+                    f"{getattr(self, name)!r}"
+                )
 
     def epochs_for(self, size: int) -> int:
         """Passes over a training set of ``size`` pictures."""

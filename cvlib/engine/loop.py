@@ -23,6 +23,7 @@ from cvlib.data import collate
 from cvlib.data.augment import augment_batch
 from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint, save_json
 from cvlib.engine.config import TrainConfig
+from cvlib.engine.device import choose_device
 from cvlib.engine.evaluation import Evaluation, check_image_size, evaluate
 from cvlib.engine.optim import make_optimizers
 from cvlib.engine.report import write_history
@@ -53,6 +54,7 @@ class TrainingResult:
 class Progress:
     """What a resumed run has to know beside weights and optimiser."""
 
+    pictures: int = 0
     step: int = 0
     seconds: float = 0.0
     waiting: float = 0.0
@@ -95,6 +97,7 @@ def fit(
     Raises:
         ValueError: Wrong labels, another configuration than that of the run to resume.
         FileNotFoundError: Nothing to resume.
+        FileExistsError: ``out`` holds a run already, and ``resume`` is False.
         FloatingPointError: The loss has become NaN or infinite; the last checkpoint stays.
         OSError: The run folder cannot be written.
 
@@ -110,21 +113,24 @@ def fit(
         (True, 1)
     """
     out = Path(out)
+    for name, dataset in (("training", train), ("validation", val)):
+        if not len(dataset):  # type: ignore[arg-type]
+            raise ValueError(f"fit: expected at least one {name} picture, got an empty set")
+    if not resume and (out / "last.pt").exists():
+        raise FileExistsError(f"fit: {out} holds a run already; resume it or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     device = choose_device(config.device)
+    size: int = len(train)  # type: ignore[arg-type]
     model.to(device).to(memory_format=torch.channels_last)
     optimizers = make_optimizers(
         model, config.learning_rate, config.muon_learning_rate, config.weight_decay
     )
-    progress = Progress()
+    progress = Progress(pictures=size)
     if resume:
-        progress = restore(out / "last.pt", model, optimizers, config, device)
+        progress = restore(out / "last.pt", model, optimizers, config, size)
     else:
         progress.precision = choose_precision(model, config, device, say)
         save_json(out / "config.json", config.as_dict())
-    size: int = len(train)  # type: ignore[arg-type]
-    if size == 0:
-        raise ValueError("fit: expected at least one training picture, got an empty set")
     steps_per_epoch, epochs = math.ceil(size / config.batch_size), config.epochs_for(size)
     with interruptible() as is_interrupted:
         for epoch in range(progress.step // steps_per_epoch, epochs):
@@ -133,6 +139,7 @@ def fit(
                 save_checkpoint(out / "last.pt", snapshot(model, optimizers, config, progress))
                 say(f"interrupted in epoch {epoch + 1}; resume goes on from {out / 'last.pt'}")
                 return TrainingResult(model, progress.history, finished=False)
+            check_finite(model, progress)
             last = epoch + 1 == epochs
             row = finish_epoch(progress, epoch)
             if last or (epoch + 1) % config.eval_every == 0:
@@ -244,6 +251,16 @@ def train_step(
     return values
 
 
+def check_finite(model: TinySSD, progress: Progress) -> None:
+    """Raises FloatingPointError when a step has broken the weights, before they are saved."""
+    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise FloatingPointError(
+            f"fit: NaN or infinite values in {', '.join(broken[:3])} after step {progress.step}; "
+            "lower the learning rates; the checkpoints of earlier epochs are unharmed"
+        )
+
+
 def schedule(step: int, total: int, warmup: float) -> float:
     """The learning rate as a share of its peak: a linear rise, then half a cosine down to 0."""
     rising = max(1, round(warmup * total))
@@ -264,13 +281,6 @@ def epoch_order(size: int, config: TrainConfig, epoch: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = torch.randperm(size, generator=generator)
     return [batch.tolist() for batch in order.split(config.batch_size)]
-
-
-def choose_device(name: str) -> torch.device:
-    """Understands "auto"."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def choose_precision(
@@ -348,10 +358,11 @@ def restore(
     model: TinySSD,
     optimizers: list[torch.optim.Optimizer],
     config: TrainConfig,
-    device: torch.device,
+    pictures: int,
 ) -> Progress:
-    """Puts a snapshot back; refuses one of another configuration."""
-    state = load_checkpoint(path, device)
+    """Puts a snapshot back; refuses one of another configuration, model or training set."""
+    state = load_checkpoint(path, model.device)
+    progress = Progress(**state["progress"])
     new = config.as_dict()
     changed = {
         name: (old, new.get(name))
@@ -364,14 +375,18 @@ def restore(
             f"fit: expected the configuration of the run to resume ({path}), but {text}; start "
             "anew in another folder, or give the old settings"
         )
-    if list(model.classes) != state["classes"]:
-        raise ValueError(
-            f"fit: expected classes {state['classes']} as in {path}, got {list(model.classes)}"
-        )
+    facts = {
+        "classes": (state["classes"], list(model.classes)),
+        "image_size": (state["image_size"], list(model.image_size)),
+        "number of training pictures": (progress.pictures, pictures),
+    }
+    for name, (old, now) in facts.items():
+        if old != now:
+            raise ValueError(f"fit: expected {name} {old} as in {path}, got {now}")
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
-    return Progress(**state["progress"])
+    return progress
 
 
 def finish_epoch(progress: Progress, epoch: int) -> dict[str, float]:

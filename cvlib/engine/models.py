@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from cvlib.engine.checkpoint import load_checkpoint
+from cvlib.engine.device import choose_device
 from cvlib.models import TinySSD
 
 
@@ -34,6 +35,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> TinySSD:
         ...     load(folder).classes
         ('banana',)
     """
+    device = choose_device(device)
     state = load_checkpoint(path, device)
     height, width = state["image_size"]
     model = TinySSD(state["classes"], (height, width))

@@ -39,7 +39,8 @@ def plot_history(path: Path, history: list[dict[str, float]]) -> None:
     epochs = [row["epoch"] for row in history]
     for name in (name for name in history[0] if name.startswith("loss_")):
         left.plot(epochs, [row[name] for row in history], label=f"{name[5:]} loss")
-    left.set(xlabel="epoch", yscale="log", title="training")
+    is_positive = all(row[name] > 0 for row in history for name in row if name[:5] == "loss_")
+    left.set(xlabel="epoch", yscale="log" if is_positive else "linear", title="training")
     left.legend()
     measured = [row for row in history if "ap" in row]
     for name, label in (("ap50", "AP50"), ("ap75", "AP75"), ("ap", "AP")):

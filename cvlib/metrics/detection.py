@@ -102,7 +102,6 @@ def evaluate_boxes(
             f"evaluate_boxes: expected detections for {len(ground_truths)} pictures, "
             f"got {len(detections)}"
         )
-    annotations = _annotations(ground_truths)
     dataset = {
         "info": {},
         "images": [
@@ -110,14 +109,10 @@ def evaluate_boxes(
             for i, gt in enumerate(ground_truths, start=1)
         ],
         "categories": [{"id": k, "name": name} for k, name in enumerate(classes, start=1)],
-        "annotations": annotations,
+        "annotations": _annotations(ground_truths),
     }
     ids = list(range(1, len(classes) + 1))
     results = [row for i, found in enumerate(detections, 1) for row in found.to_coco(i, ids)]
-    if not results or not annotations:
-        # Neither evaluator accepts an empty list of results.
-        worst = 0.0 if annotations else -1.0
-        return BoxMetrics(*[worst] * 12)
     return BoxMetrics(*_coco_statistics(dataset, results, _choose_backend(backend)))
 
 
@@ -154,15 +149,19 @@ def _coco_statistics(
 ) -> list[float]:
     """The twelve COCO figures, in COCO's order; both packages have the official interface."""
     with contextlib.redirect_stdout(io.StringIO()):
-        if backend == "hotcoco":
+        # Where one side is empty, pycocotools alone defines the figures.
+        if backend == "hotcoco" and results and dataset["annotations"]:
             module = importlib.import_module("hotcoco")
             truth, evaluation = module.COCO(dataset), module.COCOeval
+            found = truth.loadRes(results)
         else:
-            truth = importlib.import_module("pycocotools.coco").COCO()
+            coco = importlib.import_module("pycocotools.coco").COCO
+            evaluation = importlib.import_module("pycocotools.cocoeval").COCOeval
+            truth = coco()
             truth.dataset = dataset
             truth.createIndex()
-            evaluation = importlib.import_module("pycocotools.cocoeval").COCOeval
-        evaluator = evaluation(truth, truth.loadRes(results), "bbox")
+            found = truth.loadRes(results) if results else coco()
+        evaluator = evaluation(truth, found, "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()

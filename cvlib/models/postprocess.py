@@ -33,9 +33,12 @@ def vote_boxes(kept: Tensor, boxes: Tensor, scores: Tensor, iou_threshold: float
         >>> vote_boxes(boxes[:1], boxes, torch.tensor([1.0, 1.0]))
         tensor([[ 0.0000,  0.0000, 10.0000,  9.5000]])
     """
-    weights = (box_iou(kept, boxes) >= iou_threshold) * scores**SCORE_POWER  # (K, N)
+    voters = box_iou(kept, boxes) >= iou_threshold  # (K, N)
+    weights = voters * scores
+    # Relative to the best voter, so that small scores do not vanish.
+    weights = (weights / weights.amax(dim=1, keepdim=True)) ** SCORE_POWER
     total = weights.sum(dim=1, keepdim=True)
     # An infinite box overlaps nothing, so its weight is 0; but 0 times infinity is not.
     boxes = boxes.where(boxes.isfinite(), 0)
-    # A box without area votes for nothing, not even for itself.
-    return (weights @ boxes / total.clamp(min=1e-30)).where(total > 0, kept)
+    # A box without area has no voters, not even itself, and its total is NaN.
+    return (weights @ boxes / total).where(total > 0, kept)

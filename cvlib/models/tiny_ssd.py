@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -22,6 +21,7 @@ from cvlib.targets import AnchorTargets, assign_targets, check_targets
 SIZES = ((0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961))
 RATIOS = (1.0, 2.0, 0.5)
 ANCHORS_PER_CELL = 4
+HALVINGS = 6
 # ImageNet's statistics, the field's habit; what counts is that the input is centred.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -43,8 +43,7 @@ class Predictions(NamedTuple):
     anchors: Tensor
 
 
-@lru_cache(maxsize=32)
-def _anchors(maps: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+def _make_anchors(maps: list[tuple[int, int]], device: torch.device | None = None) -> Tensor:
     levels = zip(maps, SIZES, strict=True)
     return torch.cat([multibox_prior(size, s, RATIOS, device=device) for size, s in levels])
 
@@ -70,10 +69,10 @@ class TinySSD(nn.Module):
 
     Args:
         classes: Names of the K real classes; background is the model's own business.
-        image_size: Height and width that pictures are resized to before `forward`; at least 32.
+        image_size: Height and width that pictures are resized to before `forward`; at least 64.
 
     Raises:
-        ValueError: No classes, or a size below 32.
+        ValueError: No classes, or a size below 64.
 
     References:
         Zhang et al., "Dive into Deep Learning", section 14.7; Liu et al., "SSD" (2016).
@@ -87,13 +86,14 @@ class TinySSD(nn.Module):
 
     mean: Tensor
     std: Tensor
+    anchors: Tensor
 
     def __init__(self, classes: Sequence[str], image_size: tuple[int, int] = (256, 256)) -> None:
         super().__init__()
         if isinstance(classes, str) or not len(classes):
             raise ValueError(f"TinySSD: expected classes to be a list of names, got {classes!r}")
-        if min(image_size) < 32:
-            raise ValueError(f"TinySSD: expected image_size of at least 32 x 32, got {image_size}")
+        if min(image_size) < 2**HALVINGS:
+            raise ValueError(f"TinySSD: expected image_size of at least 64 x 64, got {image_size}")
         self.classes = tuple(classes)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.stages = nn.ModuleList(
@@ -115,6 +115,9 @@ class TinySSD(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        height, width = self.image_size
+        self._maps = [(height >> n, width >> n) for n in range(3, HALVINGS + 1)] + [(1, 1)]
+        self.register_buffer("anchors", _make_anchors(self._maps), persistent=False)
         self._initialise()
 
     @property
@@ -166,7 +169,9 @@ class TinySSD(nn.Module):
             # (B, 4 * (K + 1), h, w) -> (B, h * w * 4, K + 1): the anchors of a cell together.
             logits.append(class_head(features).permute(0, 2, 3, 1).flatten(1))
             offsets.append(box_head(features).permute(0, 2, 3, 1).flatten(1))
-        anchors = _anchors(tuple(maps), images.device)
+        anchors = self.anchors
+        if maps != self._maps:
+            anchors = _make_anchors(maps, images.device)
         return Predictions(
             torch.cat(logits, dim=1).float().unflatten(1, (-1, self.num_classes + 1)),
             torch.cat(offsets, dim=1).float().unflatten(1, (-1, 4)),
@@ -255,6 +260,7 @@ class TinySSD(nn.Module):
             for one in group[kept].unique():
                 members, own = group == one, group[kept] == one
                 found[own] = vote_boxes(found[own], boxes[members], score[members], vote_threshold)
+        found = clip_boxes(found, self.image_size)  # the mean may be rounded beyond the border
         score, label, image = score[kept], label[kept], image[kept]
         return [
             Detections(found[image == i], score[image == i], label[image == i], self.classes)

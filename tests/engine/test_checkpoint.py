@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from cvlib.engine import checkpoint
 from cvlib.engine.checkpoint import (
     FORMAT,
     load_checkpoint,
@@ -21,7 +20,11 @@ from cvlib.engine.checkpoint import (
     write_text,
 )
 
-STATE = {"model": {"weight": torch.arange(6.0).view(2, 3)}, "classes": ["cat", "dog"]}
+STATE = {
+    "model": {"weight": torch.arange(6.0).view(2, 3)},
+    "classes": ["cat", "dog"],
+    "image_size": [64, 64],
+}
 
 
 def fail_with_a_full_disk(*_):
@@ -88,38 +91,24 @@ def test_text_and_json(tmp_path):
 # --- writing that fails ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("place", ["fsync", "replace"])
 def test_a_full_disk_leaves_the_old_file(old, monkeypatch, place):
-    if place == "write":
-        with pytest.raises(OSError, match=r"could not write .*last\.pt: .*No space left"):
-            write_atomically(old, fail_with_a_full_disk)
-    else:
-        monkeypatch.setattr(os, place, fail_with_a_full_disk)
-        with pytest.raises(OSError, match=r"could not write .*last\.pt: .*then resume"):
-            save_checkpoint(old, {**STATE, "classes": ["cow"]})
-        monkeypatch.undo()
-    assert_unharmed(old)
-
-
-def test_a_full_disk_that_torch_reports_in_its_own_words(old, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
-
-    monkeypatch.setattr(torch, "save", fail)
-    monkeypatch.setattr(checkpoint, "_has_room", lambda folder: False)
-    with pytest.raises(OSError, match=r"could not write .*last\.pt"):
-        save_checkpoint(old, STATE)
+    monkeypatch.setattr(os, place, fail_with_a_full_disk)
+    with pytest.raises(OSError, match=r"could not write .*last\.pt: .*No space left.*then resume"):
+        save_checkpoint(old, {**STATE, "classes": ["cow"]})
+    monkeypatch.undo()
     assert_unharmed(old)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
-def test_any_other_end_leaves_the_old_file_and_its_own_error(old, error):
-    def stop(file):
-        file.write(b"half of it")
+def test_any_other_end_leaves_the_old_file_and_its_own_error(old, monkeypatch, error):
+    def stop(*_):
         raise error("stop")
 
+    monkeypatch.setattr(os, "fsync", stop)
     with pytest.raises(error, match="stop"):
-        write_atomically(old, stop)
+        write_atomically(old, b"half of it")
+    monkeypatch.undo()
     assert_unharmed(old)
 
 
@@ -135,13 +124,13 @@ from pathlib import Path
 from cvlib.engine.checkpoint import save_checkpoint, save_json
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for write, path, value in (
-    (save_checkpoint, checkpoint, {"model": {"w": torch.zeros(10_000)}, "classes": ["cow"]}),
+    (save_checkpoint, checkpoint, {"model": {"w": torch.zeros(10_000)}}),
     (save_json, table, list(range(10_000))),
 ):
     try:
         write(Path(path), value)
     except BaseException as error:
-        print(type(error).__name__, file=open(report, "a"))
+        print(isinstance(error, OSError), file=open(report, "a"))
 """
 
 
@@ -159,7 +148,7 @@ def test_a_file_that_may_not_grow_leaves_the_old_one(tmp_path):
     process.start()
     process.join(60)
     assert process.exitcode == 0
-    assert len(report.read_text().split()) == 2, "both writes must fail"
+    assert report.read_text().split() == ["True", "True"], "both writes must fail with OSError"
     assert json.loads((folder / "metrics.json").read_text()) == "old"
     assert names(folder) == ["last.pt", "metrics.json"]
     assert load_checkpoint(folder / "last.pt")["classes"] == ["cat", "dog"]

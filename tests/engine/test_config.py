@@ -11,11 +11,11 @@ from cvlib.engine import TrainConfig
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"images": 0}, "images >= 1, got 0"),
-        ({"epochs": 0}, "epochs >= 1, got 0"),
-        ({"batch_size": 0}, "batch_size >= 1, got 0"),
-        ({"eval_every": 0}, "eval_every >= 1, got 0"),
-        ({"workers": -1}, "workers >= 0, got -1"),
+        ({"images": 0}, "images to be an integer >= 1, got 0"),
+        ({"epochs": 0}, "epochs to be an integer >= 1, got 0"),
+        ({"batch_size": 0}, "batch_size to be an integer >= 1, got 0"),
+        ({"eval_every": 0}, "eval_every to be an integer >= 1, got 0"),
+        ({"workers": -1}, "workers to be an integer >= 0, got -1"),
         ({"learning_rate": 0.0}, "learning_rate > 0, got 0"),
         ({"learning_rate": -1e-3}, "learning_rate > 0, got -0.001"),
         ({"learning_rate": float("nan")}, "learning_rate > 0, got nan"),

@@ -216,7 +216,14 @@ def test_missing_pictures(tool, tmp_path, model, source):
 def test_a_damaged_picture(tool, tmp_path, model):
     path = save(tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:200])
-    assert_one_line(tool, tool(model, "a.png", *LOW), "a.png", "damaged")
+    save(tmp_path / "b.png")
+    assert tool(model, "a.png", "b.png", *LOW) == 1
+    assert "Traceback" not in tool.err
+    assert re.search(r"skipped: read_image: expected a whole PNG.*a\.png", tool.err)
+    assert "1 of 2 files are damaged" in tool.err.splitlines()[-1]
+    rows = json.loads((tmp_path / "detections" / "detections.json").read_text())
+    assert [row["file"] for row in rows] == ["b.png", "a.png"]
+    assert "error" in rows[1], "the damage is on record"
 
 
 def test_a_damaged_video(tool, tmp_path, model):
@@ -225,7 +232,7 @@ def test_a_damaged_video(tool, tmp_path, model):
     assert code == 1
     assert "Traceback" not in tool.err
     # OpenCV and FFmpeg may have said something before.
-    assert re.match(r"detect: read_video: .*a\.mp4 is damaged", tool.err.splitlines()[-1])
+    assert re.search(r"skipped: read_video: .*a\.mp4 is damaged", tool.err)
 
 
 @pytest.mark.parametrize("threshold", ["-0.1", "1.5", "nan"])

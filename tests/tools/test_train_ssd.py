@@ -25,6 +25,7 @@ FILES = {
     "metrics.csv",
     "metrics.json",
     "predictions.png",
+    "source.json",
 }
 FAST = ["--precision", "float32", "--threads", "1", "--device", "cpu", "--batch-size", "3"]
 
