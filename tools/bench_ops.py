@@ -37,6 +37,9 @@ from cvlib.ops.nms import _nms_reference
 
 Call = Callable[[], Any]
 
+# A measurement lasts at least this long, so that cold caches after the other's turn do not count.
+LEAST_SECONDS = 5e-3
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -278,7 +281,7 @@ def multibox_cases(device: str) -> Iterator[Case]:
 
 
 def time_call(call: Call, device: str) -> float:
-    """Milliseconds of one call; short calls are repeated within the measurement."""
+    """Milliseconds of one call in steady state: repeated until there is enough to measure."""
     repeats = 1
     while True:
         if device == "cuda":
@@ -289,7 +292,7 @@ def time_call(call: Call, device: str) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         elapsed = time.perf_counter() - start
-        if elapsed > 5e-4 or repeats >= 256:
+        if elapsed > LEAST_SECONDS:
             return elapsed / repeats * 1e3
         repeats *= 4
 

@@ -147,8 +147,10 @@ def main() -> None:
         keep_freed_memory()
     torch.manual_seed(0)
     device = choose_device(arguments.device)
-    drawn = SyntheticBananas(IMAGES_PER_TURN)
-    samples = [drawn[i] for i in range(IMAGES_PER_TURN)]
+    drawn = SyntheticBananas(2 * IMAGES_PER_TURN)
+    pictures = (drawn[i] for i in range(len(drawn)))
+    # The book's code cannot take a picture without objects.
+    samples = [one for one in pictures if len(one[1]["labels"])][:IMAGES_PER_TURN]
     contestants: dict[str, Book | Ours] = {"book": Book(device), "cvlib": Ours(device)}
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in tqdm(range(arguments.turns + 1), unit="turn", disable=None):
