@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,8 @@ from cvlib.models import TinySSD
 from cvlib.predict import detect
 from cvlib.visualize import draw_comparison
 
+# Drawn pictures hold more objects, smaller and partly hidden ones, and take longer to learn.
+SYNTHETIC_IMAGES = 24_000
 SYNTHETIC_EPOCH = 2000
 SYNTHETIC_VAL = 200
 # Drawn validation pictures must not be among the training pictures of any seed in use.
@@ -41,6 +43,9 @@ PICTURES_SHOWN = 8
 class Arguments(TrainConfig):
     """Trains TinySSD on bananas and writes a run folder with checkpoints, figures and pictures."""
 
+    images: int = TrainConfig.images
+    """Pictures to train on altogether, in as many epochs as come nearest to it. Left at its
+    default, it becomes 24,000 when the pictures are drawn."""
     data: Path | None = None
     """Folder with bananas_train and bananas_val. Unset: the book's set, from the cache or
     downloaded; without a network, drawn bananas."""
@@ -61,9 +66,12 @@ class Arguments(TrainConfig):
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"expected --threads >= 1, got {self.threads}")
 
-    def train_config(self) -> TrainConfig:
+    def train_config(self, is_drawn: bool) -> TrainConfig:
         """The settings of the run, without those of this script."""
-        return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
+        config = TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
+        if is_drawn and config.images == TrainConfig.images:
+            config = replace(config, images=SYNTHETIC_IMAGES)
+        return config
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,8 @@ def main() -> None:
         config = TrainConfig(**json.loads((out / "config.json").read_text()))
         print(f"going on with {out}")
     else:
-        source, config = choose_source(arguments), arguments.train_config()
+        source = choose_source(arguments)
+        config = arguments.train_config(is_drawn=source.folder is None)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(config.seed)
