@@ -14,6 +14,15 @@ inline void check_same_dtype(const Tensor& a, const Tensor& b) {
   STD_TORCH_CHECK(a.scalar_type() == b.scalar_type(), "expected tensors of one dtype");
 }
 
+inline void check_iou_gradient(const Tensor& grad, const Tensor& boxes1, const Tensor& boxes2) {
+  check_boxes(boxes1, 2);
+  check_boxes(boxes2, 2);
+  check_same_dtype(boxes1, boxes2);
+  STD_TORCH_CHECK(
+      grad.dim() == 2 && grad.size(0) == boxes1.size(0) && grad.size(1) == boxes2.size(0),
+      "box_iou_backward: expected grad of shape (N, M)");
+}
+
 // The words are a signal: cvlib/_checks.py looks for the tensor and index when it reads them.
 inline void check_values(bool valid) {
   STD_TORCH_CHECK(valid,

@@ -80,12 +80,7 @@ Tensor box_iou_cpu(const Tensor& boxes1, const Tensor& boxes2) {
 
 std::tuple<Tensor, Tensor> box_iou_backward_cpu(const Tensor& grad, const Tensor& boxes1,
                                                 const Tensor& boxes2) {
-  check_boxes(boxes1, 2);
-  check_boxes(boxes2, 2);
-  check_same_dtype(boxes1, boxes2);
-  STD_TORCH_CHECK(
-      grad.dim() == 2 && grad.size(0) == boxes1.size(0) && grad.size(1) == boxes2.size(0),
-      "box_iou_backward: expected grad of shape (N, M)");
+  check_iou_gradient(grad, boxes1, boxes2);
   const Tensor first = as_real(boxes1), second = as_real(boxes2), grad_out = as_real(grad);
   check_same_dtype(first, grad_out);
   const int64_t n = first.size(0), m = second.size(0);

@@ -34,7 +34,7 @@ void suppress_span(const Box<T>& box, T box_area, const BoxArrays<T>& boxes, int
 
 // Every kept box against every later box.
 template <class T>
-int64_t nms_all_pairs(const BoxArrays<T>& boxes, T threshold, int64_t max_output, uint8_t* keep) {
+void nms_all_pairs(const BoxArrays<T>& boxes, T threshold, int64_t max_output, uint8_t* keep) {
   const int64_t n = boxes.size;
   const std::unique_ptr<uint8_t[]> suppressed(new uint8_t[n]());
   int64_t kept = 0;
@@ -44,7 +44,6 @@ int64_t nms_all_pairs(const BoxArrays<T>& boxes, T threshold, int64_t max_output
     ++kept;
     suppress_span(boxes[i], boxes.areas[i], boxes, i + 1, n, threshold, suppressed.get());
   }
-  return kept;
 }
 
 // What the grid needs to know of the boxes; `regular` is false where rounding could matter
@@ -169,10 +168,10 @@ class CenterGrid {
 constexpr int64_t kFewBoxes = 160;
 constexpr double kSmallestGridThreshold = 0.05;
 
-// Sets keep[i] = 1 for each kept box; returns how many.
+// Sets keep[i] = 1 for each kept box.
 template <class T>
-int64_t nms_sorted(const BoxArrays<T>& boxes, double iou_threshold, int64_t max_output,
-                   uint8_t* keep) {
+void nms_sorted(const BoxArrays<T>& boxes, double iou_threshold, int64_t max_output,
+                uint8_t* keep) {
   const int64_t n = boxes.size;
   const T threshold = round_down<T>(iou_threshold);
   if (n < kFewBoxes || iou_threshold < kSmallestGridThreshold) {
@@ -188,7 +187,6 @@ int64_t nms_sorted(const BoxArrays<T>& boxes, double iou_threshold, int64_t max_
     ++kept;
     grid.suppress_around(boxes[i], boxes.areas[i], threshold);
   }
-  return kept;
 }
 
 }  // namespace cvlib
