@@ -3,9 +3,13 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
+
+#include "host_device.h"
 
 namespace cvlib {
 
@@ -23,7 +27,7 @@ enum class CpuLevel { kBaseline, kAvx2, kAvx512 };
 inline CpuLevel detect_cpu_level() {
 #if defined(__x86_64__)
   CpuLevel level = CpuLevel::kBaseline;
-  if (__builtin_cpu_supports("avx2")) level = CpuLevel::kAvx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) level = CpuLevel::kAvx2;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
     level = CpuLevel::kAvx512;
@@ -45,25 +49,42 @@ inline CpuLevel cpu_level() {
 
 // `flatten` inlines the whole kernel into a function that may use the wider instructions, so that
 // the compiler vectorises one source three times and one binary runs everywhere.
+//
+// A kernel may take a Level: what it can only know at compile time.
+template <int kBytes, bool kFma>
+struct Level {
+  static constexpr int kVectorBytes = kBytes;  // of the widest registers
+  static constexpr bool kHasFma = kFma;        // whether multiply_add is one instruction
+};
+
+template <class Kernel, class L>
+CVLIB_HOST_DEVICE void call_kernel(const Kernel& kernel, L level) {
+  if constexpr (std::is_invocable_v<const Kernel&, L>) {
+    kernel(level);
+  } else {
+    kernel();
+  }
+}
+
 #if defined(__x86_64__)
 template <class Kernel>
-__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,prefer-vector-width=512"),
+__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,fma,prefer-vector-width=512"),
                flatten)) void run_avx512(const Kernel& kernel) {
-  kernel();
+  call_kernel(kernel, Level<64, true>{});
 }
 
 template <class Kernel>
-__attribute__((target("avx2"), flatten)) void run_avx2(const Kernel& kernel) {
-  kernel();
+__attribute__((target("avx2,fma"), flatten)) void run_avx2(const Kernel& kernel) {
+  call_kernel(kernel, Level<32, true>{});
 }
 #endif
 
 template <class Kernel>
 __attribute__((flatten)) void run_baseline(const Kernel& kernel) {
-  kernel();
+  call_kernel(kernel, Level<16, false>{});
 }
 
-// Runs kernel() compiled for this machine's instruction set.
+// Runs kernel() or kernel(level) compiled for this machine's instruction set.
 template <class Kernel>
 void with_best_instructions(const Kernel& kernel) {
 #if defined(__x86_64__)
@@ -71,6 +92,17 @@ void with_best_instructions(const Kernel& kernel) {
   if (cpu_level() == CpuLevel::kAvx2) return run_avx2(kernel);
 #endif
   run_baseline(kernel);
+}
+
+// a * b + c, in one rounding where the processor can. Not for anything that decides: contraction is
+// off everywhere else because levels and devices must decide alike.
+template <class L, class T>
+CVLIB_HOST_DEVICE T multiply_add(L, T a, T b, T c) {
+  if constexpr (L::kHasFma) {
+    return std::fma(a, b, c);
+  } else {
+    return a * b + c;
+  }
 }
 
 }  // namespace cvlib

@@ -30,14 +30,27 @@ REBUILD_ADVICE = (
 )
 
 
-def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any]) -> None:
-    """Defines ``cvlib::<schema>`` with its reference on every device and its shape function."""
+def define(
+    schema: str,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    autocast: torch.dtype | None = torch.float32,
+) -> None:
+    """Defines ``cvlib::<schema>`` with its reference on every device and its shape function.
+
+    Args:
+        schema: Name, arguments and results.
+        reference: Plain PyTorch, registered for every device.
+        fake: Gives empty results of the right shapes and dtypes.
+        autocast: What floating inputs become under autocast; ``None`` leaves them as they are.
+    """
     name = schema.split("(", maxsplit=1)[0]
     library.define(schema)
     library.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"cvlib::{name}", fake, lib=library)
-    for device in ("cpu", "cuda"):
-        torch.library.register_autocast(f"cvlib::{name}", device, torch.float32, lib=library)
+    if autocast is not None:
+        for device in ("cpu", "cuda"):
+            torch.library.register_autocast(f"cvlib::{name}", device, autocast, lib=library)
 
 
 def refuse_gradient(name: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import tyro
-from bench_ops import banana_anchors, target_in_pytorch
+from bench_cases.multibox import banana_anchors, target_in_pytorch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 

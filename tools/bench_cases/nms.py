@@ -1,0 +1,60 @@
+"""Cases of non-maximum suppression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+import torchvision
+
+import cvlib
+from bench_cases.case import Case, clustered_boxes, equal, random_boxes, random_scores
+from cvlib.ops.nms import _nms_reference
+
+
+def nms_cases(device: str) -> Iterator[Case]:
+    """Suppression of random and of clustered boxes, whole and cut off."""
+    generator = torch.Generator().manual_seed(1)
+    kinds = [("random", random_boxes, n) for n in (100, 1000, 10_000)]
+    kinds.append(("clustered", clustered_boxes, 10_000))
+    for kind, make, n in kinds:
+        boxes = make(n, generator, device)
+        scores = random_scores(n, generator, device)
+        yield Case(
+            "nms",
+            f"{n} {kind}",
+            "torchvision",
+            partial(cvlib.nms, boxes, scores, 0.5),
+            partial(torchvision.ops.nms, boxes, scores, 0.5),
+            partial(_nms_reference, boxes, scores, None, None, 0.5, -1),
+            equal,
+        )
+    yield Case(
+        "nms",
+        "10000 random, best 300",
+        "torchvision, sliced",
+        partial(cvlib.nms, boxes, scores, 0.5, max_output=300),
+        lambda: torchvision.ops.nms(boxes, scores, 0.5)[:300],
+        partial(_nms_reference, boxes, scores, None, None, 0.5, 300),
+        equal,
+    )
+
+
+def batched_nms_cases(device: str) -> Iterator[Case]:
+    """Suppression per class."""
+    generator = torch.Generator().manual_seed(2)
+    for n in (1000, 10_000):
+        boxes = random_boxes(n, generator, device)
+        scores = random_scores(n, generator, device)
+        labels = torch.randint(80, (n,), generator=generator).to(device)
+        # Without offsets of coordinates the boxes of a class are compared with full precision.
+        yield Case(
+            "batched_nms",
+            f"{n}, 80 classes",
+            "torchvision",
+            partial(cvlib.batched_nms, boxes, scores, labels, 0.5),
+            partial(torchvision.ops.batched_nms, boxes, scores, labels, 0.5),
+            partial(_nms_reference, boxes, scores, labels, None, 0.5, -1),
+            equal,
+        )
