@@ -50,38 +50,45 @@ inline CpuLevel cpu_level() {
 // `flatten` inlines the whole kernel into a function that may use the wider instructions, so that
 // the compiler vectorises one source three times and one binary runs everywhere.
 //
-// A kernel may take a Level: what it can only know at compile time.
+// A kernel may take a Level: what it can only know at compile time. (No helper calls the kernel for
+// all three: `flatten` does not reach through an always_inline function.)
 template <int kBytes, bool kFma>
 struct Level {
   static constexpr int kVectorBytes = kBytes;  // of the widest registers
   static constexpr bool kHasFma = kFma;        // whether multiply_add is one instruction
 };
 
-template <class Kernel, class L>
-CVLIB_HOST_DEVICE void call_kernel(const Kernel& kernel, L level) {
-  if constexpr (std::is_invocable_v<const Kernel&, L>) {
-    kernel(level);
-  } else {
-    kernel();
-  }
-}
+template <class Kernel>
+constexpr bool takes_level = std::is_invocable_v<const Kernel&, Level<16, false>>;
 
 #if defined(__x86_64__)
 template <class Kernel>
 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,fma,prefer-vector-width=512"),
                flatten)) void run_avx512(const Kernel& kernel) {
-  call_kernel(kernel, Level<64, true>{});
+  if constexpr (takes_level<Kernel>) {
+    kernel(Level<64, true>{});
+  } else {
+    kernel();
+  }
 }
 
 template <class Kernel>
 __attribute__((target("avx2,fma"), flatten)) void run_avx2(const Kernel& kernel) {
-  call_kernel(kernel, Level<32, true>{});
+  if constexpr (takes_level<Kernel>) {
+    kernel(Level<32, true>{});
+  } else {
+    kernel();
+  }
 }
 #endif
 
 template <class Kernel>
 __attribute__((flatten)) void run_baseline(const Kernel& kernel) {
-  call_kernel(kernel, Level<16, false>{});
+  if constexpr (takes_level<Kernel>) {
+    kernel(Level<16, false>{});
+  } else {
+    kernel();
+  }
 }
 
 // Runs kernel() or kernel(level) compiled for this machine's instruction set.
