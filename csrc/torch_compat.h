@@ -7,6 +7,10 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstdint>
 #include <initializer_list>
 #include <utility>
@@ -43,8 +47,26 @@ inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
+// From this size on memory comes fresh from the system, and a page fault for every 4 KB costs more
+// than most kernels: whoever fills it asks for pages of 2 MB.
+constexpr int64_t kFreshBytes = int64_t{4} << 20;
+
+inline void prefer_huge_pages(void* memory, int64_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t last = (begin + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
+  // A hint: where the system refuses, small pages serve as well.
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
-  return torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, type);
+  Tensor fresh = torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, type);
+  const int64_t bytes = fresh.numel() * static_cast<int64_t>(fresh.element_size());
+  if (bytes >= kFreshBytes && fresh.is_cpu()) prefer_huge_pages(fresh.mutable_data_ptr(), bytes);
+  return fresh;
 }
 
 inline Tensor zeros(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
