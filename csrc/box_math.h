@@ -65,6 +65,14 @@ CVLIB_HOST_DEVICE Box<T> read_box(const T* values) {
 }
 
 template <class T>
+CVLIB_HOST_DEVICE void write_box(const Box<T>& box, T* values) {
+  values[0] = box.x1;
+  values[1] = box.y1;
+  values[2] = box.x2;
+  values[3] = box.y2;
+}
+
+template <class T>
 CVLIB_HOST_DEVICE bool has_nan(const Box<T>& box) {
   return is_nan(box.x1) || is_nan(box.y1) || is_nan(box.x2) || is_nan(box.y2);
 }

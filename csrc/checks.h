@@ -23,6 +23,19 @@ inline void check_iou_gradient(const Tensor& grad, const Tensor& boxes1, const T
       "box_iou_backward: expected grad of shape (N, M)");
 }
 
+inline void check_pairs(const Tensor& boxes1, const Tensor& boxes2) {
+  check_same_dtype(boxes1, boxes2);
+  STD_TORCH_CHECK(boxes1.dim() > 0 && boxes1.size(boxes1.dim() - 1) == 4 &&
+                      boxes1.sizes().equals(boxes2.sizes()),
+                  "expected boxes (..., 4) of one shape");
+}
+
+inline void check_pair_gradient(const Tensor& grad, const Tensor& boxes) {
+  check_same_dtype(grad, boxes);
+  STD_TORCH_CHECK(4 * grad.numel() == boxes.numel(),
+                  "paired_iou_backward: expected a gradient for each pair");
+}
+
 // The words are a signal: cvlib/_checks.py looks for the tensor and index when it reads them.
 inline void check_values(bool valid) {
   STD_TORCH_CHECK(valid,

@@ -62,11 +62,17 @@ inline void prefer_huge_pages(void* memory, int64_t bytes) {
 #endif
 }
 
-inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
-  Tensor fresh = torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, type);
+using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
+
+inline Tensor empty(const Tensor& like, Sizes sizes, ScalarType type) {
+  Tensor fresh = torch::stable::new_empty(like, sizes, type);
   const int64_t bytes = fresh.numel() * static_cast<int64_t>(fresh.element_size());
   if (bytes >= kFreshBytes && fresh.is_cpu()) prefer_huge_pages(fresh.mutable_data_ptr(), bytes);
   return fresh;
+}
+
+inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
+  return empty(like, Sizes(sizes.begin(), sizes.size()), type);
 }
 
 inline Tensor zeros(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {

@@ -34,9 +34,15 @@ def check_boxes(function: str, argument: str, boxes: object, shape: str = "(N, 4
 
 
 def check_shape(function: str, argument: str, value: Tensor, shape: str) -> None:
-    """Raises ValueError unless ``value`` has as many dimensions as ``shape`` and its numbers."""
+    """Raises ValueError unless ``value`` has as many dimensions as ``shape`` and its last number.
+
+    A leading ``...`` stands for any number of dimensions.
+    """
     sizes = [part.strip() for part in shape.strip("()").split(",") if part.strip()]
-    fits = value.dim() == len(sizes)
+    if sizes[0] == "...":
+        fits = value.dim() >= len(sizes) - 1
+    else:
+        fits = value.dim() == len(sizes)
     if fits and sizes[-1].isdigit():
         fits = value.shape[-1] == int(sizes[-1])
     if not fits:
@@ -178,3 +184,10 @@ def are_ordered(boxes: Tensor) -> Tensor:
 def is_value_error(error: RuntimeError) -> bool:
     """Says whether a CPU kernel has signalled bad values."""
     return BAD_VALUES in str(error)
+
+
+def explain_boxes(function: str, error: RuntimeError, **boxes: Tensor) -> None:
+    """Raises ValueError for the first bad box of these, if a kernel has signalled bad values."""
+    if is_value_error(error):
+        for argument, values in boxes.items():
+            check_box_values(function, argument, values)

@@ -1,4 +1,4 @@
-"""Intersection over union of boxes."""
+"""How similar boxes are: IoU and its relatives, for every pair, pair by pair, or the best alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from torch import Tensor
 
 from cvlib._checks import (
     are_ordered,
-    check_box_values,
     check_boxes,
     check_same_kind,
-    is_value_error,
+    explain_boxes,
     signal_bad_values,
 )
 from cvlib._extension import define, library, refuse_gradient
+from cvlib.ops._similarity import (
+    COMPLETE,
+    DISTANCE,
+    GENERALIZED,
+    PLAIN,
+    as_real,
+    similarity,
+    similarity_gradient,
+)
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -49,92 +57,220 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> box_iou(a, b)
         tensor([[0.3333, 0.0000]])
     """
-    check_boxes("box_iou", "boxes1", boxes1)
-    check_boxes("box_iou", "boxes2", boxes2, "(M, 4)")
-    check_same_kind("box_iou", "boxes1", boxes1, "boxes2", boxes2)
+    return _pairwise("box_iou", boxes1, boxes2, PLAIN)
+
+
+def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Gives the generalised IoU of every pair of boxes: it tells distant boxes apart, too.
+
+    GIoU = IoU - (C - U) / C, with the area C of the smallest box around both and the union U. Where
+    C is 0 (two boxes on one line) it equals the IoU (torchvision gives NaN).
+
+    Args:
+        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes2: Shape (M, 4), same dtype, device and unit.
+
+    Returns:
+        Shape (N, M), in [-1, 1]; dtype as `box_iou`.
+
+    Raises:
+        TypeError: As `box_iou`.
+        ValueError: As `box_iou`.
+
+    Note:
+        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+
+    References:
+        Rezatofighi et al., "Generalized Intersection over Union" (2019), algorithm 1.
+
+    Example:
+        >>> a = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        >>> b = torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 2.0, 1.0], [3.0, 0.0, 4.0, 1.0]])
+        >>> generalized_box_iou(a, b)
+        tensor([[ 1.0000,  0.0000, -0.5000]])
+    """
+    return _pairwise("generalized_box_iou", boxes1, boxes2, GENERALIZED)
+
+
+def distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Gives the distance IoU of every pair of boxes: boxes with far centres count as less similar.
+
+    DIoU = IoU - D / E, with the squared distance D of the centres and the squared diagonal E of the
+    smallest box around both. Where E is 0 (equal points) it is 0. torchvision adds 1e-7 to E,
+    which changes results for boxes normalised to 0..1.
+
+    Args:
+        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes2: Shape (M, 4), same dtype, device and unit.
+
+    Returns:
+        Shape (N, M), in [-1, 1]; dtype as `box_iou`.
+
+    Raises:
+        TypeError: As `box_iou`.
+        ValueError: As `box_iou`.
+
+    Note:
+        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+
+    References:
+        Zheng et al., "Distance-IoU Loss" (2020), equations 6 and 7.
+
+    Example:
+        >>> a = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        >>> b = torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 2.0, 1.0]])
+        >>> distance_box_iou(a, b)
+        tensor([[ 1.0000, -0.2000]])
+    """
+    return _pairwise("distance_box_iou", boxes1, boxes2, DISTANCE)
+
+
+def complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Gives the complete IoU of every pair: distance IoU, less where the shapes differ.
+
+    CIoU = DIoU - a v with v = (2 / pi x (atan(w1 / h1) - atan(w2 / h2)))^2 and a = v / (1 - IoU +
+    v), which is a constant for the gradient. The aspect ratio of a point counts as 0.
+
+    Args:
+        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes2: Shape (M, 4), same dtype, device and unit.
+
+    Returns:
+        Shape (N, M), in (-2, 1]; dtype as `box_iou`.
+
+    Raises:
+        TypeError: As `box_iou`.
+        ValueError: As `box_iou`.
+
+    Note:
+        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+
+    References:
+        Zheng et al., "Distance-IoU Loss" (2020), equations 8 to 11.
+
+    Example:
+        >>> a = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> b = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.0]])
+        >>> complete_box_iou(a, b)
+        tensor([[1.0000, 0.4655]])
+    """
+    return _pairwise("complete_box_iou", boxes1, boxes2, COMPLETE)
+
+
+def max_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Gives each box's best IoU with any of the others, and which it is, without the matrix.
+
+    Equals ``box_iou(boxes1, boxes2).max(dim=1)``; of equals the first. So millions of anchors are
+    compared with the ground truths in constant memory.
+
+    Args:
+        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes2: Shape (M, 4), same dtype, device and unit.
+
+    Returns:
+        Values of shape (N,), in [0, 1], dtype as `box_iou`, and indices of shape (N,), int64, into
+        ``boxes2``. Without any ``boxes2``: 0 and -1.
+
+    Raises:
+        TypeError: As `box_iou`.
+        ValueError: As `box_iou`.
+
+    Note:
+        Not differentiable: use `paired_box_iou` with ``boxes2[indices]``. Deterministic; CPU and
+        CUDA choose the same boxes. Memory is the result alone.
+
+    Example:
+        >>> a = torch.tensor([[0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 6.0, 6.0]])
+        >>> b = torch.tensor([[9.0, 9.0, 10.0, 10.0], [0.0, 0.0, 2.0, 1.0]])
+        >>> max_iou(a, b)
+        (tensor([0.5000, 0.0000]), tensor([1, 0]))
+    """
+    _check_arguments("max_iou", boxes1, boxes2)
     try:
-        return torch.ops.cvlib.box_iou(boxes1, boxes2)
+        return torch.ops.cvlib.max_iou(boxes1, boxes2)
     except RuntimeError as error:
-        if is_value_error(error):
-            check_box_values("box_iou", "boxes1", boxes1)
-            check_box_values("box_iou", "boxes2", boxes2)
+        explain_boxes("max_iou", error, boxes1=boxes1, boxes2=boxes2)
         raise
 
 
-def _as_real(boxes: Tensor) -> Tensor:
-    return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
+def _pairwise(function: str, boxes1: Tensor, boxes2: Tensor, kind: int) -> Tensor:
+    _check_arguments(function, boxes1, boxes2)
+    try:
+        return torch.ops.cvlib.box_iou(boxes1, boxes2, kind)
+    except RuntimeError as error:
+        explain_boxes(function, error, boxes1=boxes1, boxes2=boxes2)
+        raise
 
 
-def _pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """The IoU matrix, in the same order of operations as ``csrc/box_math.h``."""
-    a, b = a[:, None], b[None, :]  # (N, 1, 4), (1, M, 4)
-    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    shared = sides.clamp(min=0).prod(-1)  # (N, M)
-    area_a = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1)
-    area_b = (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1)
-    iou = shared / (area_a + area_b - shared)
-    return torch.where(iou > 0, iou, torch.zeros_like(iou))
+def _check_arguments(function: str, boxes1: Tensor, boxes2: Tensor) -> None:
+    check_boxes(function, "boxes1", boxes1)
+    check_boxes(function, "boxes2", boxes2, "(M, 4)")
+    check_same_kind(function, "boxes1", boxes1, "boxes2", boxes2)
 
 
-def _box_iou_reference(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+def _box_iou_reference(boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN) -> Tensor:
     if boxes1.device.type == "cpu":
         signal_bad_values(are_ordered(boxes1), are_ordered(boxes2))
-    return _pairwise_iou(_as_real(boxes1), _as_real(boxes2))
+    return similarity(as_real(boxes1)[:, None], as_real(boxes2)[None, :], kind)
 
 
-def _box_iou_fake(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    return _as_real(boxes1).new_empty(boxes1.shape[0], boxes2.shape[0])
+def _box_iou_fake(boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN) -> Tensor:
+    return as_real(boxes1).new_empty(boxes1.shape[0], boxes2.shape[0])
 
 
 def _box_iou_backward_reference(
-    grad: Tensor, boxes1: Tensor, boxes2: Tensor
+    grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN
 ) -> tuple[Tensor, Tensor]:
-    """The formula of ``csrc/box_iou/box_iou_gradient.h``: IoU = I / U with U = A + B - I."""
-    a, b = _as_real(boxes1)[:, None], _as_real(boxes2)[None, :]  # (N, 1, 4), (1, M, 4)
-    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    sides = sides.clamp(min=0)
-    shared = sides.prod(-1)
-    size_a, size_b = (boxes[..., 2:] - boxes[..., :2] for boxes in (a, b))
-    total = size_a.clamp(min=0).prod(-1) + size_b.clamp(min=0).prod(-1)
-    union = total - shared
-    counts = (shared > 0) & (union > 0)
-    scale = torch.where(counts, _as_real(grad) / torch.where(counts, union, 1) ** 2, 0)
-    along = (scale * total)[..., None] * sides.flip(-1)  # per unit of the shared width and height
-    area = -(scale * shared)[..., None]
-    grad1 = _corner_gradient(a, b, along, area * size_a.flip(-1)).sum(1)
-    grad2 = _corner_gradient(b, a, along, area * size_b.flip(-1)).sum(0)
-    return grad1, grad2
+    a, b, g = as_real(boxes1)[:, None], as_real(boxes2)[None, :], as_real(grad)
+    return similarity_gradient(g, a, b, kind).sum(1), similarity_gradient(g, b, a, kind).sum(0)
 
 
-def _corner_gradient(own: Tensor, other: Tensor, along: Tensor, side: Tensor) -> Tensor:
-    """Gradient of the own corners: an edge counts where it bounds the intersection."""
-    half = (own == other) * 0.5
-    low = half[..., :2] + (own > other)[..., :2]
-    high = half[..., 2:] + (own < other)[..., 2:]
-    return torch.cat([-(along * low + side), along * high + side], dim=-1)
+def _box_iou_backward_fake(
+    grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN
+) -> tuple[Tensor, Tensor]:
+    return as_real(boxes1).new_empty(boxes1.shape), as_real(boxes2).new_empty(boxes2.shape)
 
 
-def _box_iou_backward_fake(grad: Tensor, boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
-    return _as_real(boxes1).new_empty(boxes1.shape), _as_real(boxes2).new_empty(boxes2.shape)
+def _save_boxes(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    boxes1, boxes2, ctx.kind = inputs
+    ctx.save_for_backward(boxes1, boxes2)
 
 
-def _save_boxes(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _box_iou_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _box_iou_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     boxes1, boxes2 = ctx.saved_tensors
-    grad1, grad2 = torch.ops.cvlib.box_iou_backward(grad, boxes1, boxes2)
-    return grad1.to(boxes1.dtype), grad2.to(boxes2.dtype)
+    grad1, grad2 = torch.ops.cvlib.box_iou_backward(grad, boxes1, boxes2, ctx.kind)
+    return grad1.to(boxes1.dtype), grad2.to(boxes2.dtype), None
 
 
-define("box_iou(Tensor boxes1, Tensor boxes2) -> Tensor", _box_iou_reference, _box_iou_fake)
+def _max_iou_reference(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    iou = _box_iou_reference(boxes1, boxes2)
+    if boxes2.shape[0] == 0:
+        none = torch.full((boxes1.shape[0],), -1, dtype=torch.int64, device=boxes1.device)
+        return iou.new_zeros(boxes1.shape[0]), none
+    value, index = iou.max(dim=1)
+    return value, index
+
+
+def _max_iou_fake(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    shape = boxes1.shape[:1]
+    return as_real(boxes1).new_empty(shape), boxes1.new_empty(shape, dtype=torch.int64)
+
+
 define(
-    "box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2) -> (Tensor, Tensor)",
+    "box_iou(Tensor boxes1, Tensor boxes2, int kind=0) -> Tensor",
+    _box_iou_reference,
+    _box_iou_fake,
+)
+define(
+    "box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind=0) -> (Tensor, Tensor)",
     _box_iou_backward_reference,
     _box_iou_backward_fake,
+)
+define(
+    "max_iou(Tensor boxes1, Tensor boxes2) -> (Tensor, Tensor)", _max_iou_reference, _max_iou_fake
 )
 torch.library.register_autograd(
     "cvlib::box_iou", _box_iou_gradient, setup_context=_save_boxes, lib=library
 )
 refuse_gradient("box_iou_backward")
+refuse_gradient("max_iou")

@@ -15,7 +15,7 @@ from cvlib._checks import (
     signal_bad_values,
 )
 from cvlib._extension import define
-from cvlib.ops.iou import _as_real, _pairwise_iou
+from cvlib.ops._similarity import as_real, pairwise_iou
 
 
 def match_anchors(anchors: Tensor, gt_boxes: Tensor, iou_threshold: float = 0.5) -> Tensor:
@@ -74,7 +74,7 @@ def match_one_image(anchors: Tensor, gt_boxes: Tensor, iou_threshold: float) -> 
     """The rule for one image without padding, in plain PyTorch: (A, 4), (K, 4) -> (A,)."""
     if not len(anchors) or not len(gt_boxes):
         return anchors.new_full((len(anchors),), -1, dtype=torch.int64)
-    iou = _pairwise_iou(anchors, gt_boxes)  # (A, K)
+    iou = pairwise_iou(anchors, gt_boxes)  # (A, K)
     best, matched = iou.max(dim=1)
     # max() may give any index among equals; argmax of the equality gives the lowest.
     matched = (iou == best[:, None]).int().argmax(dim=1)
@@ -92,7 +92,7 @@ def match_one_image(anchors: Tensor, gt_boxes: Tensor, iou_threshold: float) -> 
 def _match_anchors_reference(anchors: Tensor, gt_boxes: Tensor, iou_threshold: float) -> Tensor:
     if anchors.device.type == "cpu":
         signal_bad_values(are_ordered(anchors), are_ordered(gt_boxes))
-    anchors, gt_boxes = _as_real(anchors), _as_real(gt_boxes)
+    anchors, gt_boxes = as_real(anchors), as_real(gt_boxes)
     matched = torch.full(
         (len(gt_boxes), len(anchors)), -1, dtype=torch.int64, device=anchors.device
     )

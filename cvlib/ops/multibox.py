@@ -18,7 +18,7 @@ from cvlib._checks import (
 )
 from cvlib._extension import define, refuse_gradient
 from cvlib.box_coding import VARIANCES, decode_boxes, encode_boxes
-from cvlib.ops.iou import _as_real
+from cvlib.ops._similarity import as_real
 from cvlib.ops.matching import match_one_image
 from cvlib.ops.nms import _nms_reference
 
@@ -196,7 +196,7 @@ def _multibox_target_reference(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if anchors.device.type == "cpu":
         _check_target_values(anchors, labels)
-    anchors, labels = _as_real(anchors), _as_real(labels)
+    anchors, labels = as_real(anchors), as_real(labels)
     variances = (variance_x, variance_y, variance_w, variance_h)
     batch, count = len(labels), len(anchors)
     offsets = anchors.new_zeros(batch, count, 4)
@@ -217,7 +217,7 @@ def _multibox_target_fake(
     anchors: Tensor, labels: Tensor, iou_threshold: float, *variances: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, count = labels.shape[0], anchors.shape[0]
-    offsets = _as_real(anchors).new_empty(batch, 4 * count)
+    offsets = as_real(anchors).new_empty(batch, 4 * count)
     return offsets, torch.empty_like(offsets), anchors.new_empty(batch, count, dtype=torch.int64)
 
 
@@ -232,8 +232,8 @@ def _multibox_detection_reference(
     variance_w: float,
     variance_h: float,
 ) -> Tensor:
-    class_probs, anchors = _as_real(class_probs), _as_real(anchors)
-    offsets = _as_real(offset_preds).unflatten(1, (len(anchors), 4))
+    class_probs, anchors = as_real(class_probs), as_real(anchors)
+    offsets = as_real(offset_preds).unflatten(1, (len(anchors), 4))
     variances = (variance_x, variance_y, variance_w, variance_h)
     results = anchors.new_empty(len(class_probs), len(anchors), 6)
     for result, probabilities, offset in zip(results, class_probs, offsets, strict=True):
@@ -254,7 +254,7 @@ def _multibox_detection_reference(
 def _multibox_detection_fake(
     class_probs: Tensor, offset_preds: Tensor, anchors: Tensor, *settings: float
 ) -> Tensor:
-    return _as_real(anchors).new_empty(class_probs.shape[0], anchors.shape[0], 6)
+    return as_real(anchors).new_empty(class_probs.shape[0], anchors.shape[0], 6)
 
 
 _VARIANCE_SCHEMA = "float variance_x, float variance_y, float variance_w, float variance_h"

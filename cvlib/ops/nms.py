@@ -19,7 +19,7 @@ from cvlib._checks import (
     signal_bad_values,
 )
 from cvlib._extension import define
-from cvlib.ops.iou import _as_real, _pairwise_iou
+from cvlib.ops._similarity import as_real, pairwise_iou
 
 
 def nms(
@@ -155,7 +155,7 @@ def _nms_reference(
 ) -> Tensor:
     if boxes.device.type == "cpu":
         signal_bad_values(are_ordered(boxes), ~scores.isnan())
-    boxes, scores = _as_real(boxes), _as_real(scores)
+    boxes, scores = as_real(boxes), as_real(scores)
     order = torch.sort(scores, descending=True, stable=True).indices
     order = order[~(boxes.isnan().any(1) | scores.isnan())[order]]
     same = torch.zeros_like(order) if labels is None else labels[order]
@@ -170,7 +170,7 @@ def _nms_reference(
         if max_output >= 0:
             left[image_id] -= 1
         kept.append(i)
-        iou = _pairwise_iou(boxes[i : i + 1], boxes[i + 1 :])[0]
+        iou = pairwise_iou(boxes[i : i + 1], boxes[i + 1 :])[0]
         rivals = (same[i + 1 :] == same[i]) & (image[i + 1 :] == image[i])
         alive[i + 1 :] &= ~(rivals & (iou.double() > iou_threshold))
     return order[torch.tensor(kept, dtype=torch.int64, device=boxes.device)]

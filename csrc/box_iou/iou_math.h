@@ -1,0 +1,210 @@
+// The similarities of two boxes and their gradients. Shared by CPU and CUDA.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "../box_math.h"
+
+namespace cvlib {
+
+// The numbers are those of cvlib/ops/iou.py.
+enum class IouKind : int64_t { kPlain = 0, kGeneralized = 1, kDistance = 2, kComplete = 3 };
+
+// What is not a number, and what rounding has made negative, counts as 0.
+template <class T>
+CVLIB_HOST_DEVICE T positive(T value) {
+  return value > T(0) ? value : T(0);
+}
+
+// atan(ratio) for ratio in [0, 1]. Above tan(pi / 8) it is pi / 4 + atan((r - 1) / (r + 1)), so
+// the series sum (-1)^k t^(2k + 1) / (2k + 1) has |t| < .4143 and ends below the dtype's precision.
+template <class T>
+CVLIB_HOST_DEVICE T arctangent(T ratio) {
+  constexpr int kTerms = sizeof(T) == 4 ? 9 : 20;
+  const bool reduce = ratio > T(0.41421356237309503);
+  const T t = reduce ? (ratio - T(1)) / (ratio + T(1)) : ratio;
+  const T square = t * t;
+  T sum = T(1) / T(2 * kTerms - 1);
+  for (int k = kTerms - 2; k >= 0; --k) sum = T(1) / T(2 * k + 1) - square * sum;
+  return sum * t + (reduce ? T(0.78539816339744831) : T(0));
+}
+
+// The angle of the diagonal, atan(width / height), in [0, pi / 2]; 0 for a point.
+template <class T>
+CVLIB_HOST_DEVICE T aspect_angle(const Box<T>& box) {
+  const T width = larger(box.x2 - box.x1, T(0)), height = larger(box.y2 - box.y1, T(0));
+  const T angle = arctangent(positive(smaller(width, height) / larger(width, height)));
+  return width > height ? T(1.5707963267948966) - angle : angle;
+}
+
+// A box with what every pair needs of it; the angle is read by kComplete alone.
+template <class T>
+struct Measured {
+  Box<T> box;
+  T area, angle;
+};
+
+template <IouKind kKind, class T>
+CVLIB_HOST_DEVICE Measured<T> measure_box(const Box<T>& box) {
+  return {box, area(box), kKind == IouKind::kComplete ? aspect_angle(box) : T(0)};
+}
+
+template <class T>
+struct Size {
+  T width, height;
+};
+
+// The smallest box around both.
+template <class T>
+CVLIB_HOST_DEVICE Size<T> hull_size(const Box<T>& a, const Box<T>& b) {
+  return {larger(a.x2, b.x2) - smaller(a.x1, b.x1), larger(a.y2, b.y2) - smaller(a.y1, b.y1)};
+}
+
+// Between the centres; corner by corner, so that nothing is lost far from the origin.
+template <class T>
+CVLIB_HOST_DEVICE Size<T> center_distance(const Box<T>& a, const Box<T>& b) {
+  return {((a.x1 - b.x1) + (a.x2 - b.x2)) * T(0.5), ((a.y1 - b.y1) + (a.y2 - b.y2)) * T(0.5)};
+}
+
+constexpr double kFourOverPiSquared = 0.40528473456935109;
+
+// How much the aspect ratios differ, in [0, 1], and how much that counts.
+template <class T>
+struct AspectTerm {
+  T difference, weight;
+};
+
+template <class T>
+CVLIB_HOST_DEVICE AspectTerm<T> aspect_term(T angle_a, T angle_b, T plain_iou) {
+  const T turn = angle_a - angle_b;
+  const T difference = T(kFourOverPiSquared) * turn * turn;
+  return {difference, positive(difference / (T(1) - plain_iou + difference))};
+}
+
+template <IouKind kKind, class T>
+CVLIB_HOST_DEVICE T similarity(const Measured<T>& a, const Measured<T>& b) {
+  const T plain = iou(a.box, a.area, b.box, b.area);
+  if constexpr (kKind == IouKind::kPlain) return plain;
+  const Size<T> hull = hull_size(a.box, b.box);
+  if constexpr (kKind == IouKind::kGeneralized) {
+    const T joined = a.area + b.area - intersection(a.box, b.box);
+    return plain - positive(T(1) - joined / (hull.width * hull.height));
+  }
+  const Size<T> apart = center_distance(a.box, b.box);
+  const T distance = apart.width * apart.width + apart.height * apart.height;
+  const T diagonal = hull.width * hull.width + hull.height * hull.height;
+  T value = plain - positive(distance / diagonal);
+  if constexpr (kKind == IouKind::kComplete) {
+    const AspectTerm<T> aspect = aspect_term(a.angle, b.angle, plain);
+    value -= aspect.weight * aspect.difference;
+  }
+  return value;
+}
+
+// 1 where `mine` alone decides an edge, 1/2 where both boxes share the edge (the convention of
+// torch.minimum and torch.maximum), 0 elsewhere.
+template <class T>
+CVLIB_HOST_DEVICE T edge_share(T mine, T other, bool mine_decides) {
+  return mine == other ? T(0.5) : (mine_decides ? T(1) : T(0));
+}
+
+template <class T>
+CVLIB_HOST_DEVICE bool is_positive_and_finite(T value) {
+  return value > T(0) && value - value == T(0);
+}
+
+template <class T>
+CVLIB_HOST_DEVICE void add(Box<T>& sum, T x1, T y1, T x2, T y2) {
+  sum.x1 += x1;
+  sum.y1 += y1;
+  sum.x2 += x2;
+  sum.y2 += y2;
+}
+
+// Adds grad x d(similarity) / d(corners of a). The weight of the aspect term is a constant here, as
+// its paper has it.
+//
+// IoU = I / U with U = A + B - I, so dIoU = dI (A + B) / U^2 - dA I / U^2; the generalised IoU adds
+// d(U / C) with the hull's area C, the distance IoU subtracts d(D / E) with the squared distance D
+// and the hull's squared diagonal E.
+template <IouKind kKind, class T>
+CVLIB_HOST_DEVICE void add_gradient(T grad, const Measured<T>& a, const Measured<T>& b,
+                                    Box<T>& sum) {
+  const Box<T>& own = a.box;
+  const Box<T>& other = b.box;
+  const T width = larger(smaller(own.x2, other.x2) - larger(own.x1, other.x1), T(0));
+  const T height = larger(smaller(own.y2, other.y2) - larger(own.y1, other.y1), T(0));
+  const T shared = width * height;
+  const T total = a.area + b.area;
+  const T joined = total - shared;
+  const bool overlap = shared > T(0) && joined > T(0);
+  const T scale = overlap ? grad / (joined * joined) : T(0);
+  T per_shared = scale * total, per_area = -scale * shared;
+
+  const T low_x = edge_share(own.x1, other.x1, own.x1 > other.x1);
+  const T low_y = edge_share(own.y1, other.y1, own.y1 > other.y1);
+  const T high_x = edge_share(own.x2, other.x2, own.x2 < other.x2);
+  const T high_y = edge_share(own.y2, other.y2, own.y2 < other.y2);
+
+  if constexpr (kKind != IouKind::kPlain) {
+    const Size<T> hull = hull_size(own, other);
+    T per_width, per_height;  // of the hull
+    if constexpr (kKind == IouKind::kGeneralized) {
+      const T hull_area = hull.width * hull.height;
+      const T per_union = is_positive_and_finite(hull_area) ? grad / hull_area : T(0);
+      per_shared -= overlap ? per_union : T(0);
+      per_area += per_union;
+      const T per_hull =
+          is_positive_and_finite(hull_area) ? -per_union * (joined / hull_area) : T(0);
+      per_width = per_hull * hull.height;
+      per_height = per_hull * hull.width;
+    } else {
+      const Size<T> apart = center_distance(own, other);
+      const T distance = apart.width * apart.width + apart.height * apart.height;
+      const T diagonal = hull.width * hull.width + hull.height * hull.height;
+      const bool counts = is_positive_and_finite(diagonal);
+      const T per_distance = counts ? -grad / diagonal : T(0);
+      const T per_diagonal = counts ? -per_distance * (distance / diagonal) : T(0);
+      per_width = per_diagonal * T(2) * hull.width;
+      per_height = per_diagonal * T(2) * hull.height;
+      const T along_x = per_distance * apart.width, along_y = per_distance * apart.height;
+      add(sum, along_x, along_y, along_x, along_y);
+    }
+    // Who bounds the intersection does not bound the hull.
+    add(sum, -per_width * (T(1) - low_x), -per_height * (T(1) - low_y), per_width * (T(1) - high_x),
+        per_height * (T(1) - high_y));
+  }
+  const T own_width = own.x2 - own.x1, own_height = own.y2 - own.y1;
+  if constexpr (kKind == IouKind::kComplete) {
+    const T plain = iou(own, a.area, other, b.area);
+    const AspectTerm<T> aspect = aspect_term(a.angle, b.angle, plain);
+    const T square = own_width * own_width + own_height * own_height;
+    const T turn = T(2 * kFourOverPiSquared) * (a.angle - b.angle);
+    const T per_turn =
+        is_positive_and_finite(square) ? -grad * aspect.weight * turn / square : T(0);
+    const T per_width = per_turn * own_height, per_height = -per_turn * own_width;
+    add(sum, -per_width, -per_height, per_width, per_height);
+  }
+  const T along_x = per_shared * height, along_y = per_shared * width;
+  const T side_x = per_area * own_height, side_y = per_area * own_width;
+  add(sum, -(along_x * low_x + side_x), -(along_y * low_y + side_y), along_x * high_x + side_x,
+      along_y * high_y + side_y);
+}
+
+// Calls function(std::integral_constant<IouKind, kKind>{}).
+template <class Function>
+void dispatch_kind(int64_t kind, Function&& function) {
+  switch (static_cast<IouKind>(kind)) {
+    case IouKind::kGeneralized:
+      return function(std::integral_constant<IouKind, IouKind::kGeneralized>{});
+    case IouKind::kDistance:
+      return function(std::integral_constant<IouKind, IouKind::kDistance>{});
+    case IouKind::kComplete:
+      return function(std::integral_constant<IouKind, IouKind::kComplete>{});
+    default:
+      return function(std::integral_constant<IouKind, IouKind::kPlain>{});
+  }
+}
+
+}  // namespace cvlib

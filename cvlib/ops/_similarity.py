@@ -1,0 +1,120 @@
+"""The formulas of the IoU family in plain PyTorch: what references compute.
+
+Boxes are (..., 4) and broadcast; the order of operations is that of ``csrc/box_iou/iou_math.h``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# The kinds of csrc/box_iou/iou_math.h.
+PLAIN, GENERALIZED, DISTANCE, COMPLETE = range(4)
+
+
+def as_real(boxes: Tensor) -> Tensor:
+    """Converts half types to float32, in which operators compute."""
+    return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
+
+
+def _positive(values: Tensor) -> Tensor:
+    return torch.where(values > 0, values, torch.zeros_like(values))
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+
+
+def _shared_sides(a: Tensor, b: Tensor) -> Tensor:
+    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    return sides.clamp(min=0)
+
+
+def _hull_sides(a: Tensor, b: Tensor) -> Tensor:
+    return torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+
+
+def _center_distance(a: Tensor, b: Tensor) -> Tensor:
+    return ((a - b)[..., :2] + (a - b)[..., 2:]) * 0.5
+
+
+def _aspect_term(a: Tensor, b: Tensor, iou: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Difference of the diagonals' angles, the aspect term v and its weight."""
+    first, second = (torch.atan2(*(x[..., 2:] - x[..., :2]).unbind(-1)) for x in (a, b))
+    turn = first - second
+    difference = 4 / math.pi**2 * turn**2
+    return turn, difference, _positive(difference / (1 - iou + difference))
+
+
+def similarity(a: Tensor, b: Tensor, kind: int) -> Tensor:
+    """Gives the similarity of this kind."""
+    shared = _shared_sides(a, b).prod(-1)
+    joined = _area(a) + _area(b) - shared
+    iou = _positive(shared / joined)
+    if kind == PLAIN:
+        return iou
+    hull = _hull_sides(a, b)
+    if kind == GENERALIZED:
+        return iou - _positive(1 - joined / hull.prod(-1))
+    distance = _center_distance(a, b).square().sum(-1)
+    value = iou - _positive(distance / hull.square().sum(-1))
+    if kind == COMPLETE:
+        _, difference, weight = _aspect_term(a, b, iou)
+        value = value - weight * difference
+    return value
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Gives the IoU matrix (N, M) of boxes (N, 4) and (M, 4)."""
+    return similarity(a[:, None], b[None, :], PLAIN)
+
+
+def similarity_gradient(grad: Tensor, a: Tensor, b: Tensor, kind: int) -> Tensor:
+    """``grad`` x d(similarity) / d(corners of a), as ``add_gradient`` of the kernels has it.
+
+    IoU = I / U with U = A + B - I; generalised IoU adds U / C, distance IoU subtracts D / E.
+    """
+    sides, size_a = _shared_sides(a, b), a[..., 2:] - a[..., :2]
+    shared, total = sides.prod(-1), _area(a) + _area(b)
+    union = total - shared
+    overlap = (shared > 0) & (union > 0)
+    scale = torch.where(overlap, grad / torch.where(overlap, union, 1) ** 2, 0)
+    per_shared, per_area = scale * total, -scale * shared
+    half = (a == b) * 0.5
+    inner = torch.cat([half[..., :2] + (a > b)[..., :2], half[..., 2:] + (a < b)[..., 2:]], dim=-1)
+    sign = torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=a.dtype, device=a.device)
+    result = torch.zeros((*grad.shape, 4), dtype=a.dtype, device=a.device)
+    if kind != PLAIN:
+        hull = _hull_sides(a, b)
+        if kind == GENERALIZED:
+            area = hull.prod(-1)
+            counts = (area > 0) & area.isfinite()
+            per_union = torch.where(counts, grad / area, 0)
+            per_shared = per_shared - torch.where(overlap, per_union, 0)
+            per_area = per_area + per_union
+            per_hull = torch.where(counts, -per_union * (union / area), 0)
+            per_side = per_hull[..., None] * hull.flip(-1)
+        else:
+            apart = _center_distance(a, b)
+            diagonal = hull.square().sum(-1)
+            counts = (diagonal > 0) & diagonal.isfinite()
+            per_distance = torch.where(counts, -grad / diagonal, 0)
+            share = torch.where(counts, apart.square().sum(-1) / diagonal, 0)
+            per_side = (-per_distance * share)[..., None] * 2 * hull
+            along = per_distance[..., None] * apart
+            result = result + torch.cat([along, along], dim=-1)
+        # Who bounds the intersection does not bound the hull.
+        result = result + torch.cat([per_side, per_side], dim=-1) * sign * (1 - inner)
+    if kind == COMPLETE:
+        turn, _, weight = _aspect_term(a, b, _positive(shared / union))
+        square = size_a.square().sum(-1)
+        counts = (square > 0) & square.isfinite()
+        per_turn = torch.where(counts, -grad * weight * (8 / math.pi**2) * turn / square, 0)
+        along = per_turn[..., None] * size_a.flip(-1) * torch.tensor([1.0, -1.0]).to(a)
+        result = result + torch.cat([along, along], dim=-1) * sign
+    along = per_shared[..., None] * sides.flip(-1)  # per unit of the shared width and height
+    side = per_area[..., None] * size_a.flip(-1)
+    both = torch.cat([along, along], dim=-1) * inner + torch.cat([side, side], dim=-1)
+    return result + both * sign

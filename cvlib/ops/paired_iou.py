@@ -1,0 +1,202 @@
+"""How similar boxes are, pair by pair: what losses compare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvlib._checks import (
+    are_ordered,
+    check_boxes,
+    check_same_kind,
+    explain_boxes,
+    signal_bad_values,
+)
+from cvlib._extension import define, library, refuse_gradient
+from cvlib.ops._similarity import (
+    COMPLETE,
+    DISTANCE,
+    GENERALIZED,
+    PLAIN,
+    as_real,
+    similarity,
+    similarity_gradient,
+)
+
+
+def paired_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Gives the IoU of each box with its partner; `box_iou` gives that of all pairs.
+
+    Args:
+        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes2: Same shape, dtype, device and unit.
+
+    Returns:
+        Shape (...), in [0, 1]; float32 for float16 and bfloat16 boxes, else the dtype of the boxes.
+
+    Raises:
+        TypeError: Not tensors, not floating point, or of two dtypes.
+        ValueError: Two shapes, two devices; on the CPU also a NaN or a box with x2 < x1 or y2 < y1.
+
+    Note:
+        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+
+    Example:
+        >>> a = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 1.0, 1.0]])
+        >>> b = torch.tensor([[0.0, 0.0, 2.0, 1.0], [5.0, 5.0, 6.0, 6.0]])
+        >>> paired_box_iou(a, b)
+        tensor([0.5000, 0.0000])
+    """
+    return _paired("paired_box_iou", boxes1, boxes2, PLAIN)
+
+
+def paired_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Gives the generalised IoU of each box with its partner, as `generalized_box_iou` defines it.
+
+    Args:
+        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes2: Same shape, dtype, device and unit.
+
+    Returns:
+        Shape (...), in [-1, 1]; dtype as `paired_box_iou`. The loss is one minus this.
+
+    Raises:
+        TypeError: As `paired_box_iou`.
+        ValueError: As `paired_box_iou`.
+
+    Note:
+        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+
+    References:
+        Rezatofighi et al., "Generalized Intersection over Union" (2019), algorithm 1.
+
+    Example:
+        >>> a, b = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[3.0, 0.0, 4.0, 1.0]])
+        >>> paired_generalized_box_iou(a, b)
+        tensor([-0.5000])
+    """
+    return _paired("paired_generalized_box_iou", boxes1, boxes2, GENERALIZED)
+
+
+def paired_distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Gives the distance IoU of each box with its partner, as `distance_box_iou` defines it.
+
+    Args:
+        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes2: Same shape, dtype, device and unit.
+
+    Returns:
+        Shape (...), in [-1, 1]; dtype as `paired_box_iou`. The loss is one minus this.
+
+    Raises:
+        TypeError: As `paired_box_iou`.
+        ValueError: As `paired_box_iou`.
+
+    Note:
+        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+
+    References:
+        Zheng et al., "Distance-IoU Loss" (2020), equations 6 and 7.
+
+    Example:
+        >>> a, b = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([[1.0, 0.0, 2.0, 1.0]])
+        >>> paired_distance_box_iou(a, b)
+        tensor([-0.2000])
+    """
+    return _paired("paired_distance_box_iou", boxes1, boxes2, DISTANCE)
+
+
+def paired_complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Gives the complete IoU of each box with its partner, as `complete_box_iou` defines it.
+
+    Args:
+        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes2: Same shape, dtype, device and unit.
+
+    Returns:
+        Shape (...), in (-2, 1]; dtype as `paired_box_iou`. The loss is one minus this.
+
+    Raises:
+        TypeError: As `paired_box_iou`.
+        ValueError: As `paired_box_iou`.
+
+    Note:
+        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+
+    References:
+        Zheng et al., "Distance-IoU Loss" (2020), equations 8 to 11.
+
+    Example:
+        >>> a, b = torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 1.0]])
+        >>> paired_complete_box_iou(a, b)
+        tensor([0.4655])
+    """
+    return _paired("paired_complete_box_iou", boxes1, boxes2, COMPLETE)
+
+
+def _paired(function: str, boxes1: Tensor, boxes2: Tensor, kind: int) -> Tensor:
+    check_boxes(function, "boxes1", boxes1, "(..., 4)")
+    check_boxes(function, "boxes2", boxes2, "(..., 4)")
+    if boxes1.shape != boxes2.shape:
+        raise ValueError(
+            f"{function}: expected boxes2 of the shape of boxes1, {tuple(boxes1.shape)}, got "
+            f"{tuple(boxes2.shape)}; for all pairs use {function.removeprefix('paired_')}"
+        )
+    check_same_kind(function, "boxes1", boxes1, "boxes2", boxes2)
+    try:
+        return torch.ops.cvlib.paired_iou(boxes1, boxes2, kind)
+    except RuntimeError as error:
+        explain_boxes(function, error, boxes1=boxes1, boxes2=boxes2)
+        raise
+
+
+def _paired_iou_reference(boxes1: Tensor, boxes2: Tensor, kind: int) -> Tensor:
+    if boxes1.device.type == "cpu":
+        signal_bad_values(are_ordered(boxes1), are_ordered(boxes2))
+    return similarity(as_real(boxes1), as_real(boxes2), kind)
+
+
+def _paired_iou_fake(boxes1: Tensor, boxes2: Tensor, kind: int) -> Tensor:
+    return as_real(boxes1).new_empty(boxes1.shape[:-1])
+
+
+def _paired_iou_backward_reference(
+    grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int
+) -> tuple[Tensor, Tensor]:
+    a, b, g = as_real(boxes1), as_real(boxes2), as_real(grad)
+    return similarity_gradient(g, a, b, kind), similarity_gradient(g, b, a, kind)
+
+
+def _paired_iou_backward_fake(
+    grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int
+) -> tuple[Tensor, Tensor]:
+    return as_real(boxes1).new_empty(boxes1.shape), as_real(boxes2).new_empty(boxes2.shape)
+
+
+def _save_boxes(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    boxes1, boxes2, ctx.kind = inputs
+    ctx.save_for_backward(boxes1, boxes2)
+
+
+def _paired_iou_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    boxes1, boxes2 = ctx.saved_tensors
+    grad1, grad2 = torch.ops.cvlib.paired_iou_backward(grad, boxes1, boxes2, ctx.kind)
+    return grad1.to(boxes1.dtype), grad2.to(boxes2.dtype), None
+
+
+define(
+    "paired_iou(Tensor boxes1, Tensor boxes2, int kind) -> Tensor",
+    _paired_iou_reference,
+    _paired_iou_fake,
+)
+define(
+    "paired_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind) -> (Tensor, Tensor)",
+    _paired_iou_backward_reference,
+    _paired_iou_backward_fake,
+)
+torch.library.register_autograd(
+    "cvlib::paired_iou", _paired_iou_gradient, setup_context=_save_boxes, lib=library
+)
+refuse_gradient("paired_iou_backward")
