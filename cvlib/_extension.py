@@ -62,6 +62,29 @@ def refuse_gradient(name: str) -> None:
     torch.library.register_autograd(f"cvlib::{name}", backward, lib=library)
 
 
+def vmap_by_loop(name: str) -> None:
+    """Lets ``torch.func.vmap`` call the operator sample by sample and stack the results.
+
+    The kernels are parallel inside, so that a batch gains little from one call for all; samples
+    must give results of one shape.
+    """
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        operator = getattr(torch.ops.cvlib, name)
+
+        def sample(index: int) -> list[Any]:
+            pairs = zip(arguments, in_dims, strict=True)
+            return [one if dim is None else one.select(dim, index) for one, dim in pairs]
+
+        results = [operator(*sample(index)) for index in range(info.batch_size)]
+        if isinstance(results[0], torch.Tensor):
+            return torch.stack(results), 0
+        stacked = tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+        return stacked, (0,) * len(stacked)
+
+    torch.library.register_vmap(f"cvlib::{name}", rule, lib=library)
+
+
 def _load(name: str) -> None:
     files = sorted(_PACKAGE.glob(f"{name}.*so")) + sorted(_PACKAGE.glob(f"{name}.*pyd"))
     if not files:

@@ -14,7 +14,7 @@ from cvlib._checks import (
     explain_boxes,
     signal_bad_values,
 )
-from cvlib._extension import define, library, refuse_gradient
+from cvlib._extension import define, library, refuse_gradient, vmap_by_loop
 from cvlib.ops._similarity import (
     COMPLETE,
     DISTANCE,
@@ -274,3 +274,5 @@ torch.library.register_autograd(
 )
 refuse_gradient("box_iou_backward")
 refuse_gradient("max_iou")
+for _name in ("box_iou", "box_iou_backward", "max_iou"):
+    vmap_by_loop(_name)

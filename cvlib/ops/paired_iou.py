@@ -186,6 +186,33 @@ def _paired_iou_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     return grad1.to(boxes1.dtype), grad2.to(boxes2.dtype), None
 
 
+def _with_batch_first(
+    info: Any, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
+) -> list[Any]:
+    return [
+        one.movedim(dim, 0)
+        if dim is not None
+        else one.expand(info.batch_size, *one.shape)
+        if isinstance(one, Tensor)
+        else one
+        for one, dim in zip(arguments, in_dims, strict=True)
+    ]
+
+
+# Any leading dimensions will do, so that a batch is one more.
+def _paired_iou_vmap(
+    info: Any, in_dims: tuple[int | None, ...], *arguments: Any
+) -> tuple[Tensor, int]:
+    return torch.ops.cvlib.paired_iou(*_with_batch_first(info, in_dims, arguments)), 0
+
+
+def _paired_iou_backward_vmap(
+    info: Any, in_dims: tuple[int | None, ...], *arguments: Any
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    arranged = _with_batch_first(info, in_dims, arguments)
+    return torch.ops.cvlib.paired_iou_backward(*arranged), (0, 0)
+
+
 define(
     "paired_iou(Tensor boxes1, Tensor boxes2, int kind) -> Tensor",
     _paired_iou_reference,
@@ -200,3 +227,5 @@ torch.library.register_autograd(
     "cvlib::paired_iou", _paired_iou_gradient, setup_context=_save_boxes, lib=library
 )
 refuse_gradient("paired_iou_backward")
+torch.library.register_vmap("cvlib::paired_iou", _paired_iou_vmap, lib=library)
+torch.library.register_vmap("cvlib::paired_iou_backward", _paired_iou_backward_vmap, lib=library)
