@@ -1,0 +1,119 @@
+"""How operators are written in ONNX, for ``torch.onnx.export(..., dynamo=True)``.
+
+Needs the package onnxscript: ``pip install 'cvlib-torch[onnx]'``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# Of NonMaxSuppression: no box that is there at all is dropped for its score.
+_LOWEST_SCORE = -3.4e38
+_ALL_BOXES = 2**62
+
+
+def translations() -> dict[Any, Callable[..., Any]]:
+    """Gives the ``custom_translation_table`` with which models that use cvlib export to ONNX.
+
+    ======================= =========================================================
+    `nms`, `batched_nms`    NonMaxSuppression (float32; groups as its classes)
+    ======================= =========================================================
+
+    Returns:
+        For each operator the function that builds its nodes.
+
+    Raises:
+        ModuleNotFoundError: onnxscript is not installed.
+
+    Example:
+        >>> import cvlib
+        >>> class Suppress(torch.nn.Module):
+        ...     def forward(self, boxes, scores):
+        ...         return cvlib.nms(boxes, scores, 0.5)
+        >>> inputs = (torch.zeros(3, 4), torch.zeros(3))
+        >>> program = torch.onnx.export(  # doctest: +SKIP
+        ...     Suppress(), inputs, dynamo=True, custom_translation_table=translations()
+        ... )
+    """
+    try:
+        op = importlib.import_module("onnxscript").opset18
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "translations: expected the package onnxscript to be installed, got none; run "
+            "`pip install 'cvlib-torch[onnx]'`"
+        ) from error
+    operators = torch.ops.cvlib
+    return {operators.nms.default: _Nms(op)}
+
+
+class _Nms:
+    def __init__(self, op: Any) -> None:
+        self.op = op
+
+    def __call__(
+        self,
+        boxes: Any,
+        scores: Any,
+        labels: Any,
+        image_ids: Any,
+        iou_threshold: float,
+        max_output: int,
+    ) -> Any:
+        if labels is None and image_ids is None:
+            limit = _ALL_BOXES if max_output < 0 else max_output
+            return self._suppress(boxes, self._rows(scores, 2), iou_threshold, limit)
+        if image_ids is not None and max_output >= 0:
+            raise NotImplementedError(
+                "batched_nms: ONNX has no limit for each image; export without max_output"
+            )
+        kept = self._suppress_groups(boxes, scores, labels, image_ids, iou_threshold)
+        return self._best_first(kept, scores, max_output)
+
+    def _suppress(self, boxes: Any, scores: Any, iou_threshold: float, limit: int) -> Any:
+        op = self.op
+        chosen = op.NonMaxSuppression(
+            self._rows(boxes, 1),
+            scores,
+            op.Constant(value_int=limit),
+            op.Constant(value_float=iou_threshold),
+            op.Constant(value_float=_LOWEST_SCORE),
+        )  # (K, 3): image, class, box
+        return op.Gather(chosen, op.Constant(value_int=2), axis=1)
+
+    def _suppress_groups(
+        self, boxes: Any, scores: Any, labels: Any, image_ids: Any, iou_threshold: float
+    ) -> Any:
+        """Groups become classes; a box has no score in any class but its own."""
+        op = self.op
+        one = op.Constant(value_int=1)
+        groups, count = None, None
+        for ids in (image_ids, labels):
+            if ids is None:
+                continue
+            dense = op.Sub(ids, op.ReduceMin(ids, keepdims=0))
+            size = op.Add(op.ReduceMax(dense, keepdims=0), one)
+            groups = dense if groups is None else op.Add(op.Mul(groups, size), dense)
+            count = size if count is None else op.Mul(count, size)
+        own = op.OneHot(groups, count, op.Constant(value_ints=[0, 1]), axis=0)  # (G, N)
+        nowhere = op.Constant(value_float=float("-inf"))
+        table = op.Where(op.Cast(own, to=9), self._rows(scores, 1), nowhere)  # 9: bool
+        return self._suppress(boxes, self._rows(table, 1), iou_threshold, _ALL_BOXES)
+
+    def _best_first(self, kept: Any, scores: Any, max_output: int) -> Any:
+        """TopK puts the lower index first among equals, so input order comes first."""
+        op = self.op
+        count = op.Shape(kept)
+        kept, _ = op.TopK(kept, count, largest=0)
+        _, order = op.TopK(op.Gather(scores, kept), count)
+        kept = op.Gather(kept, order)
+        if max_output < 0:
+            return kept
+        start, end = op.Constant(value_ints=[0]), op.Constant(value_ints=[max_output])
+        return op.Slice(kept, start, end)
+
+    def _rows(self, values: Any, dimensions: int) -> Any:
+        return self.op.Unsqueeze(values, self.op.Constant(value_ints=list(range(dimensions))))

@@ -1,0 +1,109 @@
+"""Exported to ONNX and run by onnxruntime, operators give what they give here."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import cvlib
+from cvlib.onnx import translations
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+
+
+class Call(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
+
+
+def export(function, inputs, folder, dynamic=True):
+    """Returns a function that runs the exported program in onnxruntime."""
+    shapes = tuple({d: torch.export.Dim.AUTO for d in range(one.dim())} for one in inputs)
+    program = torch.onnx.export(
+        Call(function).eval(),
+        inputs,
+        dynamo=True,
+        custom_translation_table=translations(),
+        dynamic_shapes={"inputs": shapes} if dynamic else None,
+        verbose=False,
+    )
+    path = folder / "model.onnx"
+    program.save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(*tensors):
+        names = [one.name for one in session.get_inputs()]
+        given = {name: one.numpy() for name, one in zip(names, tensors, strict=True)}
+        return [torch.from_numpy(one) for one in session.run(None, given)]
+
+    return run
+
+
+def random_boxes(count):
+    corner = torch.rand(count, 2) * 20
+    return torch.cat([corner, corner + torch.rand(count, 2) * 20 + 1], dim=1)
+
+
+# The exporter itself warns of its own deprecations.
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")
+
+
+@pytest.mark.parametrize("max_output", [None, 7])
+def test_nms(tmp_path, max_output):
+    def function(boxes, scores):
+        return cvlib.nms(boxes, scores, 0.4, max_output=max_output)
+
+    run = export(function, (random_boxes(30), torch.rand(30)), tmp_path)
+    for count in (30, 55, 1):
+        inputs = random_boxes(count), torch.rand(count) - 0.5
+        (kept,) = run(*inputs)
+        assert torch.equal(kept, function(*inputs))
+
+
+@pytest.mark.parametrize("max_output", [None, 9])
+def test_batched_nms_per_class(tmp_path, max_output):
+    def function(boxes, scores, labels):
+        return cvlib.batched_nms(boxes, scores, labels, 0.3, max_output=max_output)
+
+    example = random_boxes(30), torch.rand(30), torch.randint(3, (30,))
+    run = export(function, example, tmp_path)
+    for count in (30, 77):
+        # Equal scores: input order decides, across classes as well.
+        scores = torch.randint(-4, 5, (count,)).float() / 4
+        inputs = random_boxes(count), scores, torch.randint(-2, 3, (count,))
+        (kept,) = run(*inputs)
+        assert torch.equal(kept, function(*inputs))
+
+
+def test_batched_nms_per_class_and_image(tmp_path):
+    def function(boxes, scores, labels, images):
+        return cvlib.batched_nms(boxes, scores, labels, 0.3, image_ids=images)
+
+    def inputs(count):
+        ids = torch.randint(3, (count,)), torch.randint(5, 8, (count,))
+        return random_boxes(count), torch.rand(count), *ids
+
+    run = export(function, inputs(40), tmp_path)
+    example = inputs(60)
+    assert torch.equal(run(*example)[0], function(*example))
+
+
+def test_limit_for_each_image_is_refused(tmp_path):
+    def function(boxes, scores, images):
+        return cvlib.batched_nms(boxes, scores, None, 0.3, image_ids=images, max_output=3)
+
+    inputs = random_boxes(9), torch.rand(9), torch.zeros(9, dtype=torch.int64)
+    with pytest.raises(Exception, match="ONNX"):
+        export(function, inputs, tmp_path)
+
+
+def test_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ModuleNotFoundError, match=r"cvlib-torch\[onnx\]"):
+        translations()
