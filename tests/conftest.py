@@ -96,7 +96,7 @@ def tolerances() -> dict[torch.dtype, dict[str, float]]:
 def thread_counts():
     """Numbers of threads to try; the number that was set is restored."""
     before = torch.get_num_threads()
-    yield (1, 2, 5)
+    yield (1, 2, 3, 5, 8)
     torch.set_num_threads(before)
 
 
