@@ -53,8 +53,9 @@ def generalized_iou(a, b) -> float:
 def distance_iou(a, b) -> float:
     iou, _ = iou_and_union(a, b)
     width, height = hull_sides(a, b)
-    dx = (a[0] + a[2]) / 2 - (b[0] + b[2]) / 2
-    dy = (a[1] + a[3]) / 2 - (b[1] + b[3]) / 2
+    # Between the centres. Differences first: far from the origin, sums would lose small boxes.
+    dx = ((a[0] - b[0]) + (a[2] - b[2])) / 2
+    dy = ((a[1] - b[1]) + (a[3] - b[3])) / 2
     return iou - ratio(dx * dx + dy * dy, width * width + height * height)
 
 
@@ -104,7 +105,7 @@ def differentiable(boxes1: torch.Tensor, boxes2: torch.Tensor, kind: int) -> tor
     if kind == GENERALIZED:
         hull = hull_width * hull_height
         return iou - (hull - union) / hull
-    dx, dy = (ax1 + ax2) / 2 - (bx1 + bx2) / 2, (ay1 + ay2) / 2 - (by1 + by2) / 2
+    dx, dy = ((ax1 - bx1) + (ax2 - bx2)) / 2, ((ay1 - by1) + (ay2 - by2)) / 2
     diou = iou - (dx**2 + dy**2) / (hull_width**2 + hull_height**2)
     if kind == DISTANCE:
         return diou
