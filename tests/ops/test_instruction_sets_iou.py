@@ -1,0 +1,101 @@
+"""The IoU family for every instruction set and its reference: decisions equal, the rest close."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+# The whole family on the same data: grids with ties, boxes without area, random boxes.
+DIGEST = textwrap.dedent(
+    """
+    import sys
+    import numpy as np, torch
+    import cvlib
+    from cvlib.ops import max_iou
+
+    torch.set_num_threads(1)
+    rng, results = np.random.default_rng(0), {}
+    ops = torch.ops.cvlib
+
+    def boxes(n, kind):
+        if kind == "grid":
+            corner = rng.integers(0, 9, (n, 2))
+            rows = np.concatenate([corner, corner + rng.integers(0, 6, (n, 2))], -1) / 8
+        else:
+            corner = rng.uniform(0, 60, (n, 2))
+            rows = np.concatenate([corner, corner + rng.uniform(0.2, 30, (n, 2))], -1)
+        return torch.from_numpy(rows)
+
+    for sort in ("grid", "random"):
+        for n in (1, 3, 8, 17, 161):
+            for dtype in (torch.float32, torch.float64, torch.bfloat16):
+                key = f"{sort} {n} {str(dtype)[6:]}"
+                a, b = boxes(n, sort).to(dtype), boxes(n + 1, sort).to(dtype)
+                values, indices = max_iou(a, b)
+                results["decided max " + key] = values
+                results["decided argmax " + key] = indices
+                real = torch.float64 if dtype == torch.float64 else torch.float32
+                weight = torch.from_numpy(rng.normal(size=(n, n + 1))).to(real)
+                for kind in range(4):
+                    how = "decided" if kind == 0 else "close"
+                    results[f"{how} all-pairs {kind} {key}"] = ops.box_iou(a, b, kind)
+                    results[f"{how} pairs {kind} {key}"] = ops.paired_iou(a, b[1:], kind)
+                    if dtype == torch.bfloat16:
+                        continue
+                    for name, grad in zip("ab", ops.box_iou_backward(weight, a, b, kind)):
+                        # Sums of n terms of either sign.
+                        results[f"close gradient-of-all-pairs {kind} {name} {key}"] = grad / n
+                    grads = ops.paired_iou_backward(weight[:, 0].clone(), a, b[1:], kind)
+                    for name, grad in zip("ab", grads):
+                        results[f"close gradient-of-pairs {kind} {name} {key}"] = grad
+    np.savez(sys.argv[1], **{key: value.numpy() for key, value in results.items()})
+    """
+)
+ENVIRONMENTS = {
+    "default": {},
+    "baseline": {"CVLIB_CPU_LEVEL": "baseline"},
+    "avx2": {"CVLIB_CPU_LEVEL": "avx2"},
+    "reference": {"CVLIB_DISABLE_EXTENSION": "1"},
+}
+
+
+@pytest.fixture(scope="module")
+def digests(tmp_path_factory):
+    """The level is chosen once per process, so each digest has a process; they run together."""
+    folder = tmp_path_factory.mktemp("digests")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CVLIB_")}
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", DIGEST, str(folder / f"{name}.npz")],
+            env=inherited | variables,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, variables in ENVIRONMENTS.items()
+    }
+    errors = {name: process.communicate()[1] for name, process in processes.items()}
+    failed = {name: errors[name] for name, process in processes.items() if process.returncode}
+    assert not failed, failed
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in processes}
+
+
+WHAT = ["max", "argmax", "all-pairs", "pairs", "gradient-of-all-pairs", "gradient-of-pairs"]
+
+
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
+def test_results_do_not_depend_on_the_instruction_set(digests, name, what):
+    keys = [key for key in digests["default"] if key.split()[1] == what]
+    assert keys and digests[name].keys() == digests["default"].keys()
+    for key in keys:
+        actual, expected = digests[name][key], digests["default"][key]
+        assert actual.dtype == expected.dtype, key
+        # docs/conventions.md: on the CPU, equal bits for any instruction set.
+        if key.startswith("decided") or name != "reference":
+            np.testing.assert_array_equal(actual, expected, err_msg=key)
+        else:
+            tolerance = 1e-10 if "float64" in key else 1e-5
+            np.testing.assert_allclose(actual, expected, tolerance, tolerance, err_msg=key)

@@ -1,0 +1,919 @@
+"""Generalised, distance and complete IoU of all pairs: values, gradients, registration, errors."""
+
+import math
+
+import numpy as np
+import oracles
+import oracles_iou
+import pytest
+import torch
+import torchvision
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torchvision import tv_tensors
+
+from cvlib.ops import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from cvlib.ops.iou import _box_iou_backward_reference, _box_iou_reference
+
+nan, inf = float("nan"), float("inf")
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+FUNCTIONS = {1: generalized_box_iou, 2: distance_box_iou, 3: complete_box_iou}
+LOWEST = {1: -1.0, 2: -1.0, 3: -2.0}
+
+every_kind = pytest.mark.parametrize(
+    "kind", FUNCTIONS, ids=lambda kind: FUNCTIONS[kind].__name__.removesuffix("_box_iou")
+)
+
+
+def boxes_tensor(boxes, device, dtype=torch.float32):
+    return torch.as_tensor(np.asarray(boxes, np.float64)).to(dtype).to(device)
+
+
+def random_boxes(rng, n, device, dtype=torch.float32, **options):
+    return boxes_tensor(oracles.random_boxes(rng, n, **options).reshape(n, 4), device, dtype)
+
+
+def oracle(boxes1, boxes2, kind):
+    arrays = oracles.to_numpy(boxes1), oracles.to_numpy(boxes2)
+    return torch.from_numpy(oracles_iou.of_all_pairs(*arrays, kind))
+
+
+def assert_near(actual, expected, tolerance, label=None):
+    torch.testing.assert_close(
+        actual.detach().cpu().double(),
+        expected.detach().cpu().double(),
+        **tolerance,
+        msg=None if label is None else lambda text: f"{label}: {text}",
+    )
+
+
+def assert_matches(boxes1, boxes2, kind, tolerances):
+    iou = FUNCTIONS[kind](boxes1, boxes2)
+    assert iou.dtype == (torch.float64 if boxes1.dtype == torch.float64 else torch.float32)
+    assert iou.shape == (len(boxes1), len(boxes2)) and iou.device == boxes1.device
+    assert_near(iou, oracle(boxes1, boxes2, kind), tolerances[iou.dtype])
+    return iou
+
+
+# --- matches the oracle -------------------------------------------------------------------------
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (1, 1), (1, 17), (17, 1), (37, 33)])
+def test_matches_oracle(device, kind, dtype, shape, rng, tolerances):
+    a, b = (random_boxes(rng, n, device, dtype, extent=100) for n in shape)
+    assert_matches(a, b, kind, tolerances)
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_matches_oracle_for_every_rest_of_a_vector_register(device, kind, dtype, rng, tolerances):
+    boxes = random_boxes(rng, 37, device, dtype, extent=150)
+    expected = oracle(boxes, boxes, kind)
+    for n in range(38):
+        assert_near(FUNCTIONS[kind](boxes[:3], boxes[:n]), expected[:3, :n], tolerances[dtype])
+        assert_near(FUNCTIONS[kind](boxes[:n], boxes[:2]), expected[:n, :2], tolerances[dtype])
+
+
+@every_kind
+@pytest.mark.parametrize("shape", [(1031, 257), (3, 5001), (5001, 3)])
+def test_matches_oracle_when_large(device, kind, shape, rng, tolerances):
+    a, b = (random_boxes(rng, n, device, extent=300) for n in shape)
+    rows, columns = (torch.from_numpy(rng.integers(0, n, 4000)) for n in shape)
+    rows[:2], columns[:2] = torch.tensor([0, shape[0] - 1]), torch.tensor([0, shape[1] - 1])
+    pairs = oracles.to_numpy(a)[rows], oracles.to_numpy(b)[columns]
+    expected = torch.from_numpy(oracles_iou.of_pairs(*pairs, kind))
+    assert_near(FUNCTIONS[kind](a, b).cpu()[rows, columns], expected, tolerances[a.dtype])
+
+
+LAYOUTS = {
+    "every second row": lambda boxes: boxes.repeat_interleave(2, 0)[::2],
+    "column-major": lambda boxes: boxes.t().contiguous().t(),
+    "columns of a wider matrix": lambda boxes: torch.cat([boxes, boxes], 1)[:, 4:],
+    "reversed memory": lambda boxes: boxes.flip(0).contiguous().flip(0),
+    "offset in storage": lambda boxes: torch.cat([boxes[:1], boxes])[1:],
+}
+
+
+@every_kind
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_memory_layout_does_not_matter(device, kind, layout, rng, tolerances):
+    a, b = (random_boxes(rng, n, device, extent=100) for n in (21, 18))
+    expected = assert_matches(a, b, kind, tolerances)
+    assert torch.equal(FUNCTIONS[kind](layout(a), b), expected)
+    assert torch.equal(FUNCTIONS[kind](a, layout(b)), expected)
+
+
+@every_kind
+def test_expanded_boxes(device, kind, rng):
+    one, many = random_boxes(rng, 1, device, extent=50), random_boxes(rng, 9, device, extent=50)
+    expected = FUNCTIONS[kind](many, one)
+    assert torch.equal(FUNCTIONS[kind](many, one.expand(5, 4)), expected.expand(9, 5))
+    assert torch.equal(FUNCTIONS[kind](one.expand(5, 4), many), expected.t().expand(5, 9))
+
+
+POINTS_AND_LINES = [
+    [1, 1, 1, 1],
+    [1, 1, 1, 1],
+    [1, 1, 1, 5],  # upright
+    [1, 3, 1, 9],
+    [1, 1, 5, 1],  # flat
+    [7, 1, 8, 1],
+    [-4, 1, 9, 1],
+    [0, 0, 0, 0],
+    [-2, 8, -2, 8],
+    [0, 0, 5, 5],
+    [1, 1, 5, 5],
+    [1, 1, 2, 4],
+    [-9, -9, 9, 9],
+]
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("scale", [2.0**-12, 1.0, 2.0**9])
+def test_points_and_lines_match_oracle(device, kind, dtype, scale, tolerances):
+    boxes = boxes_tensor(np.array(POINTS_AND_LINES) * scale, device, dtype)
+    assert_matches(boxes, boxes, kind, tolerances)
+
+
+def test_hull_without_extent_has_no_penalty(device):
+    point = boxes_tensor([[3, 4, 3, 4]], device)
+    upright = boxes_tensor([[3, 4, 3, 9], [3, 20, 3, 21]], device)
+    flat = boxes_tensor([[3, 4, 9, 4], [20, 4, 21, 4]], device)
+    for function in FUNCTIONS.values():
+        assert not function(point, point).any()
+    for boxes in (upright, flat):
+        assert not generalized_box_iou(boxes, boxes).any()
+        assert not generalized_box_iou(boxes, point).any()
+    # Two points: all of the diagonal lies between the centres, and neither has a shape.
+    other = boxes_tensor([[-1, 7, -1, 7]], device)
+    assert distance_box_iou(point, other).item() == complete_box_iou(point, other).item() == -1
+
+
+HUGE_AND_INFINITE = [
+    [-inf, -inf, inf, inf],
+    [0, 0, inf, 0],
+    [0, 0, inf, 10],
+    [0, 0, 10, inf],
+    [inf, inf, inf, inf],
+    [-inf, -inf, -inf, -inf],
+    [-inf, 0, -inf, 5],
+    [0, 0, 3e38, 3e38],
+    [-3e38, -3e38, 3e38, 3e38],
+    [-3e38, -1, 3e38, 1],
+    [3e38, 3e38, 3e38, 3e38],
+    [0, 0, 1e25, 1e25],
+    [-1e19, -1e19, 1e19, 1e19],
+    [1e19, 0, 3e19, 1],
+    [0, 0, 0, 0],
+    [1, 1, 1, 5],
+    [0, 0, 5, 5],
+    [1e-30, 1e-30, 2e-30, 2e-30],
+    [0, 0, 1e-20, 1e-20],
+    [0, 0, 1e-45, 1e-45],
+]
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_huge_and_infinite_boxes_are_in_range(device, kind, dtype):
+    boxes = boxes_tensor(HUGE_AND_INFINITE, device, dtype)
+    iou = FUNCTIONS[kind](boxes, boxes)
+    assert not iou.isnan().any()
+    assert iou.min() >= LOWEST[kind] and iou.max() <= 1
+
+
+@every_kind
+def test_overflow_means_the_same_in_every_dtype(device, kind, tolerances):
+    # Areas and squares are infinite: the first in float32, the second in float64 and in the oracle.
+    # What is infinite over infinite is no penalty.
+    boxes = np.array([[0, 0, 4, 4], [1, 1, 3, 3], [-9, 2, -8, 3], [0, 7, 9, 8]])
+    narrow = boxes_tensor(boxes * 2.0**70, device)
+    wide = boxes_tensor(boxes * 2.0**600, device, torch.float64)
+    expected = assert_matches(wide, wide, kind, tolerances)
+    assert_near(FUNCTIONS[kind](narrow, narrow), expected, tolerances[torch.float32])
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["generalized", "distance"])
+def test_small_boxes_whose_hull_overflows_are_far_apart(device, kind):
+    small = boxes_tensor([[0, 0, 1, 1], [1, 2, 1, 2], [-5, -5, -5, 9]], device)
+    distant = boxes_tensor([[1e19, 1e19, 1e19, 1e19], [-1e30, 1e30, -1e30, 1e30]], device)
+    iou = FUNCTIONS[kind](small, distant)
+    if kind == 1:
+        assert torch.equal(iou, torch.full_like(iou, -1))
+    else:  # the squared diagonal: 2e38 first, then infinite, as the squared distance
+        expected = torch.tensor([-1.0, 0.0], device=device).expand(3, 2)
+        torch.testing.assert_close(iou, expected, rtol=1e-6, atol=1e-6)
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("exponent", [-18, -16, -12, -9, -4, 0, 4, 9, 12, 15, 17])
+def test_matches_oracle_at_every_scale(device, kind, dtype, exponent, rng, tolerances):
+    boxes = oracles.random_boxes(rng, 23, size=3, extent=4) * float(f"1e{exponent}")
+    boxes = boxes_tensor(boxes, device, dtype)
+    iou = assert_matches(boxes, boxes, kind, tolerances)
+    assert iou.min() >= LOWEST[kind] and iou.max() == 1
+
+
+@every_kind
+@pytest.mark.parametrize("offset", [-1e7, -1e6, 1e3, 1e6, 1e7])
+def test_matches_oracle_far_from_the_origin(device, kind, offset, rng, tolerances):
+    # float32 has no halves at 1e7: a centre that is rounded there is off by a pixel.
+    boxes = boxes_tensor(oracles.random_boxes(rng, 31, size=30, extent=60) + offset, device)
+    assert_matches(boxes, boxes, kind, tolerances)
+
+
+@every_kind
+def test_matches_oracle_for_slender_boxes_and_almost_equal_ones(device, kind, rng, tolerances):
+    boxes = oracles.random_boxes(rng, 8, size=50, extent=60)
+    wide, high = boxes.copy(), boxes.copy()
+    wide[:, 3] = wide[:, 1] + 1e-3
+    high[:, 2] = high[:, 0] + 1e-3
+    near = boxes * (1 + 1e-6 * rng.normal(size=boxes.shape))
+    boxes = boxes_tensor(np.concatenate([boxes, wide, high, near]), device)
+    assert_matches(boxes, boxes, kind, tolerances)
+
+
+@every_kind
+def test_boxes_of_a_sample_give_a_plain_tensor(device, kind, rng):
+    boxes = random_boxes(rng, 5, device, extent=50)
+    sample = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(99, 99))
+    iou = FUNCTIONS[kind](sample, boxes)
+    assert type(iou) is torch.Tensor and torch.equal(iou, FUNCTIONS[kind](boxes, boxes))
+
+
+# --- matches torchvision ------------------------------------------------------------------------
+
+THEIRS = {
+    1: torchvision.ops.generalized_box_iou,
+    2: torchvision.ops.distance_box_iou,
+    3: torchvision.ops.complete_box_iou,
+}
+
+
+def torchvision_tolerance(dtype, kind, tolerances):
+    """Looser for complete IoU: torchvision adds 1e-7 to the denominator of the weight as well."""
+    return (
+        {"rtol": 1e-6, "atol": 1e-6} if (dtype, kind) == (torch.float64, 3) else tolerances[dtype]
+    )
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("scale", [10.0, 1e3])
+def test_equals_torchvision(device, kind, dtype, scale, rng, tolerances):
+    a, b = (
+        boxes_tensor(oracles.random_boxes(rng, n, extent=200) * scale, device, dtype)
+        for n in (67, 71)
+    )
+    tolerance = torchvision_tolerance(dtype, kind, tolerances)
+    assert_near(FUNCTIONS[kind](a, b), THEIRS[kind](a, b), tolerance)
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_gradient_equals_torchvision(device, kind, dtype, rng, tolerances):
+    a, b = (random_boxes(rng, n, device, dtype, extent=200).requires_grad_() for n in (61, 47))
+    weight = torch.from_numpy(rng.normal(size=(61, 47))).to(device, dtype)
+    ours = torch.autograd.grad(FUNCTIONS[kind](a, b), (a, b), weight)
+    theirs = torch.autograd.grad(THEIRS[kind](a, b), (a, b), weight)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert_near(mine, other, torchvision_tolerance(dtype, kind, tolerances))
+
+
+# --- CPU equals CUDA ----------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+@every_kind
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cpu_equals_cuda(cuda, kind, dtype, rng, tolerances):
+    a, b = (random_boxes(rng, n, "cpu", dtype, extent=100) for n in (301, 203))
+    a[:9, 2], a[5:12, 3] = a[:9, 0], a[5:12, 1]
+    here, there = FUNCTIONS[kind](a, b), FUNCTIONS[kind](a.to(cuda), b.to(cuda))
+    assert_near(there, here, tolerances[here.dtype])
+
+
+@pytest.mark.cuda
+@every_kind
+def test_cpu_equals_cuda_for_huge_and_infinite_boxes(cuda, kind, tolerances):
+    boxes = boxes_tensor(HUGE_AND_INFINITE, "cpu")
+    here, there = (FUNCTIONS[kind](x, x) for x in (boxes, boxes.to(cuda)))
+    assert_near(there, here, tolerances[here.dtype])
+
+
+@pytest.mark.cuda
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_gradient_on_the_cpu_equals_cuda(cuda, kind, dtype, rng, tolerances):
+    a, b = (random_boxes(rng, n, "cpu", dtype, extent=300) for n in (301, 203))
+    weight = torch.from_numpy(rng.normal(size=(301, 203))).to(dtype)
+    here = torch.ops.cvlib.box_iou_backward(weight, a, b, kind)
+    there = torch.ops.cvlib.box_iou_backward(weight.to(cuda), a.to(cuda), b.to(cuda), kind)
+    for mine, other in zip(there, here, strict=True):
+        assert_near(mine, other, tolerances[dtype])
+
+
+# --- reference equals native --------------------------------------------------------------------
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_reference_equals_native(device, kind, dtype, rng, tolerances):
+    a, b = (random_boxes(rng, n, device, dtype, extent=100) for n in (41, 77))
+    a[3:5, 2], a[4:6, 3] = a[3:5, 0], a[4:6, 1]
+    b[:9] = a[:9]
+    native, reference = torch.ops.cvlib.box_iou(a, b, kind), _box_iou_reference(a, b, kind)
+    assert reference.dtype == native.dtype
+    assert_near(reference, native, tolerances[native.dtype])
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_reference_equals_native_for_huge_and_infinite_boxes(device, kind, dtype, tolerances):
+    boxes = boxes_tensor(HUGE_AND_INFINITE, device, dtype)
+    native = torch.ops.cvlib.box_iou(boxes, boxes, kind)
+    reference = _box_iou_reference(boxes, boxes, kind)
+    assert not reference.isnan().any()
+    assert_near(reference, native, tolerances[native.dtype])
+
+
+@pytest.mark.parametrize("kind", range(4))
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_reference_of_the_backward_equals_native(device, kind, dtype, rng, tolerances):
+    a, b = (random_boxes(rng, n, device, dtype, extent=200) for n in (41, 77))
+    b[:20] = a[:20]
+    a[30:33, 2], a[32:35, 3] = a[30:33, 0], a[32:35, 1]
+    weight = torch.from_numpy(rng.normal(size=(41, 77))).to(device)
+    weight = weight.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    native = torch.ops.cvlib.box_iou_backward(weight, a, b, kind)
+    reference = _box_iou_backward_reference(weight, a, b, kind)
+    for mine, other, boxes in zip(reference, native, (a, b), strict=True):
+        assert mine.dtype == other.dtype and mine.shape == other.shape == boxes.shape
+        assert_near(mine, other, tolerances[mine.dtype])
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_reference_of_the_backward_equals_native_on_a_grid(device, kind, tolerances):
+    # Every way in which two small boxes share edges, corners or one side, and those without area.
+    sides = [(low, high) for low in range(4) for high in range(low, 4)]
+    rows = [[x1, y1, x2, y2] for x1, x2 in sides for y1, y2 in sides]
+    boxes = boxes_tensor(rows, device, torch.float64)
+    weight = torch.rand(len(rows), len(rows), device=device, dtype=torch.float64)
+    native = torch.ops.cvlib.box_iou_backward(weight, boxes, boxes, kind)
+    reference = _box_iou_backward_reference(weight, boxes, boxes, kind)
+    for mine, other in zip(reference, native, strict=True):
+        assert other.isfinite().all()
+        assert_near(mine, other, tolerances[torch.float64])
+
+
+# --- properties ---------------------------------------------------------------------------------
+
+grid_boxes = st.lists(
+    st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9), st.integers(0, 9)),
+    min_size=1,
+    max_size=12,
+).map(lambda rows: torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows]).float())
+
+
+@every_kind
+@given(a=grid_boxes, b=grid_boxes)
+def test_is_symmetric_and_in_range(device, kind, a, b):
+    a, b = a.to(device), b.to(device)
+    iou = FUNCTIONS[kind](a, b)
+    assert torch.equal(iou, FUNCTIONS[kind](b, a).t())
+    assert iou.min() >= LOWEST[kind] and iou.max() <= 1
+
+
+@every_kind
+@given(a=grid_boxes)
+def test_is_one_exactly_for_a_box_with_area_and_itself(device, kind, a):
+    has_area = (a[:, 2] > a[:, 0]) & (a[:, 3] > a[:, 1])
+    iou = FUNCTIONS[kind](a.to(device), a.to(device))
+    assert torch.equal(iou.diagonal().cpu(), has_area.float())
+
+
+@every_kind
+@given(a=grid_boxes, b=grid_boxes)
+def test_is_one_for_equal_boxes_alone(device, kind, a, b):
+    has_area = (a[:, 2] > a[:, 0]) & (a[:, 3] > a[:, 1])
+    equal = (a[:, None] == b[None]).all(-1) & has_area[:, None]
+    assert torch.equal(FUNCTIONS[kind](a.to(device), b.to(device)).cpu() == 1, equal)
+
+
+@every_kind
+@given(a=grid_boxes, b=grid_boxes, dx=st.integers(-999, 999), dy=st.integers(-999, 999))
+def test_is_invariant_to_translation_on_a_grid_and_to_doubling(device, kind, a, b, dx, dy):
+    a, b = a.to(device), b.to(device)
+    iou, shift = FUNCTIONS[kind](a, b), torch.tensor([dx, dy, dx, dy], device=device).float()
+    assert torch.equal(iou, FUNCTIONS[kind](a + shift, b + shift))
+    assert torch.equal(iou, FUNCTIONS[kind](a * 2, b * 2))
+
+
+@every_kind
+@given(a=grid_boxes, b=grid_boxes)
+def test_is_invariant_to_reflection_and_transposition(device, kind, tolerances, a, b):
+    a, b = a.to(device), b.to(device)
+    iou = FUNCTIONS[kind](a, b)
+    for axes in ((2, 1, 0, 3), (0, 3, 2, 1)):
+        signs = torch.tensor([-1 if axes[i] != i else 1 for i in range(4)], device=device)
+        assert torch.equal(iou, FUNCTIONS[kind](a[:, axes] * signs, b[:, axes] * signs))
+    # A point counts as upright, whichever axis comes first.
+    a, b = (boxes[(boxes[:, 2:] > boxes[:, :2]).any(1)] for boxes in (a, b))
+    axes = (1, 0, 3, 2)
+    transposed = FUNCTIONS[kind](a[:, axes], b[:, axes])
+    assert_near(transposed, FUNCTIONS[kind](a, b), tolerances[torch.float32])
+
+
+def assert_in_order(a, b):
+    iou, giou = box_iou(a, b), generalized_box_iou(a, b)
+    diou, ciou = distance_box_iou(a, b), complete_box_iou(a, b)
+    assert (giou <= iou).all() and (diou <= iou).all() and (ciou <= diou).all()
+
+
+@given(a=grid_boxes, b=grid_boxes)
+def test_no_penalty_is_negative(device, a, b):
+    assert_in_order(a.to(device), b.to(device))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_no_penalty_is_negative_where_hull_and_union_are_almost_equal(device, dtype, rng):
+    # Boxes that share all edges but one, and neighbours that fill their hull.
+    a = oracles.random_boxes(rng, 200, size=40, extent=50)
+    b = np.repeat(a, 4, 0).reshape(200, 4, 4)
+    for edge in range(4):
+        b[:, edge, edge] += rng.uniform(0, 9, 200) * (-1 if edge < 2 else 1)
+    right = a.copy()
+    right[:, 0], right[:, 2] = a[:, 2], a[:, 2] + rng.uniform(1, 9, 200)
+    for i in range(0, 200, 20):
+        others = np.concatenate([b[i], right[i : i + 1]])
+        assert_in_order(
+            boxes_tensor(a[i : i + 1], device, dtype), boxes_tensor(others, device, dtype)
+        )
+
+
+sides = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["generalized", "distance"])
+@given(a=sides, b=sides, dx=st.integers(-20, 20), dy=st.integers(-20, 20))
+def test_falls_as_disjoint_boxes_move_apart(device, kind, a, b, dx, dy):
+    # b moves away on the line through both centres.
+    assume(abs(dx) >= a[0] + b[0] or abs(dy) >= a[1] + b[1])
+    one = torch.tensor([[-a[0], -a[1], a[0], a[1]]]).double()
+    step = torch.tensor([dx, dy, dx, dy]) * torch.tensor([1, 1.5, 2, 10, 1000]).double()[:, None]
+    others = torch.tensor([-b[0], -b[1], b[0], b[1]]) + step
+    iou = FUNCTIONS[kind](one.to(device), others.to(device))[0]
+    assert (iou.diff() < 0).all() and iou[-1] > -1
+
+
+@every_kind
+def test_does_not_change_its_arguments(device, kind, rng):
+    a, b = random_boxes(rng, 9, device), random_boxes(rng, 8, device)
+    copies = a.clone(), b.clone()
+    FUNCTIONS[kind](a, b)
+    torch.ops.cvlib.box_iou_backward(torch.ones(9, 8, device=device), a, b, kind)
+    assert torch.equal(a, copies[0]) and torch.equal(b, copies[1])
+
+
+# --- gradients ----------------------------------------------------------------------------------
+
+# No two edges are equal.
+POSITIONS = {
+    "overlapping": ([[0.1, 0.2, 3.1, 2.5], [1.3, 0.9, 4.2, 5.1]], [[0.7, 0.4, 2.2, 3.3]]),
+    "contained": ([[0.1, 0.2, 7.1, 8.5], [0.3, 0.1, 9.2, 6.1]], [[2.7, 1.4, 4.2, 3.3]]),
+    "containing": ([[2.7, 1.4, 4.2, 3.3]], [[0.1, 0.2, 7.1, 8.5], [0.3, 0.1, 9.2, 6.1]]),
+    "disjoint": ([[0.1, 0.2, 1.1, 2.5], [9.3, 9.1, 9.9, 9.7]], [[3.7, 4.4, 5.2, 6.3]]),
+    "disjoint in x": ([[0.1, 0.2, 1.1, 2.5]], [[3.7, 0.4, 5.2, 2.3], [-3.7, 0.1, -2.2, 2.6]]),
+    "disjoint in y": ([[0.1, 0.2, 2.5, 1.1]], [[0.4, 3.7, 2.3, 5.2], [0.05, -3.7, 2.6, -2.2]]),
+    "crossing": ([[0.1, 2.2, 9.1, 3.5]], [[4.7, 0.4, 5.2, 8.3]]),
+}
+
+
+def gradients(function, boxes1, boxes2, weight=None):
+    a, b = boxes1.detach().requires_grad_(), boxes2.detach().requires_grad_()
+    iou = function(a, b)
+    return torch.autograd.grad(iou, (a, b), torch.ones_like(iou) if weight is None else weight)
+
+
+def expected_gradients(boxes1, boxes2, kind, weight=None):
+    wide = boxes1.detach().cpu().double(), boxes2.detach().cpu().double()
+    weight = None if weight is None else weight.cpu().double()
+    return gradients(
+        lambda a, b: oracles_iou.differentiable_of_all_pairs(a, b, kind), *wide, weight
+    )
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_differentiable_oracle_equals_the_oracle(kind, rng):
+    boxes = random_boxes(rng, 30, "cpu", torch.float64, size=9, extent=9)
+    boxes[:9] = boxes[:9].round()
+    boxes[:9, 2:] += 1
+    formula = oracles_iou.differentiable_of_all_pairs(boxes, boxes, kind)
+    assert_near(formula, oracle(boxes, boxes, kind), {"rtol": 1e-12, "atol": 1e-12})
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["generalized", "distance"])
+@pytest.mark.parametrize("position", POSITIONS.values(), ids=POSITIONS.keys())
+def test_gradient_is_the_derivative(device, kind, position):
+    a, b = (boxes_tensor(rows, device, torch.float64).requires_grad_() for rows in position)
+    assert torch.autograd.gradcheck(FUNCTIONS[kind], (a, b))
+    assert torch.autograd.gradcheck(lambda a: FUNCTIONS[kind](a, b.detach()), (a,))
+    assert torch.autograd.gradcheck(lambda b: FUNCTIONS[kind](a.detach(), b), (b,))
+
+
+@every_kind
+@pytest.mark.parametrize("position", POSITIONS.values(), ids=POSITIONS.keys())
+def test_gradient_equals_that_of_the_formula(device, kind, position, tolerances):
+    a, b = (boxes_tensor(rows, device, torch.float64) for rows in position)
+    expected = expected_gradients(a, b, kind)
+    for mine, other in zip(gradients(FUNCTIONS[kind], a, b), expected, strict=True):
+        assert_near(mine, other, tolerances[torch.float64])
+    one_sided = (
+        torch.autograd.grad(FUNCTIONS[kind](x, b).sum(), x)[0]
+        if side == 0
+        else torch.autograd.grad(FUNCTIONS[kind](a, x).sum(), x)[0]
+        for side, x in enumerate((a.clone().requires_grad_(), b.clone().requires_grad_()))
+    )
+    for mine, other in zip(one_sided, expected, strict=True):
+        assert_near(mine, other, tolerances[torch.float64])
+
+
+def test_weight_of_the_aspect_term_is_a_constant(device):
+    # Equal centres and one box within the other: the rest of the gradient is the IoU's.
+    a, b = ([[-3.0, -1, 3, 1]], [[-1.0, -2.5, 1, 2.5]])
+    a, b = boxes_tensor(a, device, torch.float64), boxes_tensor(b, device, torch.float64)
+    iou, angle = box_iou(a, b).item(), math.atan(6 / 2) - math.atan(2 / 5)
+    v = (2 / math.pi * angle) ** 2
+    weight = v / (1 - iou + v)
+    aspect = gradients(complete_box_iou, a, b)[0] - gradients(distance_box_iou, a, b)[0]
+    # atan(w / h) changes with w by h / (w^2 + h^2), and with h by -w / (w^2 + h^2).
+    slope = -weight * 8 / math.pi**2 * angle
+    dw, dh = slope * 2 / 40, slope * -6 / 40
+    expected = torch.tensor([[-dw, -dh, dw, dh]], dtype=torch.float64)
+    torch.testing.assert_close(aspect.cpu(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", range(4))
+@given(data=st.data())
+def test_ties_share_their_gradient(device, kind, data):
+    # Equal edges, equal boxes, touching boxes: all on a grid, all with an area.
+    with_area = st.tuples(*[st.integers(-4, 4)] * 2, *[st.integers(1, 4)] * 2)
+    a, b = (
+        torch.tensor(
+            [
+                [x, y, x + w, y + h]
+                for x, y, w, h in data.draw(st.lists(with_area, min_size=1, max_size=6))
+            ]
+        ).double()
+        for _ in range(2)
+    )
+    weight = torch.arange(1, len(a) * len(b) + 1).reshape(len(a), len(b)).double() / 8
+    function = FUNCTIONS.get(kind, box_iou)
+    ours = gradients(function, a.to(device), b.to(device), weight.to(device))
+    for mine, other in zip(ours, expected_gradients(a, b, kind, weight), strict=True):
+        torch.testing.assert_close(mine.cpu(), other, rtol=1e-10, atol=1e-10)
+
+
+def test_ties_by_hand(device):
+    # Equal unit squares: what either direction of an edge would cost is halved, and cancels.
+    one = boxes_tensor([[0, 0, 1, 1]], device, torch.float64)
+    for function in (box_iou, *FUNCTIONS.values()):
+        for grad in gradients(function, one, one):
+            assert torch.equal(grad.cpu(), torch.zeros(1, 4).double())
+    # Touching squares: the intersection has no gradient, so IoU has none at all.
+    touching = boxes_tensor([[1, 0, 2, 1]], device, torch.float64)
+    for grad in gradients(box_iou, one, touching):
+        assert not grad.any()
+    # GIoU = U / C - 1 with U = C = 2. In (x1, y1, x2, y2) of the left square dU = (-1, -1, 1, 1);
+    # dC = (-1, -2/2, 0, 2/2), as the hull shares its top and bottom edge among both squares.
+    # Together (dU - dC) / 2.
+    left, right = gradients(generalized_box_iou, one, touching)
+    assert torch.equal(left.cpu(), torch.tensor([[0, 0, 0.5, 0]]).double())
+    assert torch.equal(right.cpu(), torch.tensor([[-0.5, 0, 0, 0]]).double())
+
+
+DEGENERATE = {
+    "identical": [[0, 0, 4, 4], [0, 0, 4, 4], [1, 2, 3, 9], [1, 2, 3, 9]],
+    "points": [[2, 2, 2, 2], [2, 2, 2, 2], [5, 1, 5, 1], [0, 0, 4, 4]],
+    "upright lines": [[1, 1, 1, 3], [1, 1, 1, 3], [1, 2, 1, 9], [0, 0, 4, 4], [2, 2, 2, 2]],
+    "flat lines": [[1, 1, 3, 1], [1, 1, 3, 1], [2, 1, 9, 1], [0, 0, 4, 4], [2, 2, 2, 2]],
+    "crossed lines": [[0, 2, 4, 2], [2, 0, 2, 4], [1, 1, 1, 1]],
+    "far apart": [[0, 0, 1, 1], [1e6, 1e6, 1e6 + 1, 1e6 + 1], [-1e6, 0, -1e6 + 1, 1]],
+}
+UNBOUNDED = {
+    "infinite": [[0, 0, inf, inf], [0, 0, 4, 4]],
+    "all of the plane": [[-inf, -inf, inf, inf], [0, 0, 4, 4]],
+    "at infinity": [[inf, inf, inf, inf], [0, 0, 4, 4]],
+    "infinite strip": [[-inf, 0, inf, 1], [0, 0, 4, 4]],
+    "infinite line": [[0, 0, inf, 0], [0, 0, 4, 4]],
+    "area overflows": [[0, 0, 1e25, 1e25], [0, 0, 4, 4]],
+    "square of the area overflows": [[0, 0, 1e13, 1e13], [1e12, 0, 2e13, 1e13]],
+    "hull overflows": [[0, 0, 1, 1], [1e25, 1e25, 1.0001e25, 1.0001e25]],
+    "tiny": [[0, 0, 1e-18, 1e-18], [0, 0, 1e-18, 1e-18], [0, 0, 4, 4]],
+    "area is subnormal": [[0, 0, 1e-20, 1e-20], [0, 0, 1e-20, 1e-20]],
+    "area underflows": [[0, 0, 1e-25, 1e-25], [0, 0, 1e-25, 1e-25], [0, 0, 4, 4]],
+}
+
+
+@pytest.mark.parametrize("kind", range(4))
+@pytest.mark.parametrize("rows", DEGENERATE.values(), ids=DEGENERATE.keys())
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradient_at_degenerate_positions_is_finite(device, kind, rows, dtype):
+    boxes = boxes_tensor(np.clip(rows, -6e4, 6e4), device, dtype)
+    for grad in gradients(FUNCTIONS.get(kind, box_iou), boxes, boxes):
+        assert grad.dtype == dtype and grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", range(4))
+@pytest.mark.parametrize("rows", UNBOUNDED.values(), ids=UNBOUNDED.keys())
+def test_gradient_of_unbounded_and_tiny_boxes_is_finite(device, kind, rows):
+    boxes = boxes_tensor(rows, device)
+    for grad in gradients(FUNCTIONS.get(kind, box_iou), boxes, boxes):
+        assert grad.isfinite().all()
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("exponent", [-17, -9, -3, 0, 3, 9, 15])
+def test_gradient_at_every_scale(device, kind, dtype, exponent, rng, tolerances):
+    # Boxes that grow tenfold have a tenth of the gradient.
+    scale = float(f"1e{exponent}")
+    boxes = oracles.random_boxes(rng, 23, size=3, extent=4) * scale
+    a, b = boxes_tensor(boxes[:11], device, dtype), boxes_tensor(boxes[11:], device, dtype)
+    expected = expected_gradients(a, b, kind)
+    for mine, other in zip(gradients(FUNCTIONS[kind], a, b), expected, strict=True):
+        assert_near(mine.double() * scale, other * scale, tolerances[dtype])
+
+
+@every_kind
+def test_gradient_of_a_large_matrix_equals_that_of_the_formula(device, kind, rng, tolerances):
+    a, b = (random_boxes(rng, n, device, torch.float64, extent=300) for n in (1203, 105))
+    weight = torch.from_numpy(rng.normal(size=(1203, 105))).to(device)
+    ours = gradients(FUNCTIONS[kind], a, b, weight)
+    for mine, other in zip(ours, expected_gradients(a, b, kind, weight), strict=True):
+        assert_near(mine, other, tolerances[torch.float64])
+
+
+@every_kind
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0), (0, 0)])
+def test_gradient_without_pairs_is_zero(device, kind, shape):
+    a, b = (torch.ones(n, 4, device=device) for n in shape)
+    for grad, boxes in zip(gradients(FUNCTIONS[kind], a, b), (a, b), strict=True):
+        assert torch.equal(grad, torch.zeros_like(boxes))
+
+
+@every_kind
+def test_gradient_of_boxes_with_themselves_is_the_sum_of_both(device, kind, rng, tolerances):
+    boxes = random_boxes(rng, 7, device, torch.float64, size=5, extent=4)
+    leaf = boxes.clone().requires_grad_()
+    (both,) = torch.autograd.grad(FUNCTIONS[kind](leaf, leaf).sum(), leaf)
+    first, second = gradients(FUNCTIONS[kind], boxes, boxes)
+    assert_near(both, first + second, tolerances[torch.float64])
+
+
+@every_kind
+def test_gradient_reaches_through_a_strided_weight(device, kind, rng, tolerances):
+    a, b = (random_boxes(rng, n, device, torch.float64, size=5, extent=4) for n in (5, 6))
+    weight = torch.from_numpy(rng.normal(size=(6, 5))).to(device)
+    for strided in (weight.t(), torch.ones((), device=device, dtype=a.dtype).expand(5, 6)):
+        ours = gradients(FUNCTIONS[kind], a, b, strided)
+        plain = gradients(FUNCTIONS[kind], a, b, strided.contiguous())
+        for mine, other in zip(ours, plain, strict=True):
+            assert_near(mine, other, tolerances[torch.float64])
+
+
+@every_kind
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_gradient_does_not_depend_on_memory_layout(device, kind, layout, rng):
+    a, b = (random_boxes(rng, n, device, extent=100) for n in (21, 18))
+    weight = torch.ones(21, 18, device=device)
+    expected = torch.ops.cvlib.box_iou_backward(weight, a, b, kind)
+    for ours in (
+        torch.ops.cvlib.box_iou_backward(weight, layout(a), layout(b), kind),
+        torch.ops.cvlib.box_iou_backward(layout(weight), a, b, kind)
+        if layout is not LAYOUTS["columns of a wider matrix"]
+        else expected,
+    ):
+        assert all(torch.equal(mine, other) for mine, other in zip(ours, expected, strict=True))
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_gradient_of_half_boxes_has_their_dtype(device, kind, dtype, rng, tolerances):
+    a, b = (random_boxes(rng, n, device, dtype, size=5, extent=4) for n in (5, 6))
+    ours = gradients(FUNCTIONS[kind], a, b)
+    for mine, other in zip(ours, expected_gradients(a, b, kind), strict=True):
+        assert mine.dtype == dtype
+        assert_near(mine, other, tolerances[dtype])
+
+
+@every_kind
+def test_changed_boxes_have_no_gradient(device, kind, rng):
+    # What backward would compute from them is the derivative elsewhere.
+    a, b = (random_boxes(rng, n, device) for n in (3, 4))
+    leaf = a.clone().requires_grad_()
+    moved = leaf * 1
+    iou = FUNCTIONS[kind](moved, b)
+    with torch.no_grad():
+        moved += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        iou.sum().backward()
+
+
+@every_kind
+def test_second_derivative_is_refused(device, kind, rng):
+    a, b = (
+        random_boxes(rng, n, device, torch.float64, size=5, extent=4).requires_grad_()
+        for n in (3, 4)
+    )
+    (first,) = torch.autograd.grad(FUNCTIONS[kind](a, b).sum(), a, create_graph=True)
+    with pytest.raises(RuntimeError, match="box_iou_backward is not differentiable"):
+        first.sum().backward()
+
+
+# --- registration -------------------------------------------------------------------------------
+
+
+# opcheck itself looks at the .grad of its copies.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@every_kind
+def test_opcheck(device, kind, rng):
+    a, b = (random_boxes(rng, n, device).requires_grad_() for n in (3, 4))
+    torch.library.opcheck(torch.ops.cvlib.box_iou.default, (a, b, kind))
+
+
+@every_kind
+def test_opcheck_of_the_backward(device, kind, rng):
+    a, b = (random_boxes(rng, n, device) for n in (3, 4))
+    arguments = torch.ones(3, 4, device=device), a, b, kind
+    torch.library.opcheck(torch.ops.cvlib.box_iou_backward.default, arguments)
+
+
+@every_kind
+def test_compiles_whole_with_dynamic_shapes(device, kind, rng, fresh_compiler):
+    compiled = torch.compile(FUNCTIONS[kind], fullgraph=True, dynamic=True, backend="aot_eager")
+    for shape in ((5, 7), (12, 3)):
+        a, b = (random_boxes(rng, n, device, extent=100) for n in shape)
+        assert torch.equal(compiled(a, b), FUNCTIONS[kind](a, b))
+        ours, eager = gradients(compiled, a, b), gradients(FUNCTIONS[kind], a, b)
+        assert all(torch.equal(mine, other) for mine, other in zip(ours, eager, strict=True))
+
+
+@every_kind
+def test_shape_is_known_without_data(kind):
+    a, b = torch.empty(3, 4, device="meta"), torch.empty(5, 4, device="meta")
+    assert FUNCTIONS[kind](a, b).shape == (3, 5)
+    assert FUNCTIONS[kind](a.half(), b.half()).dtype == torch.float32
+    assert FUNCTIONS[kind](a.double(), b.double()).dtype == torch.float64
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_autocast_computes_in_float32(device, kind, dtype, rng):
+    a, b = (random_boxes(rng, n, device, dtype, extent=100) for n in (9, 8))
+    expected = FUNCTIONS[kind](a, b), *gradients(FUNCTIONS[kind], a, b)
+    with torch.autocast(device, torch.bfloat16):
+        results = FUNCTIONS[kind](a, b), *gradients(FUNCTIONS[kind], a, b)
+    assert results[0].dtype == torch.float32
+    for mine, other in zip(results, expected, strict=True):
+        assert mine.dtype == other.dtype and torch.equal(mine, other)
+
+
+# --- independence of threads --------------------------------------------------------------------
+
+
+@every_kind
+def test_number_of_threads_does_not_matter(thread_counts, kind, rng):
+    a, b = (random_boxes(rng, n, "cpu", extent=300).requires_grad_() for n in (701, 401))
+    results = []
+    for count in thread_counts:
+        torch.set_num_threads(count)
+        iou = FUNCTIONS[kind](a, b)
+        results.append((iou, *torch.autograd.grad((iou * iou).sum(), (a, b))))
+    for other in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+
+
+# --- scalars reach the kernel -------------------------------------------------------------------
+
+
+def test_kind_reaches_the_kernel(device, rng, tolerances):
+    a, b = (random_boxes(rng, n, device, extent=100) for n in (9, 8))
+    assert torch.equal(torch.ops.cvlib.box_iou(a, b), box_iou(a, b))
+    assert torch.equal(torch.ops.cvlib.box_iou(a, b, 0), box_iou(a, b))
+    values = [torch.ops.cvlib.box_iou(a, b, kind) for kind in range(4)]
+    for kind, function in FUNCTIONS.items():
+        assert torch.equal(values[kind], function(a, b))
+        assert torch.equal(torch.ops.cvlib.box_iou(a, b, kind=kind), function(a, b))
+        assert not torch.allclose(values[kind], values[kind - 1])
+
+
+def test_kind_reaches_the_backward(device, rng):
+    a, b = (random_boxes(rng, n, device, extent=100) for n in (9, 8))
+    weight = torch.ones(9, 8, device=device)
+    results = [torch.ops.cvlib.box_iou_backward(weight, a, b, kind) for kind in range(4)]
+    for kind, function in {0: box_iou, **FUNCTIONS}.items():
+        ours = gradients(function, a, b)
+        assert all(torch.equal(x, y) for x, y in zip(ours, results[kind], strict=True))
+        assert not torch.allclose(results[kind][0], results[kind - 1][0])
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+GOOD = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
+FORMAT_HINT = r'boxes are \(x1, y1, x2, y2\), for xywh use box_convert\(boxes, "xywh", "xyxy"\)'
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("boxes1", "boxes2", "error", "message"),
+    [
+        ([[0, 0, 1, 1]], GOOD, TypeError, r"expected boxes1 to be a torch\.Tensor, got list"),
+        (GOOD, None, TypeError, r"expected boxes2 to be a torch\.Tensor, got NoneType"),
+        (GOOD.long(), GOOD, TypeError, r"expected boxes1 of a floating-point dtype, got .*int64"),
+        (GOOD, GOOD > 1, TypeError, r"expected boxes2 of a floating-point dtype, got torch\.bool"),
+        (
+            GOOD,
+            GOOD.double(),
+            TypeError,
+            r"expected boxes2 of the dtype .*float32\), got .*float64",
+        ),
+        (GOOD[0], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(4,\)"),
+        (GOOD, GOOD[:, :3], ValueError, r"expected boxes2 of shape \(M, 4\), got \(2, 3\)"),
+        (GOOD[None], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(1, 2, 4\)"),
+        (GOOD, GOOD.to("meta"), ValueError, r"expected boxes2 on the device .*\(cpu\), got meta"),
+        (
+            torch.tensor([[0.0, 0, 1, 1], [0, nan, 1, 1]]),
+            GOOD,
+            ValueError,
+            rf"expected boxes1 without NaN, got boxes1\[1\] = \(0, nan, 1, 1\); {FORMAT_HINT}",
+        ),
+        (
+            GOOD,
+            torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1], [30, 40, 20, 60]]),
+            ValueError,
+            r"expected boxes2 with x1 <= x2 and y1 <= y2, got boxes2\[2\] = \(30, 40, 20, 60\); "
+            + FORMAT_HINT,
+        ),
+        (
+            torch.tensor([[0.0, 3, 1, 1]]),
+            GOOD,
+            ValueError,
+            r"expected boxes1 with x1 <= x2 and y1 <= y2, got boxes1\[0\] = \(0, 3, 1, 1\)",
+        ),
+    ],
+)
+def test_errors(kind, boxes1, boxes2, error, message):
+    with pytest.raises(error, match=f"^{FUNCTIONS[kind].__name__}: {message}"):
+        FUNCTIONS[kind](boxes1, boxes2)
+
+
+@every_kind
+def test_bad_boxes_are_found_without_partners(kind):
+    bad, none = torch.tensor([[0.0, nan, 1, 1]]), torch.zeros(0, 4)
+    for arguments, name in (((bad, none), "boxes1"), ((none, bad), "boxes2")):
+        with pytest.raises(ValueError, match=rf"expected {name} without NaN, got {name}\[0\]"):
+            FUNCTIONS[kind](*arguments)
+
+
+@every_kind
+@pytest.mark.parametrize("position", [0, 7, 16, 2500, 4998])
+def test_one_bad_box_among_many_is_found(kind, position, rng):
+    boxes = random_boxes(rng, 4999, "cpu")
+    boxes[position, 1] = nan
+    for arguments, name in (((boxes, GOOD), "boxes1"), ((GOOD, boxes), "boxes2")):
+        with pytest.raises(ValueError, match=rf"without NaN, got {name}\[{position}\]"):
+            FUNCTIONS[kind](*arguments)
+
+
+# --- by hand ------------------------------------------------------------------------------------
+
+
+def test_by_hand(device):
+    # +---+---+       two 2 x 1 boxes share a 1 x 1 square: IoU = 1 / (2 + 2 - 1); their hull is
+    # | a |a b| b |   3 x 1 and full; their centres are 1 apart, its diagonal is sqrt(9 + 1)
+    # +---+---+---+
+    a, b = boxes_tensor([[0, 0, 2, 1]], device), boxes_tensor([[1, 0, 3, 1]], device)
+    for function, expected in (
+        (generalized_box_iou, 1 / 3 - 0 / 3),
+        (distance_box_iou, 1 / 3 - 1 / 10),
+        (complete_box_iou, 1 / 3 - 1 / 10),  # one shape
+    ):
+        assert function(a, b).item() == pytest.approx(expected, abs=1e-6)
+    # +---+           a 2 x 2 square and the point (3, 3): the hull is 3 x 3 and 4/9 full; their
+    # | a |           centres are 2 sqrt(2) apart, its diagonal is 3 sqrt(2)
+    # +---+
+    #       .
+    square, point = boxes_tensor([[0, 0, 2, 2]], device), boxes_tensor([[3, 3, 3, 3]], device)
+    assert generalized_box_iou(square, point).item() == pytest.approx(-5 / 9, abs=1e-6)
+    assert distance_box_iou(square, point).item() == pytest.approx(-8 / 18, abs=1e-6)
+    # The square's angle is pi / 4, the point's counts as 0: v = 1/4, weight 1/4 / (1 + 1/4).
+    expected = -8 / 18 - (1 / 4) / (5 / 4) / 4
+    assert complete_box_iou(square, point).item() == pytest.approx(expected, abs=1e-6)
+    # Flat against upright line: angles pi / 2 and 0, v = 1, weight 1 / 2.
+    flat, upright = boxes_tensor([[0, 1, 2, 1]], device), boxes_tensor([[1, 0, 1, 2]], device)
+    assert complete_box_iou(flat, upright).item() == pytest.approx(-1 / 2, abs=1e-6)
