@@ -107,7 +107,7 @@ def _first_true(mask: Tensor) -> tuple[int, ...] | None:
 
 
 def _index_text(index: tuple[int, ...]) -> str:
-    return ", ".join(map(str, index))
+    return f"[{', '.join(map(str, index))}]" if index else ""
 
 
 def check_box_values(function: str, argument: str, boxes: Tensor) -> None:
@@ -120,7 +120,7 @@ def check_box_values(function: str, argument: str, boxes: Tensor) -> None:
     wrong = "without NaN" if any(v != v for v in box) else "with x1 <= x2 and y1 <= y2"
     actual = ", ".join(f"{v:g}" for v in box)
     raise ValueError(
-        f"{function}: expected {argument} {wrong}, got {argument}[{_index_text(index)}] = "
+        f"{function}: expected {argument} {wrong}, got {argument}{_index_text(index)} = "
         f"({actual}); {_FORMAT_ADVICE}"
     )
 
@@ -130,7 +130,7 @@ def check_no_nan(function: str, argument: str, values: Tensor) -> None:
     index = _first_true(values.detach().isnan())
     if index is not None:
         raise ValueError(
-            f"{function}: expected {argument} without NaN, got {argument}[{_index_text(index)}] = "
+            f"{function}: expected {argument} without NaN, got {argument}{_index_text(index)} = "
             "nan; a diverged model gives NaN: look at its loss and learning rate"
         )
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include "../box_math.h"
@@ -109,9 +110,17 @@ CVLIB_HOST_DEVICE T edge_share(T mine, T other, bool mine_decides) {
   return mine == other ? T(0.5) : (mine_decides ? T(1) : T(0));
 }
 
+// Whether one may divide a gradient by this area. Next to the smallest normal number the quotient
+// would be infinite; such boxes have no gradient.
 template <class T>
-CVLIB_HOST_DEVICE bool is_positive_and_finite(T value) {
-  return value > T(0) && value - value == T(0);
+CVLIB_HOST_DEVICE bool is_measurable(T area) {
+  return area > std::numeric_limits<T>::min() * T(1000) && area - area == T(0);
+}
+
+// A weight of 0 takes no part, however long the side: 0 x infinity is not asked for.
+template <class T>
+CVLIB_HOST_DEVICE T times(T weight, T length) {
+  return weight == T(0) ? T(0) : weight * length;
 }
 
 template <class T>
@@ -125,9 +134,9 @@ CVLIB_HOST_DEVICE void add(Box<T>& sum, T x1, T y1, T x2, T y2) {
 // Adds grad x d(similarity) / d(corners of a). The weight of the aspect term is a constant here, as
 // its paper has it.
 //
-// IoU = I / U with U = A + B - I, so dIoU = dI (A + B) / U^2 - dA I / U^2; the generalised IoU adds
-// d(U / C) with the hull's area C, the distance IoU subtracts d(D / E) with the squared distance D
-// and the hull's squared diagonal E.
+// IoU = I / U with U = A + B - I, so dIoU = (dI (A + B) / U - dA I / U) / U; the generalised IoU
+// adds d(U / C) with the hull's area C, the distance IoU subtracts d(D / E) with the squared
+// distance D and the hull's squared diagonal E.
 template <IouKind kKind, class T>
 CVLIB_HOST_DEVICE void add_gradient(T grad, const Measured<T>& a, const Measured<T>& b,
                                     Box<T>& sum) {
@@ -138,9 +147,10 @@ CVLIB_HOST_DEVICE void add_gradient(T grad, const Measured<T>& a, const Measured
   const T shared = width * height;
   const T total = a.area + b.area;
   const T joined = total - shared;
-  const bool overlap = shared > T(0) && joined > T(0);
-  const T scale = overlap ? grad / (joined * joined) : T(0);
-  T per_shared = scale * total, per_area = -scale * shared;
+  const bool overlap = shared > T(0) && is_measurable(joined);
+  const T scale = overlap ? grad / joined : T(0);
+  T per_shared = overlap ? scale * (total / joined) : T(0);
+  T per_area = overlap ? -scale * (shared / joined) : T(0);
 
   const T low_x = edge_share(own.x1, other.x1, own.x1 > other.x1);
   const T low_y = edge_share(own.y1, other.y1, own.y1 > other.y1);
@@ -152,23 +162,23 @@ CVLIB_HOST_DEVICE void add_gradient(T grad, const Measured<T>& a, const Measured
     T per_width, per_height;  // of the hull
     if constexpr (kKind == IouKind::kGeneralized) {
       const T hull_area = hull.width * hull.height;
-      const T per_union = is_positive_and_finite(hull_area) ? grad / hull_area : T(0);
+      const T per_union = is_measurable(hull_area) ? grad / hull_area : T(0);
       per_shared -= overlap ? per_union : T(0);
       per_area += per_union;
-      const T per_hull =
-          is_positive_and_finite(hull_area) ? -per_union * (joined / hull_area) : T(0);
-      per_width = per_hull * hull.height;
-      per_height = per_hull * hull.width;
+      const T per_hull = is_measurable(hull_area) ? -per_union * (joined / hull_area) : T(0);
+      per_width = times(per_hull, hull.height);
+      per_height = times(per_hull, hull.width);
     } else {
       const Size<T> apart = center_distance(own, other);
       const T distance = apart.width * apart.width + apart.height * apart.height;
       const T diagonal = hull.width * hull.width + hull.height * hull.height;
-      const bool counts = is_positive_and_finite(diagonal);
+      const bool counts = is_measurable(diagonal);
       const T per_distance = counts ? -grad / diagonal : T(0);
       const T per_diagonal = counts ? -per_distance * (distance / diagonal) : T(0);
-      per_width = per_diagonal * T(2) * hull.width;
-      per_height = per_diagonal * T(2) * hull.height;
-      const T along_x = per_distance * apart.width, along_y = per_distance * apart.height;
+      per_width = times(per_diagonal * T(2), hull.width);
+      per_height = times(per_diagonal * T(2), hull.height);
+      const T along_x = times(per_distance, apart.width);
+      const T along_y = times(per_distance, apart.height);
       add(sum, along_x, along_y, along_x, along_y);
     }
     // Who bounds the intersection does not bound the hull.
@@ -181,13 +191,12 @@ CVLIB_HOST_DEVICE void add_gradient(T grad, const Measured<T>& a, const Measured
     const AspectTerm<T> aspect = aspect_term(a.angle, b.angle, plain);
     const T square = own_width * own_width + own_height * own_height;
     const T turn = T(2 * kFourOverPiSquared) * (a.angle - b.angle);
-    const T per_turn =
-        is_positive_and_finite(square) ? -grad * aspect.weight * turn / square : T(0);
-    const T per_width = per_turn * own_height, per_height = -per_turn * own_width;
+    const T per_turn = is_measurable(square) ? -grad * aspect.weight * turn / square : T(0);
+    const T per_width = times(per_turn, own_height), per_height = times(-per_turn, own_width);
     add(sum, -per_width, -per_height, per_width, per_height);
   }
-  const T along_x = per_shared * height, along_y = per_shared * width;
-  const T side_x = per_area * own_height, side_y = per_area * own_width;
+  const T along_x = times(per_shared, height), along_y = times(per_shared, width);
+  const T side_x = times(per_area, own_height), side_y = times(per_area, own_width);
   add(sum, -(along_x * low_x + side_x), -(along_y * low_y + side_y), along_x * high_x + side_x,
       along_y * high_y + side_y);
 }

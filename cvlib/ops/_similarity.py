@@ -40,10 +40,16 @@ def _center_distance(a: Tensor, b: Tensor) -> Tensor:
     return ((a - b)[..., :2] + (a - b)[..., 2:]) * 0.5
 
 
+def _aspect_angle(boxes: Tensor) -> Tensor:
+    """The angle of the diagonal, atan(width / height); 0 for a point."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)
+    angle = _positive(torch.minimum(width, height) / torch.maximum(width, height)).atan()
+    return torch.where(width > height, math.pi / 2 - angle, angle)
+
+
 def _aspect_term(a: Tensor, b: Tensor, iou: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Difference of the diagonals' angles, the aspect term v and its weight."""
-    first, second = (torch.atan2(*(x[..., 2:] - x[..., :2]).unbind(-1)) for x in (a, b))
-    turn = first - second
+    turn = _aspect_angle(a) - _aspect_angle(b)
     difference = 4 / math.pi**2 * turn**2
     return turn, difference, _positive(difference / (1 - iou + difference))
 
@@ -71,6 +77,16 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     return similarity(a[:, None], b[None, :], PLAIN)
 
 
+def _times(weight: Tensor, lengths: Tensor) -> Tensor:
+    """A weight of 0 takes no part, however long the side: 0 x infinity is not asked for."""
+    return torch.where(weight[..., None] == 0, 0, weight[..., None] * lengths)
+
+
+def _is_measurable(areas: Tensor) -> Tensor:
+    """Whether one may divide a gradient by these areas."""
+    return (areas > 1000 * torch.finfo(areas.dtype).tiny) & areas.isfinite()
+
+
 def similarity_gradient(grad: Tensor, a: Tensor, b: Tensor, kind: int) -> Tensor:
     """``grad`` x d(similarity) / d(corners of a), as ``add_gradient`` of the kernels has it.
 
@@ -79,9 +95,10 @@ def similarity_gradient(grad: Tensor, a: Tensor, b: Tensor, kind: int) -> Tensor
     sides, size_a = _shared_sides(a, b), a[..., 2:] - a[..., :2]
     shared, total = sides.prod(-1), _area(a) + _area(b)
     union = total - shared
-    overlap = (shared > 0) & (union > 0)
-    scale = torch.where(overlap, grad / torch.where(overlap, union, 1) ** 2, 0)
-    per_shared, per_area = scale * total, -scale * shared
+    overlap = (shared > 0) & _is_measurable(union)
+    scale = torch.where(overlap, grad / union, 0)
+    per_shared = torch.where(overlap, scale * (total / union), 0)
+    per_area = torch.where(overlap, -scale * (shared / union), 0)
     half = (a == b) * 0.5
     inner = torch.cat([half[..., :2] + (a > b)[..., :2], half[..., 2:] + (a < b)[..., 2:]], dim=-1)
     sign = torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=a.dtype, device=a.device)
@@ -90,31 +107,31 @@ def similarity_gradient(grad: Tensor, a: Tensor, b: Tensor, kind: int) -> Tensor
         hull = _hull_sides(a, b)
         if kind == GENERALIZED:
             area = hull.prod(-1)
-            counts = (area > 0) & area.isfinite()
+            counts = _is_measurable(area)
             per_union = torch.where(counts, grad / area, 0)
             per_shared = per_shared - torch.where(overlap, per_union, 0)
             per_area = per_area + per_union
             per_hull = torch.where(counts, -per_union * (union / area), 0)
-            per_side = per_hull[..., None] * hull.flip(-1)
+            per_side = _times(per_hull, hull.flip(-1))
         else:
             apart = _center_distance(a, b)
             diagonal = hull.square().sum(-1)
-            counts = (diagonal > 0) & diagonal.isfinite()
+            counts = _is_measurable(diagonal)
             per_distance = torch.where(counts, -grad / diagonal, 0)
             share = torch.where(counts, apart.square().sum(-1) / diagonal, 0)
-            per_side = (-per_distance * share)[..., None] * 2 * hull
-            along = per_distance[..., None] * apart
+            per_side = _times(-per_distance * share * 2, hull)
+            along = _times(per_distance, apart)
             result = result + torch.cat([along, along], dim=-1)
         # Who bounds the intersection does not bound the hull.
         result = result + torch.cat([per_side, per_side], dim=-1) * sign * (1 - inner)
     if kind == COMPLETE:
         turn, _, weight = _aspect_term(a, b, _positive(shared / union))
         square = size_a.square().sum(-1)
-        counts = (square > 0) & square.isfinite()
+        counts = _is_measurable(square)
         per_turn = torch.where(counts, -grad * weight * (8 / math.pi**2) * turn / square, 0)
-        along = per_turn[..., None] * size_a.flip(-1) * torch.tensor([1.0, -1.0]).to(a)
+        along = _times(per_turn, size_a.flip(-1)) * torch.tensor([1.0, -1.0]).to(a)
         result = result + torch.cat([along, along], dim=-1) * sign
-    along = per_shared[..., None] * sides.flip(-1)  # per unit of the shared width and height
-    side = per_area[..., None] * size_a.flip(-1)
+    along = _times(per_shared, sides.flip(-1))  # per unit of the shared width and height
+    side = _times(per_area, size_a.flip(-1))
     both = torch.cat([along, along], dim=-1) * inner + torch.cat([side, side], dim=-1)
     return result + both * sign
