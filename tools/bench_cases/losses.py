@@ -45,6 +45,11 @@ def one_hot(classes: Tensor, columns: int) -> Tensor:
     return (classes[..., None] == torch.arange(columns, device=classes.device)).float()
 
 
+def with_gradient_of_one_hot(loss: Callable[..., Tensor], inputs: Tensor, classes: Tensor) -> Any:
+    """As `with_gradient`, from classes, for those who need numbers."""
+    return with_gradient(loss, inputs, one_hot(classes, inputs.shape[-1]))
+
+
 def focal_cases(device: str) -> Iterator[Case]:
     """Both directions of the sum, the forward alone, targets as numbers and as classes."""
     generator = torch.Generator().manual_seed(4)
@@ -74,7 +79,7 @@ def focal_cases(device: str) -> Iterator[Case]:
             f"{name}, classes, with gradient",
             "torchvision, one-hot",
             partial(with_gradient, sigmoid_focal_loss, inputs, classes),
-            lambda x=inputs, c=classes: with_gradient(tv, x, one_hot(c, x.shape[-1])),
+            partial(with_gradient_of_one_hot, tv, inputs, classes),
             partial(focal_reference, inputs, classes),
             loss_close,
             bytes_moved=2 * size_in_bytes(inputs, classes) + size_in_bytes(inputs),
