@@ -1,0 +1,519 @@
+"""sigmoid_focal_loss: values, gradients, registration, errors."""
+
+import numpy as np
+import oracles
+import oracles_losses
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvlib.ops.focal import _backward_reference, _loss_reference, sigmoid_focal_loss
+
+nan, inf = float("nan"), float("inf")
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+GAMMAS = [0, 1, 2, 0.5, 1.5, 5]
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+
+def logits_tensor(rng, shape, device, dtype=torch.float32, scale=4.0):
+    return torch.as_tensor(rng.normal(size=shape) * scale).to(dtype).to(device)
+
+
+def hard_targets(rng, shape, device, dtype=torch.float32):
+    return torch.as_tensor(np.float64(rng.random(shape) < 0.2)).to(dtype).to(device)
+
+
+def soft_targets(rng, shape, device, dtype=torch.float32):
+    return torch.as_tensor(rng.random(shape)).to(dtype).to(device)
+
+
+def random_classes(rng, shape, count, device):
+    return torch.from_numpy(rng.integers(-1, count, shape)).to(device)
+
+
+def oracle(inputs, targets, alpha=0.25, gamma=2, reduction="none"):
+    inputs, targets = oracles.to_numpy(inputs), oracles.to_numpy(targets)
+    if targets.dtype == np.int64:
+        targets = oracles_losses.one_hot(targets, inputs.shape[-1])
+    loss = oracles_losses.focal_loss(inputs, targets, alpha, gamma)
+    return torch.as_tensor(oracles_losses.reduce(loss, reduction), dtype=torch.float64)
+
+
+def close(actual, expected, dtype=None, **tolerance):
+    dtype = dtype or actual.dtype
+    small = dtype in (torch.float16, torch.bfloat16)
+    tolerance = (
+        tolerance
+        or {
+            torch.float64: {"rtol": 1e-12, "atol": 1e-15},
+            torch.float32: {"rtol": 3e-6, "atol": 1e-9},
+            torch.float16: {"rtol": 2e-3, "atol": 1e-6},
+            torch.bfloat16: {"rtol": 1e-2, "atol": 1e-6},
+        }[dtype]
+    )
+    # Half types are rounded once, at the end; the oracle's values may lie beyond their range.
+    expected = expected.to(actual.dtype).double() if small else expected.double()
+    torch.testing.assert_close(actual.detach().cpu().double(), expected.cpu(), **tolerance)
+
+
+# --- matches the oracle -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(), (0,), (1,), (3, 0), (0, 5), (17,), (3, 5, 7), (37, 33)], ids=str
+)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_matches_oracle(device, dtype, shape, reduction, rng):
+    x = logits_tensor(rng, shape, device, dtype)
+    for make in (hard_targets, soft_targets):
+        t = make(rng, shape, device, dtype)
+        loss = sigmoid_focal_loss(x, t, reduction=reduction)
+        assert loss.dtype == dtype and loss.device == x.device
+        assert loss.shape == (shape if reduction == "none" else ())
+        expected = oracle(x, t, reduction=reduction)
+        torch.testing.assert_close(loss.isnan().cpu(), expected.isnan())
+        if not expected.isnan().any():
+            close(loss, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("alpha", [-1, 0, 0.25, 1])
+def test_matches_oracle_for_every_setting(device, dtype, gamma, alpha, rng):
+    x = logits_tensor(rng, (71, 9), device, dtype, scale=10)
+    for make in (hard_targets, soft_targets):
+        t = make(rng, x.shape, device, dtype)
+        close(sigmoid_focal_loss(x, t, alpha, gamma), oracle(x, t, alpha, gamma))
+    classes = random_classes(rng, 71, 9, device)
+    close(sigmoid_focal_loss(x, classes, alpha, gamma), oracle(x, classes, alpha, gamma))
+
+
+@pytest.mark.parametrize("count", [511, 512, 513, 8191, 8192, 8193, 50_001])
+@pytest.mark.parametrize("columns", [1, 3, 1000, 50_001])
+def test_matches_oracle_around_blocks(device, count, columns, rng):
+    rows = -(-count // columns)
+    x = logits_tensor(rng, (rows, columns), device)
+    classes = random_classes(rng, rows, columns, device)
+    close(sigmoid_focal_loss(x, classes), oracle(x, classes))
+    total = oracle(x, classes, reduction="sum")
+    close(sigmoid_focal_loss(x, classes, reduction="sum"), total)
+    numbers = torch.from_numpy(oracles_losses.one_hot(classes.cpu(), columns)).float().to(device)
+    close(sigmoid_focal_loss(x, numbers, reduction="sum"), total)
+
+
+LAYOUTS = {
+    "every second row": lambda values: values.repeat_interleave(2, 0)[::2],
+    "column-major": lambda values: values.t().contiguous().t(),
+    "columns of a wider matrix": lambda values: torch.cat([values, values], 1)[:, 9:],
+    "offset in storage": lambda values: torch.cat([values[:1], values])[1:],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_memory_layout_does_not_matter(device, layout, rng):
+    x, t = (make(rng, (31, 9), device) for make in (logits_tensor, soft_targets))
+    expected = sigmoid_focal_loss(x, t)
+    assert torch.equal(sigmoid_focal_loss(layout(x), t), expected)
+    assert torch.equal(sigmoid_focal_loss(x, layout(t)), expected)
+    classes = random_classes(rng, (31, 2), 9, device)
+    rows = logits_tensor(rng, (31, 2, 9), device)
+    expected = sigmoid_focal_loss(rows, classes)
+    assert torch.equal(sigmoid_focal_loss(rows, classes.t().contiguous().t()), expected)
+
+
+def test_expanded_arguments(device, rng):
+    x, t = logits_tensor(rng, (1, 9), device), soft_targets(rng, (5, 1), device)
+    expected = oracle(x.expand(5, 9), t.expand(5, 9))
+    close(sigmoid_focal_loss(x.expand(5, 9), t.expand(5, 9)), expected)
+
+
+FAR = [0.0, 1e-40, 1.0, 20.0, 60.0, 87.0, 88.0, 100.0, 700.0, 1e4, 1e30, inf]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("gamma", [*GAMMAS, 0.01, 60])
+@pytest.mark.parametrize("alpha", [-1, 0, 0.25, 1])
+def test_extreme_logits(device, dtype, gamma, alpha):
+    x = torch.tensor([sign * one for one in FAR for sign in (1, -1)], dtype=dtype, device=device)
+    for value in (0.0, 1.0):
+        t = torch.full_like(x, value).requires_grad_(False)
+        x.requires_grad_(True)
+        right = (x > 0) == (value == 1)
+        loss = sigmoid_focal_loss(x, t, alpha, gamma)
+        expected = oracle(x, t, alpha, gamma)
+        close(loss, expected, rtol=1e-5, atol=1e-30)
+        assert not loss.isnan().any() and torch.equal(loss.isinf().cpu(), expected.isinf())
+        (grad,) = torch.autograd.grad(loss, x, torch.ones_like(loss))
+        assert grad.isfinite().all()
+        # The right side is flat far away, the wrong one a line.
+        weight = 1 if alpha < 0 else alpha if value == 1 else 1 - alpha
+        far = x.abs() > 800
+        assert not grad[far & right].any()
+        slope = torch.full_like(x, weight * (1 - 2 * value))[far & ~right]
+        torch.testing.assert_close(grad[far & ~right], slope)
+        reference = _loss_reference(x.detach(), t, alpha, gamma, 0)
+        torch.testing.assert_close(reference, loss.detach(), rtol=1e-4, atol=1e-30)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_nan_stays_nan(device, gamma):
+    x = torch.tensor([nan, 1.0, nan, 0.0], device=device, requires_grad=True)
+    t = torch.tensor([0.5, nan, 1.0, 0.0], device=device)
+    loss = sigmoid_focal_loss(x, t, gamma=gamma)
+    (grad,) = torch.autograd.grad(loss, x, torch.ones_like(loss))
+    assert loss.isnan().tolist() == grad.isnan().tolist() == [True, True, True, False]
+    classes = torch.tensor([-1, 0, 0, 0], device=device)
+    loss = sigmoid_focal_loss(x[:, None], classes, gamma=gamma)
+    (grad,) = torch.autograd.grad(loss, x, torch.ones_like(loss))
+    assert loss[:, 0].isnan().tolist() == grad.isnan().tolist() == [True, False, True, False]
+    assert sigmoid_focal_loss(x, t, reduction="sum").isnan()
+
+
+def test_sum_of_many_is_exact(device):
+    # In float32 a running sum would stop growing at 2^24 ones.
+    x = torch.zeros(1 << 22, device=device)
+    loss = sigmoid_focal_loss(x, torch.zeros_like(x), -1, 0, reduction="sum")
+    close(loss, torch.tensor((1 << 22) * np.log(2)), rtol=2e-7, atol=0)
+
+
+def test_digits_of_exponential_and_logarithm(device):
+    # gamma 0 without weights is softplus: exp and log1p of all magnitudes; gamma 0.7 adds a
+    # logarithm and an exponential of any size.
+    for dtype, digits in ((torch.float32, 4e-7), (torch.float64, 1e-15)):
+        x = torch.linspace(-87, 87, 200_001, dtype=dtype, device=device)
+        t = torch.zeros_like(x)
+        close(sigmoid_focal_loss(x, t, -1, 0), oracle(x, t, -1, 0), rtol=digits, atol=0)
+        tiny = torch.finfo(dtype).tiny
+        power = 20 if dtype == torch.float32 else 60  # digits that the exponent's size takes
+        close(
+            sigmoid_focal_loss(x, t, -1, 0.7), oracle(x, t, -1, 0.7), rtol=power * digits, atol=tiny
+        )
+
+
+# --- matches torchvision ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_equals_torchvision_with_gradient(device, dtype, gamma, reduction, rng):
+    x = logits_tensor(rng, (43, 21), device, dtype).requires_grad_()
+    tolerance = {"rtol": 2e-5, "atol": 1e-6} if dtype == torch.float32 else {}
+    for make in (hard_targets, soft_targets):
+        t = make(rng, x.shape, device, dtype)
+        for alpha in (-1, 0.25):
+            ours = sigmoid_focal_loss(x, t, alpha, gamma, reduction)
+            theirs = torchvision.ops.sigmoid_focal_loss(x, t, alpha, gamma, reduction)
+            torch.testing.assert_close(ours, theirs, **tolerance)
+            weight = logits_tensor(rng, ours.shape, device, dtype)
+            grads = [torch.autograd.grad(loss, x, weight)[0] for loss in (ours, theirs)]
+            torch.testing.assert_close(*grads, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_half_types_have_torchvisions_dtypes(device, dtype, reduction, rng):
+    x = logits_tensor(rng, (9, 5), device, dtype).requires_grad_()
+    t = hard_targets(rng, x.shape, device, dtype)
+    ours = sigmoid_focal_loss(x, t, reduction=reduction)
+    assert ours.dtype == torchvision.ops.sigmoid_focal_loss(x, t, reduction=reduction).dtype
+    ours.backward(torch.ones_like(ours))
+    assert x.grad.dtype == dtype
+
+
+# --- CPU equals CUDA ----------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_cpu_equals_cuda(cuda, dtype, gamma, rng):
+    x, t = (make(rng, (301, 21), "cpu", dtype) for make in (logits_tensor, soft_targets))
+    classes = random_classes(rng, 301, 21, "cpu")
+    for targets in (t, classes):
+        for reduction in REDUCTIONS:
+            results = []
+            for device in ("cpu", cuda):
+                inputs = x.to(device).requires_grad_()
+                loss = sigmoid_focal_loss(inputs, targets.to(device), 0.3, gamma, reduction)
+                (grad,) = torch.autograd.grad(loss, inputs, torch.ones_like(loss))
+                results.append((loss.detach().cpu(), grad.cpu()))
+            for mine, other in zip(*results, strict=True):
+                torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.cuda
+def test_classes_out_of_range_are_none_on_cuda(cuda, rng):
+    x = logits_tensor(rng, (4, 5), cuda)
+    wild = torch.tensor([5, -2, 2**40, -(2**40)], device=cuda)
+    none = torch.full_like(wild, -1)
+    assert torch.equal(sigmoid_focal_loss(x, wild), sigmoid_focal_loss(x, none))
+
+
+# --- reference equals native --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("reduction", REDUCTIONS.values(), ids=REDUCTIONS.keys())
+def test_reference_equals_native(device, dtype, gamma, reduction, rng):
+    x = logits_tensor(rng, (41, 7), device, dtype)
+    for t in (soft_targets(rng, x.shape, device, dtype), random_classes(rng, 41, 7, device)):
+        settings = (t, 0.3, gamma, reduction)
+        native = torch.ops.cvlib.sigmoid_focal_loss(x, *settings)
+        torch.testing.assert_close(_loss_reference(x, *settings), native)
+        grad = logits_tensor(rng, native.shape, device, dtype)
+        native = torch.ops.cvlib.sigmoid_focal_loss_backward(grad, x, *settings)
+        torch.testing.assert_close(_backward_reference(grad, x, *settings), native)
+
+
+# --- properties ---------------------------------------------------------------------------------
+
+numbers = st.floats(-30, 30, width=32)
+
+
+@given(x=st.lists(numbers, min_size=1, max_size=20), gamma=st.sampled_from(GAMMAS))
+def test_classes_are_one_hot_targets_and_sides_are_symmetric(device, x, gamma):
+    x = torch.tensor(x, device=device)
+    ones, zeros = torch.ones_like(x), torch.zeros_like(x)
+    positive = sigmoid_focal_loss(x, ones, -1, gamma)
+    assert (positive >= 0).all()
+    assert torch.equal(positive, sigmoid_focal_loss(-x, zeros, -1, gamma))
+    classes = torch.zeros(len(x), dtype=torch.int64, device=device)
+    by_class = sigmoid_focal_loss(x[:, None], classes, -1, gamma)[:, 0]
+    torch.testing.assert_close(by_class, positive)
+    entropy = sigmoid_focal_loss(x, ones, -1, 0)
+    assert (positive <= entropy * (1 + 1e-6)).all()
+
+
+def test_does_not_change_its_arguments(device, rng):
+    x, t = logits_tensor(rng, (9, 3), device), soft_targets(rng, (9, 3), device)
+    copies = x.clone(), t.clone()
+    sigmoid_focal_loss(x, t)
+    assert torch.equal(x, copies[0]) and torch.equal(t, copies[1])
+
+
+# --- gradients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_gradients_are_the_derivatives(device, gamma, reduction, rng):
+    x = logits_tensor(rng, (4, 3), device, torch.float64, scale=2).requires_grad_()
+    soft = soft_targets(rng, (4, 3), device, torch.float64).requires_grad_()
+    settings = {"alpha": 0.3, "gamma": gamma, "reduction": reduction}
+    assert torch.autograd.gradcheck(lambda x, t: sigmoid_focal_loss(x, t, **settings), (x, soft))
+    fixed = [hard_targets(rng, (4, 3), device, torch.float64), random_classes(rng, 4, 3, device)]
+    for t in (*fixed, soft.detach()):
+        assert torch.autograd.gradcheck(lambda x, t=t: sigmoid_focal_loss(x, t, **settings), (x,))
+        assert torch.autograd.gradgradcheck(
+            lambda x, t=t: sigmoid_focal_loss(x, t, **settings), (x,)
+        )
+    settings["alpha"] = -1
+    assert torch.autograd.gradcheck(lambda x, t: sigmoid_focal_loss(x, t, **settings), (x, soft))
+
+
+def test_gradient_of_targets_is_finite_for_extreme_logits(device):
+    x = torch.tensor([inf, -inf, 1e4, -1e4, 0.0], device=device)
+    for value in (0.0, 1.0):
+        t = torch.full_like(x, value).requires_grad_()
+        (grad,) = torch.autograd.grad(sigmoid_focal_loss(x, t).sum(), t)
+        right = (x > 0) == (value == 1)
+        assert grad[right].isfinite().all() and not grad[:4][right[:4]].any()
+
+
+def test_mixed_second_derivative_is_refused(device, rng):
+    x = logits_tensor(rng, (3,), device).requires_grad_()
+    t = soft_targets(rng, (3,), device).requires_grad_()
+    (grad,) = torch.autograd.grad(sigmoid_focal_loss(x, t).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="backward is not differentiable in targets"):
+        grad.sum().backward()
+
+
+def test_gradient_of_an_expanded_sum_needs_no_copy(device, rng):
+    x = logits_tensor(rng, (50, 7), device).requires_grad_()
+    t = soft_targets(rng, x.shape, device)
+    (expected,) = torch.autograd.grad(sigmoid_focal_loss(x, t, reduction="sum") * 3, x)
+    (grad,) = torch.autograd.grad(sigmoid_focal_loss(x, t).sum() * 3, x)
+    assert torch.equal(grad, expected)
+    strided = torch.ones(7, 50, device=device).t()
+    (grad,) = torch.autograd.grad(sigmoid_focal_loss(x, t), x, strided * 3)
+    torch.testing.assert_close(grad, expected)
+    half = x.detach().half().requires_grad_()
+    loss = sigmoid_focal_loss(half, t.half())
+    assert torch.autograd.grad(loss.sum(), half)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+def test_gradient_of_nothing_is_empty(device, shape):
+    x = torch.zeros(shape, device=device, requires_grad=True)
+    for reduction in REDUCTIONS:
+        loss = sigmoid_focal_loss(x, torch.zeros_like(x), reduction=reduction)
+        assert torch.autograd.grad(loss, x, torch.ones_like(loss))[0].shape == shape
+
+
+# --- registration -------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_opcheck(device, rng):
+    x = logits_tensor(rng, (4, 3), device).requires_grad_()
+    for t in (soft_targets(rng, (4, 3), device), random_classes(rng, 4, 3, device)):
+        for reduction in REDUCTIONS.values():
+            settings = (t, 0.25, 2.0, reduction)
+            torch.library.opcheck(torch.ops.cvlib.sigmoid_focal_loss.default, (x, *settings))
+            grad = torch.ones((4, 3) if reduction == 0 else (), device=device)
+            torch.library.opcheck(
+                torch.ops.cvlib.sigmoid_focal_loss_backward.default, (grad, x, *settings)
+            )
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_compiles_whole_with_dynamic_shapes(device, reduction, rng, fresh_compiler):
+    compiled = torch.compile(sigmoid_focal_loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    for shape in ((5, 7), (12, 3)):
+        x = logits_tensor(rng, shape, device).requires_grad_()
+        for t in (soft_targets(rng, shape, device), random_classes(rng, shape[0], 3, device)):
+            expected = sigmoid_focal_loss(x, t, reduction=reduction)
+            loss = compiled(x, t, reduction=reduction)
+            assert torch.equal(loss, expected)
+            grads = [torch.autograd.grad(one.sum(), x)[0] for one in (loss, expected)]
+            assert torch.equal(*grads)
+
+
+def test_shape_is_known_without_data():
+    x = torch.empty(3, 5, device="meta")
+    assert sigmoid_focal_loss(x, x).shape == (3, 5)
+    assert sigmoid_focal_loss(x.half(), x.half(), reduction="sum").dtype == torch.float16
+
+
+def test_autocast_computes_in_float32_and_takes_two_dtypes(device, rng):
+    x, t = logits_tensor(rng, (9, 8), device, torch.bfloat16), hard_targets(rng, (9, 8), device)
+    with torch.autocast(device, torch.bfloat16):
+        loss = sigmoid_focal_loss(x, t)
+    assert torch.equal(loss, sigmoid_focal_loss(x.float(), t))
+
+
+# --- independence of threads --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_number_of_threads_does_not_matter(thread_counts, reduction, rng):
+    x = logits_tensor(rng, (70_001, 3), "cpu").requires_grad_()
+    for t in (soft_targets(rng, x.shape, "cpu"), random_classes(rng, len(x), 3, "cpu")):
+        results = []
+        for count in thread_counts:
+            torch.set_num_threads(count)
+            loss = sigmoid_focal_loss(x, t, reduction=reduction)
+            results.append((loss, torch.autograd.grad((loss * loss).sum(), x)[0]))
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+# --- scalars ------------------------------------------------------------------------------------
+
+
+def test_every_scalar_reaches_the_kernel(device, rng):
+    x, t = logits_tensor(rng, (6,), device), soft_targets(rng, (6,), device)
+    operator = torch.ops.cvlib.sigmoid_focal_loss
+    for alpha, gamma in ((0.125, 3.25), (0.75, 0.375)):
+        for name, reduction in REDUCTIONS.items():
+            loss = operator(x, t, alpha, gamma, reduction)
+            close(loss, oracle(x, t, alpha, gamma, name))
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+GOOD = torch.zeros(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"inputs": [0.0]}, TypeError, r"expected inputs to be a torch\.Tensor, got list"),
+        (
+            {"inputs": GOOD.long()},
+            TypeError,
+            r"expected inputs of a floating-point dtype, got .",
+        ),
+        ({"targets": None}, TypeError, r"expected targets to be a torch\.Tensor, got NoneType"),
+        (
+            {"targets": GOOD.bool()},
+            TypeError,
+            r"expected targets of a floating-point dtype, got .",
+        ),
+        (
+            {"targets": GOOD.double()},
+            TypeError,
+            r"expected targets of the dtype of inputs \(.*",
+        ),
+        ({"targets": GOOD[0]}, ValueError, r"targets of the shape of inputs \(2, 3\), got \(3,\)"),
+        (
+            {"targets": GOOD.long()},
+            ValueError,
+            r"expected int64 targets \(classes\) of the shape inputs.shape\[:-1\] of inputs "
+            r"\(2, 3\), got \(2, 3\); targets of the inputs' shape are probabilities: convert",
+        ),
+        (
+            {"targets": GOOD.to("meta")},
+            ValueError,
+            r"targets on the device of inputs \(cpu\), got",
+        ),
+        (
+            {"targets": GOOD[:, 0].long().to("meta")},
+            ValueError,
+            r"expected targets on the device of inputs \(cpu\), got meta",
+        ),
+        ({"alpha": "0.25"}, TypeError, "expected alpha to be a number, got str"),
+        ({"gamma": None}, TypeError, "expected gamma to be a number, got NoneType"),
+        ({"alpha": 1.5}, ValueError, r"expected alpha in \[0, 1\], or -1 for no weights, got 1.5"),
+        (
+            {"alpha": -0.5},
+            ValueError,
+            r"expected alpha in \[0, 1\], or -1 for no weights, got -",
+        ),
+        ({"alpha": nan}, ValueError, r"expected alpha in \[0, 1\], or -1 for no weights, got nan"),
+        ({"gamma": -1}, ValueError, "expected gamma >= 0 and finite, got -1"),
+        ({"gamma": inf}, ValueError, "expected gamma >= 0 and finite, got inf"),
+        (
+            {"reduction": "max"},
+            ValueError,
+            "expected reduction to be 'none', 'mean' or 'sum', got",
+        ),
+        (
+            {"targets": torch.tensor([0, 3])},
+            ValueError,
+            r"expected targets in 0..2 \(-1: none of the classes\), got targets\[1\] = 3",
+        ),
+        (
+            {"targets": torch.tensor([-2, 0])},
+            ValueError,
+            r"expected targets in 0..2 \(-1: none of the classes\), got targets\[0\] = -2",
+        ),
+    ],
+)
+def test_errors(arguments, error, message):
+    with pytest.raises(error, match="^sigmoid_focal_loss: .*" + message):
+        sigmoid_focal_loss(**({"inputs": GOOD, "targets": GOOD} | arguments))
+
+
+@pytest.mark.parametrize("position", [0, 7, 16, 511, 512, 2500, 4998])
+def test_one_bad_class_among_many_is_found(position):
+    classes = torch.zeros(4999, dtype=torch.int64)
+    classes[position] = 2
+    with pytest.raises(ValueError, match=rf"got targets\[{position}\] = 2"):
+        sigmoid_focal_loss(torch.zeros(4999, 2), classes)
+
+
+# --- by hand ------------------------------------------------------------------------------------
+
+
+def test_by_hand(device):
+    # A logit of log(3): p = 3/4. Target 1: a quarter is missing; target 0: three quarters.
+    x = torch.full((2,), float(np.log(3)), device=device)
+    loss = sigmoid_focal_loss(x, torch.tensor([1.0, 0.0], device=device), 0.25, 2)
+    expected = [1 / 4 * (1 / 4) ** 2 * np.log(4 / 3), 3 / 4 * (3 / 4) ** 2 * np.log(4)]
+    torch.testing.assert_close(loss.cpu(), torch.tensor(expected, dtype=torch.float32))
