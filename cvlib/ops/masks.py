@@ -14,7 +14,7 @@ _BINARY = (torch.bool, torch.uint8)
 def masks_to_boxes(masks: Tensor) -> Tensor:
     """Gives the smallest box around the pixels of each mask.
 
-    **Boxes are continuous**, as everywhere in cvlib: x2 and y2 are the far edges of the last pixels.
+    **Boxes are continuous**, as everywhere in cvlib: x2 and y2 are far edges of the last pixels.
     A mask that covers the columns 3 to 5 has x1 = 3 and x2 = 6, and the box of a single pixel has
     area 1. torchvision gives x2 = 5, the index of the last column, and boxes one pixel too small.
 
