@@ -17,7 +17,8 @@ struct LazyZeros {
 };
 
 // From this size on, memory comes fresh from the system with every call. Pages straight from mmap
-// are known to be zero, so those that nothing is written to are never touched.
+// are known to be zero, so those that nothing is written to are never touched. Huge pages would be
+// cleared whole, so none are asked for here.
 constexpr int64_t kLazyBytes = int64_t{32} << 20;
 
 template <class T>

@@ -100,8 +100,10 @@ __global__ void paste_kernel(MasksView<T> masks, const double* __restrict__ boxe
 __device__ Range readers(int64_t cell, double low, double high, int64_t cells, Range pixels) {
   const double step = (high - low) / static_cast<double>(cells);
   const double center = low + (static_cast<double>(cell) + 0.5) * step;
-  const int64_t begin = clamp_to_size(std::floor(center - step) - 1, pixels.end);
-  const int64_t end = clamp_to_size(std::ceil(center + step) + 1, pixels.end);
+  // Doubles are coarser than pixels far outside of every image.
+  const double margin = 1 + 1e-14 * (std::fabs(low) + std::fabs(high));
+  const int64_t begin = clamp_to_size(std::floor(center - step - margin), pixels.end);
+  const int64_t end = clamp_to_size(std::ceil(center + step + margin), pixels.end);
   return {begin > pixels.begin ? begin : pixels.begin, end};
 }
 
