@@ -6,6 +6,7 @@
 // written. Operations for a pair: H x W / 4096 for the maps, and at most an AND, a count of bits
 // and an addition for each 64 pixels.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -27,15 +28,23 @@ struct PackedMasks {
   explicit PackedMasks(const Planes& planes)
       : count(planes.count),
         maps((planes.size() + kWordBits * kMapBits - 1) / (kWordBits * kMapBits)),
-        words(new uint64_t[count * maps * kMapBits]),
+        words(static_cast<uint64_t*>(std::calloc(count * maps * kMapBits + 1, sizeof(uint64_t)))),
         map(new uint64_t[count * maps]),
-        areas(new int64_t[count]) {}
+        areas(new int64_t[count]) {
+    STD_TORCH_CHECK(words != nullptr, "mask_iou: not enough memory for the packed masks");
+  }
 
   const uint64_t* words_of(int64_t n) const { return words.get() + n * maps * kMapBits; }
   const uint64_t* map_of(int64_t n) const { return map.get() + n * maps; }
 
+  struct Free {
+    void operator()(uint64_t* pointer) const { std::free(pointer); }
+  };
+
   int64_t count, maps;
-  std::unique_ptr<uint64_t[]> words, map;
+  // Words that are zero are not written, so that most pages stay untouched.
+  std::unique_ptr<uint64_t[], Free> words;
+  std::unique_ptr<uint64_t[]> map;
   std::unique_ptr<int64_t[]> areas;
 };
 
@@ -82,14 +91,18 @@ uint64_t pack_block(L level, const uint8_t* pixels, int64_t size, uint64_t* word
   uint64_t occupied = 0;
   for (int64_t w = 0; w < kMapBits; ++w) {
     const int64_t left = size - w * kWordBits;
+    if (left <= 0) break;
+    uint64_t word;
     if (left >= kWordBits) {
-      words[w] = pack_word(level, pixels + w * kWordBits);
+      word = pack_word(level, pixels + w * kWordBits);
     } else {
       uint8_t padded[kWordBits] = {};
-      if (left > 0) std::memcpy(padded, pixels + w * kWordBits, left);
-      words[w] = pack_word(level, padded);
+      std::memcpy(padded, pixels + w * kWordBits, left);
+      word = pack_word(level, padded);
     }
-    occupied |= static_cast<uint64_t>(words[w] != 0) << w;
+    if (word == 0) continue;
+    words[w] = word;
+    occupied |= uint64_t{1} << w;
   }
   return occupied;
 }
