@@ -7,15 +7,14 @@
 // the canvas and writes them once, in order.
 #include <algorithm>
 #include <memory>
-#include <type_traits>
 #include <vector>
 
-#include "../box_soa.h"
 #include "../parallel.h"
 #include "../torch_compat.h"
 #include "checks_masks.h"
 #include "lazy_zeros.h"
 #include "paste.h"
+#include "paste_inputs.h"
 
 namespace cvlib {
 namespace {
@@ -24,15 +23,6 @@ constexpr int64_t kPixelsPerTask = 65536;
 
 struct Canvas {
   int64_t height, width;
-};
-
-// Masks of one size, one after the other.
-template <class T>
-struct Masks {
-  const T* values;
-  int64_t height, width;
-
-  const T* row(int64_t n, int64_t y) const { return values + (n * height + y) * width; }
 };
 
 // Where the columns of a box fall in its mask; memory for the widest box.
@@ -261,33 +251,6 @@ void gather_gradient(const T* grad, const Box<double>* boxes, Canvas canvas, int
     }
     gathered.finish();
   }
-}
-
-std::vector<Box<double>> read_boxes(const Tensor& boxes) {
-  const Tensor real = as_real(boxes);
-  const int64_t n = real.size(0);
-  std::vector<Box<double>> read(n);
-  dispatch_floating(real.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    const T* values = data<T>(real);
-    check_values(are_valid(values, n));
-    for (int64_t i = 0; i < n; ++i) {
-      const Box<T> box = read_box(values + 4 * i);
-      read[i] = {box.x1, box.y1, box.x2, box.y2};
-    }
-  });
-  return read;
-}
-
-template <class T>
-bool has_no_nan(const T* values, int64_t size) {
-  bool valid = true;
-  with_best_instructions([&] {
-    bool all = true;
-    for (int64_t i = 0; i < size; ++i) all &= values[i] == values[i];
-    valid = all;
-  });
-  return valid;
 }
 
 template <class T, class Make>

@@ -74,7 +74,7 @@ def paste_masks(
         tensor([[[0, 1, 1, 0],
                  [0, 1, 1, 0]]], dtype=torch.int32)
     """
-    masks, height, width = _check_arguments(masks, boxes, image_size)
+    masks, height, width = _check_arguments("paste_masks", masks, boxes, image_size)
     try:
         if threshold is None:
             return torch.ops.cvlib.paste_mask_values(masks, boxes, height, width)
@@ -88,28 +88,28 @@ def paste_masks(
 
 
 def _check_arguments(
-    masks: Tensor, boxes: Tensor, image_size: tuple[int, int]
+    function: str, masks: Tensor, boxes: Tensor, image_size: tuple[int, int]
 ) -> tuple[Tensor, int, int]:
-    check_tensor("paste_masks", "masks", masks)
-    check_boxes("paste_masks", "boxes", boxes)
+    check_tensor(function, "masks", masks)
+    check_boxes(function, "boxes", boxes)
     if masks.dim() == 4 and masks.shape[1] == 1:
         masks = masks[:, 0]
-    check_shape("paste_masks", "masks", masks, "(N, h, w)")
+    check_shape(function, "masks", masks, "(N, h, w)")
     if masks.shape[0] != boxes.shape[0]:
         raise ValueError(
-            f"paste_masks: expected masks of shape (N, h, w) with N = {boxes.shape[0]} as in "
+            f"{function}: expected masks of shape (N, h, w) with N = {boxes.shape[0]} as in "
             f"boxes, got {tuple(masks.shape)}"
         )
     if masks.shape[0] and not (masks.shape[1] and masks.shape[2]):
         raise ValueError(
-            f"paste_masks: expected masks of at least one cell, got {tuple(masks.shape)}"
+            f"{function}: expected masks of at least one cell, got {tuple(masks.shape)}"
         )
     if masks.device != boxes.device:
         raise ValueError(
-            f"paste_masks: expected boxes on the device of masks ({masks.device}), "
+            f"{function}: expected boxes on the device of masks ({masks.device}), "
             f"got {boxes.device}"
         )
-    return masks, *check_image_size("paste_masks", image_size)
+    return masks, *check_image_size(function, image_size)
 
 
 def check_image_size(function: str, image_size: tuple[int, int]) -> tuple[int, int]:

@@ -57,11 +57,12 @@ def masks_to_rle(masks: Tensor) -> list[dict[str, Any]]:
         raise ValueError(
             f"masks_to_rle: expected masks of shape (N, H, W), got {tuple(masks.shape)}"
         )
-    _check_pixels("masks_to_rle", "masks", *masks.shape[1:])
+    check_pixels("masks_to_rle", "masks", *masks.shape[1:])
     encoded = []
     for mask in masks.detach().cpu():
         # pycocotools wants zeros and ones, column after column: the transpose in memory.
-        columns = (mask != 0).t().contiguous().view(torch.uint8)
+        bits = mask if mask.dtype == torch.bool else mask != 0
+        columns = bits.t().contiguous().view(torch.uint8)
         rle = coco.encode(columns.numpy().T)
         encoded.append({"size": list(mask.shape), "counts": rle["counts"].decode("ascii")})
     return encoded
@@ -147,7 +148,7 @@ def polygons_to_masks(
     from pycocotools import mask as coco
 
     height, width = check_image_size("polygons_to_masks", image_size)
-    _check_pixels("polygons_to_masks", "image_size", height, width)
+    check_pixels("polygons_to_masks", "image_size", height, width)
     rles = []
     for n, parts in enumerate(polygons):
         if isinstance(parts, str | bytes | Mapping) or not isinstance(parts, Sequence):
@@ -185,7 +186,7 @@ def _read_size(n: int, rle: object) -> tuple[int, int]:
             f"rle_to_masks: expected the size of rles[{n}] to be at least (0, 0), "
             f"got {(height, width)}"
         )
-    _check_pixels("rle_to_masks", f"rles[{n}]", height, width)
+    check_pixels("rle_to_masks", f"rles[{n}]", height, width)
     return height, width
 
 
@@ -193,7 +194,8 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _check_pixels(function: str, argument: str, height: int, width: int) -> None:
+def check_pixels(function: str, argument: str, height: int, width: int) -> None:
+    """Raises ValueError where runs would not fit into 32 bits."""
     if height * width > _MOST_PIXELS:
         raise ValueError(
             f"{function}: expected {argument} of at most 2^32 - 1 pixels, got {height} x {width}"

@@ -13,6 +13,7 @@ from cvlib.ops.masks import (
     masks_to_boxes,
 )
 from cvlib.ops.paste import _paste_mask_values_reference, _paste_masks_reference, paste_masks
+from cvlib.ops.paste_rle import paste_masks_rle
 from cvlib.ops.rle import masks_to_rle, rle_to_masks
 
 DTYPES = [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -78,6 +79,8 @@ def fuzz_paste_masks(rng, device):
     assert torch.equal(_paste_masks_reference(masks, boxes, *size, threshold).cpu(), decided)
     assert torch.equal(paste_masks(masks, boxes, size, threshold=None).cpu(), values)
     assert torch.equal(_paste_mask_values_reference(masks, boxes, *size).cpu(), values)
+    rles = paste_masks_rle(masks, boxes, size, threshold=threshold)
+    assert torch.equal(rle_to_masks(rles, image_size=size), decided)
 
 
 def fuzz_rle(rng, device):

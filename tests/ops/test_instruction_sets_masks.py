@@ -13,6 +13,7 @@ DIGEST = textwrap.dedent(
     import sys
     import numpy as np, torch
     from cvlib.ops.masks import mask_iou, masks_to_boxes
+    import cvlib.ops.paste_rle
     from cvlib.ops.paste import paste_masks
 
     torch.set_num_threads(1)
@@ -27,6 +28,11 @@ DIGEST = textwrap.dedent(
             for threshold in (0.3, 0.5):
                 pasted = paste_masks(masks, boxes, (height, width), threshold=threshold)
                 results[f"equal pasted {threshold} {key}"] = pasted
+                text, ends = torch.ops.cvlib.paste_masks_rle(
+                    masks, boxes, height, width, threshold
+                )
+                results[f"equal text {threshold} {key}"] = text
+                results[f"equal ends {threshold} {key}"] = ends
             size = (height, width)
             results["equal values " + key] = paste_masks(masks, boxes, size, threshold=None)
             results["equal boxes " + key] = masks_to_boxes(pasted)
@@ -67,7 +73,10 @@ def digests(tmp_path_factory):
     return {name: dict(np.load(folder / f"{name}.npz")) for name in processes}
 
 
-@pytest.mark.parametrize("what", ["pasted", "values", "boxes", "iou", "dense", "gradient"])
+WHAT = ["pasted", "text", "ends", "values", "boxes", "iou", "dense", "gradient"]
+
+
+@pytest.mark.parametrize("what", WHAT)
 @pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
 def test_results_do_not_depend_on_the_instruction_set(digests, name, what):
     keys = [key for key in digests["default"] if key.split()[1] == what]
