@@ -26,6 +26,8 @@ from cvlib.ops.paste import (
     _paste_masks_reference,
     paste_masks,
 )
+from cvlib.ops.paste_rle import paste_masks_rle
+from cvlib.ops.rle import masks_to_rle, rle_to_masks
 
 CANVAS = (800, 1333)
 
@@ -202,3 +204,59 @@ def mask_iou_cases(device: str) -> Iterator[Case]:
                 close,
                 bytes_moved=size_in_bytes(masks, others) + 4 * len(masks) * len(others),
             )
+
+
+def encode_after_sampling(masks: Tensor, boxes: Tensor) -> list[Any]:
+    """detectron2's way to COCO's evaluation: a canvas for each mask, then pycocotools."""
+    return encode(sample_in_pytorch(masks, boxes, CANVAS))
+
+
+def decode(runs: list[Any]) -> Tensor:
+    """Masks in row-major order by pycocotools."""
+    return torch.from_numpy(coco.decode(runs)).permute(2, 0, 1).contiguous().bool()
+
+
+def same_runs(ours: list[Any], theirs: list[Any]) -> bool:
+    """Run lengths of masks that are equal but for pixels within rounding of the threshold."""
+    pairs = zip(ours, theirs, strict=True)
+    return all(coco.iou([a], [b], [0]).item() > 0.999 for a, b in pairs)
+
+
+def rle_cases(device: str) -> Iterator[Case]:
+    """Run lengths from predictions, from masks, and back."""
+    if device != "cpu":
+        return
+    generator = torch.Generator().manual_seed(3)
+    masks, boxes = predictions(100, CANVAS, generator, device)
+    pasted = paste_masks(masks, boxes, CANVAS).clone()
+    runs = masks_to_rle(pasted)
+    yield Case(
+        "paste_masks_rle",
+        "100 x 28 x 28 on 800 x 1333",
+        "grid_sample and pycocotools",
+        partial(paste_masks_rle, masks, boxes, CANVAS),
+        partial(encode_after_sampling, masks, boxes),
+        None,
+        same_runs,
+        bytes_moved=size_in_bytes(masks, boxes) + sum(len(one["counts"]) for one in runs),
+    )
+    yield Case(
+        "masks_to_rle",
+        "100 x 800 x 1333",
+        "pycocotools",
+        partial(masks_to_rle, pasted),
+        partial(encode, pasted),
+        None,
+        same_runs,
+        bytes_moved=size_in_bytes(pasted),
+    )
+    yield Case(
+        "rle_to_masks",
+        "100 x 800 x 1333",
+        "pycocotools",
+        partial(rle_to_masks, runs),
+        partial(decode, runs),
+        None,
+        equal,
+        bytes_moved=size_in_bytes(pasted),
+    )
