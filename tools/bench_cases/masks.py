@@ -53,7 +53,7 @@ def sample_in_pytorch(
     height, width = canvas
     dtype = masks.dtype if threshold is None else torch.bool
     out = torch.zeros(len(masks), height, width, dtype=dtype, device=masks.device)
-    for mask, box, result in zip(masks, boxes, out, strict=True):
+    for n, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
         x1, y1, x2, y2 = box.tolist()
         left, top = max(int(x1) - 1, 0), max(int(y1) - 1, 0)
         right, bottom = min(int(x2) + 2, width), min(int(y2) + 2, height)
@@ -63,7 +63,7 @@ def sample_in_pytorch(
         grid_y = ((ys - y1) / (y2 - y1) * 2 - 1)[:, None].expand(-1, len(xs))
         grid = torch.stack([grid_x, grid_y], dim=2)[None]
         values = functional.grid_sample(mask[None, None], grid, align_corners=False)[0, 0]
-        result[top:bottom, left:right] = values if threshold is None else values >= threshold
+        out[n, top:bottom, left:right] = values if threshold is None else values >= threshold
     return out
 
 
