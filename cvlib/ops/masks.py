@@ -1,0 +1,183 @@
+"""Boxes around masks, and intersection over union of masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cvlib._checks import check_shape
+from cvlib._extension import define, refuse_gradient
+
+_BINARY = (torch.bool, torch.uint8)
+
+
+def masks_to_boxes(masks: Tensor) -> Tensor:
+    """Gives the smallest box around the pixels of each mask.
+
+    **Boxes are continuous**, as everywhere in cvlib: x2 and y2 are far edges of the last pixels.
+    A mask that covers the columns 3 to 5 has x1 = 3 and x2 = 6, and the box of a single pixel has
+    area 1. torchvision gives x2 = 5, the index of the last column, and boxes one pixel too small.
+
+    Args:
+        masks: Shape (N, H, W), bool, integer or floating point; what is not 0 belongs to the mask
+            (a NaN does, -0.0 does not).
+
+    Returns:
+        Shape (N, 4), float32: (x1, y1, x2, y2) in pixels. The box of an empty mask is (0, 0, 0, 0),
+        without area.
+
+    Raises:
+        TypeError: Not a tensor, or complex.
+        ValueError: Not of shape (N, H, W).
+
+    Note:
+        Not differentiable. Deterministic; CPU and CUDA give the same boxes. Coordinates are exact
+        up to 2^24. Masks that are expanded or selected from a larger stack are read in place. The
+        CPU does not read what lies inside of the boxes.
+
+    Example:
+        >>> mask = torch.zeros(1, 6, 8, dtype=torch.bool)
+        >>> mask[0, 1:3, 3:6] = True
+        >>> masks_to_boxes(mask)
+        tensor([[3., 1., 6., 3.]])
+    """
+    _check_masks("masks_to_boxes", "masks", masks)
+    if masks.is_complex():
+        raise TypeError(
+            f"masks_to_boxes: expected masks of a real dtype, got {masks.dtype}; compare first"
+        )
+    return torch.ops.cvlib.masks_to_boxes(masks)
+
+
+def mask_iou(masks1: Tensor, masks2: Tensor, *, is_crowd: Tensor | None = None) -> Tensor:
+    """Gives the intersection over union of every pair of masks.
+
+    Pixels are counted exactly, in 64-bit integers, one bit of memory for each pixel.
+
+    Args:
+        masks1: Shape (N, H, W), bool or uint8; what is not 0 belongs to the mask.
+        masks2: Shape (M, H, W), bool or uint8, same device.
+        is_crowd: Shape (M,), bool, same device: masks of ``masks2`` that stand for a crowd. For
+            these the intersection is divided by the area of the first mask alone, as COCO's
+            evaluation has it for detections (``masks1``) and ground truths (``masks2``).
+
+    Returns:
+        Shape (N, M), float32, in [0, 1]; 0 with an empty mask.
+
+    Raises:
+        TypeError: Not tensors, or of another dtype.
+        ValueError: Wrong shapes, two sizes of masks, or two devices.
+
+    Note:
+        Deterministic; CPU and CUDA give the same values. Memory is an eighth of the masks and the
+        result; no product of all pairs and pixels is stored. On the CPU a pair costs little where
+        its masks have no pixels in common. Masks that are given as both arguments are read once.
+
+    References:
+        Lin et al., "Microsoft COCO: Common Objects in Context" (2014), for crowds.
+
+    Example:
+        >>> left = torch.tensor([[[1, 1, 0, 0]]], dtype=torch.bool)
+        >>> right = torch.tensor([[[0, 1, 1, 0]], [[0, 0, 0, 1]]], dtype=torch.bool)
+        >>> mask_iou(left, right)
+        tensor([[0.3333, 0.0000]])
+        >>> mask_iou(left, right, is_crowd=torch.tensor([True, False]))
+        tensor([[0.5000, 0.0000]])
+    """
+    _check_masks("mask_iou", "masks1", masks1)
+    _check_masks("mask_iou", "masks2", masks2, "(M, H, W)")
+    if masks1.dtype not in _BINARY or masks2.dtype not in _BINARY:
+        _refuse_dtype(masks1, masks2)
+    if masks1.shape[1:] != masks2.shape[1:]:
+        raise ValueError(
+            f"mask_iou: expected masks2 of the height and width of masks1 "
+            f"{tuple(masks1.shape[1:])}, got {tuple(masks2.shape[1:])}"
+        )
+    if masks1.device != masks2.device:
+        raise ValueError(
+            f"mask_iou: expected masks2 on the device of masks1 ({masks1.device}), "
+            f"got {masks2.device}"
+        )
+    if is_crowd is not None:
+        _check_crowd(is_crowd, masks2)
+    return torch.ops.cvlib.mask_iou(masks1, masks2, is_crowd)
+
+
+def _check_masks(function: str, argument: str, masks: object, shape: str = "(N, H, W)") -> None:
+    if not isinstance(masks, Tensor):
+        raise TypeError(
+            f"{function}: expected {argument} to be a torch.Tensor, got {type(masks).__name__}"
+        )
+    check_shape(function, argument, masks, shape)
+
+
+def _refuse_dtype(masks1: Tensor, masks2: Tensor) -> None:
+    for argument, masks in (("masks1", masks1), ("masks2", masks2)):
+        if masks.dtype not in _BINARY:
+            raise TypeError(
+                f"mask_iou: expected {argument} of dtype torch.bool or torch.uint8, got "
+                f"{masks.dtype}; for probabilities compare first, as in {argument} >= 0.5"
+            )
+
+
+def _check_crowd(is_crowd: object, masks2: Tensor) -> None:
+    if not isinstance(is_crowd, Tensor) or is_crowd.dtype != torch.bool:
+        actual = is_crowd.dtype if isinstance(is_crowd, Tensor) else type(is_crowd).__name__
+        raise TypeError(f"mask_iou: expected is_crowd to be a bool tensor, got {actual}")
+    if is_crowd.shape != masks2.shape[:1]:
+        raise ValueError(
+            f"mask_iou: expected is_crowd of shape (M,) with M = {masks2.shape[0]} as in masks2, "
+            f"got {tuple(is_crowd.shape)}"
+        )
+    if is_crowd.device != masks2.device:
+        raise ValueError(
+            f"mask_iou: expected is_crowd on the device of masks2 ({masks2.device}), "
+            f"got {is_crowd.device}"
+        )
+
+
+def _masks_to_boxes_reference(masks: Tensor) -> Tensor:
+    edges = []
+    for other, size in ((1, masks.shape[2]), (2, masks.shape[1])):
+        is_used = (masks != 0).any(other)  # (N, W), then (N, H)
+        index = torch.arange(size, device=masks.device)
+        low = torch.where(is_used, index, size).amin(1) if size else is_used.sum(1)
+        high = torch.where(is_used, index + 1, 0).amax(1) if size else is_used.sum(1)
+        edges.append((torch.minimum(low, high), high))
+    (x1, x2), (y1, y2) = edges
+    return torch.stack([x1, y1, x2, y2], dim=1).float()
+
+
+def _masks_to_boxes_fake(masks: Tensor) -> Tensor:
+    return masks.new_empty(masks.shape[0], 4, dtype=torch.float32)
+
+
+def _mask_iou_reference(masks1: Tensor, masks2: Tensor, is_crowd: Tensor | None) -> Tensor:
+    first, second = (masks.flatten(1) != 0 for masks in (masks1, masks2))
+    area1, area2 = first.sum(1), second.sum(1)
+    shared = area1.new_zeros(len(first), len(second))
+    for row, mask in zip(shared, first, strict=True):
+        row.copy_((second & mask).sum(1))
+    whole = area1[:, None] + area2[None, :] - shared
+    if is_crowd is not None:
+        whole = torch.where(is_crowd[None, :], area1[:, None], whole)
+    return (shared.double() / whole.clamp(min=1).double()).float()
+
+
+def _mask_iou_fake(masks1: Tensor, masks2: Tensor, is_crowd: Tensor | None) -> Tensor:
+    return masks1.new_empty(masks1.shape[0], masks2.shape[0], dtype=torch.float32)
+
+
+define(
+    "masks_to_boxes(Tensor masks) -> Tensor",
+    _masks_to_boxes_reference,
+    _masks_to_boxes_fake,
+    autocast=None,
+)
+define(
+    "mask_iou(Tensor masks1, Tensor masks2, Tensor? is_crowd) -> Tensor",
+    _mask_iou_reference,
+    _mask_iou_fake,
+    autocast=None,
+)
+refuse_gradient("masks_to_boxes")

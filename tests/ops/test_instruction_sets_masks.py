@@ -1,0 +1,89 @@
+"""The operators on masks give equal bits on every instruction set and by reference."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+DIGEST = textwrap.dedent(
+    """
+    import sys
+    import numpy as np, torch
+    from cvlib.ops.masks import mask_iou, masks_to_boxes
+    import cvlib.ops.paste_rle
+    from cvlib.ops.paste import paste_masks
+
+    torch.set_num_threads(1)
+    rng, results = np.random.default_rng(0), {}
+    for height, width in ((3, 5), (33, 65), (90, 130), (41, 513)):
+        for dtype in (torch.float32, torch.float64, torch.float16):
+            key = f"{height} {width} {str(dtype)[6:]}"
+            corner = rng.uniform(-20, 60, (9, 2))
+            boxes = np.concatenate([corner, corner + rng.uniform(0.2, 90, (9, 2))], 1)
+            boxes = torch.from_numpy(boxes).float()
+            masks = torch.from_numpy(rng.random((9, 7, 6))).to(dtype)
+            for threshold in (0.3, 0.5):
+                pasted = paste_masks(masks, boxes, (height, width), threshold=threshold)
+                results[f"equal pasted {threshold} {key}"] = pasted
+                text, ends = torch.ops.cvlib.paste_masks_rle(
+                    masks, boxes, height, width, threshold
+                )
+                results[f"equal text {threshold} {key}"] = text
+                results[f"equal ends {threshold} {key}"] = ends
+            size = (height, width)
+            results["equal values " + key] = paste_masks(masks, boxes, size, threshold=None)
+            results["equal boxes " + key] = masks_to_boxes(pasted)
+            results["equal iou " + key] = mask_iou(pasted, pasted[:5])
+            dense = torch.from_numpy(rng.random((4, height, width)) < 0.6)
+            results["equal dense " + key] = mask_iou(dense, pasted)
+            grad = torch.from_numpy(rng.normal(size=(9, height, width))).to(dtype)
+            backward = torch.ops.cvlib.paste_mask_values_backward(grad, boxes, 7, 6)
+            results["close gradient " + key] = backward
+    np.savez(sys.argv[1], **{key: value.numpy() for key, value in results.items()})
+    """
+)
+ENVIRONMENTS = {
+    "default": {},
+    "baseline": {"CVLIB_CPU_LEVEL": "baseline"},
+    "avx2": {"CVLIB_CPU_LEVEL": "avx2"},
+    "reference": {"CVLIB_DISABLE_EXTENSION": "1"},
+}
+
+
+@pytest.fixture(scope="module")
+def digests(tmp_path_factory):
+    """The level is chosen once per process, so each digest has a process; they run together."""
+    folder = tmp_path_factory.mktemp("digests")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CVLIB_")}
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", DIGEST, str(folder / f"{name}.npz")],
+            env=inherited | variables,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, variables in ENVIRONMENTS.items()
+    }
+    errors = {name: process.communicate()[1] for name, process in processes.items()}
+    failed = {name: errors[name] for name, process in processes.items() if process.returncode}
+    assert not failed, failed
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in processes}
+
+
+WHAT = ["pasted", "text", "ends", "values", "boxes", "iou", "dense", "gradient"]
+
+
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
+def test_results_do_not_depend_on_the_instruction_set(digests, name, what):
+    keys = [key for key in digests["default"] if key.split()[1] == what]
+    assert keys and digests[name].keys() == digests["default"].keys()
+    for key in keys:
+        actual, expected = digests[name][key], digests["default"][key]
+        if key.startswith("equal") or name != "reference":
+            np.testing.assert_array_equal(actual, expected, err_msg=key)
+        else:
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4, err_msg=key)
