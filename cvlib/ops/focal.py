@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cvlib._checks import check_same_kind, check_tensor, is_value_error, signal_bad_values
 from cvlib._extension import define, library
-from cvlib.ops.iou import _as_real
+from cvlib.ops._similarity import as_real
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 _NONE, _MEAN = _REDUCTIONS["none"], _REDUCTIONS["mean"]
@@ -130,9 +130,9 @@ def _raise_first_bad_class(inputs: Tensor, targets: Tensor) -> None:
 def _as_probabilities(inputs: Tensor, targets: Tensor) -> Tensor:
     """Targets as numbers of the inputs' shape, in the dtype of the computation."""
     if targets.dtype != torch.int64:
-        return _as_real(targets)
+        return as_real(targets)
     classes = torch.arange(inputs.shape[-1], device=inputs.device)
-    return (targets[..., None] == classes).to(_as_real(inputs).dtype)
+    return (targets[..., None] == classes).to(as_real(inputs).dtype)
 
 
 def _signal_bad_classes(inputs: Tensor, targets: Tensor) -> None:
@@ -163,7 +163,7 @@ def _loss_reference(
 ) -> Tensor:
     """The formulas of ``csrc/losses/focal.h``."""
     _signal_bad_classes(inputs, targets)
-    x, t = _as_real(inputs), _as_probabilities(inputs, targets)
+    x, t = as_real(inputs), _as_probabilities(inputs, targets)
     p, n = _sides(x)
     factor = _weights(t, alpha)
     if gamma != 0:
@@ -191,7 +191,7 @@ def _entropy(x: Tensor, t: Tensor) -> Tensor:
 
 def _shared(grad: Tensor, inputs: Tensor, reduction: int) -> Tensor:
     """The gradient of every single loss, or of all, in the dtype of the computation."""
-    grad = grad.to(_as_real(inputs).dtype)
+    grad = grad.to(as_real(inputs).dtype)
     return grad / inputs.numel() if reduction == _MEAN else grad
 
 
@@ -199,7 +199,7 @@ def _backward_reference(
     grad: Tensor, inputs: Tensor, targets: Tensor, alpha: float, gamma: float, reduction: int
 ) -> Tensor:
     _signal_bad_classes(inputs, targets)
-    x, t = _as_real(inputs), _as_probabilities(inputs, targets)
+    x, t = as_real(inputs), _as_probabilities(inputs, targets)
     p, n = _sides(x)
     above, below = p * (1 - t), n * t
     factor = _weights(t, alpha) * _shared(grad, inputs, reduction)
@@ -219,7 +219,7 @@ def _backward_fake(
 
 def _parts(inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
     """Of derivatives: p, n, the miss, p - t, the entropy, and (d miss / dx) / miss, within +-1."""
-    x, t = _as_real(inputs), _as_probabilities(inputs, targets)
+    x, t = as_real(inputs), _as_probabilities(inputs, targets)
     p, n = _sides(x)
     miss = p * (1 - t) + n * t
     steepness = p * n * (1 - 2 * t) / miss.clamp(min=torch.finfo(x.dtype).tiny)
@@ -258,7 +258,7 @@ def _gradient_of_targets(
 ) -> Tensor:
     """Plain PyTorch, because targets are rarely learnt."""
     p, n, miss, _, entropy, _ = _parts(inputs, targets)
-    x, t = _as_real(inputs), _as_real(targets)
+    x, t = as_real(inputs), as_real(targets)
     weight = _weights(t, alpha)
     slope = 2 * alpha - 1 if alpha >= 0 else 0.0
     focus = torch.ones_like(miss) if gamma == 0 else _power(miss, gamma)

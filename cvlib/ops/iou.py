@@ -136,7 +136,7 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:
-        Shape (N, M), in (-2, 1]; dtype as `box_iou`.
+        Shape (N, M), in [-1.5, 1]; dtype as `box_iou`.
 
     Raises:
         TypeError: As `box_iou`.

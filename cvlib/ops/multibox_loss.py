@@ -16,7 +16,7 @@ from cvlib._checks import (
     signal_bad_values,
 )
 from cvlib._extension import define, library, refuse_gradient
-from cvlib.ops.iou import _as_real
+from cvlib.ops._similarity import as_real
 
 
 def ssd_loss(
@@ -150,7 +150,7 @@ def _ssd_loss_reference(
     target_offsets: Tensor,
     negative_ratio: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    logits, offsets, wanted = _as_real(class_logits), _as_real(offsets), _as_real(target_offsets)
+    logits, offsets, wanted = as_real(class_logits), as_real(offsets), as_real(target_offsets)
     classes = _without_bad_classes(classes, logits.shape[2])
     largest = logits.amax(dim=2, keepdim=True)
     log_sum_exp = (largest + (logits - largest).exp().sum(dim=2, keepdim=True).log())[..., 0]
@@ -178,7 +178,7 @@ def _ssd_loss_fake(
     target_offsets: Tensor,
     negative_ratio: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    real = _as_real(class_logits)
+    real = as_real(class_logits)
     scalars = (real.new_empty(()), real.new_empty(()), real.new_empty(()))
     shape = class_logits.shape[:2]
     return *scalars, real.new_empty(shape), real.new_empty(shape, dtype=torch.bool)
@@ -195,12 +195,12 @@ def _ssd_loss_backward_reference(
     log_sum_exp: Tensor,
     kept: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    logits = _as_real(class_logits)
+    logits = as_real(class_logits)
     classes = _without_bad_classes(classes, logits.shape[2])
     probability = (logits - log_sum_exp[..., None]).exp()
     own = torch.arange(logits.shape[2], device=logits.device) == classes[..., None]
     to_logits = grad_class / divisor * (probability - own.to(logits.dtype))
-    slope = (_as_real(offsets) - _as_real(target_offsets)).clamp(-1, 1)
+    slope = (as_real(offsets) - as_real(target_offsets)).clamp(-1, 1)
     to_offsets = torch.where((classes > 0)[..., None], grad_box / divisor * slope, 0)
     return torch.where(kept[..., None], to_logits, 0), to_offsets
 
@@ -208,7 +208,7 @@ def _ssd_loss_backward_reference(
 def _ssd_loss_backward_fake(
     grad_class: Tensor, grad_box: Tensor, class_logits: Tensor, offsets: Tensor, *saved: Tensor
 ) -> tuple[Tensor, Tensor]:
-    real = _as_real(class_logits)
+    real = as_real(class_logits)
     return real.new_empty(class_logits.shape), real.new_empty(offsets.shape)
 
 

@@ -116,7 +116,7 @@ def paired_complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         boxes2: Same shape, dtype, device and unit.
 
     Returns:
-        Shape (...), in (-2, 1]; dtype as `paired_box_iou`. The loss is one minus this.
+        Shape (...), in [-1.5, 1]; dtype as `paired_box_iou`. The loss is one minus this.
 
     Raises:
         TypeError: As `paired_box_iou`.

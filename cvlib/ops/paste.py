@@ -20,7 +20,7 @@ from cvlib._checks import (
     signal_bad_values,
 )
 from cvlib._extension import define, library
-from cvlib.ops.iou import _as_real
+from cvlib.ops._similarity import as_real
 
 
 def paste_masks(
@@ -168,7 +168,7 @@ def _paste_each(
     """
     if boxes.device.type == "cpu":
         signal_bad_values(are_ordered(boxes), ~masks.isnan())
-    masks = _as_real(masks)
+    masks = as_real(masks)
     axes = _axes(boxes, height, width, (masks.shape[1], masks.shape[2]), masks.dtype)
     for mask, ((is_row, y, along_y), (is_column, x, along_x)) in zip(masks, axes, strict=True):
         padded = torch.nn.functional.pad(mask, (1, 1, 1, 1))
@@ -203,7 +203,7 @@ def _paste_mask_values_reference(masks: Tensor, boxes: Tensor, height: int, widt
 
 
 def _paste_mask_values_fake(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
-    return _as_real(masks).new_empty(masks.shape[0], height, width)
+    return as_real(masks).new_empty(masks.shape[0], height, width)
 
 
 def _spread(axis: tuple[Tensor, Tensor, Tensor], cells: int) -> Tensor:
@@ -218,7 +218,7 @@ def _paste_mask_values_backward_reference(
     grad: Tensor, boxes: Tensor, mask_height: int, mask_width: int
 ) -> Tensor:
     out = _paste_mask_values_backward_fake(grad, boxes, mask_height, mask_width)
-    grad = _as_real(grad)
+    grad = as_real(grad)
     cells = (mask_height, mask_width)
     axes = _axes(boxes, grad.shape[1], grad.shape[2], cells, grad.dtype)
     for mask, canvas, (rows, columns) in zip(out, grad, axes, strict=True):
@@ -231,7 +231,7 @@ def _paste_mask_values_backward_reference(
 def _paste_mask_values_backward_fake(
     grad: Tensor, boxes: Tensor, mask_height: int, mask_width: int
 ) -> Tensor:
-    return _as_real(grad).new_empty(grad.shape[0], mask_height, mask_width)
+    return as_real(grad).new_empty(grad.shape[0], mask_height, mask_width)
 
 
 def _save_for_masks(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
