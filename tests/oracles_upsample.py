@@ -1,8 +1,8 @@
 """Bilinear interpolation and its gradient pixel by pixel, from the definition, in float64.
 
 Only the position of an output pixel is rounded to the dtype that the operator computes in, because
-over a long axis that rounding is visible: one fused multiply-add, as the docstring of ``tap_at`` has
-it. The product of two float32 is exact in float64.
+over a long axis that rounding is visible: it is one fused multiply-add, and the product of two
+float32 is exact in float64.
 """
 
 from __future__ import annotations

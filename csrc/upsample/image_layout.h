@@ -54,11 +54,15 @@ struct ImageLayout {
   int64_t group;  // planes of one image
   int64_t image_stride, plane_stride, row_stride;
 
-  int64_t row_size() const { return width * channels; }
+  CVLIB_HOST_DEVICE int64_t row_size() const { return width * channels; }
+
+  CVLIB_HOST_DEVICE int64_t plane_offset(int64_t plane) const {
+    const int64_t image = plane / group;
+    return image * image_stride + (plane - image * group) * plane_stride;
+  }
 
   CVLIB_HOST_DEVICE int64_t row_offset(int64_t plane, int64_t y) const {
-    const int64_t image = plane / group;
-    return image * image_stride + (plane - image * group) * plane_stride + y * row_stride;
+    return plane_offset(plane) + y * row_stride;
   }
 };
 

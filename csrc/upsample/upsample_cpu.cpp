@@ -13,6 +13,7 @@
 // Channels-last images are the same thing with rows of C interleaved values. Threads take runs of
 // rows of all planes; every row is written once, in order, by the thread that owns it.
 #include <algorithm>
+#include <limits>
 
 #include "../huge_pages.h"
 #include "../parallel.h"
@@ -194,9 +195,17 @@ struct ResizeGradient {
   }
 };
 
+// The tables of a row have 32-bit offsets.
+void check_rows(const Tensor& images, int64_t width) {
+  const int64_t values = std::min(images.size(1), kVectorChannels);
+  STD_TORCH_CHECK(std::max(images.size(3), width) * values < std::numeric_limits<int32_t>::max(),
+                  "expected rows of fewer than 2^31 values");
+}
+
 Tensor upsample_bilinear_cpu(const Tensor& input, int64_t height, int64_t width, double scale_y,
                              double scale_x, bool align_corners) {
   check_resize(input, height, width);
+  check_rows(input, width);
   const bool channels_last = is_channels_last(input);
   Tensor out = empty_images(input, height, width, channels_last);
   advise_huge_pages(out);
@@ -222,6 +231,7 @@ Tensor upsample_bilinear_cpu(const Tensor& input, int64_t height, int64_t width,
 Tensor upsample_bilinear_backward_cpu(const Tensor& grad, int64_t height, int64_t width,
                                       double scale_y, double scale_x, bool align_corners) {
   check_resize(grad, height, width);
+  check_rows(grad, width);
   const bool channels_last = is_channels_last(grad);
   Tensor out = empty_images(grad, height, width, channels_last);
   advise_huge_pages(out);

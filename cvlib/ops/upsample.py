@@ -84,12 +84,12 @@ def upsample_bilinear(
     if height < 1 or width < 1:
         _refuse_size(height, width, input, scale_factor)
     arguments = input, height, width, scale_y, scale_x, align_corners
-    if not (input.requires_grad and torch.is_grad_enabled()):
-        return _plain_forward(*arguments)
-    # Transforms of torch.func ask more of a gradient than the quick one has.
+    # Compilers and torch.func.vmap need to see the gradient; a batched tensor hides its own wish.
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return _forward(*arguments)
-    return _Differentiable.apply(*arguments)
+    if input.requires_grad and torch.is_grad_enabled():
+        return _Differentiable.apply(*arguments)
+    return _plain_forward(*arguments)
 
 
 def _is_integer(value: object) -> bool:
@@ -259,7 +259,7 @@ def _fold_batch(operator: Any) -> Any:
 
 # An operator with a gradient registered from Python costs several times what the plain one costs,
 # also where no gradient is asked for, and an image of a few pixels takes less time than that. So
-# each is defined twice, and `upsample_bilinear` calls the one with a gradient only while compiling.
+# each is defined twice, and `upsample_bilinear` calls the one with a gradient only where it must.
 _ARGUMENTS = "SymInt height, SymInt width, float scale_y, float scale_x, bool align_corners"
 for _suffix in ("", "_plain"):
     define(f"{_NAME}{_suffix}(Tensor input, {_ARGUMENTS}) -> Tensor", _reference, _fake, None)
