@@ -24,6 +24,8 @@ namespace cvlib {
 namespace {
 
 constexpr int64_t kValuesPerTask = 16384;
+constexpr int64_t kCacheLine = 64;
+constexpr int64_t kPrefetchAhead = 4096;  // bytes
 // Two rows of a tile stay in the first level of cache.
 constexpr int64_t kValuesPerTile = 4096;
 
@@ -129,6 +131,16 @@ struct Resize {
   }
 };
 
+// Asks for what comes after n values. Short rows end before the processor has seen that they are a
+// stream, so that without this it waits for the memory at every row.
+template <class Value>
+void prefetch_beyond(const Value* values, int64_t n) {
+  const int64_t bytes = n * static_cast<int64_t>(sizeof(Value));
+  if (bytes > kPrefetchAhead) return;
+  const char* ahead = reinterpret_cast<const char*>(values) + kPrefetchAhead;
+  for (int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(ahead + at);
+}
+
 template <class Value>
 struct ResizeGradient {
   using T = ComputedIn<Value>;
@@ -136,20 +148,16 @@ struct ResizeGradient {
   const Value* src;  // gradients of the outputs
   Value* dst;        // gradients of the inputs
   ImageLayout in, out;
-  ResizedAxis<T> rows;
-  RowGather<T> gather;
+  AxisGather<T> rows, columns;
 
   // K outputs from row o on, whose `low` is one input row, to the sums of it and the row below.
   template <int K, class L>
   void add_outputs(L level, int64_t plane, int64_t o, bool fresh, T* sums, T* below) const {
     const Value* values[K];
-    T low[K], high[K];
-    for (int k = 0; k < K; ++k) {
-      const Tap<T> tap = tap_at(rows, o + k);
-      values[k] = src + out.row_offset(plane, o + k);
-      low[k] = share_of_low(tap), high[k] = share_of_high(tap);
-    }
+    for (int k = 0; k < K; ++k) values[k] = src + out.row_offset(plane, o + k);
+    const T *low = rows.low_share.get() + o, *high = rows.high_share.get() + o;
     const int64_t n = out.row_size();
+    prefetch_beyond(values[0], K * n);
     if (fresh) return add_rows<K, true>(level, values, low, high, n, sums, below);
     add_rows<K, false>(level, values, low, high, n, sums, below);
   }
@@ -157,13 +165,13 @@ struct ResizeGradient {
   // Adds the outputs whose `low` is input row y to the sums of rows y and y + 1, which is fresh.
   template <class L>
   void add_readers(L level, int64_t plane, int64_t y, T* sums, T* below) const {
-    int64_t o = first_reader(rows, y);
-    const int64_t end = first_reader(rows, y + 1), n = out.row_size();
+    const int64_t end = rows.middle[y + 1], n = out.row_size();
+    int64_t o = rows.middle[y];
     // Shares of 0 are skipped, so that an infinite gradient stays where it belongs.
-    bool fresh = true;
-    for (; o < end && share_of_high(tap_at(rows, o)) == T(0); ++o) {
-      add_scaled(level, src + out.row_offset(plane, o), share_of_low(tap_at(rows, o)), n, sums);
+    for (; o < end && rows.high_share[o] == T(0); ++o) {
+      add_scaled(level, src + out.row_offset(plane, o), rows.low_share[o], n, sums);
     }
+    bool fresh = true;
     for (; o + 4 <= end; o += 4, fresh = false) add_outputs<4>(level, plane, o, fresh, sums, below);
     for (; o + 2 <= end; o += 2, fresh = false) add_outputs<2>(level, plane, o, fresh, sums, below);
     for (; o < end; ++o, fresh = false) add_outputs<1>(level, plane, o, fresh, sums, below);
@@ -180,7 +188,7 @@ struct ResizeGradient {
       if (y > 0) add_readers(level, plane, y - 1, below, sums);
       for (; y < stop; ++y) {
         add_readers(level, plane, y, sums, below);
-        gather_row(level, sums, gather, pixel, dst + in.row_offset(plane, y));
+        gather_row(level, sums, columns, in.channels, pixel, dst + in.row_offset(plane, y));
         std::swap(sums, below);
       }
     });
@@ -246,8 +254,9 @@ Tensor upsample_bilinear_backward_cpu(const Tensor& grad, int64_t height, int64_
         mutable_data<Value>(out),
         to,
         layout_of(source, channels_last),
-        resized_axis<T>(height, grad.size(2), scale_y, align_corners),
-        RowGather<T>(resized_axis<T>(width, grad.size(3), scale_x, align_corners), to.channels)};
+        AxisGather<T>(resized_axis<T>(height, grad.size(2), scale_y, align_corners), false),
+        AxisGather<T>(resized_axis<T>(width, grad.size(3), scale_x, align_corners),
+                      to.channels == 1)};
     resize.run();
   });
   return out;

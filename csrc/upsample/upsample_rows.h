@@ -183,20 +183,20 @@ void mix_pixels(L level, const Source* top, const Source* bottom, T keep, T weig
   }
 }
 
-// The transpose of a stretch: which outputs every input pixel gathers from.
+// The transpose of an interpolation along one axis: which outputs every input pixel gathers from.
 template <class T>
-struct RowGather {
-  int64_t width, channels;
+struct AxisGather {
+  int64_t size;
   // Pixel x is `high` of outputs begin[x] to middle[x], and `low` of middle[x] to middle[x + 1].
   std::unique_ptr<int64_t[]> begin, middle;
   std::unique_ptr<T[]> high_share, low_share;
-  // The same as `readers` tables of `width` entries, for one channel; 0 readers: too many.
+  // The same as `readers` tables of `size` entries; 0 readers: not wanted, or too many.
   int64_t readers = 0;
   std::unique_ptr<int32_t[]> offset;
   std::unique_ptr<T[]> share;
 
-  RowGather(const ResizedAxis<T>& axis, int64_t channels_) : width(axis.in), channels(channels_) {
-    begin.reset(new int64_t[width]), middle.reset(new int64_t[width + 1]);
+  AxisGather(const ResizedAxis<T>& axis, bool wants_tables) : size(axis.in) {
+    begin.reset(new int64_t[size]), middle.reset(new int64_t[size + 1]);
     high_share.reset(new T[axis.out]), low_share.reset(new T[axis.out]);
     for (int64_t x = 0; x < axis.out; ++x) {
       const Tap<T> tap = tap_at(axis, x);
@@ -204,22 +204,22 @@ struct RowGather {
     }
     int64_t most = 1;
     middle[0] = 0;
-    for (int64_t x = 0; x < width; ++x) {
+    for (int64_t x = 0; x < size; ++x) {
       middle[x + 1] = first_reader(axis, x + 1);
       // Shares of 0 are skipped, so that an infinite gradient stays where it belongs.
       begin[x] = x > 0 ? middle[x - 1] : 0;
       while (begin[x] < middle[x] && high_share[begin[x]] == T(0)) ++begin[x];
       most = std::max(most, middle[x + 1] - begin[x]);
     }
-    if (channels == 1 && most <= kMostTableReaders) fill_tables(most);
+    if (wants_tables && most <= kMostTableReaders) fill_tables(most);
   }
 
   void fill_tables(int64_t most) {
     readers = most;
-    offset.reset(new int32_t[most * width]), share.reset(new T[most * width]);
-    for (int64_t x = 0; x < width; ++x) {
+    offset.reset(new int32_t[most * size]), share.reset(new T[most * size]);
+    for (int64_t x = 0; x < size; ++x) {
       for (int64_t k = 0; k < most; ++k) {
-        const int64_t j = begin[x] + k, at = k * width + x;
+        const int64_t j = begin[x] + k, at = k * size + x;
         const bool reads = j < middle[x + 1];
         offset[at] = static_cast<int32_t>(reads ? j : begin[x]);
         share[at] = !reads ? T(0) : j < middle[x] ? high_share[j] : low_share[j];
@@ -252,7 +252,7 @@ void add_scaled(L level, const Source* __restrict values, T share, int64_t n, T*
 }
 
 template <class L, class T, class Value>
-void gather_value(L level, const T* __restrict src, const RowGather<T>& gather, int64_t x,
+void gather_value(L level, const T* __restrict src, const AxisGather<T>& gather, int64_t x,
                   Value* __restrict dst) {
   const int64_t middle = gather.middle[x], end = gather.middle[x + 1];
   T high = T(0), low = T(0);  // two chains of additions run side by side
@@ -267,10 +267,10 @@ void gather_value(L level, const T* __restrict src, const RowGather<T>& gather, 
 
 // One channel: `src` has room for a window behind the row.
 template <class L, class T, class Value>
-void gather_values(L level, const T* __restrict src, const RowGather<T>& gather,
+void gather_values(L level, const T* __restrict src, const AxisGather<T>& gather,
                    Value* __restrict dst) {
   using V = Vectors<L, T>;
-  const int64_t width = gather.width;
+  const int64_t width = gather.size;
   int64_t x = 0;
   if constexpr (V::kCanPick) {
     const auto fits = [&] {
@@ -296,11 +296,10 @@ void gather_values(L level, const T* __restrict src, const RowGather<T>& gather,
 
 // `pixel` is room for the sums of one pixel's channels.
 template <class L, class T, class Value>
-void gather_row(L level, const T* __restrict src, const RowGather<T>& gather, T* __restrict pixel,
-                Value* __restrict dst) {
-  const int64_t channels = gather.channels;
+void gather_row(L level, const T* __restrict src, const AxisGather<T>& gather, int64_t channels,
+                T* __restrict pixel, Value* __restrict dst) {
   if (channels == 1) return gather_values(level, src, gather, dst);
-  for (int64_t x = 0; x < gather.width; ++x) {
+  for (int64_t x = 0; x < gather.size; ++x) {
     for (int64_t c = 0; c < channels; ++c) pixel[c] = T(0);
     const int64_t middle = gather.middle[x], end = gather.middle[x + 1];
     for (int64_t j = gather.begin[x]; j < end; ++j) {
