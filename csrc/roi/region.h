@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "../box_math.h"
 
@@ -52,6 +53,11 @@ CVLIB_HOST_DEVICE T sample_position(const SampleAxis<T>& axis, int64_t bin, int6
   return axis.start + static_cast<T>(bin) * axis.bin +
          (static_cast<T>(sample) + T(0.5)) * axis.bin / static_cast<T>(axis.samples);
 }
+
+struct AlignRule {
+  int64_t bins_y, bins_x, sampling_ratio;
+  bool aligned;
+};
 
 struct Range {
   int64_t begin, end;
@@ -137,6 +143,20 @@ inline double smallest_area(int64_t level, int64_t canonical_level, double canon
   constexpr double kRounding = 0.9999986137065998;  // 2^-2e-6
   const int exponent = static_cast<int>(2 * (level - canonical_level));
   return std::ldexp(canonical_scale * canonical_scale * kRounding, exponent);
+}
+
+struct Pyramid {
+  std::vector<double> scales, smallest_areas;  // of each level
+};
+
+inline Pyramid make_pyramid(const std::vector<int64_t>& levels, double canonical_scale,
+                            int64_t canonical_level) {
+  Pyramid pyramid;
+  for (const int64_t level : levels) {
+    pyramid.scales.push_back(std::ldexp(1.0, static_cast<int>(-level)));
+    pyramid.smallest_areas.push_back(smallest_area(level, canonical_level, canonical_scale));
+  }
+  return pyramid;
 }
 
 template <class T>

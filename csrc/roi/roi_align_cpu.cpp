@@ -44,20 +44,6 @@ void assign_regions(AlignProblem<T>& problem, int64_t count, int64_t images,
   check_values(valid);
 }
 
-struct Pyramid {
-  std::vector<double> scales, smallest_areas;
-};
-
-Pyramid make_pyramid(const std::vector<int64_t>& levels, double canonical_scale,
-                     int64_t canonical_level) {
-  Pyramid pyramid;
-  for (const int64_t level : levels) {
-    pyramid.scales.push_back(std::ldexp(1.0, static_cast<int>(-level)));
-    pyramid.smallest_areas.push_back(smallest_area(level, canonical_level, canonical_scale));
-  }
-  return pyramid;
-}
-
 Tensor align(const std::vector<Tensor>& features, const Tensor& regions, const Pyramid& pyramid,
              const AlignRule& rule) {
   std::vector<Tensor> maps;

@@ -199,7 +199,6 @@ PoolProblem<T> make_problem(const Tensor& maps, const Tensor& regions, const Ten
   return problem;
 }
 
-// Forward, regions that are near each other follow each other.
 template <class T>
 void sort_regions(PoolProblem<T>& problem, int64_t count, double spatial_scale) {
   const int64_t images = static_cast<int64_t>(problem.maps.size());
@@ -214,17 +213,6 @@ void sort_regions(PoolProblem<T>& problem, int64_t count, double spatial_scale) 
   check_values(valid);
   problem.regions_of_map = regions_by_map(problem.regions, image_of_region,
                                           std::vector<T>(images, problem.scale), 0, count);
-}
-
-// Backward only their images matter; argmax knows the rest.
-template <class T>
-void list_regions(PoolProblem<T>& problem, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const T image = problem.regions[5 * i];
-    const bool valid = image >= T(0) && image < static_cast<T>(problem.maps.size());
-    check_values(valid);
-    problem.regions_of_map[static_cast<int64_t>(image)].push_back(i);
-  }
 }
 
 std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& regions, int64_t bins_y,
@@ -253,7 +241,8 @@ std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& regio
 }
 
 Tensor roi_pool_backward_cpu(const Tensor& grad, const Tensor& argmax, const Tensor& regions,
-                             int64_t batch, int64_t height, int64_t width, bool channels_last) {
+                             int64_t batch, int64_t height, int64_t width, double spatial_scale,
+                             bool channels_last) {
   check_roi_arguments(grad, regions, grad.size(2), grad.size(3));
   check_plane(height, width);
   check_argmax(grad, argmax, regions);
@@ -264,7 +253,7 @@ Tensor roi_pool_backward_cpu(const Tensor& grad, const Tensor& argmax, const Ten
   dispatch_floating(type, [&](auto zero) {
     using T = decltype(zero);
     PoolProblem<T> problem = make_problem<T>(out, rows, pooled);
-    list_regions(problem, rows.size(0));
+    sort_regions(problem, rows.size(0), spatial_scale);
     problem.argmax = const_cast<int32_t*>(data<int32_t>(places));
     if (batch > 0 && problem.channels > 0) pool_backward(problem);
   });

@@ -130,11 +130,6 @@ int64_t append_padded(std::span<const Tap<T>> taps, const Ends& ends, int64_t co
   return longest;
 }
 
-struct AlignRule {
-  int64_t bins_y, bins_x, sampling_ratio;
-  bool aligned;
-};
-
 // Forward: the columns are bins and hold pixels. Backward: the columns are pixels and hold bins.
 enum class Columns { kBins, kPixels };
 

@@ -116,6 +116,7 @@ def _roi_pool_backward_reference(
     batch: int,
     height: int,
     width: int,
+    spatial_scale: float,
     channels_last: bool,
 ) -> Tensor:
     shape = batch, grad.shape[1], height, width
@@ -140,13 +141,14 @@ def _roi_pool_backward_fake(
     batch: int,
     height: int,
     width: int,
+    spatial_scale: float,
     channels_last: bool,
 ) -> Tensor:
     return empty_map(grad, (batch, grad.shape[1], height, width), channels_last)
 
 
 def _save_pool(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, regions, *_, ctx.with_argmax = inputs
+    input, regions, *_, ctx.spatial_scale, ctx.with_argmax = inputs
     ctx.save_for_backward(output[1], regions)
     ctx.batch, _, ctx.height, ctx.width = input.shape
     ctx.channels_last = is_channels_last(input)
@@ -157,7 +159,9 @@ def _pool_gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
         raise RuntimeError("roi_pool: expected with_argmax=True for a gradient, got False")
     argmax, regions = ctx.saved_tensors
     size = ctx.batch, ctx.height, ctx.width
-    result = torch.ops.cvlib.roi_pool_backward(grad, argmax, regions, *size, ctx.channels_last)
+    result = torch.ops.cvlib.roi_pool_backward(
+        grad, argmax, regions, *size, ctx.spatial_scale, ctx.channels_last
+    )
     return result, *[None] * 5
 
 
@@ -169,11 +173,11 @@ def _pool_backward_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     """Reads where the gradient has written, in plain PyTorch: differentiable again."""
     argmax, regions = ctx.saved_tensors
     if not grad.shape[0]:
-        return grad.new_zeros(argmax.shape), *[None] * 6
+        return grad.new_zeros(argmax.shape), *[None] * 7
     images = regions[:, 0].nan_to_num(-1).clamp(0, grad.shape[0] - 1).long()[:, None, None]
     channels = torch.arange(grad.shape[1], device=grad.device)[:, None]
     values = grad.flatten(2)[images, channels, argmax.flatten(2).clamp(min=0).long()]
-    return torch.where(argmax >= 0, values.view(argmax.shape), 0), *[None] * 6
+    return torch.where(argmax >= 0, values.view(argmax.shape), 0), *[None] * 7
 
 
 define(
@@ -185,7 +189,7 @@ define(
 )
 define(
     "roi_pool_backward(Tensor grad, Tensor argmax, Tensor regions, SymInt batch, SymInt height, "
-    "SymInt width, bool channels_last) -> Tensor",
+    "SymInt width, float spatial_scale, bool channels_last) -> Tensor",
     _roi_pool_backward_reference,
     _roi_pool_backward_fake,
     autocast=None,
