@@ -73,6 +73,7 @@ def roi_align_gradient(grad, regions, shape, scale=1.0, ratio=-1, aligned=False)
 
 
 def _away_from_zero(value):
+    value = float(value)
     whole = math.trunc(value)
     return whole + (abs(value - whole) >= 0.5) * (1 if value > 0 else -1)
 

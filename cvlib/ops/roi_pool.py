@@ -127,10 +127,11 @@ def _roi_pool_backward_reference(
     places = torch.where(inside, argmax.flatten(2), 0).long()
     for k in range(len(grad) if batch else 0):
         # One bin at a time: additions in a fixed order, on every device.
-        plane = result[images[k].clamp(0, batch - 1)]
+        image = images[k : k + 1].clamp(0, batch - 1)
+        plane = result.index_select(0, image)[0]
         for i in range(values.shape[2]):
             plane.scatter_add_(1, places[k, :, i : i + 1], values[k, :, i : i + 1])
-        result.index_copy_(0, images[k : k + 1].clamp(0, batch - 1), plane[None])
+        result.index_copy_(0, image, plane[None])
     return empty_map(grad, shape, channels_last).copy_(result.view(shape))
 
 

@@ -43,17 +43,18 @@ def sample_weights(
     weights = low.new_zeros(len(low), bins, size)
     if not weights.numel():
         return weights
+    spread = samples.clamp(min=1)
     base = start[:, None] + torch.arange(bins, device=low.device).to(low.dtype) * step
 
     def position(sample: Tensor) -> Tensor:
-        return base + (sample.to(low.dtype) + 0.5) * step / samples
+        return base + (sample.to(low.dtype) + 0.5) * step / spread
 
     count = samples.long().expand(len(low), bins)
     begin = _first(lambda sample: position(sample) >= -1, count)
     end = _first(lambda sample: position(sample) > size, count)
     for i in range(int((end - begin).max())):
         sample = begin + i
-        share = torch.where(sample < end, 1 / samples, 0)
+        share = torch.where(sample < end, 1 / spread, 0)
         where = position(sample).clamp(0, size)
         left = where.long().clamp(max=size - 1)
         fraction = torch.where(left < size - 1, where - left, 0)
