@@ -31,12 +31,23 @@ struct PoolProblem {
   int32_t* argmax;  // the same, or null
 };
 
+// Loops over lanes, not vectors: GCC splits comparisons of vectors before it knows how wide the
+// registers are.
+template <bool kArgmax, class T>
+CVLIB_HOST_DEVICE void keep_larger(const T* __restrict pixel, LaneIndex<T> index,
+                                   T* __restrict values, LaneIndex<T>* __restrict places) {
+#pragma GCC unroll 1  // unrolled, the loop is not vectorised
+  for (int i = 0; i < kLanes<T>; ++i) {
+    const bool better = (pixel[i] > values[i]) | (pixel[i] != pixel[i]);
+    values[i] = better ? pixel[i] : values[i];
+    if constexpr (kArgmax) places[i] = better ? index : places[i];
+  }
+}
+
 // The largest value of each bin, and where it first stands; NaN counts as larger than all.
-template <bool kArgmax, class T, class L>
+template <bool kArgmax, class T>
 void pool_region(const PoolProblem<T>& problem, const FeatureMap<T>& map, const T* region,
                  const T* lines, T* values, LaneIndex<T>* places) {
-  using Values = Line<T, L>;
-  using Places = Line<LaneIndex<T>, L>;
   constexpr int kWidth = kLanes<T>;
   const PoolAxis<T> y_axis = pool_axis(region[2], region[4], problem.scale, problem.bins_y);
   const PoolAxis<T> x_axis = pool_axis(region[1], region[3], problem.scale, problem.bins_x);
@@ -57,21 +68,10 @@ void pool_region(const PoolProblem<T>& problem, const FeatureMap<T>& map, const 
       for (int64_t bin_x = 0; bin_x < problem.bins_x; ++bin_x) {
         const Range xs = bin_pixels(x_axis, bin_x, map.width);
         const int64_t bin = (bin_y * problem.bins_x + bin_x) * kWidth;
-        Values best = Values::load(values + bin);
-        Places place = kArgmax ? Places::load(places + bin) : Places();
         for (int64_t x = xs.begin; x < xs.end; ++x) {
-          const Values pixel = Values::load(row + x * kWidth);
           const auto index = static_cast<LaneIndex<T>>(y * map.width + x);
-          for (int p = 0; p < Values::kParts; ++p) {
-            const auto better = (pixel.part[p] > best.part[p]) | (pixel.part[p] != pixel.part[p]);
-            best.part[p] = better ? pixel.part[p] : best.part[p];
-            if constexpr (kArgmax) {
-              place.part[p] = better ? typename Places::Vector{} + index : place.part[p];
-            }
-          }
+          keep_larger<kArgmax>(row + x * kWidth, index, values + bin, places + bin);
         }
-        best.store(values + bin);
-        if constexpr (kArgmax) place.store(places + bin);
       }
     }
   }
@@ -104,7 +104,7 @@ void pool_block(const PoolProblem<T>& problem, int64_t image, int64_t channel,
   const int64_t count = problem.bins_y * problem.bins_x;
   pack_map<T, L>(map, channel, channels, ranges, lines);
   for (const int64_t i : problem.regions_of_map[image]) {
-    pool_region<kArgmax, T, L>(problem, map, problem.regions + 5 * i, lines, values, places);
+    pool_region<kArgmax, T>(problem, map, problem.regions + 5 * i, lines, values, places);
     const int64_t offset = (i * problem.channels + channel) * count;
     transpose<T, L>(values, kLanes<T>, count, channels, problem.pooled + offset, count);
     if constexpr (kArgmax && sizeof(T) == sizeof(int32_t)) {
