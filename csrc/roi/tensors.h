@@ -1,0 +1,69 @@
+// Tensors as the kernels of this family take them. Shared by CPU and CUDA.
+#pragma once
+
+#include <torch/headeronly/core/MemoryFormat.h>
+
+#include "../torch_compat.h"
+
+namespace cvlib {
+
+inline bool is_channels_last(const Tensor& tensor) {
+  if (tensor.dim() != 4 || tensor.is_contiguous()) return false;
+  const int64_t c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
+  const auto fits = [&](int64_t dim, int64_t stride) {
+    return tensor.size(dim) == 1 || tensor.stride(dim) == stride;
+  };
+  return fits(1, 1) && fits(3, c) && fits(2, w * c) && fits(0, h * w * c);
+}
+
+// float32 or float64, contiguous or channels-last.
+inline Tensor as_dense(const Tensor& tensor) {
+  const Tensor real = is_half(tensor) ? torch::stable::to(tensor, ScalarType::Float) : tensor;
+  return real.is_contiguous() || is_channels_last(real) ? real : torch::stable::contiguous(real);
+}
+
+// Contiguous, in this dtype.
+inline Tensor as_dtype(const Tensor& tensor, ScalarType type) {
+  const Tensor same = tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
+  return as_contiguous(same);
+}
+
+inline ScalarType real_type(ScalarType type) {
+  return type == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline Tensor empty_map(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w,
+                        ScalarType type, bool channels_last) {
+  using torch::headeronly::MemoryFormat;
+  if (!channels_last) return empty(like, {n, c, h, w}, type);
+  Tensor fresh = torch::stable::empty({n, c, h, w}, type, std::nullopt, like.device(), std::nullopt,
+                                      MemoryFormat::ChannelsLast);
+  const int64_t bytes = fresh.numel() * static_cast<int64_t>(fresh.element_size());
+  if (bytes >= kFreshBytes && fresh.is_cpu()) prefer_huge_pages(fresh.mutable_data_ptr(), bytes);
+  return fresh;
+}
+
+// Back from the dtype that was computed in.
+inline Tensor finish(const Tensor& result, ScalarType type) {
+  return result.scalar_type() == type ? result : torch::stable::to(result, type);
+}
+
+inline void check_roi_arguments(const Tensor& features, const Tensor& regions, int64_t bins_y,
+                                int64_t bins_x) {
+  STD_TORCH_CHECK(features.dim() == 4, "expected maps of shape (N, C, H, W)");
+  STD_TORCH_CHECK(regions.dim() == 2 && regions.size(1) == 5, "expected regions of shape (K, 5)");
+  STD_TORCH_CHECK(bins_y > 0 && bins_x > 0, "expected a positive output size");
+}
+
+// argmax counts the pixels of a plane in 32 bits, as torchvision's does.
+inline void check_plane(int64_t height, int64_t width) {
+  STD_TORCH_CHECK(height * width <= INT32_MAX, "expected maps of fewer than 2^31 pixels");
+}
+
+inline void check_argmax(const Tensor& grad, const Tensor& argmax, const Tensor& regions) {
+  STD_TORCH_CHECK(argmax.scalar_type() == ScalarType::Int && argmax.dim() == 4 &&
+                      argmax.numel() == grad.numel() && grad.size(0) == regions.size(0),
+                  "roi_pool_backward: expected grad and argmax of shape (K, C, PH, PW)");
+}
+
+}  // namespace cvlib

@@ -1,0 +1,329 @@
+"""RoI align: averages of a feature map over boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvlib._checks import (
+    check_box_values,
+    check_boxes,
+    check_same_kind,
+    check_shape,
+    check_tensor,
+    is_value_error,
+    signal_bad_values,
+)
+from cvlib._extension import define, library
+from cvlib.ops.iou import _as_real
+from cvlib.ops.roi_reference import (
+    LARGEST_COORDINATE,
+    align_regions,
+    are_regions,
+    sample_weights,
+    spread_regions,
+)
+
+Boxes = Tensor | Sequence[Tensor]
+
+
+def roi_align(
+    input: Tensor,
+    boxes: Boxes,
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """Averages bilinear samples of a feature map in a grid of bins over each box.
+
+    A box is cut into ``output_size`` bins of equal size. Each bin is the mean of ``sampling_ratio``
+    x ``sampling_ratio`` samples at equal distances, read from the map by bilinear interpolation.
+    Samples more than one pixel outside of the map count as 0; others are moved to its border.
+
+    Args:
+        input: Feature maps, shape (N, C, H, W), floating point, contiguous or channels-last.
+        boxes: Shape (K, 5), (image, x1, y1, x2, y2), where image is an index in [0, N), or a list
+            of N tensors of shape (L, 4), (x1, y1, x2, y2), one for each image. Of the dtype
+            (under autocast: any floating-point dtype) and on the device of ``input``.
+        output_size: Bins as (height, width); one number for both.
+        spatial_scale: What maps the coordinates of the boxes to pixels of ``input``; positive.
+        sampling_ratio: Samples of a bin along each axis; 0 or less: as many as the bin is high or
+            wide in pixels, rounded up.
+        aligned: Whether the centre of the first pixel lies at 0.5 (True) or at 0 (False; then a box
+            also has at least one pixel of width and height).
+
+    Returns:
+        Shape (K, C, height, width), contiguous, in the dtype of ``input``; computed in float32 for
+        float16 and bfloat16.
+
+    Raises:
+        TypeError: Not tensors, not floating point, or of two dtypes.
+        ValueError: Wrong shapes, two devices, an output size or a scale that is not positive; on
+            the CPU also NaN, infinite coordinates and those beyond 2**30 pixels of ``input``,
+            corners out of order, and images that do not exist. On CUDA such a box gives zeros.
+        RuntimeError: Boxes that require a gradient: there is none.
+
+    Note:
+        Differentiable any number of times in ``input``; its gradient is channels-last where
+        ``input`` is. Deterministic, forward and backward. Samples outside of the map cost nothing,
+        however large a box is. Memory beyond the result is small: a few megabytes for each thread.
+
+    References:
+        He et al., "Mask R-CNN" (2017).
+
+    Example:
+        >>> image = torch.arange(16.0).view(1, 1, 4, 4)
+        >>> roi_align(image, [torch.tensor([[0.0, 0.0, 2.0, 2.0]])], 2, sampling_ratio=1)
+        tensor([[[[2.5000, 3.5000],
+                  [6.5000, 7.5000]]]])
+    """
+    regions = _as_regions("roi_align", input, boxes)
+    height, width = _as_pair("roi_align", output_size)
+    _check_scale("roi_align", spatial_scale)
+    try:
+        return torch.ops.cvlib.roi_align(
+            input, regions, height, width, spatial_scale, sampling_ratio, aligned
+        )
+    except RuntimeError as error:
+        if is_value_error(error):
+            _explain_regions("roi_align", boxes, input.shape[0], spatial_scale)
+        raise
+
+
+def _as_regions(function: str, input: Tensor, boxes: Boxes) -> Tensor:
+    """The boxes as one tensor (K, 5), image first."""
+    check_tensor(function, "input", input)
+    check_shape(function, "input", input, "(N, C, H, W)")
+    if isinstance(boxes, Tensor):
+        check_boxes(function, "boxes", boxes, "(K, 5)")
+        check_same_kind(function, "input", input, "boxes", boxes)
+        regions = boxes
+    else:
+        regions = _concatenate(function, input, boxes)
+    if regions.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{function}: expected boxes that do not require a gradient, because there is none; "
+            "got requires_grad=True: detach them"
+        )
+    return regions
+
+
+def _concatenate(function: str, input: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    if not isinstance(boxes, list | tuple):
+        raise TypeError(
+            f"{function}: expected boxes to be a torch.Tensor of shape (K, 5) or a list of tensors "
+            f"of shape (L, 4), got {type(boxes).__name__}"
+        )
+    if len(boxes) != input.shape[0]:
+        raise ValueError(
+            f"{function}: expected boxes to be a list of N = {input.shape[0]} tensors, one for "
+            f"each image of input, got {len(boxes)}"
+        )
+    for image, one in enumerate(boxes):
+        check_boxes(function, f"boxes[{image}]", one, "(L, 4)")
+        check_same_kind(function, "input", input, f"boxes[{image}]", one)
+    if not boxes:
+        return input.new_empty(0, 5)
+    # Half types cannot hold every image's index.
+    rows = [torch.nn.functional.pad(_as_real(one), (1, 0), value=i) for i, one in enumerate(boxes)]
+    return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+
+def _as_pair(function: str, output_size: int | Sequence[int]) -> tuple[int, int]:
+    pair = (output_size, output_size) if not isinstance(output_size, list | tuple) else output_size
+    if len(pair) != 2 or not all(isinstance(one, int | torch.SymInt) for one in pair):
+        raise TypeError(
+            f"{function}: expected output_size to be an int or a pair of them, got {output_size!r}"
+        )
+    height, width = pair
+    if height < 1 or width < 1:
+        raise ValueError(f"{function}: expected output_size >= 1, got {output_size!r}")
+    return height, width
+
+
+def _check_scale(function: str, spatial_scale: float) -> None:
+    if not 0 < spatial_scale < float("inf"):
+        raise ValueError(
+            f"{function}: expected spatial_scale to be positive and finite, got {spatial_scale}"
+        )
+
+
+def _explain_regions(function: str, boxes: Boxes, num_images: int, spatial_scale: float) -> None:
+    """Raises ValueError for the first box that a CPU kernel cannot have accepted."""
+    if isinstance(boxes, Tensor):
+        images = boxes.detach()[:, 0]
+        wrong = (~((images >= 0) & (images < num_images))).nonzero()
+        if len(wrong):
+            row = int(wrong[0])
+            raise ValueError(
+                f"{function}: expected boxes with an image index in [0, {num_images}), got "
+                f"boxes[{row}, 0] = {float(images[row]):g}"
+            )
+    named = {"boxes": boxes[:, 1:]} if isinstance(boxes, Tensor) else {}
+    if not isinstance(boxes, Tensor):
+        named = {f"boxes[{image}]": one for image, one in enumerate(boxes)}
+    for argument, corners in named.items():
+        check_box_values(function, argument, corners)
+        wrong = ~((_as_real(corners.detach()) * spatial_scale).abs() <= LARGEST_COORDINATE).all(1)
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            text = ", ".join(f"{v:g}" for v in corners[row].tolist())
+            raise ValueError(
+                f"{function}: expected {argument} with coordinates of at most 2**30 pixels of the "
+                f"feature map, got {argument}[{row}] = ({text})"
+            )
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Says whether a gradient of this tensor should be channels-last."""
+    return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def empty_map(like: Tensor, shape: tuple[int, ...], channels_last: bool) -> Tensor:
+    """A fake gradient."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+
+
+def _weights(
+    regions: Tensor,
+    size: tuple[int, int],
+    bins: tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+    valid: Tensor,
+) -> tuple[Tensor, Tensor]:
+    x1, y1, x2, y2 = torch.where(valid[:, None], regions[:, 1:], 0).unbind(1)
+    rule = spatial_scale, sampling_ratio, aligned
+    return (
+        sample_weights(y1, y2, size[0], bins[0], *rule),
+        sample_weights(x1, x2, size[1], bins[1], *rule),
+    )
+
+
+def _check_regions(regions: Tensor, num_images: int, spatial_scale: float) -> Tensor:
+    valid = are_regions(regions, num_images, spatial_scale)
+    if regions.device.type == "cpu":
+        signal_bad_values(valid)
+    return valid
+
+
+def _roi_align_reference(
+    input: Tensor,
+    regions: Tensor,
+    bins_y: int,
+    bins_x: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    maps = _as_real(input)
+    rows = regions.to(maps.dtype)
+    valid = _check_regions(rows, len(maps), spatial_scale)
+    rule = spatial_scale, sampling_ratio, aligned
+    weights = _weights(rows, maps.shape[2:], (bins_y, bins_x), *rule, valid)  # type: ignore[arg-type]
+    return align_regions(maps, rows, weights, valid).to(input.dtype)
+
+
+def _roi_align_fake(
+    input: Tensor,
+    regions: Tensor,
+    bins_y: int,
+    bins_x: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    return input.new_empty(regions.shape[0], input.shape[1], bins_y, bins_x)
+
+
+def _roi_align_backward_reference(
+    grad: Tensor,
+    regions: Tensor,
+    batch: int,
+    height: int,
+    width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+    channels_last: bool,
+) -> Tensor:
+    pooled = _as_real(grad)
+    rows = regions.to(pooled.dtype)
+    valid = _check_regions(rows, batch, spatial_scale)
+    rule = spatial_scale, sampling_ratio, aligned
+    weights = _weights(rows, (height, width), pooled.shape[2:], *rule, valid)  # type: ignore[arg-type]
+    shape = batch, pooled.shape[1], height, width
+    result = spread_regions(pooled, rows, weights, valid, shape)
+    return empty_map(grad, shape, channels_last).copy_(result)
+
+
+def _roi_align_backward_fake(
+    grad: Tensor,
+    regions: Tensor,
+    batch: int,
+    height: int,
+    width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+    channels_last: bool,
+) -> Tensor:
+    return empty_map(grad, (batch, grad.shape[1], height, width), channels_last)
+
+
+def _save_align(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, regions, _, _, *ctx.rule = inputs
+    ctx.save_for_backward(regions)
+    ctx.batch, _, ctx.height, ctx.width = input.shape
+    ctx.channels_last = is_channels_last(input)
+
+
+def _align_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    (regions,) = ctx.saved_tensors
+    size = ctx.batch, ctx.height, ctx.width
+    result = torch.ops.cvlib.roi_align_backward(grad, regions, *size, *ctx.rule, ctx.channels_last)
+    return result, *[None] * 6
+
+
+def _save_align_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad, regions, _, _, _, *ctx.rule, _ = inputs
+    ctx.save_for_backward(regions)
+    ctx.bins_y, ctx.bins_x = grad.shape[2:]
+
+
+def _align_backward_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    # The gradient is linear in what comes in, and its transpose is roi_align itself.
+    (regions,) = ctx.saved_tensors
+    result = torch.ops.cvlib.roi_align(grad, regions, ctx.bins_y, ctx.bins_x, *ctx.rule)
+    return result, *[None] * 8
+
+
+define(
+    "roi_align(Tensor input, Tensor regions, SymInt bins_y, SymInt bins_x, float spatial_scale, "
+    "int sampling_ratio, bool aligned) -> Tensor",
+    _roi_align_reference,
+    _roi_align_fake,
+    autocast=None,
+)
+define(
+    "roi_align_backward(Tensor grad, Tensor regions, SymInt batch, SymInt height, SymInt width, "
+    "float spatial_scale, int sampling_ratio, bool aligned, bool channels_last) -> Tensor",
+    _roi_align_backward_reference,
+    _roi_align_backward_fake,
+    autocast=None,
+)
+torch.library.register_autograd(
+    "cvlib::roi_align", _align_gradient, setup_context=_save_align, lib=library
+)
+torch.library.register_autograd(
+    "cvlib::roi_align_backward",
+    _align_backward_gradient,
+    setup_context=_save_align_backward,
+    lib=library,
+)
