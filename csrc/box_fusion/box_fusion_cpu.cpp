@@ -24,8 +24,8 @@ constexpr int64_t kBoxesPerTask = 256;
 
 // What the boxes of all models say, as float64.
 struct Candidates {
-  std::vector<Candidate> all;      // by input index; score -1 for those that do not count
-  std::vector<int32_t> order;      // those that count, best first
+  std::vector<Candidate> all;  // by input index; score -1 for those that do not count
+  std::vector<int32_t> order;  // those that count, best first
 };
 
 template <class T>
@@ -132,8 +132,13 @@ void fuse_groups(const Candidates& candidates, const Members& members,
 
 FusionSettings make_settings(const Tensor& weights, double iou_threshold, int64_t confidence,
                              bool allows_overflow) {
-  FusionSettings settings{iou_threshold, static_cast<Confidence>(confidence), allows_overflow,
-                          data<double>(weights), weights.size(0), 0, 0};
+  FusionSettings settings{iou_threshold,
+                          static_cast<Confidence>(confidence),
+                          allows_overflow,
+                          data<double>(weights),
+                          weights.size(0),
+                          0,
+                          0};
   for (int64_t m = 0; m < settings.num_models; ++m) {
     settings.total_weight += settings.weights[m];
     settings.largest_weight = larger(settings.largest_weight, settings.weights[m]);
@@ -201,8 +206,8 @@ Outputs weighted_boxes_fusion_cpu(const Tensor& boxes_in, const Tensor& scores_i
     using T = decltype(zero);
     check_values(are_valid(data<T>(boxes), n) && are_numbers(data<T>(scores), n));
     const Candidates candidates =
-        collect_candidates(data<T>(boxes), data<T>(scores), pointer(models),
-                           data<double>(weights), n, score_threshold);
+        collect_candidates(data<T>(boxes), data<T>(scores), pointer(models), data<double>(weights),
+                           n, score_threshold);
     const DenseIds groups = combine(make_dense(pointer(images), n), make_dense(pointer(labels), n));
     Fused fused(n);
     fuse_groups(candidates, collect_members(candidates.order, groups),

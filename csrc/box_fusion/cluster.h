@@ -30,8 +30,8 @@ struct Candidate {
 };
 
 struct Cluster {
-  Box<double> fused;  // the average of the boxes, weighted by their scores
-  Box<double> sum;    // of box times score
+  Box<double> fused;                   // the average of the boxes, weighted by their scores
+  Box<double> sum;                     // of box times score
   double score, weight, model_weight;  // sums; model_weight counts every model once
   double best_score;
   int64_t count;
@@ -47,8 +47,8 @@ CVLIB_HOST_DEVICE void add_model(Cluster& cluster, int64_t model, double weight)
 CVLIB_HOST_DEVICE Cluster start_cluster(const Candidate& c, double weight) {
   const Box<double> b = c.box;
   const double s = c.score;
-  return {b, {b.x1 * s, b.y1 * s, b.x2 * s, b.y2 * s}, s, weight, weight, s, 1,
-          uint64_t(1) << c.model};
+  return {
+      b, {b.x1 * s, b.y1 * s, b.x2 * s, b.y2 * s}, s, weight, weight, s, 1, uint64_t(1) << c.model};
 }
 
 CVLIB_HOST_DEVICE void join_cluster(Cluster& cluster, const Candidate& c, double weight) {

@@ -134,8 +134,8 @@ void suppress_batch(const Problem<T>& p, int64_t* rows, int64_t* labels, int64_t
       for (int64_t task = first; task < last; ++task) {
         const int64_t image = task / tasks, begin = task % tasks * rows_per_task;
         const int64_t end = begin + rows_per_task < p.rows ? begin + rows_per_task : p.rows;
-        valid[task] = collect_rows(p, image, begin, end, found[task]) &
-                      are_valid_rows(p, image, begin, end);
+        valid[task] =
+            collect_rows(p, image, begin, end, found[task]) & are_valid_rows(p, image, begin, end);
       }
     });
   });

@@ -31,9 +31,8 @@ class MatrixSuppressor {
     over_chunks([&](int64_t c, uint8_t* hits) {
       T largest[kChunk] = {};
       over_better(c, hits, [&](int64_t i) {
-        against_chunk(i, c, [&](int lane, T overlap) {
-          largest[lane] = larger(largest[lane], overlap);
-        });
+        against_chunk(i, c,
+                      [&](int lane, T overlap) { largest[lane] = larger(largest[lane], overlap); });
       });
       for (int lane = 0; lane < kChunk; ++lane) largest_[c * kChunk + lane] = largest[lane];
     });

@@ -26,8 +26,13 @@ class SoftSuppressor {
  public:
   SoftSuppressor(const T* boxes, const T* scores, const int32_t* members, int64_t n,
                  const SoftDecay<T>& decay)
-      : chunks_(boxes, members, n), decay_(decay), scores_(chunks_.count * kChunk, kOut<T>),
-        best_(chunks_.count), best_rank_(chunks_.count), place_(n), hits_(chunks_.count) {
+      : chunks_(boxes, members, n),
+        decay_(decay),
+        scores_(chunks_.count * kChunk, kOut<T>),
+        best_(chunks_.count),
+        best_rank_(chunks_.count),
+        place_(n),
+        hits_(chunks_.count) {
     for (int64_t place = 0; place < chunks_.count * kChunk; ++place) {
       const int32_t rank = chunks_.ranks[place];
       if (rank == SpatialChunks<T>::kNoRank) continue;
@@ -115,7 +120,7 @@ class SoftSuppressor {
 
   SpatialChunks<T> chunks_;
   SoftDecay<T> decay_;
-  std::vector<T> scores_;  // by place
+  std::vector<T> scores_;   // by place
   std::vector<Bits> best_;  // of each chunk
   std::vector<int32_t> best_rank_;
   std::vector<int32_t> place_;  // of each rank

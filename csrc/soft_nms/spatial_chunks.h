@@ -23,7 +23,9 @@ class SpatialChunks {
  public:
   // Boxes members[0], members[1], ...; `ranks` then holds positions in `members`.
   SpatialChunks(const T* boxes, const int32_t* members, int64_t n)
-      : count((n + kChunk - 1) / kChunk), arrays(count * kChunk), ranks(count * kChunk, kNoRank),
+      : count((n + kChunk - 1) / kChunk),
+        arrays(count * kChunk),
+        ranks(count * kChunk, kNoRank),
         around(count) {
     order_by_place(boxes, members, n);
     for (int64_t c = 0; c < count; ++c) fill(boxes, members, c);

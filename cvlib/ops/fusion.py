@@ -23,6 +23,7 @@ from cvlib._checks import (
 )
 from cvlib._extension import define, refuse_gradient
 from cvlib.ops.iou import _as_real, _pairwise_iou
+from cvlib.ops.soft_nms import _check_number
 
 _NAME = "weighted_boxes_fusion"
 # In the order of csrc/box_fusion/cluster.h; models are the bits of a 64-bit number there.
@@ -100,10 +101,11 @@ def weighted_boxes_fusion(
     _check_lists(boxes, scores, labels, image_ids)
     factors = _check_weights(weights, len(boxes))
     check_fraction(_NAME, "iou_threshold", iou_threshold)
-    if not 0 <= score_threshold < math.inf:
-        raise ValueError(f"{_NAME}: expected score_threshold of at least 0, got {score_threshold}")
+    _check_number(_NAME, "score_threshold", score_threshold, 0)
     if conf_type not in _CONFIDENCES:
-        raise ValueError(f"{_NAME}: expected conf_type to be one of {_CONFIDENCES}, got {conf_type!r}")
+        raise ValueError(
+            f"{_NAME}: expected conf_type to be one of {_CONFIDENCES}, got {conf_type!r}"
+        )
     device = boxes[0].device
     models = [
         torch.full((one.shape[0],), m, dtype=torch.int64, device=device)

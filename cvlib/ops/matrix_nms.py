@@ -42,7 +42,7 @@ def matrix_nms(
             ``None``: all boxes of one class.
         image_ids: Shape (N,), int64, any values: as ``labels``; ``None``: all boxes of one image.
         kernel: ``"gaussian"`` or ``"linear"``.
-        sigma: At least 0; of the gaussian kernel. Larger suppresses more.
+        sigma: In [0, 1e6]; of the gaussian kernel. Larger suppresses more.
 
     Returns:
         Shape (N,): the lowered scores in the order of the input, float32 for half types.
@@ -70,7 +70,7 @@ def matrix_nms(
     """
     _check_arguments("matrix_nms", boxes, scores, 0, None)
     _check_method("matrix_nms", "kernel", kernel)
-    _check_number("matrix_nms", "sigma", sigma, 0)
+    _check_number("matrix_nms", "sigma", sigma, 0, 1e6)
     _check_groups("matrix_nms", boxes, labels, image_ids)
     gaussian = kernel == "gaussian"
     # Only the order of the scores counts here, and that has no derivative.

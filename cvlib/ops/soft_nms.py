@@ -49,7 +49,7 @@ def soft_nms(
         scores: Shape (N,), same dtype and device; higher is better.
         method: ``"linear"`` or ``"gaussian"``.
         iou_threshold: In [0, 1]; of the linear method.
-        sigma: At least 1e-6; of the gaussian method. Smaller suppresses more.
+        sigma: In [1e-6, 1e6]; of the gaussian method. Smaller suppresses more.
         score_threshold: At least 0; a box whose score sinks below it is dropped.
         max_output: At most this many boxes of each image, best first; ``None``: all.
         labels: Shape (N,), int64, any values: boxes of different labels ignore each other;
@@ -83,7 +83,7 @@ def soft_nms(
     """
     _check_arguments("soft_nms", boxes, scores, iou_threshold, max_output)
     _check_method("soft_nms", "method", method)
-    _check_number("soft_nms", "sigma", sigma, _SMALLEST_SIGMA)
+    _check_number("soft_nms", "sigma", sigma, 1e-6, 1e6)
     _check_number("soft_nms", "score_threshold", score_threshold, 0)
     _check_groups("soft_nms", boxes, labels, image_ids)
     limit = -1 if max_output is None else max_output
@@ -105,10 +105,6 @@ def soft_nms(
         raise
 
 
-# -1 / sigma must be finite.
-_SMALLEST_SIGMA = 1e-6
-
-
 def _check_method(function: str, argument: str, method: str) -> None:
     if method not in _METHODS:
         raise ValueError(
@@ -116,13 +112,19 @@ def _check_method(function: str, argument: str, method: str) -> None:
         )
 
 
-def _check_number(function: str, argument: str, value: float, least: float) -> None:
+def _check_number(
+    function: str, argument: str, value: float, least: float, most: float = math.inf
+) -> None:
+    """Raises unless ``value`` is a finite number (TypeError) in [least, most] (ValueError)."""
     if not isinstance(value, int | float | torch.SymInt | torch.SymFloat):
         raise TypeError(
             f"{function}: expected {argument} to be a number, got {type(value).__name__}"
         )
-    if not least <= value < math.inf:
-        raise ValueError(f"{function}: expected {argument} of at least {least:g}, got {value}")
+    if not least <= value <= most or abs(value) == math.inf:
+        raise ValueError(
+            f"{function}: expected {argument} to be finite and in [{least:g}, {most:g}], "
+            f"got {value}"
+        )
 
 
 def _check_groups(
