@@ -195,7 +195,7 @@ std::tuple<Tensor, Tensor, Tensor> multiclass_nms_cpu(const Tensor& boxes_in,
                              scores.stride(0),
                              scores.stride(1),
                              batch,
-                             n,
+                             classes == 0 ? 0 : n,  // strides of empty tensors mean nothing
                              classes,
                              round_up<T>(score_threshold),
                              round_down<T>(iou_threshold),

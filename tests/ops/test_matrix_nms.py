@@ -325,7 +325,11 @@ INVERTED = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [30, 40, 20, 60]])
         ({"sigma": None}, TypeError, r"expected sigma to be a number, got NoneType"),
         ({"labels": [0, 1, 0]}, TypeError, r"expected labels to be an int64 tensor, got list"),
         ({"image_ids": SCORES}, TypeError, r"expected image_ids to be an int64 tensor, got .*floa"),
-        ({"boxes": NAN_BOX}, ValueError, r"expected boxes without NaN, got boxes\[1\] = \(1, 1, na"),
+        (
+            {"boxes": NAN_BOX},
+            ValueError,
+            r"expected boxes without NaN, got boxes\[1\] = \(1, 1, na",
+        ),
         ({"boxes": INVERTED}, ValueError, r"expected boxes with x1 <= x2 .*boxes\[2\] = \(30, 40"),
         ({"scores": SCORES * nan}, ValueError, r"expected scores without NaN, got scores\[0\]"),
     ],
