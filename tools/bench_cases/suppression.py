@@ -28,7 +28,9 @@ def soft_nms_in_pytorch(
     boxes: Tensor, scores: Tensor, method: str, max_output: int | None
 ) -> tuple[Tensor, Tensor]:
     """Soft suppression as one writes it in PyTorch: a loop whose body is whole tensors."""
-    scores, keep, kept_scores = scores.clone(), [], []
+    scores = scores.clone()
+    keep: list[Tensor] = []
+    kept_scores: list[Tensor] = []
     while max_output is None or len(keep) < max_output:
         best, index = scores.max(dim=0)
         if best < 0.001:
@@ -88,6 +90,11 @@ def matrix_nms_in_pytorch(boxes: Tensor, scores: Tensor, kernel: str) -> Tensor:
     return result
 
 
+def matrix_nms_by_reference(boxes: Tensor, scores: Tensor, *settings: Any) -> Tensor:
+    """What the public function does with the reference's factors."""
+    return scores * _matrix_nms_reference(boxes, scores, *settings)
+
+
 def matrix_nms_cases(device: str) -> Iterator[Case]:
     """Matrix suppression; the peer's matrices of 5,000 boxes are 100 MB each."""
     generator = torch.Generator().manual_seed(5)
@@ -102,9 +109,7 @@ def matrix_nms_cases(device: str) -> Iterator[Case]:
                 "N x N PyTorch",
                 partial(matrix_nms, boxes, scores, kernel=kernel),
                 partial(matrix_nms_in_pytorch, boxes, scores, kernel),
-                lambda boxes=boxes, scores=scores, settings=settings: (
-                    scores * _matrix_nms_reference(boxes, scores, *settings)
-                ),
+                partial(matrix_nms_by_reference, boxes, scores, *settings),
                 close,
                 bytes_moved=size_in_bytes(boxes, scores, scores),
             )
@@ -172,15 +177,16 @@ def fusion_cases(device: str) -> Iterator[Case]:
 
 def detect_in_torchvision(
     boxes: Tensor, scores: Tensor, threshold: float, iou: float, topk: int | None, most: int
-) -> list[tuple[Tensor, Tensor, Tensor]]:
+) -> list[tuple[Tensor, ...]]:
     """The last step of torchvision's detectors: SSD's with ``topk``, else Faster R-CNN's."""
-    results = []
+    results: list[tuple[Tensor, ...]] = []
     for own_boxes, own_scores in zip(boxes, scores, strict=True):
         if topk is None:
             label = torch.arange(own_scores.shape[1], device=scores.device).expand_as(own_scores)
             flat = own_scores.reshape(-1)
             found = torch.where(flat > threshold)[0]
-            candidates = (own_boxes.reshape(-1, 4)[found], flat[found], label.reshape(-1)[found])
+            own = own_boxes.reshape(-1, 4)[found]
+            candidates: tuple[Tensor, ...] = (own, flat[found], label.reshape(-1)[found])
         else:
             parts = []
             for k in range(own_scores.shape[1]):
