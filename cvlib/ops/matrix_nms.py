@@ -1,0 +1,148 @@
+"""Matrix non-maximum suppression: every score lowered at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cvlib._checks import are_ordered, is_value_error, signal_bad_values
+from cvlib._extension import define, refuse_gradient
+from cvlib.ops.iou import _as_real, _pairwise_iou
+from cvlib.ops.nms import _check_arguments
+from cvlib.ops.soft_nms import (
+    _check_groups,
+    _check_method,
+    _check_number,
+    _exp_of_nonpositive,
+    _explain_values,
+)
+
+
+def matrix_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None = None,
+    *,
+    image_ids: Tensor | None = None,
+    kernel: str = "gaussian",
+    sigma: float = 2.0,
+) -> Tensor:
+    """Lowers the score of every box by its overlap with better ones, all at once.
+
+    With o(i, j) the IoU of two boxes and c(i) the largest IoU of box i with a better one (0 if
+    there is none), the score of box j is multiplied by the least f(o(i, j)) / f(c(i)) over all
+    better boxes i, and by 1 if that is greater. f(o) is ``exp(-sigma * o**2)`` or, linear,
+    ``1 - o``. Better is: a higher score, or an equal one and a lower index. Drop what is below a
+    threshold afterwards.
+
+    Args:
+        boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        scores: Shape (N,), same dtype and device; higher is better, at least 0.
+        labels: Shape (N,), int64, any values: boxes of different labels ignore each other;
+            ``None``: all boxes of one class.
+        image_ids: Shape (N,), int64, any values: as ``labels``; ``None``: all boxes of one image.
+        kernel: ``"gaussian"`` or ``"linear"``.
+        sigma: In [0, 1e6]; of the gaussian kernel. Larger suppresses more.
+
+    Returns:
+        Shape (N,): the lowered scores in the order of the input, float32 for half types.
+
+    Raises:
+        TypeError: Not tensors, not floating point, of two dtypes; ids that are not int64.
+        ValueError: Wrong shapes, two devices, numbers out of range; on the CPU also a NaN or
+            corners out of order. On CUDA a box with a NaN coordinate keeps its score, and one with
+            a NaN score has the result NaN; neither lowers another.
+        RuntimeError: On backward to the boxes.
+
+    Note:
+        Differentiable in the scores: each result is its score times a factor. Deterministic, the
+        same bits on CPU and CUDA. Memory is linear in N; no N x N matrix is stored. Where the
+        linear quotient is 0 / 0 (duplicates of a duplicate) it is ignored: the first of the
+        duplicates has already brought the factor to 0.
+
+    References:
+        Wang et al., "SOLOv2: Dynamic and Fast Instance Segmentation" (2020).
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.0], [3.0, 3.0, 4.0, 4.0]])
+        >>> matrix_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), kernel="linear")
+        tensor([0.9000, 0.4000, 0.7000])
+    """
+    _check_arguments("matrix_nms", boxes, scores, 0, None)
+    _check_method("matrix_nms", "kernel", kernel)
+    _check_number("matrix_nms", "sigma", sigma, 0, 1e6)
+    _check_groups("matrix_nms", boxes, labels, image_ids)
+    gaussian = kernel == "gaussian"
+    # Only the order of the scores counts here, and that has no derivative.
+    order = scores.detach() if scores.requires_grad else scores
+    try:
+        factors = torch.ops.cvlib.matrix_nms(boxes, order, labels, image_ids, gaussian, sigma)
+    except RuntimeError as error:
+        if is_value_error(error):
+            _explain_values("matrix_nms", boxes, scores)
+        raise
+    return scores * factors
+
+
+# Bytes of the reference's largest matrix.
+_REFERENCE_BYTES = 1 << 26
+
+
+def _matrix_nms_reference(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    image_ids: Tensor | None,
+    gaussian: bool,
+    sigma: float,
+) -> Tensor:
+    if boxes.device.type == "cpu":
+        signal_bad_values(are_ordered(boxes), ~scores.isnan())
+    boxes, scores = _as_real(boxes), _as_real(scores)
+    order = torch.sort(scores, descending=True, stable=True).indices
+    order = order[~scores.isnan()[order]]
+    rank = torch.full_like(scores, -1, dtype=torch.int64)
+    rank[order] = torch.arange(len(order), device=boxes.device)
+    largest, factors = torch.zeros_like(scores), torch.ones_like(scores)
+    rows = max(1, _REFERENCE_BYTES // (16 * len(boxes) + 1))
+    blocks = torch.arange(len(boxes), device=boxes.device).split(rows) if len(boxes) else ()
+
+    def overlaps_with_better(block: Tensor) -> Tensor:
+        """IoU (block, N) with better boxes of the same group, elsewhere 0."""
+        better = (rank >= 0) & (rank < rank[block, None])
+        for ids in (labels, image_ids):
+            if ids is not None:
+                better &= ids[block, None] == ids
+        return torch.where(better, _pairwise_iou(boxes[block], boxes), 0)
+
+    for block in blocks:
+        largest[block] = overlaps_with_better(block).amax(1)
+    for block in blocks:
+        iou = overlaps_with_better(block)
+        if gaussian:
+            excess = (iou * iou - largest * largest).amax(1).clamp(min=0)
+            factors[block] = _exp_of_nonpositive(-(excess * sigma))
+        else:
+            quotient = (1 - iou) / (1 - largest)
+            factors[block] = torch.where(quotient.isnan(), 1, quotient).amin(1).clamp(max=1)
+    return factors
+
+
+def _matrix_nms_fake(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    image_ids: Tensor | None,
+    gaussian: bool,
+    sigma: float,
+) -> Tensor:
+    return _as_real(boxes).new_empty(boxes.shape[0])
+
+
+define(
+    "matrix_nms(Tensor boxes, Tensor scores, Tensor? labels, Tensor? image_ids, bool gaussian, "
+    "float sigma) -> Tensor",
+    _matrix_nms_reference,
+    _matrix_nms_fake,
+)
+refuse_gradient("matrix_nms")

@@ -1,0 +1,235 @@
+"""Suppression that lowers scores: soft and matrix non-maximum suppression."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cvlib._checks import (
+    are_ordered,
+    check_box_values,
+    check_ids,
+    check_no_nan,
+    is_value_error,
+    signal_bad_values,
+)
+from cvlib._extension import define, refuse_gradient
+from cvlib.ops.iou import _as_real, _pairwise_iou
+from cvlib.ops.nms import _check_arguments
+
+_METHODS = ("linear", "gaussian")
+
+
+def soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    method: str = "linear",
+    iou_threshold: float = 0.3,
+    sigma: float = 0.5,
+    score_threshold: float = 0.001,
+    max_output: int | None = None,
+    labels: Tensor | None = None,
+    image_ids: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Selects boxes best score first; each lowers the scores of those it overlaps.
+
+    The box with the highest score (equal scores: lowest index) is selected, and the scores s of the
+    boxes that are left become, with their IoU o with it,
+
+    - linear: ``s * (1 - o)`` where ``o >= iou_threshold``;
+    - gaussian: ``s * exp(-o**2 / sigma)``.
+
+    Then again, until no box with a score of at least ``score_threshold`` is left.
+
+    Args:
+        boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        scores: Shape (N,), same dtype and device; higher is better.
+        method: ``"linear"`` or ``"gaussian"``.
+        iou_threshold: In [0, 1]; of the linear method.
+        sigma: In [1e-6, 1e6]; of the gaussian method. Smaller suppresses more.
+        score_threshold: At least 0; a box whose score sinks below it is dropped.
+        max_output: At most this many boxes of each image, best first; ``None``: all.
+        labels: Shape (N,), int64, any values: boxes of different labels ignore each other;
+            ``None``: all boxes of one class.
+        image_ids: Shape (N,), int64, any values: as ``labels``; ``None``: all boxes of one image.
+
+    Returns:
+        A tuple of indices (K,), int64, in the order of selection, and the scores (K,) with which
+        the boxes were selected, descending; float32 for half types. Boxes of several labels or
+        images are sorted together (equal scores: lowest index).
+
+    Raises:
+        TypeError: Not tensors, not floating point, of two dtypes; ids that are not int64.
+        ValueError: Wrong shapes, two devices, numbers out of range; on the CPU also a NaN or
+            corners out of order. On CUDA a box with a NaN coordinate or score is never selected.
+        RuntimeError: On backward; soft_nms is not differentiable.
+
+    Note:
+        Deterministic; CPU and CUDA select the same boxes with the same scores, to the bit: scores
+        are multiplied in the dtype of the boxes in the order of selection, and ``exp`` is cvlib's
+        own (within 2 units in the last place). Memory is linear in N. The CPU compares boxes with
+        near ones only; on CUDA one block works on each group.
+
+    References:
+        Bodla et al., "Soft-NMS - Improving Object Detection With One Line of Code" (2017).
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.0], [3.0, 3.0, 4.0, 4.0]])
+        >>> soft_nms(boxes, torch.tensor([0.9, 0.8, 0.7]))
+        (tensor([0, 2, 1]), tensor([0.9000, 0.7000, 0.4000]))
+    """
+    _check_arguments("soft_nms", boxes, scores, iou_threshold, max_output)
+    _check_method("soft_nms", "method", method)
+    _check_number("soft_nms", "sigma", sigma, 1e-6, 1e6)
+    _check_number("soft_nms", "score_threshold", score_threshold, 0)
+    _check_groups("soft_nms", boxes, labels, image_ids)
+    limit = -1 if max_output is None else max_output
+    try:
+        return torch.ops.cvlib.soft_nms(
+            boxes,
+            scores,
+            labels,
+            image_ids,
+            method == "gaussian",
+            iou_threshold,
+            sigma,
+            score_threshold,
+            limit,
+        )
+    except RuntimeError as error:
+        if is_value_error(error):
+            _explain_values("soft_nms", boxes, scores)
+        raise
+
+
+def _check_method(function: str, argument: str, method: str) -> None:
+    if method not in _METHODS:
+        raise ValueError(
+            f"{function}: expected {argument} to be 'linear' or 'gaussian', got {method!r}"
+        )
+
+
+def _check_number(
+    function: str, argument: str, value: float, least: float, most: float = math.inf
+) -> None:
+    """Raises unless ``value`` is a finite number (TypeError) in [least, most] (ValueError)."""
+    if not isinstance(value, int | float | torch.SymInt | torch.SymFloat):
+        raise TypeError(
+            f"{function}: expected {argument} to be a number, got {type(value).__name__}"
+        )
+    if not least <= value <= most or abs(value) == math.inf:
+        raise ValueError(
+            f"{function}: expected {argument} to be finite and in [{least:g}, {most:g}], "
+            f"got {value}"
+        )
+
+
+def _check_groups(
+    function: str, boxes: Tensor, labels: Tensor | None, image_ids: Tensor | None
+) -> None:
+    if labels is not None:
+        check_ids(function, "labels", labels, boxes)
+    if image_ids is not None:
+        check_ids(function, "image_ids", image_ids, boxes)
+
+
+def _explain_values(function: str, boxes: Tensor, scores: Tensor) -> None:
+    check_box_values(function, "boxes", boxes)
+    check_no_nan(function, "scores", scores)
+
+
+# Bits of the mantissa, bias of the exponent, terms of the series, lowest argument, ln 2 in two
+# parts, the integer type of the same size: as in csrc/soft_nms/exponential.h.
+_EXPONENTIAL = {
+    torch.float32: (23, 127, 8, -87.0, 0.693359375, -2.12194440e-4, torch.int32),
+    torch.float64: (
+        52,
+        1023,
+        14,
+        -708.0,
+        6.93147180369123816490e-01,
+        1.90821492927058770002e-10,
+        torch.int64,
+    ),
+}
+
+
+def _exp_of_nonpositive(x: Tensor) -> Tensor:
+    """The same bits as ``csrc/soft_nms/exponential.h``."""
+    mantissa, bias, terms, lowest, ln2_high, ln2_low, integer = _EXPONENTIAL[x.dtype]
+    rounding = 1.5 * 2.0**mantissa  # adding it rounds to an integer
+    inside = x.clamp(min=lowest)
+    shifted = inside * 1.44269504088896340736 + rounding
+    k = shifted - rounding
+    r = (inside - k * ln2_high) - k * ln2_low
+    series = torch.ones_like(x)
+    for i in range(terms - 1, 0, -1):
+        series = series * r * (1 / i) + 1
+    power = ((shifted.view(integer) + bias) << mantissa).view(x.dtype)
+    return torch.where(x > lowest, series * power, torch.zeros_like(x))
+
+
+def _soft_nms_reference(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    image_ids: Tensor | None,
+    gaussian: bool,
+    iou_threshold: float,
+    sigma: float,
+    score_threshold: float,
+    max_output: int,
+) -> tuple[Tensor, Tensor]:
+    if boxes.device.type == "cpu":
+        signal_bad_values(are_ordered(boxes), ~scores.isnan())
+    boxes, scores = _as_real(boxes), _as_real(scores) + 0.0  # -0 becomes 0
+    scores = torch.where(boxes.isnan().any(1), torch.nan, scores)
+    label = torch.zeros_like(scores, dtype=torch.int64) if labels is None else labels
+    image = torch.zeros_like(label) if image_ids is None else image_ids
+    left: dict[int, int] = {}
+    keep, kept_scores = [], []
+    while True:
+        scores = torch.where(scores.double() >= score_threshold, scores, -1)
+        if not len(scores) or float(best := scores.max()) < 0:
+            break
+        i = int((scores == best).nonzero()[0])
+        image_id = int(image[i])
+        if max_output >= 0 and left.setdefault(image_id, max_output) == 0:
+            scores = torch.where(image == image_id, -1, scores)
+            continue
+        left[image_id] = left.get(image_id, 0) - 1
+        keep.append(i)
+        kept_scores.append(best)
+        iou = _pairwise_iou(boxes[i : i + 1], boxes)[0]
+        if gaussian:
+            lowered = scores * _exp_of_nonpositive(iou * iou * (-1 / sigma))
+        else:
+            lowered = torch.where(iou.double() >= iou_threshold, scores * (1 - iou), scores)
+        rivals = (label == label[i]) & (image == image[i]) & (scores >= 0)
+        scores = torch.where(rivals, lowered, scores)
+        scores[i] = -1
+    indices = torch.tensor(keep, dtype=torch.int64, device=boxes.device)
+    return indices, torch.stack(kept_scores) if keep else scores.new_empty(0)
+
+
+def _soft_nms_fake(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    image_ids: Tensor | None,
+    *settings: float,
+) -> tuple[Tensor, Tensor]:
+    kept = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty(kept, dtype=torch.int64), _as_real(boxes).new_empty(kept)
+
+
+define(
+    "soft_nms(Tensor boxes, Tensor scores, Tensor? labels, Tensor? image_ids, bool gaussian, "
+    "float iou_threshold, float sigma, float score_threshold, int max_output) -> (Tensor, Tensor)",
+    _soft_nms_reference,
+    _soft_nms_fake,
+)
+refuse_gradient("soft_nms")
