@@ -701,9 +701,9 @@ def test_errors(kind, boxes1, boxes2, error, message):
 
 
 @every_kind
-@pytest.mark.parametrize("position", [0, 7, 16, 2500, 99999])
+@pytest.mark.parametrize("position", [0, 7, 16, 2500, 19999])
 def test_one_bad_box_among_many_is_found(kind, position, rng):
-    good = random_boxes(rng, 100000, "cpu")
+    good = random_boxes(rng, 20000, "cpu")
     bad = good.clone()
     bad[position, 3] = nan
     for arguments, name in (((bad, good), "boxes1"), ((good, bad), "boxes2")):
