@@ -47,28 +47,29 @@ inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-// From this size on memory comes fresh from the system, and a page fault for every 4 KB costs more
-// than most kernels: whoever fills it asks for pages of 2 MB.
-constexpr int64_t kFreshBytes = int64_t{4} << 20;
+// From this size on the allocator of Linux takes every block fresh from the system and gives it
+// back when it is freed, so that the advice below lives as long as the tensor.
+constexpr int64_t kAlwaysFresh = int64_t{32} << 20;
 
-inline void prefer_huge_pages(void* memory, int64_t bytes) {
+// Fresh memory costs a page fault for every 4 KB, several times what writing it costs: asks for
+// pages of 2 MB. It is advice: where the system does not give them nothing changes.
+inline Tensor with_huge_pages(Tensor fresh) {
 #if defined(__linux__)
+  const int64_t bytes = fresh.numel() * static_cast<int64_t>(fresh.element_size());
+  if (bytes < kAlwaysFresh || !fresh.is_cpu()) return fresh;
   constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t last = (begin + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
-  // A hint: where the system refuses, small pages serve as well.
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  const uintptr_t memory = reinterpret_cast<uintptr_t>(fresh.mutable_data_ptr());
+  const uintptr_t first = (memory + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t last = (memory + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
+  return fresh;
 }
 
 using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 
 inline Tensor empty(const Tensor& like, Sizes sizes, ScalarType type) {
-  Tensor fresh = torch::stable::new_empty(like, sizes, type);
-  const int64_t bytes = fresh.numel() * static_cast<int64_t>(fresh.element_size());
-  if (bytes >= kFreshBytes && fresh.is_cpu()) prefer_huge_pages(fresh.mutable_data_ptr(), bytes);
-  return fresh;
+  return with_huge_pages(torch::stable::new_empty(like, sizes, type));
 }
 
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {

@@ -83,7 +83,9 @@ def test_class_is_documented(name):
     assert (CLASSES[name].__doc__ or "").strip()
 
 
-@pytest.mark.parametrize("name", cvlib.ops.__all__)
+@pytest.mark.parametrize(
+    "name", [name for name in cvlib.ops.__all__ if inspect.isfunction(getattr(cvlib.ops, name))]
+)
 def test_operator_tells_its_raises_its_cost_and_determinism(name):
     doc = inspect.getdoc(getattr(cvlib.ops, name))
     assert "Raises:" in doc

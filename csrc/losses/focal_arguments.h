@@ -19,10 +19,7 @@ inline Tensor as_type(const Tensor& tensor, ScalarType type) {
 
 // A result of the shape of `like`, which is contiguous.
 inline Tensor empty_as(const Tensor& like) {
-  Tensor fresh = torch::stable::empty_like(like);
-  const int64_t bytes = fresh.numel() * static_cast<int64_t>(fresh.element_size());
-  if (bytes >= kFreshBytes && fresh.is_cpu()) prefer_huge_pages(fresh.mutable_data_ptr(), bytes);
-  return fresh;
+  return with_huge_pages(torch::stable::empty_like(like));
 }
 
 struct FocalArguments {

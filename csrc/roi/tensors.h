@@ -36,11 +36,8 @@ inline Tensor empty_map(const Tensor& like, int64_t n, int64_t c, int64_t h, int
                         ScalarType type, bool channels_last) {
   using torch::headeronly::MemoryFormat;
   if (!channels_last) return empty(like, {n, c, h, w}, type);
-  Tensor fresh = torch::stable::empty({n, c, h, w}, type, std::nullopt, like.device(), std::nullopt,
-                                      MemoryFormat::ChannelsLast);
-  const int64_t bytes = fresh.numel() * static_cast<int64_t>(fresh.element_size());
-  if (bytes >= kFreshBytes && fresh.is_cpu()) prefer_huge_pages(fresh.mutable_data_ptr(), bytes);
-  return fresh;
+  return with_huge_pages(torch::stable::empty({n, c, h, w}, type, std::nullopt, like.device(),
+                                              std::nullopt, MemoryFormat::ChannelsLast));
 }
 
 // Back from the dtype that was computed in.

@@ -1,11 +1,15 @@
 """Operators: each with a native CPU and CUDA kernel and a plain-PyTorch reference."""
 
 from cvlib.ops.focal import sigmoid_focal_loss
+from cvlib.ops.fusion import weighted_boxes_fusion
 from cvlib.ops.iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou, max_iou
 from cvlib.ops.masks import mask_iou, masks_to_boxes
 from cvlib.ops.matching import match_anchors
+from cvlib.ops.matrix_nms import matrix_nms
 from cvlib.ops.multibox import multibox_detection, multibox_target
 from cvlib.ops.multibox_loss import ssd_loss
+from cvlib.ops.multiclass_nms import MulticlassDetections, multiclass_nms
+from cvlib.ops.multiscale_roi import MultiScaleRoIAlign, multiscale_roi_align
 from cvlib.ops.nms import batched_nms, nms
 from cvlib.ops.paired_iou import (
     paired_box_iou,
@@ -16,8 +20,14 @@ from cvlib.ops.paired_iou import (
 from cvlib.ops.paste import paste_masks
 from cvlib.ops.paste_rle import paste_masks_rle
 from cvlib.ops.rle import masks_to_rle, polygons_to_masks, rle_to_masks
+from cvlib.ops.roi import roi_align
+from cvlib.ops.roi_pool import roi_pool
+from cvlib.ops.soft_nms import soft_nms
+from cvlib.ops.upsample import upsample_bilinear
 
 __all__ = [
+    "MultiScaleRoIAlign",
+    "MulticlassDetections",
     "batched_nms",
     "box_iou",
     "complete_box_iou",
@@ -27,9 +37,12 @@ __all__ = [
     "masks_to_boxes",
     "masks_to_rle",
     "match_anchors",
+    "matrix_nms",
     "max_iou",
     "multibox_detection",
     "multibox_target",
+    "multiclass_nms",
+    "multiscale_roi_align",
     "nms",
     "paired_box_iou",
     "paired_complete_box_iou",
@@ -39,6 +52,11 @@ __all__ = [
     "paste_masks_rle",
     "polygons_to_masks",
     "rle_to_masks",
+    "roi_align",
+    "roi_pool",
     "sigmoid_focal_loss",
+    "soft_nms",
     "ssd_loss",
+    "upsample_bilinear",
+    "weighted_boxes_fusion",
 ]

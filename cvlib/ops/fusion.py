@@ -22,7 +22,7 @@ from cvlib._checks import (
     signal_bad_values,
 )
 from cvlib._extension import define, refuse_gradient
-from cvlib.ops.iou import _as_real, _pairwise_iou
+from cvlib.ops._similarity import as_real, pairwise_iou
 from cvlib.ops.soft_nms import _check_number
 
 _NAME = "weighted_boxes_fusion"
@@ -195,7 +195,7 @@ def _fusion_reference(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if boxes.device.type == "cpu":
         signal_bad_values(are_ordered(boxes), ~scores.isnan())
-    dtype = _as_real(boxes).dtype
+    dtype = as_real(boxes).dtype
     boxes, scores = boxes.double(), scores.double()
     counts = (scores >= score_threshold) & ~boxes.isnan().any(1)
     weighted = scores * weights[models]
@@ -225,7 +225,7 @@ def _cluster(
     sums: list[Tensor] = []
     fused = boxes.new_empty(0, 4)
     for i in members:
-        iou = _pairwise_iou(boxes[i : i + 1], fused)[0]
+        iou = pairwise_iou(boxes[i : i + 1], fused)[0]
         most = float(iou.max()) if len(fused) else 0.0
         if not most > iou_threshold:
             joined.append([i])
@@ -277,7 +277,7 @@ def _fusion_fake(
     allows_overflow: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     count = torch.library.get_ctx().new_dynamic_size()
-    real = _as_real(boxes)
+    real = as_real(boxes)
     return (
         real.new_empty(count, 4),
         real.new_empty(count),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cvlib._checks import are_ordered, is_value_error, signal_bad_values
 from cvlib._extension import define, refuse_gradient
-from cvlib.ops.iou import _as_real, _pairwise_iou
+from cvlib.ops._similarity import as_real, pairwise_iou
 from cvlib.ops.nms import _check_arguments
 from cvlib.ops.soft_nms import (
     _check_groups,
@@ -98,7 +98,7 @@ def _matrix_nms_reference(
 ) -> Tensor:
     if boxes.device.type == "cpu":
         signal_bad_values(are_ordered(boxes), ~scores.isnan())
-    boxes, scores = _as_real(boxes), _as_real(scores)
+    boxes, scores = as_real(boxes), as_real(scores)
     order = torch.sort(scores, descending=True, stable=True).indices
     order = order[~scores.isnan()[order]]
     rank = torch.full_like(scores, -1, dtype=torch.int64)
@@ -113,7 +113,7 @@ def _matrix_nms_reference(
         for ids in (labels, image_ids):
             if ids is not None:
                 better &= ids[block, None] == ids
-        return torch.where(better, _pairwise_iou(boxes[block], boxes), 0)
+        return torch.where(better, pairwise_iou(boxes[block], boxes), 0)
 
     for block in blocks:
         largest[block] = overlaps_with_better(block).amax(1)
@@ -136,7 +136,7 @@ def _matrix_nms_fake(
     gaussian: bool,
     sigma: float,
 ) -> Tensor:
-    return _as_real(boxes).new_empty(boxes.shape[0])
+    return as_real(boxes).new_empty(boxes.shape[0])
 
 
 define(

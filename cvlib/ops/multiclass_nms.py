@@ -20,7 +20,7 @@ from cvlib._checks import (
     signal_bad_values,
 )
 from cvlib._extension import define
-from cvlib.ops.iou import _as_real
+from cvlib.ops._similarity import as_real
 from cvlib.ops.nms import _nms_reference
 from cvlib.ops.soft_nms import _check_number
 
@@ -164,7 +164,7 @@ def _multiclass_nms_reference(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if boxes.device.type == "cpu":
         signal_bad_values(are_ordered(boxes), ~scores.isnan())
-    boxes, scores = _as_real(boxes), _as_real(scores)
+    boxes, scores = as_real(boxes), as_real(scores)
     batch, _, classes = scores.shape
     indices = torch.full((batch, max_output), -1, dtype=torch.int64, device=boxes.device)
     labels, counts = torch.full_like(indices, -1), indices.new_zeros(batch)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cvlib._checks import check_same_kind, check_shape, check_tensor, is_value_error
 from cvlib._extension import define, library
-from cvlib.ops.iou import _as_real
+from cvlib.ops._similarity import as_real
 from cvlib.ops.roi import (
     Boxes,
     _as_pair,
@@ -241,7 +241,7 @@ def _reference(
     canonical_scale: float,
     canonical_level: int,
 ) -> Tensor:
-    rows = regions.to(_as_real(features[0]).dtype)
+    rows = regions.to(as_real(features[0]).dtype)
     chosen = _choose_levels(rows, levels, canonical_scale, canonical_level)
     result = _fake(features, regions, bins_y, bins_x)
     for i, (feature, level) in enumerate(zip(features, levels, strict=True)):
@@ -268,7 +268,7 @@ def _backward_reference(
     canonical_level: int,
     channels_last: bool,
 ) -> list[Tensor]:
-    rows = regions.to(_as_real(grad).dtype)
+    rows = regions.to(as_real(grad).dtype)
     chosen = _choose_levels(rows, levels, canonical_scale, canonical_level)
     result = []
     for i, level in enumerate(levels):

@@ -18,7 +18,7 @@ from cvlib._checks import (
     signal_bad_values,
 )
 from cvlib._extension import define, library
-from cvlib.ops.iou import _as_real
+from cvlib.ops._similarity import as_real
 from cvlib.ops.roi_reference import (
     LARGEST_COORDINATE,
     align_regions,
@@ -129,7 +129,7 @@ def _concatenate(function: str, input: Tensor, boxes: Sequence[Tensor]) -> Tenso
     if not boxes:
         return input.new_empty(0, 5)
     # Half types cannot hold every image's index.
-    rows = [torch.nn.functional.pad(_as_real(one), (1, 0), value=i) for i, one in enumerate(boxes)]
+    rows = [torch.nn.functional.pad(as_real(one), (1, 0), value=i) for i, one in enumerate(boxes)]
     return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
@@ -168,7 +168,7 @@ def _explain_regions(function: str, boxes: Boxes, num_images: int, spatial_scale
         named = {f"boxes[{image}]": one for image, one in enumerate(boxes)}
     for argument, corners in named.items():
         check_box_values(function, argument, corners)
-        wrong = ~((_as_real(corners.detach()) * spatial_scale).abs() <= LARGEST_COORDINATE).all(1)
+        wrong = ~((as_real(corners.detach()) * spatial_scale).abs() <= LARGEST_COORDINATE).all(1)
         if wrong.any():
             row = int(wrong.nonzero()[0])
             text = ", ".join(f"{v:g}" for v in corners[row].tolist())
@@ -222,7 +222,7 @@ def _roi_align_reference(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    maps = _as_real(input)
+    maps = as_real(input)
     rows = regions.to(maps.dtype)
     valid = _check_regions(rows, len(maps), spatial_scale)
     rule = spatial_scale, sampling_ratio, aligned
@@ -253,7 +253,7 @@ def _roi_align_backward_reference(
     aligned: bool,
     channels_last: bool,
 ) -> Tensor:
-    pooled = _as_real(grad)
+    pooled = as_real(grad)
     rows = regions.to(pooled.dtype)
     valid = _check_regions(rows, batch, spatial_scale)
     rule = spatial_scale, sampling_ratio, aligned

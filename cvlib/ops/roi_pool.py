@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cvlib._checks import is_value_error
 from cvlib._extension import define, library
-from cvlib.ops.iou import _as_real
+from cvlib.ops._similarity import as_real
 from cvlib.ops.roi import (
     Boxes,
     _as_pair,
@@ -89,7 +89,7 @@ def _roi_pool_reference(
     spatial_scale: float,
     with_argmax: bool,
 ) -> tuple[Tensor, Tensor]:
-    maps = _as_real(input)
+    maps = as_real(input)
     rows = regions.to(maps.dtype)
     valid = _check_regions(rows, len(maps), spatial_scale)
     pooled, places = pool_regions(maps, rows, (bins_y, bins_x), spatial_scale, valid)
@@ -120,10 +120,10 @@ def _roi_pool_backward_reference(
     channels_last: bool,
 ) -> Tensor:
     shape = batch, grad.shape[1], height, width
-    result = _as_real(grad).new_zeros(batch, grad.shape[1], height * width)
+    result = as_real(grad).new_zeros(batch, grad.shape[1], height * width)
     images = regions[:, 0].long()
     inside = ((images >= 0) & (images < batch))[:, None, None] & (argmax.flatten(2) >= 0)
-    values = torch.where(inside, _as_real(grad).flatten(2), 0)
+    values = torch.where(inside, as_real(grad).flatten(2), 0)
     places = torch.where(inside, argmax.flatten(2), 0).long()
     for k in range(len(grad) if batch else 0):
         # One bin at a time: additions in a fixed order, on every device.

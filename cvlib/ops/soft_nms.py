@@ -16,7 +16,7 @@ from cvlib._checks import (
     signal_bad_values,
 )
 from cvlib._extension import define, refuse_gradient
-from cvlib.ops.iou import _as_real, _pairwise_iou
+from cvlib.ops._similarity import as_real, pairwise_iou
 from cvlib.ops.nms import _check_arguments
 
 _METHODS = ("linear", "gaussian")
@@ -185,7 +185,7 @@ def _soft_nms_reference(
 ) -> tuple[Tensor, Tensor]:
     if boxes.device.type == "cpu":
         signal_bad_values(are_ordered(boxes), ~scores.isnan())
-    boxes, scores = _as_real(boxes), _as_real(scores) + 0.0  # -0 becomes 0
+    boxes, scores = as_real(boxes), as_real(scores) + 0.0  # -0 becomes 0
     scores = torch.where(boxes.isnan().any(1), torch.nan, scores)
     label = torch.zeros_like(scores, dtype=torch.int64) if labels is None else labels
     image = torch.zeros_like(label) if image_ids is None else image_ids
@@ -203,7 +203,7 @@ def _soft_nms_reference(
         left[image_id] = left.get(image_id, 0) - 1
         keep.append(i)
         kept_scores.append(best)
-        iou = _pairwise_iou(boxes[i : i + 1], boxes)[0]
+        iou = pairwise_iou(boxes[i : i + 1], boxes)[0]
         if gaussian:
             lowered = scores * _exp_of_nonpositive(iou * iou * (-1 / sigma))
         else:
@@ -223,7 +223,7 @@ def _soft_nms_fake(
     *settings: float,
 ) -> tuple[Tensor, Tensor]:
     kept = torch.library.get_ctx().new_dynamic_size()
-    return boxes.new_empty(kept, dtype=torch.int64), _as_real(boxes).new_empty(kept)
+    return boxes.new_empty(kept, dtype=torch.int64), as_real(boxes).new_empty(kept)
 
 
 define(
