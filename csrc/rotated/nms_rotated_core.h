@@ -54,8 +54,7 @@ inline int64_t find_rivals(const RotatedBox& box, const RotatedArrays& others, i
 template <class T>
 void nms_rotated_sorted(const RotatedArrays& boxes, double iou_threshold, int64_t max_output,
                         uint8_t* keep) {
-  // Below the threshold by more than the rounding of the IoU to T.
-  const double surely_below = iou_threshold * (1 - 1e-6);
+  const double below = surely_below(iou_threshold);
   const T threshold = round_down<T>(iou_threshold);
   const RotatedGrid grid(boxes);
   const RotatedArrays sorted = grid.sort(boxes);
@@ -75,7 +74,7 @@ void nms_rotated_sorted(const RotatedArrays& boxes, double iou_threshold, int64_
     const RotatedBox box = sorted[position];
     int64_t count = 0;
     grid.visit_near(box, share, [&](int64_t begin, int64_t end) {
-      count += find_rivals(box, sorted, begin, end, surely_below, suppressed.get(), flags.get(),
+      count += find_rivals(box, sorted, begin, end, below, suppressed.get(), flags.get(),
                            found.get() + count);
     });
     iou_of_found(box, sorted, found.get(), count, values.get());

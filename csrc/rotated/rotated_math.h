@@ -222,4 +222,7 @@ CVLIB_HOST_DEVICE bool overlaps(const RotatedBox& a, const RotatedBox& b, T thre
   return static_cast<T>(iou(a, b)) > threshold;
 }
 
+// A ratio of bounds below this cannot belong to an IoU that is above the threshold after rounding.
+inline double surely_below(double iou_threshold) { return iou_threshold * (1.0 - 1e-6); }
+
 }  // namespace cvlib
