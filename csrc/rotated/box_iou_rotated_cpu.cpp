@@ -114,10 +114,10 @@ Tensor box_iou_rotated_cpu(const Tensor& boxes1, const Tensor& boxes2) {
     const RotatedArrays others = to_rotated_arrays(b, m);
     T* result = mutable_data<T>(out);
     parallel_for(n, rows_per_task(m), [&](int64_t begin, int64_t end) {
+      RotatedArrays own(end - begin);
       with_best_instructions([&] {
-        for (int64_t i = begin; i < end; ++i) {
-          iou_row(read_rotated_box(a + 5 * i), others, result + i * m);
-        }
+        fill(own, a + 5 * begin, nullptr, own.size);
+        for (int64_t i = 0; i < own.size; ++i) iou_row(own[i], others, result + (begin + i) * m);
       });
     });
   });
