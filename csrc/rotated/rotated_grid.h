@@ -25,9 +25,8 @@ class RotatedGrid {
     place(boxes, level_of);
   }
 
-  // Where the box of this rank stands among `size()` sorted ones, or -1.
+  // Where the box of this rank stands in `sort`, or -1.
   int64_t position(int64_t rank) const { return position_[rank]; }
-  int64_t size() const { return size_; }
 
   // Calls visit(begin, end) with spans of positions that hold all boxes whose centre lies within
   // extent + share * (their own largest possible extent) of the box's centre, along both axes.
@@ -35,8 +34,8 @@ class RotatedGrid {
   void visit_near(const RotatedBox& box, double share, const Visit& visit) const {
     for (const Level& level : levels_) {
       if (level.count == 0) continue;
-      const double reach_x = (box.extent_x + share * level.largest_x) * kMore;
-      const double reach_y = (box.extent_y + share * level.largest_y) * kMore;
+      const double reach_x = reach(box.x, box.extent_x + share * level.largest_x);
+      const double reach_y = reach(box.y, box.extent_y + share * level.largest_y);
       if (box.x + reach_x < level.min_x || box.x - reach_x > level.max_x) continue;
       if (box.y + reach_y < level.min_y || box.y - reach_y > level.max_y) continue;
       const int64_t left = level.column(box.x - reach_x), right = level.column(box.x + reach_x);
@@ -60,8 +59,7 @@ class RotatedGrid {
 
  private:
   static constexpr int kLevels = 8;
-  static constexpr int64_t kFewBoxes = 64;   // in one cell: a grid would not pay
-  static constexpr double kMore = 1 + 1e-9;  // above the rounding of places and extents
+  static constexpr int64_t kFewBoxes = 64;  // in one cell: a grid would not pay
   static constexpr double kFar = 1e150;
 
   struct Level {
@@ -87,6 +85,11 @@ class RotatedGrid {
       largest_y = larger(largest_y, boxes.extent_y[i]);
     }
   };
+
+  // A little more than the distance, above the rounding of extents and of places.
+  static double reach(double place, double distance) {
+    return distance * (1 + 1e-9) + std::abs(place) * 1e-15;
+  }
 
   static bool has_place(const RotatedArrays& boxes, int64_t i) {
     return (boxes.area[i] > 0) & (boxes.area[i] < static_cast<double>(INFINITY)) &

@@ -208,6 +208,18 @@ def test_equals_the_greedy_choice_from_the_matrix(device, scene, dtype, rng):
             assert keep.tolist() == greedy(boxes, scores, iou_threshold), iou_threshold
 
 
+def test_neighbours_far_from_the_origin_are_found(device, rng):
+    """In float64 the places of such boxes are coarse beside their sides."""
+    n = 300
+    step = np.spacing(1e7)
+    boxes = np.tile([[1e7, -1e7, 64 * step, 64 * step, 0]], (n, 1))
+    boxes[:, :2] += rng.integers(-900, 900, (n, 2)) * step
+    boxes, scores = tensors(boxes, rng.random(n), device, torch.float64)
+    for iou_threshold in (0.0, 1e-6, 0.05, 0.3):
+        keep = nms_rotated(boxes, scores, iou_threshold)
+        assert keep.tolist() == greedy(boxes, scores, iou_threshold)
+
+
 @pytest.mark.parametrize("iou_threshold", [0.0, 0.1, 1 / 3, 0.5, 0.7])
 def test_upright_boxes_equal_nms(device, iou_threshold, rng):
     boxes, scores = tensors(lattice(rng, 500), scores_for(rng, 500, "tied"), device)
