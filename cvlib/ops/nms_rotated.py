@@ -1,0 +1,205 @@
+"""Non-maximum suppression of rotated boxes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cvlib._checks import (
+    check_boxes,
+    check_fraction,
+    check_ids,
+    check_no_nan,
+    check_same_kind,
+    check_shape,
+    check_tensor,
+    is_value_error,
+    signal_bad_values,
+)
+from cvlib._extension import define
+from cvlib.ops._rotated_reference import are_rotated_boxes, read_rotated_boxes, rotated_iou
+from cvlib.ops._similarity import as_real
+from cvlib.ops.rotated import check_rotated_values
+
+
+def nms_rotated(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, *, max_output: int | None = None
+) -> Tensor:
+    """Keeps the best-scoring rotated boxes and drops those that overlap a better one.
+
+    Boxes are visited best score first (equal scores: input order). A box is kept unless its IoU, as
+    `box_iou_rotated` gives it, with a box kept before is strictly greater than ``iou_threshold`` as
+    given. Boxes without area overlap nothing.
+
+    Args:
+        boxes: Shape (N, 5), floating point, (cx, cy, w, h, angle) as in `box_iou_rotated`: lengths
+            in any one unit, angles in degrees, counter-clockwise.
+        scores: Shape (N,), same dtype and device; higher is better.
+        iou_threshold: In [0, 1].
+        max_output: Stop after this many kept boxes; ``None`` keeps all. Much faster than slicing
+            the result.
+
+    Returns:
+        Shape (K,), int64: indices of the kept boxes, best score first.
+
+    Raises:
+        TypeError: Not tensors, not floating point, or of two dtypes.
+        ValueError: Wrong shapes, two devices, a threshold outside [0, 1], a negative
+            ``max_output``; on the CPU also a NaN, a negative side or an angle beyond 1e9 degrees.
+            On CUDA a box with a NaN or with a NaN score is never kept and suppresses nothing;
+            negative sides and absurd angles overlap nothing.
+
+    Note:
+        Deterministic; CPU and CUDA keep the same boxes. Memory is linear in N. The CPU compares
+        boxes with near ones only, so boxes that seldom overlap cost about O(N log N).
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0, 0.0], [0.0, 0.0, 4.0, 2.0, 10.0]])
+        >>> nms_rotated(boxes, torch.tensor([0.9, 0.8]), 0.5)
+        tensor([0])
+        >>> boxes[1, 4] = 90.0
+        >>> nms_rotated(boxes, torch.tensor([0.9, 0.8]), 0.5)
+        tensor([0, 1])
+    """
+    _check_arguments("nms_rotated", boxes, scores, iou_threshold, max_output)
+    return _call("nms_rotated", boxes, scores, None, None, iou_threshold, max_output)
+
+
+def batched_nms_rotated(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    iou_threshold: float,
+    *,
+    image_ids: Tensor | None = None,
+    max_output: int | None = None,
+) -> Tensor:
+    """Runs `nms_rotated` for each class, and each image, on its own, in one call.
+
+    Boxes suppress each other only when both their label and their image are equal. Labels are
+    compared, never turned into coordinate offsets, so large ids and ties are exact.
+
+    Args:
+        boxes: Shape (N, 5), floating point, (cx, cy, w, h, angle) as in `box_iou_rotated`.
+        scores: Shape (N,), same dtype and device; higher is better.
+        labels: Shape (N,), int64, any values; ``None``: all boxes of one class.
+        iou_threshold: In [0, 1].
+        image_ids: Shape (N,), int64, any values; ``None``: all boxes of one image.
+        max_output: At most this many boxes of each image, best first; ``None`` keeps all.
+
+    Returns:
+        Shape (K,), int64: indices of the kept boxes of all images, best score first (equal scores:
+        input order).
+
+    Raises:
+        TypeError: As `nms_rotated`; labels or image ids that are not int64.
+        ValueError: As `nms_rotated`; labels or image ids of another length or device.
+
+    Note:
+        Deterministic; CPU and CUDA keep the same boxes. Memory is linear in N. On the CPU groups
+        run on several threads.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0, 0.0]]).repeat(3, 1)
+        >>> scores, labels = torch.tensor([0.7, 0.8, 0.9]), torch.tensor([0, 1, 0])
+        >>> batched_nms_rotated(boxes, scores, labels, 0.5)
+        tensor([2, 1])
+    """
+    _check_arguments("batched_nms_rotated", boxes, scores, iou_threshold, max_output)
+    if labels is not None:
+        check_ids("batched_nms_rotated", "labels", labels, boxes)
+    if image_ids is not None:
+        check_ids("batched_nms_rotated", "image_ids", image_ids, boxes)
+    return _call("batched_nms_rotated", boxes, scores, labels, image_ids, iou_threshold, max_output)
+
+
+def _check_arguments(
+    function: str, boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int | None
+) -> None:
+    check_boxes(function, "boxes", boxes, "(N, 5)")
+    check_tensor(function, "scores", scores)
+    check_shape(function, "scores", scores, "(N,)")
+    if scores.shape[0] != boxes.shape[0]:
+        raise ValueError(
+            f"{function}: expected scores of shape (N,) with N = {boxes.shape[0]} as in boxes, "
+            f"got {tuple(scores.shape)}"
+        )
+    check_same_kind(function, "boxes", boxes, "scores", scores)
+    check_fraction(function, "iou_threshold", iou_threshold)
+    if max_output is not None and not isinstance(max_output, int | torch.SymInt):
+        raise TypeError(
+            f"{function}: expected max_output to be an int or None, got {type(max_output).__name__}"
+        )
+    if max_output is not None and max_output < 0:
+        raise ValueError(f"{function}: expected max_output >= 0 or None, got {max_output}")
+
+
+def _call(
+    function: str,
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    image_ids: Tensor | None,
+    iou_threshold: float,
+    max_output: int | None,
+) -> Tensor:
+    limit = -1 if max_output is None else max_output
+    try:
+        return torch.ops.cvlib.nms_rotated(boxes, scores, labels, image_ids, iou_threshold, limit)
+    except RuntimeError as error:
+        if is_value_error(error):
+            check_rotated_values(function, "boxes", boxes)
+            check_no_nan(function, "scores", scores)
+        raise
+
+
+def _nms_rotated_reference(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    image_ids: Tensor | None,
+    iou_threshold: float,
+    max_output: int,
+) -> Tensor:
+    if boxes.device.type == "cpu":
+        signal_bad_values(are_rotated_boxes(boxes), ~scores.isnan())
+    boxes, scores = as_real(boxes), as_real(scores)
+    order = torch.sort(scores, descending=True, stable=True).indices
+    order = order[~(boxes.isnan().any(1) | scores.isnan())[order]]
+    label = torch.zeros_like(order) if labels is None else labels[order]
+    image = torch.zeros_like(order) if image_ids is None else image_ids[order]
+    rotated = read_rotated_boxes(boxes[order])
+    left: dict[int, int] = {}
+    alive = torch.ones(len(order), dtype=torch.bool, device=boxes.device)
+    kept = []
+    for i, image_id in enumerate(image.tolist()):
+        if not alive[i] or (max_output >= 0 and left.setdefault(image_id, max_output) == 0):
+            continue
+        if max_output >= 0:
+            left[image_id] -= 1
+        kept.append(i)
+        later = slice(i + 1, None)
+        iou = rotated_iou(rotated.select(slice(i, i + 1)), rotated.select(later)).to(boxes.dtype)
+        rivals = (label[later] == label[i]) & (image[later] == image[i])
+        alive[later] &= ~(rivals & (iou.double() > iou_threshold))
+    return order[torch.tensor(kept, dtype=torch.int64, device=boxes.device)]
+
+
+def _nms_rotated_fake(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    image_ids: Tensor | None,
+    iou_threshold: float,
+    max_output: int,
+) -> Tensor:
+    kept = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty(kept, dtype=torch.int64)
+
+
+define(
+    "nms_rotated(Tensor boxes, Tensor scores, Tensor? labels, Tensor? image_ids, "
+    "float iou_threshold, int max_output) -> Tensor",
+    _nms_rotated_reference,
+    _nms_rotated_fake,
+)

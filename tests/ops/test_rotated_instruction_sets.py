@@ -1,0 +1,86 @@
+"""Rotated boxes on every instruction set and on the reference: equal bits."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+DIGEST = textwrap.dedent(
+    """
+    import sys
+    import numpy as np, torch
+    from cvlib.ops.nms_rotated import batched_nms_rotated, nms_rotated
+    from cvlib.ops.rotated import box_iou_rotated, paired_box_iou_rotated
+
+    torch.set_num_threads(1)
+    rng, results = np.random.default_rng(0), {}
+    for n in (3, 17, 70, 130):
+        for dtype in (torch.float32, torch.float64, torch.float16):
+            key = f"{n} {str(dtype)[6:]}"
+            rows = rng.uniform([0, 0, 1, 1, -720], [20, 20, 9, 9, 720], (2, n, 5))
+            rows[0, ::3] = rng.integers([0, 0, 0, 0, -5], [9, 9, 9, 9, 5], (len(rows[0, ::3]), 5))
+            rows[0, ::3, 4] *= 45
+            a, b = torch.from_numpy(rows).to(dtype)
+            scores = torch.from_numpy(rng.integers(0, 50, n) / 64).to(dtype)
+            ids = torch.from_numpy(rng.integers(-2, 2, (2, n)))
+            results["equal iou " + key] = box_iou_rotated(a, b)
+            results["equal pairs " + key] = paired_box_iou_rotated(a, b)
+            for threshold in (0.05, 0.5):
+                keep = nms_rotated(a, scores, threshold)
+                results[f"equal nms {threshold} {key}"] = keep
+                keep = batched_nms_rotated(
+                    a, scores, ids[0], threshold, image_ids=ids[1], max_output=9
+                )
+                results[f"equal batched {threshold} {key}"] = keep
+            if dtype != torch.float16:
+                for name, function in (("m", box_iou_rotated), ("p", paired_box_iou_rotated)):
+                    x, y = a.clone().requires_grad_(), b.clone().requires_grad_()
+                    out = function(x, y)
+                    weight = torch.from_numpy(rng.normal(size=out.shape)).to(dtype)
+                    for side, grad in zip("xy", torch.autograd.grad(out, (x, y), weight)):
+                        results[f"close gradient {name} {side} {key}"] = grad
+    np.savez(sys.argv[1], **{key: value.detach().numpy() for key, value in results.items()})
+    """
+)
+ENVIRONMENTS = {
+    "default": {},
+    "baseline": {"CVLIB_CPU_LEVEL": "baseline"},
+    "avx2": {"CVLIB_CPU_LEVEL": "avx2"},
+    "reference": {"CVLIB_DISABLE_EXTENSION": "1"},
+}
+
+
+@pytest.fixture(scope="module")
+def digests(tmp_path_factory):
+    """The level is chosen once per process, so each digest has a process; they run together."""
+    folder = tmp_path_factory.mktemp("digests")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CVLIB_")}
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", DIGEST, str(folder / f"{name}.npz")],
+            env=inherited | variables,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, variables in ENVIRONMENTS.items()
+    }
+    errors = {name: process.communicate()[1] for name, process in processes.items()}
+    failed = {name: errors[name] for name, process in processes.items() if process.returncode}
+    assert not failed, failed
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in processes}
+
+
+@pytest.mark.parametrize("what", ["iou", "pairs", "nms", "batched", "gradient"])
+@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
+def test_results_do_not_depend_on_the_instruction_set(digests, name, what):
+    keys = [key for key in digests["default"] if key.split()[1] == what]
+    assert keys and digests[name].keys() == digests["default"].keys()
+    for key in keys:
+        actual, expected = digests[name][key], digests["default"][key]
+        if key.startswith("equal") or name != "reference":
+            np.testing.assert_array_equal(actual, expected, err_msg=key)
+        else:
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5, err_msg=key)
