@@ -14,6 +14,8 @@ import torch
 # Of NonMaxSuppression: no box that is there at all is dropped for its score.
 _LOWEST_SCORE = -3.4e38
 _ALL_BOXES = 2**62
+# Of TensorProto.DataType.
+_INT64, _BOOL = 7, 9
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
@@ -21,6 +23,8 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
     ======================= =========================================================
     `nms`, `batched_nms`    NonMaxSuppression (float32; groups as its classes)
+    `roi_align`             RoiAlign
+    `upsample_bilinear`     Resize
     ======================= =========================================================
 
     Returns:
@@ -47,7 +51,74 @@ def translations() -> dict[Any, Callable[..., Any]]:
             "`pip install 'cvlib-torch[onnx]'`"
         ) from error
     operators = torch.ops.cvlib
-    return {operators.nms.default: _Nms(op)}
+    return {
+        operators.nms.default: _Nms(op),
+        operators.roi_align.default: _RoiAlign(op),
+        operators.upsample_bilinear.default: _Resize(op),
+    }
+
+
+class _RoiAlign:
+    def __init__(self, op: Any) -> None:
+        self.op = op
+
+    def __call__(
+        self,
+        input: Any,
+        regions: Any,
+        bins_y: int,
+        bins_x: int,
+        spatial_scale: float,
+        sampling_ratio: int,
+        aligned: bool,
+    ) -> Any:
+        op = self.op
+        axis, start, corners, end = (op.Constant(value_ints=[i]) for i in (1, 0, 1, 5))
+        images = op.Cast(op.Squeeze(op.Slice(regions, start, corners, axis), axis), to=_INT64)
+        return op.RoiAlign(
+            input,
+            op.Slice(regions, corners, end, axis),
+            images,
+            coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
+            output_height=bins_y,
+            output_width=bins_x,
+            sampling_ratio=max(sampling_ratio, 0),
+            spatial_scale=spatial_scale,
+        )
+
+
+class _Resize:
+    def __init__(self, op: Any) -> None:
+        self.op = op
+
+    def __call__(
+        self,
+        input: Any,
+        height: Any,
+        width: Any,
+        scale_y: float,
+        scale_x: float,
+        align_corners: bool,
+    ) -> Any:
+        op = self.op
+        mode = "align_corners" if align_corners else "half_pixel"
+        # Positions follow a given factor only where corners are not aligned.
+        if scale_y > 0 and not align_corners:
+            scales = op.Constant(value_floats=[1.0, 1.0, scale_y, scale_x])
+            return op.Resize(
+                input, None, scales, mode="linear", coordinate_transformation_mode=mode
+            )
+        images = op.Slice(op.Shape(input), *(op.Constant(value_ints=[i]) for i in (0, 2)))
+        sizes = op.Concat(images, self._vector(height), self._vector(width), axis=0)
+        return op.Resize(
+            input, None, None, sizes, mode="linear", coordinate_transformation_mode=mode
+        )
+
+    def _vector(self, size: Any) -> Any:
+        op = self.op
+        if isinstance(size, int):
+            return op.Constant(value_ints=[size])
+        return op.Reshape(op.Cast(size, to=_INT64), op.Constant(value_ints=[1]))
 
 
 class _Nms:
@@ -100,7 +171,7 @@ class _Nms:
             count = size if count is None else op.Mul(count, size)
         own = op.OneHot(groups, count, op.Constant(value_ints=[0, 1]), axis=0)  # (G, N)
         nowhere = op.Constant(value_float=float("-inf"))
-        table = op.Where(op.Cast(own, to=9), self._rows(scores, 1), nowhere)  # 9: bool
+        table = op.Where(op.Cast(own, to=_BOOL), self._rows(scores, 1), nowhere)
         return self._suppress(boxes, self._rows(table, 1), iou_threshold, _ALL_BOXES)
 
     def _best_first(self, kept: Any, scores: Any, max_output: int) -> Any:

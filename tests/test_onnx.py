@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import cvlib
+from cvlib import ops
 from cvlib.onnx import translations
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -101,6 +102,42 @@ def test_limit_for_each_image_is_refused(tmp_path):
     inputs = random_boxes(9), torch.rand(9), torch.zeros(9, dtype=torch.int64)
     with pytest.raises(Exception, match="ONNX"):
         export(function, inputs, tmp_path)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("sampling_ratio", [-1, 2])
+def test_roi_align(tmp_path, aligned, sampling_ratio):
+    def function(features, regions):
+        return ops.roi_align(features, regions, (5, 7), 0.25, sampling_ratio, aligned)
+
+    def inputs(images, count):
+        regions = torch.cat([torch.randint(images, (count, 1)), random_boxes(count) * 2], dim=1)
+        return torch.randn(images, 3, 20, 24), regions
+
+    run = export(function, inputs(2, 4), tmp_path)
+    example = inputs(3, 9)
+    torch.testing.assert_close(run(*example)[0], function(*example), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"size": (17, 9)},
+        {"size": (5, 30), "align_corners": True},
+        {"scale_factor": 2},
+        {"scale_factor": (1.7, 0.6)},
+        {"scale_factor": 2.5, "align_corners": True},
+    ],
+    ids=str,
+)
+def test_upsample_bilinear(tmp_path, arguments):
+    def function(images):
+        return ops.upsample_bilinear(images, **arguments)
+
+    run = export(function, (torch.randn(2, 3, 8, 11),), tmp_path)
+    for shape in ((2, 3, 8, 11), (3, 3, 13, 6)):
+        images = torch.randn(shape)
+        torch.testing.assert_close(run(images)[0], function(images), rtol=1e-4, atol=1e-5)
 
 
 def test_missing_package_is_named(monkeypatch):

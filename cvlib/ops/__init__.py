@@ -11,6 +11,7 @@ from cvlib.ops.multibox_loss import ssd_loss
 from cvlib.ops.multiclass_nms import MulticlassDetections, multiclass_nms
 from cvlib.ops.multiscale_roi import MultiScaleRoIAlign, multiscale_roi_align
 from cvlib.ops.nms import batched_nms, nms
+from cvlib.ops.nms_rotated import batched_nms_rotated, nms_rotated
 from cvlib.ops.paired_iou import (
     paired_box_iou,
     paired_complete_box_iou,
@@ -22,6 +23,7 @@ from cvlib.ops.paste_rle import paste_masks_rle
 from cvlib.ops.rle import masks_to_rle, polygons_to_masks, rle_to_masks
 from cvlib.ops.roi import roi_align
 from cvlib.ops.roi_pool import roi_pool
+from cvlib.ops.rotated import box_iou_rotated, paired_box_iou_rotated
 from cvlib.ops.soft_nms import soft_nms
 from cvlib.ops.upsample import upsample_bilinear
 
@@ -29,7 +31,9 @@ __all__ = [
     "MultiScaleRoIAlign",
     "MulticlassDetections",
     "batched_nms",
+    "batched_nms_rotated",
     "box_iou",
+    "box_iou_rotated",
     "complete_box_iou",
     "distance_box_iou",
     "generalized_box_iou",
@@ -44,7 +48,9 @@ __all__ = [
     "multiclass_nms",
     "multiscale_roi_align",
     "nms",
+    "nms_rotated",
     "paired_box_iou",
+    "paired_box_iou_rotated",
     "paired_complete_box_iou",
     "paired_distance_box_iou",
     "paired_generalized_box_iou",

@@ -6,6 +6,7 @@ from bench_cases.masks import mask_iou_cases, masks_to_boxes_cases, paste_cases,
 from bench_cases.multibox import multibox_cases
 from bench_cases.nms import batched_nms_cases, nms_cases
 from bench_cases.roi import multiscale_roi_cases, roi_cases
+from bench_cases.rotated import rotated_iou_cases, rotated_nms_cases
 from bench_cases.suppression import (
     fusion_cases,
     matrix_nms_cases,
@@ -25,6 +26,8 @@ FAMILIES = (
     matrix_nms_cases,
     fusion_cases,
     multiclass_nms_cases,
+    rotated_iou_cases,
+    rotated_nms_cases,
     multibox_cases,
     roi_cases,
     multiscale_roi_cases,
