@@ -7,6 +7,7 @@
 #include "../torch_compat.h"
 #include "checks.h"
 #include "forward_cpu.h"
+#include "huge_pages.h"
 #include "input_gradient_cpu.h"
 #include "weight_gradient_cpu.h"
 
@@ -25,6 +26,7 @@ Tensor conv_transpose2d_cpu(const Tensor& input, const Tensor& weight,
   Tensor out = empty(input, {s.batch, s.groups * s.outputs, s.y.output, s.x.output},
                      input.scalar_type());
   if (out.numel() == 0) return out;
+  use_huge_pages(out);
   const Tensor values = as_contiguous(input), taps = as_contiguous(weight);
   const Tensor biases = bias ? as_contiguous(*bias) : taps;
   dispatch_floating(input.scalar_type(), [&](auto zero) {

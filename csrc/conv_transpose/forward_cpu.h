@@ -111,14 +111,19 @@ void pack_taps(const T* weight, const ConvShape& s, const Pieces& pieces, T* pac
   for (int64_t ti = 0; ti < s.y.overlap(); ++ti) {
     for (int64_t channel = 0; channel < s.inputs; ++channel) {
       for (int64_t tj = 0; tj < s.x.overlap(); ++tj, packed += kColumns) {
-        std::fill_n(packed, kColumns, T(0));
+        std::memset(packed, 0, kColumns * sizeof(T));
         for (int64_t p = 0; p < pieces.count; ++p) {
           const Piece& piece = pieces.at[p];
           const int64_t ky = piece.ry + ti * s.y.stride, kx = piece.rx + tj * s.x.stride;
           if (ky >= s.y.kernel || kx >= s.x.kernel) continue;
           const T* taps = weight + (channel * s.outputs + piece.channel) * s.kernel_plane() +
                           ky * s.x.kernel + kx;
-          std::copy_n(taps, std::min(piece.length, s.x.kernel - kx), packed + piece.first);
+          const int64_t length = std::min(piece.length, s.x.kernel - kx);
+          if (length == kColumns) {
+            std::memcpy(packed, taps, kColumns * sizeof(T));
+          } else {
+            for (int64_t c = 0; c < length; ++c) packed[piece.first + c] = taps[c];
+          }
         }
       }
     }
@@ -148,11 +153,7 @@ inline void sum_tile(L level, const T* input, const T* taps, const int64_t* offs
       add_product(level, sums[r][1], value, right);
     }
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    store(tile + 2 * r * kLanes, sums[r][0]);
-    store(tile + (2 * r + 1) * kLanes, sums[r][1]);
-  }
+  std::memcpy(tile, sums, sizeof(sums));
 }
 
 // Where the positions of a tile stand in the output.
@@ -195,9 +196,9 @@ inline void store_tile(const T* tile, const ConvShape& s, const Pieces& pieces,
 // All positions of one image for the columns of `pieces`.
 template <int kRows, class L, class T>
 void sum_image(L level, const T* padded, const T* taps, const T* bias, const int64_t* offsets,
-               const ConvShape& s, const PaddedPlane& plane, const Pieces& pieces, T* output) {
+               const ConvShape& s, const PaddedPlane& plane, const Pieces& pieces, T* tile,
+               T* output) {
   constexpr int kColumns = 2 * Register<L, T>::kLanes;
-  alignas(64) T tile[kRows * kColumns];
   const int64_t terms = s.inputs * s.x.overlap();  // of one ti
   const int64_t hidden = s.y.padding - pieces.highest_ry;
   const int64_t first_row = hidden > 0 ? (hidden + s.y.stride - 1) / s.y.stride : 0;
@@ -233,6 +234,8 @@ void sum_columns(L level, const T* padded, const T* weight, const T* bias, const
   const int64_t columns = s.outputs * s.y.stride * s.x.stride;
   const int64_t terms = s.inputs * s.y.overlap() * s.x.overlap();
   std::unique_ptr<T[]> taps(new T[terms * kColumns]);
+  // On the heap: GCC takes a tile on the stack apart, lane by lane, and the sums with it.
+  std::unique_ptr<T[]> tile(new T[kRows * kColumns]);
   const int64_t task_end = std::min(columns, first_column + kTaskColumns);
   for (int64_t column = first_column; column < task_end; column += kColumns) {
     const Pieces pieces(s, column, std::min(task_end, column + kColumns));
@@ -246,7 +249,7 @@ void sum_columns(L level, const T* padded, const T* weight, const T* bias, const
     for (int64_t image = first_image; image < end_image; ++image) {
       const int64_t at = image * s.groups + group;
       sum_image<kRows>(level, padded + at * s.inputs * plane.size, taps.get(), biases, offsets, s,
-                       plane, pieces, output + at * s.outputs * s.output_plane());
+                       plane, pieces, tile.get(), output + at * s.outputs * s.output_plane());
     }
   }
 }

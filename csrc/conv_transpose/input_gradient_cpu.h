@@ -21,80 +21,76 @@ namespace cvlib {
 
 constexpr int kChannelTile = 3;
 constexpr int64_t kRowsAtOnce = 16;
-constexpr int64_t kVectorsAtOnce = 32;  // of a block of kernel rows
+constexpr int64_t kVectorsAtOnce = 64;  // of a block of kernel rows
 
-// Rows of a kernel, or of a window of the output gradient.
+// Rows of a kernel, or of a window of the output gradient, in one or more planes.
 template <class T>
 struct Rows {
   const T* data;
-  int64_t step;
+  int64_t step, next_plane;
+};
+
+struct BlockSize {
+  int64_t planes, rows, vectors;
 };
 
 template <int kChannels, int kPositions, class L, class T>
 inline void multiply_windows(L level, Rows<T> taps, int64_t next_channel, const Rows<T>* windows,
-                             int64_t rows, int64_t vectors, T* partial) {
+                             BlockSize size, T* partial) {
   using V = typename Register<L, T>::Type;
   constexpr int kLanes = Register<L, T>::kLanes;
   V sums[kChannels][kPositions];
-#pragma GCC unroll 3
-  for (int c = 0; c < kChannels; ++c) {
-#pragma GCC unroll 8
-    for (int j = 0; j < kPositions; ++j) load(sums[c][j], partial + (c * kPositions + j) * kLanes);
-  }
-  for (int64_t row = 0; row < rows; ++row) {
+  std::memcpy(sums, partial, sizeof(sums));
+  for (int64_t plane = 0; plane < size.planes; ++plane) {
     const T* from[kPositions];
 #pragma GCC unroll 8
-    for (int j = 0; j < kPositions; ++j) from[j] = windows[j].data + row * windows[j].step;
-    const T* weight = taps.data + row * taps.step;
-    for (int64_t v = 0; v < vectors * kLanes; v += kLanes) {
-      V factors[kChannels], value;
+    for (int j = 0; j < kPositions; ++j) from[j] = windows[j].data + plane * windows[j].next_plane;
+    const T* weight = taps.data + plane * taps.next_plane;
+    for (int64_t row = 0; row < size.rows; ++row) {
+      for (int64_t v = 0; v < size.vectors * kLanes; v += kLanes) {
+        V factors[kChannels], values[kPositions];
 #pragma GCC unroll 3
-      for (int c = 0; c < kChannels; ++c) load(factors[c], weight + c * next_channel + v);
+        for (int c = 0; c < kChannels; ++c) load(factors[c], weight + c * next_channel + v);
 #pragma GCC unroll 8
-      for (int j = 0; j < kPositions; ++j) {
-        load(value, from[j] + v);
+        for (int j = 0; j < kPositions; ++j) load(values[j], from[j] + v);
+#pragma GCC unroll 8
+        for (int j = 0; j < kPositions; ++j) {
 #pragma GCC unroll 3
-        for (int c = 0; c < kChannels; ++c) add_product(level, sums[c][j], factors[c], value);
+          for (int c = 0; c < kChannels; ++c) {
+            add_product(level, sums[c][j], factors[c], values[j]);
+          }
+        }
       }
+#pragma GCC unroll 8
+      for (int j = 0; j < kPositions; ++j) from[j] += windows[j].step;
+      weight += taps.step;
     }
   }
-#pragma GCC unroll 3
-  for (int c = 0; c < kChannels; ++c) {
-#pragma GCC unroll 8
-    for (int j = 0; j < kPositions; ++j) store(partial + (c * kPositions + j) * kLanes, sums[c][j]);
-  }
+  std::memcpy(partial, sums, sizeof(sums));
 }
 
 // The same with the number of positions known at run time, 1 .. 7.
 template <int kChannels, class L, class T>
 inline void multiply_some_windows(L level, int64_t positions, Rows<T> taps, int64_t next_channel,
-                                  const Rows<T>* windows, int64_t rows, int64_t vectors,
-                                  T* partial) {
+                                  const Rows<T>* windows, BlockSize size, T* partial) {
   switch (positions) {
     case 1:
-      return multiply_windows<kChannels, 1>(level, taps, next_channel, windows, rows, vectors,
-                                            partial);
+      return multiply_windows<kChannels, 1>(level, taps, next_channel, windows, size, partial);
     case 2:
-      return multiply_windows<kChannels, 2>(level, taps, next_channel, windows, rows, vectors,
-                                            partial);
+      return multiply_windows<kChannels, 2>(level, taps, next_channel, windows, size, partial);
     case 3:
-      return multiply_windows<kChannels, 3>(level, taps, next_channel, windows, rows, vectors,
-                                            partial);
+      return multiply_windows<kChannels, 3>(level, taps, next_channel, windows, size, partial);
   }
   if constexpr (L::kVectorBytes == 64) {  // elsewhere there are not so many registers
     switch (positions) {
       case 4:
-        return multiply_windows<kChannels, 4>(level, taps, next_channel, windows, rows, vectors,
-                                              partial);
+        return multiply_windows<kChannels, 4>(level, taps, next_channel, windows, size, partial);
       case 5:
-        return multiply_windows<kChannels, 5>(level, taps, next_channel, windows, rows, vectors,
-                                              partial);
+        return multiply_windows<kChannels, 5>(level, taps, next_channel, windows, size, partial);
       case 6:
-        return multiply_windows<kChannels, 6>(level, taps, next_channel, windows, rows, vectors,
-                                              partial);
+        return multiply_windows<kChannels, 6>(level, taps, next_channel, windows, size, partial);
       case 7:
-        return multiply_windows<kChannels, 7>(level, taps, next_channel, windows, rows, vectors,
-                                              partial);
+        return multiply_windows<kChannels, 7>(level, taps, next_channel, windows, size, partial);
     }
   }
 }
@@ -113,7 +109,9 @@ struct InputGradient {
 
   int64_t vectors = (s.x.kernel + kLanes - 1) / kLanes;
   int64_t width = vectors * kLanes;  // of a kernel row with zeros behind it
-  int64_t rows_at_once = std::max<int64_t>(1, kVectorsAtOnce / vectors);
+  int64_t rows_at_once = std::clamp<int64_t>(kVectorsAtOnce / vectors, 1, s.y.kernel);
+  int64_t planes_at_once =
+      std::clamp<int64_t>(kVectorsAtOnce / (vectors * rows_at_once), 1, s.outputs);
   int64_t channel_tiles = (s.inputs + kChannelTile - 1) / kChannelTile;
   int64_t position_tiles = (s.x.input + kMostPositions - 1) / kMostPositions;
   bool is_padded = width != s.x.kernel;
@@ -121,8 +119,9 @@ struct InputGradient {
   std::unique_ptr<T[]> partial{
       new T[(end_row - first_row) * s.x.input * channel_tiles * kChannelTile * kLanes]()};
   std::unique_ptr<T[]> padded_taps{
-      is_padded ? new T[(s.inputs + kChannelTile) * rows_at_once * width] : nullptr};
-  std::unique_ptr<T[]> copies{new T[kMostPositions * rows_at_once * width]};
+      is_padded ? new T[s.inputs * planes_at_once * rows_at_once * width] : nullptr};
+  std::unique_ptr<T[]> copies{
+      new T[kMostPositions * planes_at_once * rows_at_once * width]};
 
   int64_t first_position(int64_t tile) const { return s.x.input * tile / position_tiles; }
 
@@ -134,80 +133,86 @@ struct InputGradient {
   }
 
   void add_all() {
-    for (int64_t output = 0; output < s.outputs; ++output) {
+    for (int64_t output = 0; output < s.outputs; output += planes_at_once) {
+      const int64_t planes = std::min(planes_at_once, s.outputs - output);
       for (int64_t ky = 0; ky < s.y.kernel; ky += rows_at_once) {
-        add_block(output, ky, std::min(s.y.kernel, ky + rows_at_once));
+        add_block(output, planes, ky, std::min(s.y.kernel, ky + rows_at_once));
       }
     }
   }
 
-  // Kernel rows first_ky .. end_ky - 1 of one output channel, for all positions.
-  void add_block(int64_t output, int64_t first_ky, int64_t end_ky) {
-    Rows<T> taps{weight + output * s.kernel_plane() + first_ky * s.x.kernel, s.x.kernel};
+  // Kernel rows first_ky .. end_ky - 1 of some output channels, for all positions.
+  void add_block(int64_t output, int64_t planes, int64_t first_ky, int64_t end_ky) {
+    Rows<T> taps{weight + output * s.kernel_plane() + first_ky * s.x.kernel, s.x.kernel,
+                 s.kernel_plane()};
     int64_t next_channel = s.outputs * s.kernel_plane();
     if (is_padded) {
-      for (int64_t c = 0; c < s.inputs; ++c) {
-        for (int64_t r = 0; r < end_ky - first_ky; ++r) {
-          T* to = padded_taps.get() + (c * rows_at_once + r) * width;
-          std::copy_n(taps.data + c * next_channel + r * s.x.kernel, s.x.kernel, to);
-          std::fill(to + s.x.kernel, to + width, T(0));
-        }
-      }
-      taps = {padded_taps.get(), width};
-      next_channel = rows_at_once * width;
+      pad_taps(taps, planes, end_ky - first_ky);
+      taps = {padded_taps.get(), width, rows_at_once * width};
+      next_channel = planes_at_once * rows_at_once * width;
     }
     for (int64_t row = first_row; row < end_row; ++row) {
       const int64_t image = row / s.y.input, top = row % s.y.input * s.y.stride - s.y.padding;
       const int64_t first = std::max(first_ky, -top), end = std::min(end_ky, s.y.output - top);
       if (first >= end) continue;
       const T* plane = grad + ((image * s.groups + group) * s.outputs + output) * s.output_plane();
-      const Rows<T> some{taps.data + (first - first_ky) * taps.step, taps.step};
+      const Rows<T> some{taps.data + (first - first_ky) * taps.step, taps.step, taps.next_plane};
+      const BlockSize size{planes, end - first, vectors};
       for (int64_t tile = 0; tile < position_tiles; ++tile) {
-        add_tile(row, tile, some, next_channel, plane + (top + first) * s.x.output, end - first);
+        add_tile(row, tile, some, next_channel, plane + (top + first) * s.x.output, size);
+      }
+    }
+  }
+
+  void pad_taps(Rows<T> taps, int64_t planes, int64_t rows) {
+    for (int64_t c = 0; c < s.inputs; ++c) {
+      for (int64_t p = 0; p < planes; ++p) {
+        for (int64_t r = 0; r < rows; ++r) {
+          const T* from = taps.data + (c * s.outputs + p) * s.kernel_plane() + r * taps.step;
+          T* to = padded_taps.get() + ((c * planes_at_once + p) * rows_at_once + r) * width;
+          for (int64_t x = 0; x < width; ++x) to[x] = x < s.x.kernel ? from[x] : T(0);
+        }
       }
     }
   }
 
   void add_tile(int64_t row, int64_t tile, Rows<T> taps, int64_t next_channel, const T* grad_rows,
-                int64_t rows) {
+                BlockSize size) {
     const int64_t begin = first_position(tile), positions = first_position(tile + 1) - begin;
     Rows<T> windows[kMostPositions];
     for (int64_t j = 0; j < positions; ++j) {
-      windows[j] = find_window((begin + j) * s.x.stride - s.x.padding, grad_rows, rows,
-                               copies.get() + j * rows_at_once * width);
+      windows[j] = find_window((begin + j) * s.x.stride - s.x.padding, grad_rows, size,
+                               copies.get() + j * planes_at_once * rows_at_once * width);
     }
     for (int64_t t = 0; t < channel_tiles; ++t) {
       T* sums = sums_of(row, begin, t, positions);
-      const Rows<T> own{taps.data + t * kChannelTile * next_channel, taps.step};
+      const Rows<T> own{taps.data + t * kChannelTile * next_channel, taps.step, taps.next_plane};
       switch (std::min<int64_t>(kChannelTile, s.inputs - t * kChannelTile)) {
         case 1:
-          multiply_some_windows<1>(level, positions, own, next_channel, windows, rows, vectors,
-                                   sums);
+          multiply_some_windows<1>(level, positions, own, next_channel, windows, size, sums);
           break;
         case 2:
-          multiply_some_windows<2>(level, positions, own, next_channel, windows, rows, vectors,
-                                   sums);
+          multiply_some_windows<2>(level, positions, own, next_channel, windows, size, sums);
           break;
         default:
-          multiply_some_windows<3>(level, positions, own, next_channel, windows, rows, vectors,
-                                   sums);
+          multiply_some_windows<3>(level, positions, own, next_channel, windows, size, sums);
       }
     }
   }
 
   // `width` columns from column x on: in place, or as a copy with zeros outside of the output.
-  Rows<T> find_window(int64_t x, const T* grad_rows, int64_t rows, T* copy) {
-    if (x >= 0 && x + width <= s.x.output) return {grad_rows + x, s.x.output};
+  Rows<T> find_window(int64_t x, const T* grad_rows, BlockSize size, T* copy) {
+    if (x >= 0 && x + width <= s.x.output) return {grad_rows + x, s.x.output, s.output_plane()};
     const int64_t begin = std::clamp<int64_t>(-x, 0, width);
     const int64_t end = std::clamp<int64_t>(s.x.output - x, begin, width);
-    for (int64_t r = 0; r < rows; ++r) {
-      T* to = copy + r * width;
-      std::fill_n(to, begin, T(0));
-      std::copy(grad_rows + r * s.x.output + x + begin, grad_rows + r * s.x.output + x + end,
-                to + begin);
-      std::fill(to + end, to + width, T(0));
+    for (int64_t p = 0; p < size.planes; ++p) {
+      for (int64_t r = 0; r < size.rows; ++r) {
+        const T* from = grad_rows + p * s.output_plane() + r * s.x.output;
+        T* to = copy + (p * rows_at_once + r) * width;
+        for (int64_t c = 0; c < width; ++c) to[c] = c >= begin && c < end ? from[x + c] : T(0);
+      }
     }
-    return {copy, width};
+    return {copy, width, rows_at_once * width};
   }
 
   void store_all(T* grad_input) {

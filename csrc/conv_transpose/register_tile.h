@@ -35,6 +35,7 @@ inline void store(T* to, const V& vector) {
 template <class L, class V>
 inline void add_product(L level, V& sum, const V& a, const V& b) {
   if constexpr (L::kHasFma) {
+#pragma GCC unroll 1
     for (unsigned l = 0; l < sizeof(V) / sizeof(sum[0]); ++l) {
       sum[l] = multiply_add(level, a[l], b[l], sum[l]);
     }

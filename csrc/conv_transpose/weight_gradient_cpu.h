@@ -26,7 +26,13 @@ struct WeightTile {
   static constexpr int kVectors = kBytes == 64 ? 4 : 2;
 };
 
-constexpr int64_t kKernelRowsAtOnce = 4;
+// Phases of kernel rows in one task: enough taps for a tile of registers, and no more, because the
+// rows of the gradient that they meet shall stay in L1.
+inline int64_t phases_at_once(const ConvShape& s) {
+  constexpr int64_t kTaps = 64;
+  const int64_t taps = s.y.overlap() * s.x.kernel;
+  return std::min((kTaps + taps - 1) / taps, std::min(s.y.stride, s.y.kernel));
+}
 
 // Channels in equal shares of at most `most`.
 struct Shares {
@@ -66,13 +72,8 @@ template <int kChannels, int kVectors, class L, class T>
 inline void sum_positions(L level, const T* input, GradientRows<T> rows, const int64_t* columns,
                           int64_t first_y, int64_t end_y, int64_t width, T* partial) {
   using V = typename Register<L, T>::Type;
-  constexpr int kLanes = Register<L, T>::kLanes;
   V sums[kChannels][kVectors];
-#pragma GCC unroll 6
-  for (int c = 0; c < kChannels; ++c) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) load(sums[c][v], partial + (c * kVectors + v) * kLanes);
-  }
+  std::memcpy(sums, partial, sizeof(sums));
   for (int64_t y = first_y; y < end_y; ++y) {
     const T* own = input + y * width * kChannels;
     const T* from = rows.data + y * rows.next_row;
@@ -88,15 +89,11 @@ inline void sum_positions(L level, const T* input, GradientRows<T> rows, const i
       }
     }
   }
-#pragma GCC unroll 6
-  for (int c = 0; c < kChannels; ++c) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) store(partial + (c * kVectors + v) * kLanes, sums[c][v]);
-  }
+  std::memcpy(partial, sums, sizeof(sums));
 }
 
 // Everything about one output channel of a group and kernel rows ry + ti * stride, for up to
-// kKernelRowsAtOnce neighbouring ry.
+// phases_at_once neighbouring ry.
 template <class L, class T>
 struct WeightGradient {
   static constexpr int kLanes = Register<L, T>::kLanes;
@@ -224,10 +221,10 @@ void conv_transpose_weight_gradient(const T* grad, const T* input, const ConvSha
                                                      : WeightTile<32>::kChannels);
   const std::unique_ptr<T[]> transposed = transpose_input(input, s, shares);
   const int64_t phases = std::min(s.y.stride, s.y.kernel);
-  const int64_t blocks = (phases + kKernelRowsAtOnce - 1) / kKernelRowsAtOnce;
+  const int64_t at_once = phases_at_once(s), blocks = (phases + at_once - 1) / at_once;
   parallel_for(s.groups * s.outputs * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t channel = task / blocks, first_ry = task % blocks * kKernelRowsAtOnce;
+      const int64_t channel = task / blocks, first_ry = task % blocks * at_once;
       with_best_instructions([&](auto level) {
         WeightGradient<decltype(level), T> one{
             level,
@@ -236,7 +233,7 @@ void conv_transpose_weight_gradient(const T* grad, const T* input, const ConvSha
             channel / s.outputs,
             channel % s.outputs,
             first_ry,
-            std::min(phases, first_ry + kKernelRowsAtOnce)};
+            std::min(phases, first_ry + at_once)};
         for (int64_t image = 0; image < s.batch; ++image) {
           one.add_image(transposed.get(), grad, image);
         }
