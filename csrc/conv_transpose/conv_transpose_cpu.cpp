@@ -48,6 +48,8 @@ std::tuple<Tensor, Tensor> conv_transpose2d_backward_cpu(
                                  : empty(input, {0}, input.scalar_type());
   Tensor grad_weight = need_weight ? torch::stable::new_empty(weight, weight.sizes())
                                    : empty(weight, {0}, weight.scalar_type());
+  use_huge_pages(grad_input);
+  use_huge_pages(grad_weight);
   const Tensor values = as_contiguous(input), taps = as_contiguous(weight);
   const Tensor grads = as_contiguous(grad);
   dispatch_floating(input.scalar_type(), [&](auto zero) {

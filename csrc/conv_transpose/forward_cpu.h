@@ -121,6 +121,7 @@ void pack_taps(const T* weight, const ConvShape& s, const Pieces& pieces, T* pac
           const int64_t length = std::min(piece.length, s.x.kernel - kx);
           if (length == kColumns) {
             std::memcpy(packed, taps, kColumns * sizeof(T));
+            prefetch(taps + s.x.kernel, kColumns);  // the next tile's
           } else {
             for (int64_t c = 0; c < length; ++c) packed[piece.first + c] = taps[c];
           }

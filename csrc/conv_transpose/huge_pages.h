@@ -15,7 +15,7 @@ namespace cvlib {
 inline void use_huge_pages(const Tensor& fresh) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPage = uintptr_t{2} << 20;
-  constexpr int64_t kFresh = int64_t{4} << 20;
+  constexpr int64_t kFresh = int64_t{32} << 20;  // the highest threshold of glibc's malloc
   const int64_t bytes = fresh.numel() * fresh.element_size();
   if (bytes < kFresh) return;
   const auto begin = reinterpret_cast<uintptr_t>(fresh.mutable_data_ptr());

@@ -152,16 +152,34 @@ struct InputGradient {
       next_channel = planes_at_once * rows_at_once * width;
     }
     for (int64_t row = first_row; row < end_row; ++row) {
+      if (!is_padded) prefetch_next_taps(taps, row);
       const int64_t image = row / s.y.input, top = row % s.y.input * s.y.stride - s.y.padding;
       const int64_t first = std::max(first_ky, -top), end = std::min(end_ky, s.y.output - top);
       if (first >= end) continue;
       const T* plane = grad + ((image * s.groups + group) * s.outputs + output) * s.output_plane();
+      prefetch_next_rows(plane, top + first_ky + s.y.stride, end_ky - first_ky);
       const Rows<T> some{taps.data + (first - first_ky) * taps.step, taps.step, taps.next_plane};
       const BlockSize size{planes, end - first, vectors};
       for (int64_t tile = 0; tile < position_tiles; ++tile) {
         add_tile(row, tile, some, next_channel, plane + (top + first) * s.x.output, size);
       }
     }
+  }
+
+  // What the next block reads of the weight; each row of positions asks for its share.
+  void prefetch_next_taps(Rows<T> taps, int64_t row) const {
+    const int64_t rows = end_row - first_row, at = row - first_row;
+    for (int64_t c = s.inputs * at / rows; c < s.inputs * (at + 1) / rows; ++c) {
+      prefetch(taps.data + c * s.outputs * s.kernel_plane() + rows_at_once * s.x.kernel,
+               rows_at_once * s.x.kernel);
+    }
+  }
+
+  // What the next row of positions reads of the first plane.
+  void prefetch_next_rows(const T* plane, int64_t y, int64_t rows) const {
+    const int64_t end = std::min(y + rows, s.y.output);
+    y = std::max<int64_t>(0, y);
+    if (y < end) prefetch(plane + y * s.x.output, (end - y) * s.x.output);
   }
 
   void pad_taps(Rows<T> taps, int64_t planes, int64_t rows) {

@@ -49,6 +49,13 @@ inline void broadcast(V& vector, T value) {
   for (unsigned l = 0; l < sizeof(V) / sizeof(T); ++l) vector[l] = value;
 }
 
+// Asks for memory that will be read soon; strided rows are too irregular for the processor to guess.
+template <class T>
+inline void prefetch(const T* from, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i, 0, 2);
+}
+
 // The sum over the lanes, as a tree.
 template <class T, class V>
 inline T sum_of_lanes(const V& vector) {

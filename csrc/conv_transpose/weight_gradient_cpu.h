@@ -135,7 +135,10 @@ struct WeightGradient {
         const bool is_inside = y >= 0 && y < s.y.output;
         const int64_t end = is_inside ? std::min(left + s.x.output, next_row) : left;
         std::fill_n(to, left, T(0));
-        if (is_inside) std::copy_n(plane + y * s.x.output, end - left, to + left);
+        if (is_inside) {
+          std::copy_n(plane + y * s.x.output, end - left, to + left);
+          prefetch(plane + (y + end_ry - first_ry) * s.x.output, s.x.output);  // the next task's
+        }
         std::fill(to + end, to + next_row, T(0));
       }
     }
