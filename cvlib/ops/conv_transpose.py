@@ -316,12 +316,22 @@ define(
 )
 
 
-def _vmap(reference: Any) -> Any:
-    """A batch of transposed convolutions, or of gradients, with PyTorch's own batching."""
+def _one_by_one(operator: Any) -> Any:
+    """For vmap: the operator has a batch of its own, so calls for different weights stay apart."""
 
     def batched(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        result = torch.vmap(reference, in_dims=in_dims)(*arguments)
-        return result, (0, 0) if isinstance(result, tuple) else 0
+        results = [
+            operator(
+                *[
+                    a if d is None else a.select(d, i)
+                    for a, d in zip(arguments, in_dims, strict=True)
+                ]
+            )
+            for i in range(info.batch_size)
+        ]
+        if isinstance(results[0], tuple):
+            return tuple(torch.stack(one) for one in zip(*results, strict=True)), (0, 0)
+        return torch.stack(results), 0
 
     return batched
 
@@ -385,7 +395,7 @@ torch.library.register_autograd(
     setup_context=_save_backward,
     lib=library,
 )
-torch.library.register_vmap("cvlib::conv_transpose2d", _vmap(_reference), lib=library)
-torch.library.register_vmap(
-    "cvlib::conv_transpose2d_backward", _vmap(_backward_reference), lib=library
-)
+for _name in ("conv_transpose2d", "conv_transpose2d_backward"):
+    torch.library.register_vmap(
+        f"cvlib::{_name}", _one_by_one(getattr(torch.ops.cvlib, _name)), lib=library
+    )
