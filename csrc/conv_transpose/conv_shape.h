@@ -1,8 +1,9 @@
 // Sizes of a transposed convolution without dilation. Shared by CPU and CUDA; no torch include.
 //
-// Along one axis, input position j adds its scaled kernel to the outputs j * stride - padding + tap.
-// So output x belongs to segment q = (x + padding) / stride with phase r = (x + padding) % stride,
-// and reads the input positions q - t through the taps r + t * stride, for t = 0 .. overlap - 1.
+// Along one axis, input position j adds its scaled kernel to the outputs j * stride - padding +
+// tap. So output x belongs to segment q = (x + padding) / stride with phase r = (x + padding) %
+// stride, and reads the input positions q - t through the taps r + t * stride, for t = 0 .. overlap
+// - 1.
 #pragma once
 
 #include <cstdint>

@@ -23,8 +23,8 @@ Tensor conv_transpose2d_cpu(const Tensor& input, const Tensor& weight,
       input, weight, groups,
       make_axis(input.size(2), weight.size(2), stride_h, padding_h, output_padding_h),
       make_axis(input.size(3), weight.size(3), stride_w, padding_w, output_padding_w));
-  Tensor out = empty(input, {s.batch, s.groups * s.outputs, s.y.output, s.x.output},
-                     input.scalar_type());
+  Tensor out =
+      empty(input, {s.batch, s.groups * s.outputs, s.y.output, s.x.output}, input.scalar_type());
   if (out.numel() == 0) return out;
   use_huge_pages(out);
   const Tensor values = as_contiguous(input), taps = as_contiguous(weight);
@@ -37,13 +37,14 @@ Tensor conv_transpose2d_cpu(const Tensor& input, const Tensor& weight,
   return out;
 }
 
-std::tuple<Tensor, Tensor> conv_transpose2d_backward_cpu(
-    const Tensor& grad, const Tensor& input, const Tensor& weight, int64_t stride_h,
-    int64_t stride_w, int64_t padding_h, int64_t padding_w, int64_t groups, bool need_input,
-    bool need_weight) {
+std::tuple<Tensor, Tensor> conv_transpose2d_backward_cpu(const Tensor& grad, const Tensor& input,
+                                                         const Tensor& weight, int64_t stride_h,
+                                                         int64_t stride_w, int64_t padding_h,
+                                                         int64_t padding_w, int64_t groups,
+                                                         bool need_input, bool need_weight) {
   check_conv_transpose(input, weight, std::nullopt, groups);
-  const ConvShape s = make_gradient_shape(grad, input, weight, groups, stride_h, stride_w,
-                                          padding_h, padding_w);
+  const ConvShape s =
+      make_gradient_shape(grad, input, weight, groups, stride_h, stride_w, padding_h, padding_w);
   Tensor grad_input = need_input ? torch::stable::new_empty(input, input.sizes())
                                  : empty(input, {0}, input.scalar_type());
   Tensor grad_weight = need_weight ? torch::stable::new_empty(weight, weight.sizes())

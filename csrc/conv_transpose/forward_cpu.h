@@ -1,9 +1,9 @@
 // Transposed convolution on the CPU as a matrix product that is never laid out.
 //
 // A row of the product is a position (i, q): the outputs of segments i and q. A column is an output
-// channel with a phase (ry, rx) in the segment. They meet in a sum over (ti, channel, tj): the input
-// at (i - ti, q - tj) times the tap (ry + ti * stride, rx + tj * stride). Along the positions the
-// input of one term is contiguous, and so are the taps along the phases; so a tile of kRows
+// channel with a phase (ry, rx) in the segment. They meet in a sum over (ti, channel, tj): the
+// input at (i - ti, q - tj) times the tap (ry + ti * stride, rx + tj * stride). Along the positions
+// the input of one term is contiguous, and so are the taps along the phases; so a tile of kRows
 // positions and two registers of columns is summed in registers, with one broadcast for each
 // position and term. The taps of the columns are packed once for all positions (32 columns at a
 // time, in L1), the input is copied once with zeros around it. Each output is written once, by the

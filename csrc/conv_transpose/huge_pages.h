@@ -19,7 +19,8 @@ inline void use_huge_pages(const Tensor& fresh) {
   const int64_t bytes = fresh.numel() * fresh.element_size();
   if (bytes < kFresh) return;
   const auto begin = reinterpret_cast<uintptr_t>(fresh.mutable_data_ptr());
-  const uintptr_t first = (begin + kPage - 1) / kPage * kPage, end = (begin + bytes) / kPage * kPage;
+  const uintptr_t first = (begin + kPage - 1) / kPage * kPage,
+                  end = (begin + bytes) / kPage * kPage;
   madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
 #endif
 }

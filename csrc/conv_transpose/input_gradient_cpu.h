@@ -120,8 +120,7 @@ struct InputGradient {
       new T[(end_row - first_row) * s.x.input * channel_tiles * kChannelTile * kLanes]()};
   std::unique_ptr<T[]> padded_taps{
       is_padded ? new T[s.inputs * planes_at_once * rows_at_once * width] : nullptr};
-  std::unique_ptr<T[]> copies{
-      new T[kMostPositions * planes_at_once * rows_at_once * width]};
+  std::unique_ptr<T[]> copies{new T[kMostPositions * planes_at_once * rows_at_once * width]};
 
   int64_t first_position(int64_t tile) const { return s.x.input * tile / position_tiles; }
 
@@ -261,10 +260,13 @@ void conv_transpose_input_gradient(const T* grad, const T* weight, const ConvSha
       for (int64_t group = 0; group < s.groups; ++group) {
         with_best_instructions([&](auto level) {
           InputGradient<decltype(level), T> task{
-              level, s,
+              level,
+              s,
               weight + group * s.inputs * s.outputs * s.kernel_plane(),
-              grad,  group,
-              row,   std::min(end, row + kRowsAtOnce)};
+              grad,
+              group,
+              row,
+              std::min(end, row + kRowsAtOnce)};
           task.add_all();
           task.store_all(grad_input);
         });

@@ -49,7 +49,8 @@ inline void broadcast(V& vector, T value) {
   for (unsigned l = 0; l < sizeof(V) / sizeof(T); ++l) vector[l] = value;
 }
 
-// Asks for memory that will be read soon; strided rows are too irregular for the processor to guess.
+// Asks for memory that will be read soon; strided rows are too irregular for the processor to
+// guess.
 template <class T>
 inline void prefetch(const T* from, int64_t count) {
   constexpr int64_t kLine = 64 / sizeof(T);

@@ -220,8 +220,8 @@ struct WeightGradient {
 template <class T>
 void conv_transpose_weight_gradient(const T* grad, const T* input, const ConvShape& s,
                                     T* grad_weight) {
-  const Shares shares(s.inputs, vector_bytes() == 64 ? WeightTile<64>::kChannels
-                                                     : WeightTile<32>::kChannels);
+  const Shares shares(s.inputs,
+                      vector_bytes() == 64 ? WeightTile<64>::kChannels : WeightTile<32>::kChannels);
   const std::unique_ptr<T[]> transposed = transpose_input(input, s, shares);
   const int64_t phases = std::min(s.y.stride, s.y.kernel);
   const int64_t at_once = phases_at_once(s), blocks = (phases + at_once - 1) / at_once;
@@ -229,14 +229,13 @@ void conv_transpose_weight_gradient(const T* grad, const T* input, const ConvSha
     for (int64_t task = begin; task < end; ++task) {
       const int64_t channel = task / blocks, first_ry = task % blocks * at_once;
       with_best_instructions([&](auto level) {
-        WeightGradient<decltype(level), T> one{
-            level,
-            s,
-            shares,
-            channel / s.outputs,
-            channel % s.outputs,
-            first_ry,
-            std::min(phases, first_ry + at_once)};
+        WeightGradient<decltype(level), T> one{level,
+                                               s,
+                                               shares,
+                                               channel / s.outputs,
+                                               channel % s.outputs,
+                                               first_ry,
+                                               std::min(phases, first_ry + at_once)};
         for (int64_t image = 0; image < s.batch; ++image) {
           one.add_image(transposed.get(), grad, image);
         }
