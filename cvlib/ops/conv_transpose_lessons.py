@@ -1,0 +1,327 @@
+"""Transposed convolution from its definition and as a matrix: slow, and short enough to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cvlib._checks import check_shape, check_tensor
+from cvlib.ops.conv_transpose import Pair, _as_pair, check_conv_transpose
+
+
+def conv_transpose2d_by_definition(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    """Adds a scaled kernel to the output for every input pixel, in a loop over the pixels.
+
+    A convolution gathers: each output pixel sums the input pixels below the kernel. A transposed
+    convolution scatters: input pixel (i, j) multiplies the kernel, and the product is added to the
+    output with its corner at (i * stride, j * stride). Where kernels overlap they add up. So
+    ``stride`` spreads the output, ``dilation`` leaves gaps between the taps of a kernel, and
+    ``padding`` is that of the convolution that goes the other way: here it cuts a border off.
+
+    Args:
+        input: Shape (N, C, H, W) or (C, H, W), floating point.
+        weight: Shape (C, O / groups, K, L), same dtype and device.
+        bias: Shape (O,), added to every pixel at the end.
+        stride: As in ``conv_transpose2d``, and so are all the others.
+        padding: Output pixels to cut off at every side.
+        output_padding: Output pixels to add below and to the right. Several sizes of image give one
+            size under a strided convolution; this chooses among them.
+        groups: Blocks of channels that do not mix.
+        dilation: Output pixels between the taps of a kernel.
+
+    Returns:
+        What ``conv_transpose2d`` gives.
+
+    Raises:
+        TypeError: Not tensors, not floating point, or of two dtypes.
+        ValueError: Wrong shapes, numbers out of range, two devices, or an output without pixels.
+
+    Note:
+        For reading and testing: one small product for each input pixel. Differentiable.
+        Deterministic.
+
+    References:
+        Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
+
+    Example:
+        >>> image = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+        >>> kernel = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
+        >>> conv_transpose2d_by_definition(image, kernel)
+        tensor([[[ 0.,  0.,  1.],
+                 [ 0.,  4.,  6.],
+                 [ 4., 12.,  9.]]])
+    """
+    name = "conv_transpose2d_by_definition"
+    strides, paddings, extra, dilations = _as_pairs(stride, padding, output_padding, dilation, name)
+    check_conv_transpose(name, input, weight, bias, strides, paddings, extra, groups, dilations)
+    batch = input if input.dim() == 4 else input[None]
+    (height, width), kernel = batch.shape[2:], weight.shape[2:]
+    spans = [dilations[d] * (kernel[d] - 1) + 1 for d in range(2)]
+    sizes = [(batch.shape[2 + d] - 1) * strides[d] + spans[d] + extra[d] for d in range(2)]
+    per_group = len(weight) // groups, weight.shape[1]
+    output = batch.new_zeros(len(batch), groups * weight.shape[1], *sizes)
+    for g in range(groups):
+        ins = slice(g * per_group[0], (g + 1) * per_group[0])
+        outs = slice(g * per_group[1], (g + 1) * per_group[1])
+        for i in range(height):
+            rows = slice(i * strides[0], i * strides[0] + spans[0], dilations[0])
+            for j in range(width):
+                columns = slice(j * strides[1], j * strides[1] + spans[1], dilations[1])
+                scaled = torch.einsum("nc,cokl->nokl", batch[:, ins, i, j], weight[ins])
+                output[:, outs, rows, columns] += scaled
+    output = output[
+        :, :, paddings[0] : sizes[0] - paddings[0], paddings[1] : sizes[1] - paddings[1]
+    ]
+    if bias is not None:
+        output = output + bias[:, None, None]
+    return output if input.dim() == 4 else output[0]
+
+
+def convolution_matrix(
+    weight: Tensor,
+    input_size: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    """Gives the sparse matrix W of a convolution: ``conv2d(x).flatten() == W @ x.flatten()``.
+
+    A convolution is linear in its image, so it is a matrix. Each row belongs to an output pixel and
+    holds the kernel at the columns of the input pixels that it covers; all else is zero. The
+    transposed convolution with the same weight, stride and padding is the product with W
+    transposed, which takes images of the convolution's output size back to its input size. It is
+    not the inverse: sizes come back, values do not. But it is the convolution's gradient with
+    respect to its input, because the gradient of ``W @ x`` is ``W.T @ grad``.
+
+    Args:
+        weight: Shape (O, C / groups, K, L), as ``torch.nn.functional.conv2d`` takes it. Read as the
+            weight of a transposed convolution it maps O channels to C.
+        input_size: (H, W) of the image, in pixels.
+        stride: Pixels from one position of the kernel to the next, at least 1.
+        padding: Zeros around the image, at least 0.
+        groups: Blocks of channels that do not mix; divides O.
+        dilation: Pixels between the taps of a kernel, at least 1.
+
+    Returns:
+        Sparse (COO) matrix of shape (O * H' * W', C * H * W), in the dtype of the weight.
+
+    Raises:
+        TypeError: ``weight`` is no floating-point tensor.
+        ValueError: Wrong shape, numbers out of range, or a kernel larger than the padded image.
+
+    Note:
+        One entry for each tap and output pixel that lies within the image. Differentiable with
+        respect to the weight. Deterministic.
+
+    References:
+        Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
+
+    Example:
+        >>> kernel = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+        >>> convolution_matrix(kernel, (3, 3)).to_dense()
+        tensor([[1., 2., 0., 3., 4., 0., 0., 0., 0.],
+                [0., 1., 2., 0., 3., 4., 0., 0., 0.],
+                [0., 0., 0., 1., 2., 0., 3., 4., 0.],
+                [0., 0., 0., 0., 1., 2., 0., 3., 4.]])
+    """
+    check_tensor("convolution_matrix", "weight", weight)
+    check_shape("convolution_matrix", "weight", weight, "(O, C / groups, K, L)")
+    strides, paddings, _, dilations = _as_pairs(stride, padding, 0, dilation, "convolution_matrix")
+    if groups < 1 or len(weight) % groups:
+        raise ValueError(
+            f"convolution_matrix: expected groups to divide the {len(weight)} rows of weight, "
+            f"got {groups}"
+        )
+    size = _as_pair("input_size", input_size, 1, "convolution_matrix")
+    places = [
+        (size[d] + 2 * paddings[d] - dilations[d] * (weight.shape[2 + d] - 1) - 1) // strides[d] + 1
+        for d in range(2)
+    ]
+    if min(places) < 1:
+        raise ValueError(
+            f"convolution_matrix: expected a kernel that fits into the padded image, got weight "
+            f"{tuple(weight.shape)}, input_size {size}, padding {paddings}, dilation {dilations}"
+        )
+    return _matrix(weight, size, (places[0], places[1]), strides, paddings, groups, dilations)
+
+
+def conv_transpose2d_by_matrix(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    """Multiplies by the transposed matrix of a convolution: why it is called transposed.
+
+    The convolution that goes from the output's size to the input's has a matrix W
+    (``convolution_matrix``). This gives ``W.T @ input.flatten()`` for each image.
+
+    Args:
+        input: Shape (N, C, H, W) or (C, H, W), floating point.
+        weight: Shape (C, O / groups, K, L), same dtype and device.
+        bias: Shape (O,), added to every pixel at the end.
+        stride: As in ``conv_transpose2d``, and so are all the others.
+        padding: Output pixels to cut off at every side.
+        output_padding: Output pixels to add below and to the right.
+        groups: Blocks of channels that do not mix.
+        dilation: Output pixels between the taps of a kernel.
+
+    Returns:
+        What ``conv_transpose2d`` gives.
+
+    Raises:
+        TypeError: Not tensors, not floating point, or of two dtypes.
+        ValueError: Wrong shapes, numbers out of range, two devices, or an output without pixels.
+
+    Note:
+        For reading and testing: the matrix has one entry for each tap and input pixel.
+        Differentiable. Deterministic.
+
+    References:
+        Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
+
+    Example:
+        >>> image = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+        >>> kernel = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
+        >>> conv_transpose2d_by_matrix(image, kernel)
+        tensor([[[ 0.,  0.,  1.],
+                 [ 0.,  4.,  6.],
+                 [ 4., 12.,  9.]]])
+    """
+    name = "conv_transpose2d_by_matrix"
+    strides, paddings, extra, dilations = _as_pairs(stride, padding, output_padding, dilation, name)
+    check_conv_transpose(name, input, weight, bias, strides, paddings, extra, groups, dilations)
+    batch = input if input.dim() == 4 else input[None]
+    places = (batch.shape[2], batch.shape[3])
+    height, width = (
+        (places[d] - 1) * strides[d]
+        - 2 * paddings[d]
+        + dilations[d] * (weight.shape[2 + d] - 1)
+        + 1
+        + extra[d]
+        for d in range(2)
+    )
+    matrix = _matrix(weight, (height, width), places, strides, paddings, groups, dilations)
+    columns = torch.sparse.mm(matrix.t(), batch.flatten(1).t())  # one for each image
+    output = columns.t().reshape(len(batch), groups * weight.shape[1], height, width)
+    if bias is not None:
+        output = output + bias[:, None, None]
+    return output if input.dim() == 4 else output[0]
+
+
+def _as_pairs(
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    output_padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    function: str,
+) -> tuple[Pair, Pair, Pair, Pair]:
+    return (
+        _as_pair("stride", stride, 1, function),
+        _as_pair("padding", padding, 0, function),
+        _as_pair("output_padding", output_padding, 0, function),
+        _as_pair("dilation", dilation, 1, function),
+    )
+
+
+def _matrix(
+    weight: Tensor,
+    size: Pair,
+    places: Pair,
+    stride: Pair,
+    padding: Pair,
+    groups: int,
+    dilation: Pair,
+) -> Tensor:
+    """The matrix of a convolution from images of ``size`` to ``places`` positions of its kernel."""
+    outputs, inputs, *kernel = weight.shape
+    device = weight.device
+    group = torch.arange(outputs, device=device) // (outputs // groups)
+    # What each axis says, of shape (places, taps): the pixel below a tap, and whether there is one.
+    pixels = [
+        (torch.arange(places[d], device=device) * stride[d] - padding[d])[:, None]
+        + torch.arange(kernel[d], device=device) * dilation[d]
+        for d in range(2)
+    ]
+    y, x = pixels[0][:, None, :, None], pixels[1][None, :, None, :]  # (places y, x, taps y, x)
+    channel = group[:, None] * inputs + torch.arange(inputs, device=device)  # (O, C / groups)
+    place = torch.arange(places[0] * places[1], device=device).view(places)
+    row = torch.arange(outputs, device=device)[:, None, None, None, None, None] * place.numel()
+    row = row + place[None, None, :, :, None, None]
+    column = (channel[:, :, None, None, None, None] * size[0] + y) * size[1] + x
+    is_inside = ((y >= 0) & (y < size[0]) & (x >= 0) & (x < size[1])).expand_as(column)
+    values = weight[:, :, None, None].expand_as(column)[is_inside]
+    indices = torch.stack([row.expand_as(column)[is_inside], column[is_inside]])
+    shape = (outputs * place.numel(), groups * inputs * size[0] * size[1])
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
+
+
+def bilinear_kernel(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Gives the weight with which a transposed convolution enlarges by bilinear interpolation.
+
+    The kernel is a pyramid: 1 - distance / factor along each axis, with factor = (kernel_size + 1)
+    // 2. With an even kernel of twice the stride and a padding of half the stride the output is the
+    input enlarged by the stride, as ``torch.nn.functional.interpolate`` enlarges it (bilinear,
+    ``align_corners=False``) except at the border, where it fades to zero. Channel i goes to
+    channel i; other pairs are zero. To enlarge C channels apart from each other, which is much less
+    work, give ``bilinear_kernel(1, 1, k).expand(C, 1, k, k)`` and ``groups=C``.
+
+    Args:
+        in_channels: C, at least 1.
+        out_channels: O, at least 1.
+        kernel_size: K, at least 1, in output pixels.
+        dtype: Of the weight; by default torch's.
+        device: Of the weight.
+
+    Returns:
+        Shape (C, O, K, K), for ``conv_transpose2d`` or a ``ConvTranspose2d``.
+
+    Raises:
+        ValueError: A number below 1.
+
+    Note:
+        Deterministic; costs what its result takes.
+
+    References:
+        Long et al., "Fully convolutional networks for semantic segmentation" (2015).
+
+    Example:
+        >>> bilinear_kernel(1, 1, 4)[0, 0, 0]
+        tensor([0.0625, 0.1875, 0.1875, 0.0625])
+    """
+    numbers = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"bilinear_kernel: expected {name} of at least 1, got {value}")
+    factor = (kernel_size + 1) // 2
+    center = factor - 1 if kernel_size % 2 else factor - 0.5
+    ramp = 1 - (torch.arange(kernel_size, dtype=dtype, device=device) - center).abs() / factor
+    weight = torch.zeros(
+        in_channels, out_channels, kernel_size, kernel_size, dtype=dtype, device=device
+    )
+    both = range(min(in_channels, out_channels))
+    weight[both, both] = (ramp[:, None] * ramp).to(weight)
+    return weight
