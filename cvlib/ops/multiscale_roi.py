@@ -74,7 +74,7 @@ def multiscale_roi_align(
     Example:
         >>> maps = [torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 32, 32)]
         >>> boxes = torch.tensor([[0.0, 0.0, 100.0, 100.0], [0.0, 0.0, 200.0, 200.0]])
-        >>> multiscale_roi_align(maps, [boxes], 1, levels=(2, 3)).flatten()
+        >>> multiscale_roi_align(maps, [boxes], 1, levels=(2, 3), sampling_ratio=2).flatten()
         tensor([0., 1.])
     """
     function = "multiscale_roi_align"
