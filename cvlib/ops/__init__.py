@@ -1,5 +1,12 @@
 """Operators: each with a native CPU and CUDA kernel and a plain-PyTorch reference."""
 
+from cvlib.ops.conv_transpose import conv_transpose2d
+from cvlib.ops.conv_transpose_lessons import (
+    bilinear_kernel,
+    conv_transpose2d_by_definition,
+    conv_transpose2d_by_matrix,
+    convolution_matrix,
+)
 from cvlib.ops.focal import sigmoid_focal_loss
 from cvlib.ops.fusion import weighted_boxes_fusion
 from cvlib.ops.iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou, max_iou
@@ -32,9 +39,14 @@ __all__ = [
     "MulticlassDetections",
     "batched_nms",
     "batched_nms_rotated",
+    "bilinear_kernel",
     "box_iou",
     "box_iou_rotated",
     "complete_box_iou",
+    "conv_transpose2d",
+    "conv_transpose2d_by_definition",
+    "conv_transpose2d_by_matrix",
+    "convolution_matrix",
     "distance_box_iou",
     "generalized_box_iou",
     "mask_iou",

@@ -1,5 +1,6 @@
 """Benchmark cases, one file for each family of operators."""
 
+from bench_cases.conv_transpose import conv_transpose_cases
 from bench_cases.iou import iou_cases, max_iou_cases, paired_cases, similarity_cases
 from bench_cases.losses import focal_cases, ssd_loss_cases
 from bench_cases.masks import mask_iou_cases, masks_to_boxes_cases, paste_cases, rle_cases
@@ -36,6 +37,7 @@ FAMILIES = (
     mask_iou_cases,
     rle_cases,
     upsample_cases,
+    conv_transpose_cases,
     focal_cases,
     ssd_loss_cases,
 )
