@@ -58,8 +58,8 @@ def conv_transpose2d(
         Differentiable any number of times. Deterministic where own kernels run, on the CPU also for
         any number of threads; elsewhere as PyTorch is. Own kernels read zeros around the input, so
         an infinite or NaN weight also reaches pixels of the border that its kernel does not touch.
-        Memory besides the result is a copy of the input with that border, and one of the gradient
-        registers of 16 rows in the backward.
+        Memory besides the result is a copy of the input with that border; in the backward a copy of
+        the input, and a vector register for each of its elements in 16 rows.
 
     References:
         Zeiler et al., "Deconvolutional networks" (2010). Long et al., "Fully convolutional networks
@@ -88,25 +88,25 @@ def conv_transpose2d(
     return output if input.dim() == 4 else output[0]
 
 
-# Where own kernels run. Milliseconds of PyTorch 2.14 / own, forward + both gradients, 2 threads of
-# an AMD EPYC of family 26 with AVX-512, float32:
+# Where own kernels run. Milliseconds of forward and both gradients, PyTorch 2.14 and own, 2 threads
+# of an AMD EPYC of family 26 with AVX-512, float32, one image, as given by
+# `python tools/bench_ops.py --only "conv_transpose2d kernels"`:
 #
-#   kernel, stride, channels, input     PyTorch    own
-#   64, 32, 21 -> 21, 10 x 15              45.3    6.5
-#   32, 16, 21 -> 21, 20 x 30              37.2    6.6
-#   32, 32, 21 -> 21, 10 x 15              15.6    2.8
-#   16,  8, 21 -> 21, 40 x 60              42.8    6.8
-#   16,  8, 256 -> 256, 16 x 16           217.0  131.2
-#   16,  4, 21 -> 21, 30 x 30               6.9    2.6
-#   12,  6, 21 -> 21, 32 x 32               3.6    2.4
-#    8,  8, 64 -> 64, 20 x 20               9.4    9.4
-#    8,  4, 64 -> 64, 32 x 32               4.8   11.9
-#    4,  2, 21 -> 21, 64 x 64               1.5    5.0
-#    8,  4, 21 channels apart, 40 x 60      2.8    0.8
-#    4,  2, 21 channels apart, 64 x 64      1.4    1.0
+#   kernel, stride, channels, input        PyTorch    own
+#   64, 32, 21 -> 21, 10 x 15                 64.9    9.7
+#   32, 16, 21 -> 21, 20 x 30                 51.5    8.3
+#   32, 32, 21 -> 21, 10 x 15                 16.2    2.9
+#   16,  8, 21 -> 21, 40 x 60                 41.1    8.0
+#   16,  8, 256 -> 256, 16 x 16              211.6  130.6
+#   16,  4, 21 -> 21, 30 x 30                  7.3    2.6
+#   12,  6, 21 -> 21, 32 x 32                  5.4    2.5
+#    8,  8, 64 -> 64, 20 x 20                  6.1    6.0
+#    8,  4, 64 -> 64, 32 x 32                  7.0   12.7
+#    4,  2, 21 -> 21, 64 x 64                  2.6    3.3
+#    8,  4, 21 channels apart, 40 x 60         2.6    0.9
+#    4,  2, 21 channels apart, 64 x 64         1.3    1.1
 #
-# `python tools/bench_ops.py --only conv_transpose2d` measures the cases on either side of the rule.
-# Short kernels leave most of a vector register empty in the gradients. For CUDA nothing could be
+# A short kernel leaves most of a vector register empty in the gradients. For CUDA nothing could be
 # measured: the own kernel serves only what FCN upsamples with, where it is deterministic.
 _LEAST_KERNEL, _LEAST_KERNEL_APART, _LEAST_STRIDE = 16, 8, 4
 _LEAST_STRIDE_CUDA = 8
