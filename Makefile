@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 TRAIN_ARGS ?=
-# The CUDA library is compiled for these; CVLIB_CUDA=0 leaves it out.
+# CUDA kernels take minutes to compile: only where a GPU can run them, unless CVLIB_CUDA says 1.
+export CVLIB_CUDA ?= $(if $(shell nvidia-smi -L 2>/dev/null),,0)
 export TORCH_CUDA_ARCH_LIST ?= 8.0;9.0+PTX
 
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
