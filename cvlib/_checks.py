@@ -101,36 +101,38 @@ def check_variances(function: str, variances: tuple[float, ...]) -> None:
         )
 
 
-def _first_true(mask: Tensor) -> tuple[int, ...] | None:
+def first_true(mask: Tensor) -> tuple[int, ...] | None:
+    """Gives the index of the first True, if there is one."""
     found = mask.nonzero()
     return tuple(found[0].tolist()) if len(found) else None
 
 
-def _index_text(index: tuple[int, ...]) -> str:
+def index_text(index: tuple[int, ...]) -> str:
+    """Writes an index as one reads it in code: ``[3, 1]``, and nothing for a scalar."""
     return f"[{', '.join(map(str, index))}]" if index else ""
 
 
 def check_box_values(function: str, argument: str, boxes: Tensor) -> None:
     """Raises ValueError for the first box (..., 4) with a NaN or with corners out of order."""
     x1, y1, x2, y2 = boxes.detach().unbind(-1)
-    index = _first_true(~((x1 <= x2) & (y1 <= y2)))
+    index = first_true(~((x1 <= x2) & (y1 <= y2)))
     if index is None:
         return
     box = boxes[index].tolist()
     wrong = "without NaN" if any(v != v for v in box) else "with x1 <= x2 and y1 <= y2"
     actual = ", ".join(f"{v:g}" for v in box)
     raise ValueError(
-        f"{function}: expected {argument} {wrong}, got {argument}{_index_text(index)} = "
+        f"{function}: expected {argument} {wrong}, got {argument}{index_text(index)} = "
         f"({actual}); {_FORMAT_ADVICE}"
     )
 
 
 def check_no_nan(function: str, argument: str, values: Tensor) -> None:
     """Raises ValueError for the first NaN."""
-    index = _first_true(values.detach().isnan())
+    index = first_true(values.detach().isnan())
     if index is not None:
         raise ValueError(
-            f"{function}: expected {argument} without NaN, got {argument}{_index_text(index)} = "
+            f"{function}: expected {argument} without NaN, got {argument}{index_text(index)} = "
             "nan; a diverged model gives NaN: look at its loss and learning rate"
         )
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cvlib._checks import (
-    _first_true,
-    _index_text,
     check_boxes,
     check_same_kind,
+    first_true,
+    index_text,
     is_value_error,
     signal_bad_values,
 )
@@ -130,7 +130,7 @@ def _explain(function: str, error: RuntimeError, boxes1: Tensor, boxes2: Tensor)
 
 def check_rotated_values(function: str, argument: str, boxes: Tensor) -> None:
     """Raises ValueError for the first box with a NaN, a negative side or an absurd angle."""
-    index = _first_true(~are_rotated_boxes(boxes.detach()))
+    index = first_true(~are_rotated_boxes(boxes.detach()))
     if index is None:
         return
     box = boxes[index].tolist()
@@ -142,7 +142,7 @@ def check_rotated_values(function: str, argument: str, boxes: Tensor) -> None:
         wrong = f"with angles from {-LARGEST_ANGLE:g} to {LARGEST_ANGLE:g} degrees"
     actual = ", ".join(f"{value:g}" for value in box)
     raise ValueError(
-        f"{function}: expected {argument} {wrong}, got {argument}[{_index_text(index)}] = "
+        f"{function}: expected {argument} {wrong}, got {argument}{index_text(index)} = "
         f"({actual}); rotated boxes are (cx, cy, w, h, angle), the angle in degrees"
     )
 

@@ -6,8 +6,8 @@ import oracles_rotated
 import pytest
 import torch
 
-from cvlib.ops import nms_rotated as nms_module
 from cvlib.ops import rotated
+from cvlib.ops.nms_rotated import _nms_rotated_reference, batched_nms_rotated
 
 ROUND_THRESHOLDS = [0.0, 1 / 7, 0.2, 0.3, 1 / 3, 0.4, 0.5, 0.6, 2 / 3, 0.7, 1.0]
 
@@ -85,12 +85,10 @@ def fuzz_nms_rotated(rng, device):
         for _ in range(2)
     )
     limit = None if rng.random() < 0.5 else int(rng.integers(0, 6))
-    keep = nms_module.batched_nms_rotated(
-        boxes, scores, labels, threshold, image_ids=images, max_output=limit
-    )
+    keep = batched_nms_rotated(boxes, scores, labels, threshold, image_ids=images, max_output=limit)
     most = -1 if limit is None else limit
     arguments = boxes, scores, labels, images, threshold, most
-    assert torch.equal(keep, nms_module._nms_rotated_reference(*arguments))
+    assert torch.equal(keep, _nms_rotated_reference(*arguments))
     expected, distance = oracles_rotated.nms_rotated(
         oracles.to_numpy(boxes),
         oracles.to_numpy(scores),
