@@ -7,13 +7,12 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <utility>
+
+#include "large_memory.h"
 
 namespace cvlib {
 
@@ -47,33 +46,67 @@ inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-// From this size on the allocator of Linux takes every block fresh from the system and gives it
-// back when it is freed, so that the advice below lives as long as the tensor.
-constexpr int64_t kAlwaysFresh = int64_t{32} << 20;
-
-// Fresh memory costs a page fault for every 4 KB, several times what writing it costs: asks for
-// pages of 2 MB. It is advice: where the system does not give them nothing changes.
-inline Tensor with_huge_pages(Tensor fresh) {
-#if defined(__linux__)
-  const int64_t bytes = fresh.numel() * static_cast<int64_t>(fresh.element_size());
-  if (bytes < kAlwaysFresh || !fresh.is_cpu()) return fresh;
-  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
-  const uintptr_t memory = reinterpret_cast<uintptr_t>(fresh.mutable_data_ptr());
-  const uintptr_t first = (memory + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t last = (memory + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
-  return fresh;
-}
-
 using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 
+inline int64_t size_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Double:
+    case ScalarType::Long:
+      return 8;
+    case ScalarType::Float:
+    case ScalarType::Int:
+      return 4;
+    case ScalarType::Half:
+    case ScalarType::BFloat16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+// An uninitialised result of these sizes and (dense) strides in kept memory; false where it is
+// small or lives on another device, and new_empty shall serve.
+inline bool empty_in_large_memory(const Tensor& like, Sizes sizes, Sizes strides, ScalarType type,
+                                  Tensor& result) {
+#if defined(__linux__)
+  int64_t bytes = size_of(type);
+  for (const int64_t size : sizes) {
+    if (__builtin_mul_overflow(bytes, size, &bytes)) return false;
+  }
+  if (bytes < kLargeBytes || !like.is_cpu()) return false;
+  const LargeMemory::Block block = LargeMemory::instance().take(bytes);
+  if (block.memory == nullptr) return false;
+  result = torch::stable::from_blob(block.memory, sizes, strides, like.device(), type,
+                                    [block](void*) { LargeMemory::instance().give_back(block); });
+  return true;
+#else
+  return false;
+#endif
+}
+
 inline Tensor empty(const Tensor& like, Sizes sizes, ScalarType type) {
-  return with_huge_pages(torch::stable::new_empty(like, sizes, type));
+  constexpr size_t kMostDimensions = 8;
+  int64_t strides[kMostDimensions], stride = 1;
+  if (sizes.size() <= kMostDimensions) {
+    for (size_t d = sizes.size(); d-- > 0; stride *= sizes[d]) strides[d] = stride;
+    Tensor large = like;
+    if (empty_in_large_memory(like, sizes, Sizes(strides, sizes.size()), type, large)) return large;
+  }
+  return torch::stable::new_empty(like, sizes, type);
 }
 
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
   return empty(like, Sizes(sizes.begin(), sizes.size()), type);
+}
+
+// Images whose channels lie beside each other in memory.
+inline Tensor empty_channels_last(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w,
+                                  ScalarType type) {
+  const int64_t sizes[] = {n, c, h, w}, strides[] = {c * h * w, 1, c * w, c};
+  Tensor large = like;
+  if (empty_in_large_memory(like, {sizes, 4}, {strides, 4}, type, large)) return large;
+  return torch::stable::empty({sizes, 4}, type, std::nullopt, like.device(), std::nullopt,
+                              torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
 inline Tensor zeros(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {

@@ -7,7 +7,6 @@
 #include "../torch_compat.h"
 #include "checks.h"
 #include "forward_cpu.h"
-#include "huge_pages.h"
 #include "input_gradient_cpu.h"
 #include "weight_gradient_cpu.h"
 
@@ -26,7 +25,6 @@ Tensor conv_transpose2d_cpu(const Tensor& input, const Tensor& weight,
   Tensor out =
       empty(input, {s.batch, s.groups * s.outputs, s.y.output, s.x.output}, input.scalar_type());
   if (out.numel() == 0) return out;
-  use_huge_pages(out);
   const Tensor values = as_contiguous(input), taps = as_contiguous(weight);
   const Tensor biases = bias ? as_contiguous(*bias) : taps;
   dispatch_floating(input.scalar_type(), [&](auto zero) {
@@ -49,8 +47,6 @@ std::tuple<Tensor, Tensor> conv_transpose2d_backward_cpu(const Tensor& grad, con
                                  : empty(input, {0}, input.scalar_type());
   Tensor grad_weight = need_weight ? torch::stable::new_empty(weight, weight.sizes())
                                    : empty(weight, {0}, weight.scalar_type());
-  use_huge_pages(grad_input);
-  use_huge_pages(grad_weight);
   const Tensor values = as_contiguous(input), taps = as_contiguous(weight);
   const Tensor grads = as_contiguous(grad);
   dispatch_floating(input.scalar_type(), [&](auto zero) {

@@ -17,10 +17,8 @@ inline Tensor as_type(const Tensor& tensor, ScalarType type) {
   return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
 }
 
-// A result of the shape of `like`, which is contiguous.
-inline Tensor empty_as(const Tensor& like) {
-  return with_huge_pages(torch::stable::empty_like(like));
-}
+// A result of the shape and dtype of `like`.
+inline Tensor empty_as(const Tensor& like) { return empty(like, like.sizes(), like.scalar_type()); }
 
 struct FocalArguments {
   Tensor inputs;    // contiguous, float32 or float64

@@ -34,10 +34,8 @@ inline ScalarType real_type(ScalarType type) {
 
 inline Tensor empty_map(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w,
                         ScalarType type, bool channels_last) {
-  using torch::headeronly::MemoryFormat;
-  if (!channels_last) return empty(like, {n, c, h, w}, type);
-  return with_huge_pages(torch::stable::empty({n, c, h, w}, type, std::nullopt, like.device(),
-                                              std::nullopt, MemoryFormat::ChannelsLast));
+  return channels_last ? empty_channels_last(like, n, c, h, w, type)
+                       : empty(like, {n, c, h, w}, type);
 }
 
 // Back from the dtype that was computed in.

@@ -90,10 +90,9 @@ inline Tensor with_dense_rows(const Tensor& images, bool channels_last) {
 }
 
 inline Tensor empty_images(const Tensor& like, int64_t height, int64_t width, bool channels_last) {
-  const int64_t sizes[] = {like.size(0), like.size(1), height, width};
-  return torch::stable::empty(
-      {sizes, 4}, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
-      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  const int64_t n = like.size(0), c = like.size(1);
+  return channels_last ? empty_channels_last(like, n, c, height, width, like.scalar_type())
+                       : empty(like, {n, c, height, width}, like.scalar_type());
 }
 
 inline void check_resize(const Tensor& images, int64_t height, int64_t width) {

@@ -214,7 +214,7 @@ Tensor upsample_bilinear_cpu(const Tensor& input, int64_t height, int64_t width,
   check_resize(input, height, width);
   check_rows(input, width);
   const bool channels_last = is_channels_last(input);
-  Tensor out = with_huge_pages(empty_images(input, height, width, channels_last));
+  Tensor out = empty_images(input, height, width, channels_last);
   if (keeps_size(input, height, width)) return torch::stable::copy_(out, input);
   const Tensor source = with_dense_rows(input, channels_last);
   dispatch_stored(input.scalar_type(), [&](auto zero) {
@@ -239,7 +239,7 @@ Tensor upsample_bilinear_backward_cpu(const Tensor& grad, int64_t height, int64_
   check_resize(grad, height, width);
   check_rows(grad, width);
   const bool channels_last = is_channels_last(grad);
-  Tensor out = with_huge_pages(empty_images(grad, height, width, channels_last));
+  Tensor out = empty_images(grad, height, width, channels_last);
   if (keeps_size(grad, height, width)) return torch::stable::copy_(out, grad);
   const Tensor source = with_dense_rows(grad, channels_last);
   dispatch_stored(grad.scalar_type(), [&](auto zero) {

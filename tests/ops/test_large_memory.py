@@ -1,0 +1,112 @@
+"""Memory of large results is kept for the next one, and never shared by two that are alive."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from torch.nn import functional
+
+from cvlib import _extension, ops
+
+pytestmark = pytest.mark.skipif(
+    not (_extension.has_kernels() and sys.platform.startswith("linux")), reason="kernels on Linux"
+)
+
+SIZE = (1024, 1100)  # 36 MB
+
+
+def images(value=1.0):
+    return torch.full((8, 1, 4, 4), value)
+
+
+def large(value=1.0):
+    return ops.upsample_bilinear(images(value), SIZE)
+
+
+def is_all(result, value):
+    return bool(((result - value).abs() < 1e-4).all())
+
+
+def test_freed_memory_serves_the_next_result():
+    first = large()
+    place = first.data_ptr()
+    del first
+    gc.collect()
+    assert large().data_ptr() == place
+
+
+def test_results_that_are_alive_have_their_own_memory():
+    results = [large(value) for value in (1.0, 2.0, 3.0)]
+    assert len({one.data_ptr() for one in results}) == 3
+    for value, one in zip((1.0, 2.0, 3.0), results, strict=True):
+        assert is_all(one, value)
+
+
+def test_a_view_keeps_the_memory():
+    result = large(5.0)
+    view = result[3, 0, 7]
+    del result
+    gc.collect()
+    other = large(6.0)
+    assert is_all(view, 5) and is_all(other, 6)
+
+
+def test_much_smaller_results_do_not_take_large_blocks():
+    first = ops.upsample_bilinear(images(), (4096, 1100))
+    place = first.data_ptr()
+    del first
+    gc.collect()
+    assert large().data_ptr() != place
+
+
+def test_layout_and_values_are_those_of_small_results():
+    random = torch.randn(8, 3, 64, 64)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = random.to(memory_format=layout)
+        result = ops.upsample_bilinear(given, (640, 656))
+        expected = functional.interpolate(given, (640, 656), mode="bilinear")
+        assert result.stride() == expected.stride()
+        torch.testing.assert_close(result, expected)
+
+
+def test_threads_share_the_memory_in_peace():
+    wrong = []
+
+    def work(value):
+        for _ in range(6):
+            if not is_all(large(value), value):
+                wrong.append(value)
+
+    threads = [threading.Thread(target=work, args=(float(i),)) for i in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert not wrong
+
+
+def test_nothing_is_kept_when_the_user_says_so():
+    script = (
+        "import torch\nfrom cvlib import ops\n"
+        "def resident():\n"
+        "    return int(open('/proc/self/statm').read().split()[1]) * 4096\n"
+        "small = torch.ones(8, 1, 4, 4)\n"
+        "ops.upsample_bilinear(small, (8, 8)); before = resident()\n"
+        f"ops.upsample_bilinear(small, {SIZE})\n"
+        "print(resident() - before)\n"
+    )
+    grown = {}
+    for limit in ("0", "256"):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"CVLIB_KEPT_MEMORY_MB": limit},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        grown[limit] = int(done.stdout)
+    assert grown["0"] < 20e6 < 30e6 < grown["256"]
