@@ -138,8 +138,9 @@ class _Nms:
             limit = _ALL_BOXES if max_output < 0 else max_output
             return self._suppress(boxes, self._rows(scores, 2), iou_threshold, limit)
         if image_ids is not None and max_output >= 0:
-            raise NotImplementedError(
-                "batched_nms: ONNX has no limit for each image; export without max_output"
+            raise ValueError(
+                "batched_nms: expected max_output to be None for ONNX, which has no limit for each "
+                f"image, got {max_output}"
             )
         kept = self._suppress_groups(boxes, scores, labels, image_ids, iou_threshold)
         return self._best_first(kept, scores, max_output)

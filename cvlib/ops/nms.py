@@ -106,9 +106,14 @@ def batched_nms(
 
 
 def _check_arguments(
-    function: str, boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int | None
+    function: str,
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    max_output: int | None,
+    shape: str = "(N, 4)",
 ) -> None:
-    check_boxes(function, "boxes", boxes)
+    check_boxes(function, "boxes", boxes, shape)
     check_tensor(function, "scores", scores)
     check_shape(function, "scores", scores, "(N,)")
     if scores.shape[0] != boxes.shape[0]:

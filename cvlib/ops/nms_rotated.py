@@ -5,20 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cvlib._checks import (
-    check_boxes,
-    check_fraction,
-    check_ids,
-    check_no_nan,
-    check_same_kind,
-    check_shape,
-    check_tensor,
-    is_value_error,
-    signal_bad_values,
-)
+from cvlib._checks import check_ids, check_no_nan, is_value_error, signal_bad_values
 from cvlib._extension import define
 from cvlib.ops._rotated_reference import are_rotated_boxes, read_rotated_boxes, rotated_iou
 from cvlib.ops._similarity import as_real
+from cvlib.ops.nms import _check_arguments
 from cvlib.ops.rotated import check_rotated_values
 
 
@@ -61,7 +52,7 @@ def nms_rotated(
         >>> nms_rotated(boxes, torch.tensor([0.9, 0.8]), 0.5)
         tensor([0, 1])
     """
-    _check_arguments("nms_rotated", boxes, scores, iou_threshold, max_output)
+    _check_arguments("nms_rotated", boxes, scores, iou_threshold, max_output, "(N, 5)")
     return _call("nms_rotated", boxes, scores, None, None, iou_threshold, max_output)
 
 
@@ -105,33 +96,12 @@ def batched_nms_rotated(
         >>> batched_nms_rotated(boxes, scores, labels, 0.5)
         tensor([2, 1])
     """
-    _check_arguments("batched_nms_rotated", boxes, scores, iou_threshold, max_output)
+    _check_arguments("batched_nms_rotated", boxes, scores, iou_threshold, max_output, "(N, 5)")
     if labels is not None:
         check_ids("batched_nms_rotated", "labels", labels, boxes)
     if image_ids is not None:
         check_ids("batched_nms_rotated", "image_ids", image_ids, boxes)
     return _call("batched_nms_rotated", boxes, scores, labels, image_ids, iou_threshold, max_output)
-
-
-def _check_arguments(
-    function: str, boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int | None
-) -> None:
-    check_boxes(function, "boxes", boxes, "(N, 5)")
-    check_tensor(function, "scores", scores)
-    check_shape(function, "scores", scores, "(N,)")
-    if scores.shape[0] != boxes.shape[0]:
-        raise ValueError(
-            f"{function}: expected scores of shape (N,) with N = {boxes.shape[0]} as in boxes, "
-            f"got {tuple(scores.shape)}"
-        )
-    check_same_kind(function, "boxes", boxes, "scores", scores)
-    check_fraction(function, "iou_threshold", iou_threshold)
-    if max_output is not None and not isinstance(max_output, int | torch.SymInt):
-        raise TypeError(
-            f"{function}: expected max_output to be an int or None, got {type(max_output).__name__}"
-        )
-    if max_output is not None and max_output < 0:
-        raise ValueError(f"{function}: expected max_output >= 0 or None, got {max_output}")
 
 
 def _call(

@@ -1,9 +1,5 @@
 """roi_align, roi_pool, MultiScaleRoIAlign: values, gradients, registration, errors."""
 
-import json
-import os
-import subprocess
-import sys
 import textwrap
 from collections import OrderedDict
 
@@ -14,6 +10,7 @@ import torch
 import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
+from instruction_levels import ENVIRONMENTS, run_on_every_level
 from torchvision import tv_tensors
 
 from cvlib.ops.multiscale_roi import (
@@ -778,34 +775,11 @@ DIGEST = textwrap.dedent(
     np.savez(sys.argv[1], **results)
     """
 )
-ENVIRONMENTS = {
-    "default": {},
-    "baseline": {"CVLIB_CPU_LEVEL": "baseline"},
-    "avx2": {"CVLIB_CPU_LEVEL": "avx2"},
-    "reference": {"CVLIB_DISABLE_EXTENSION": "1"},
-}
 
 
 @pytest.fixture(scope="module")
 def digests(tmp_path_factory):
-    """The level is chosen once per process, so each digest has a process; they run together."""
-    folder = tmp_path_factory.mktemp("digests")
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CVLIB_")}
-    paths = [os.path.dirname(oracles_roi.__file__), *sys.path]
-    inherited["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", DIGEST, str(folder / f"{name}.npz")],
-            env=inherited | variables,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, variables in ENVIRONMENTS.items()
-    }
-    errors = {name: process.communicate()[1] for name, process in processes.items()}
-    failed = {name: errors[name] for name, process in processes.items() if process.returncode}
-    assert not failed, json.dumps(failed)
-    return {name: dict(np.load(folder / f"{name}.npz")) for name in processes}
+    return run_on_every_level(DIGEST, tmp_path_factory.mktemp("digests"))
 
 
 @pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])

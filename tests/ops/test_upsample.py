@@ -1,8 +1,5 @@
 """upsample_bilinear: values, gradients, layouts, registration, errors."""
 
-import os
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -12,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from instruction_levels import ENVIRONMENTS, run_on_every_level
 
 from cvlib.ops.upsample import _backward_reference, _readers, _reference, _taps, upsample_bilinear
 
@@ -695,32 +693,11 @@ DIGEST = textwrap.dedent(
     np.savez(sys.argv[1], **{key: value.numpy() for key, value in results.items()})
     """
 )
-ENVIRONMENTS = {
-    "default": {},
-    "baseline": {"CVLIB_CPU_LEVEL": "baseline"},
-    "avx2": {"CVLIB_CPU_LEVEL": "avx2"},
-    "reference": {"CVLIB_DISABLE_EXTENSION": "1"},
-}
 
 
 @pytest.fixture(scope="module")
 def digests(tmp_path_factory):
-    """The level is chosen once per process, so each digest has a process; they run together."""
-    folder = tmp_path_factory.mktemp("digests")
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CVLIB_")}
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", DIGEST, str(folder / f"{name}.npz")],
-            env=inherited | variables,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, variables in ENVIRONMENTS.items()
-    }
-    errors = {name: process.communicate()[1] for name, process in processes.items()}
-    failed = {name: errors[name] for name, process in processes.items() if process.returncode}
-    assert not failed, failed
-    return {name: dict(np.load(folder / f"{name}.npz")) for name in processes}
+    return run_on_every_level(DIGEST, tmp_path_factory.mktemp("digests"))
 
 
 @pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
