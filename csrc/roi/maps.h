@@ -24,7 +24,7 @@ FeatureMap<T> map_of(const Tensor& tensor, int64_t image) {
   const int64_t c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
   // Kernels that only read never write through this pointer.
   T* values = const_cast<T*>(data<T>(tensor));
-  return {values + image * c * h * w, c, h, w, is_channels_last(tensor)};
+  return {values + image * c * h * w, c, h, w, is_dense_channels_last(tensor)};
 }
 
 // A range of columns for each row: what the regions read or write.

@@ -188,7 +188,7 @@ __device__ bool touches(const Maps<T>& maps, const Tile<T>& tile, const AlignRul
 template <class T>
 __global__ void backward_kernel(Maps<T> maps, const T* __restrict__ regions, int64_t count,
                                 AlignRule rule, const T* __restrict__ grad, int chunk) {
-  extern __shared__ unsigned char shared[];
+  extern __shared__ __align__(16) unsigned char shared[];  // of float and of double
   T* row_weights = reinterpret_cast<T*>(shared);
   T* column_weights = row_weights + kTileHeight * chunk;
   __shared__ int64_t members[kThreads];
@@ -304,7 +304,7 @@ Tensor align(const std::vector<Tensor>& features, const Tensor& regions, const P
         "expected maps of equal batch size and channels");
     maps.push_back(as_dense(feature));
     check_same_dtype(maps[0], maps.back());
-    channels_last = channels_last && is_channels_last(maps.back());
+    channels_last = channels_last && is_dense_channels_last(maps.back());
   }
   // One layout for all levels.
   if (!channels_last) {

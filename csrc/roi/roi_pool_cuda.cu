@@ -158,7 +158,7 @@ __global__ void backward_kernel(const T* __restrict__ grad, const int32_t* __res
 
 PoolSizes sizes_of(const Tensor& maps, int64_t bins_y, int64_t bins_x) {
   const int64_t c = maps.size(1), h = maps.size(2), w = maps.size(3);
-  const bool channels_last = is_channels_last(maps);
+  const bool channels_last = is_dense_channels_last(maps);
   return {maps.size(0),
           c,
           h,

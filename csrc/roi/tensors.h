@@ -7,7 +7,9 @@
 
 namespace cvlib {
 
-inline bool is_channels_last(const Tensor& tensor) {
+// Channels innermost and nothing between the pixels, which the kernels read with computed strides.
+// csrc/upsample has a wider rule under another name: one name would be one function for the linker.
+inline bool is_dense_channels_last(const Tensor& tensor) {
   if (tensor.dim() != 4 || tensor.is_contiguous()) return false;
   const int64_t c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
   const auto fits = [&](int64_t dim, int64_t stride) {
@@ -19,7 +21,8 @@ inline bool is_channels_last(const Tensor& tensor) {
 // float32 or float64, contiguous or channels-last.
 inline Tensor as_dense(const Tensor& tensor) {
   const Tensor real = is_half(tensor) ? torch::stable::to(tensor, ScalarType::Float) : tensor;
-  return real.is_contiguous() || is_channels_last(real) ? real : torch::stable::contiguous(real);
+  return real.is_contiguous() || is_dense_channels_last(real) ? real
+                                                              : torch::stable::contiguous(real);
 }
 
 // Contiguous, in this dtype.
