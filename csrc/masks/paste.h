@@ -21,7 +21,7 @@ CVLIB_HOST_DEVICE bool can_paste(const Box<double>& box) {
   return width > 0 && width <= DBL_MAX && height > 0 && height <= DBL_MAX;
 }
 
-struct Range {
+struct PixelRange {
   int64_t begin, end;
 };
 
@@ -31,7 +31,7 @@ CVLIB_HOST_DEVICE int64_t clamp_to_size(double value, int64_t size) {
 }
 
 // The pixels of 0..size - 1 whose centres lie in [low, high].
-CVLIB_HOST_DEVICE Range pixels_in(double low, double high, int64_t size) {
+CVLIB_HOST_DEVICE PixelRange pixels_in(double low, double high, int64_t size) {
   const int64_t begin = clamp_to_size(std::ceil(low - 0.5), size);
   const int64_t end = clamp_to_size(std::floor(high - 0.5) + 1, size);
   return {begin, end < begin ? begin : end};
@@ -39,13 +39,13 @@ CVLIB_HOST_DEVICE Range pixels_in(double low, double high, int64_t size) {
 
 // A pixel lies between the cells `low` (-1 to cells - 1) and `low` + 1; cells -1 and `cells` are 0.
 template <class T>
-struct Tap {
+struct PasteTap {
   int64_t low;
   T fraction;
 };
 
 template <class T>
-CVLIB_HOST_DEVICE Tap<T> locate(int64_t pixel, double low, double high, int64_t cells) {
+CVLIB_HOST_DEVICE PasteTap<T> locate(int64_t pixel, double low, double high, int64_t cells) {
   const double along = (static_cast<double>(pixel) + 0.5 - low) / (high - low);
   const double position = along * static_cast<double>(cells) - 0.5;
   const double cell = std::floor(position);

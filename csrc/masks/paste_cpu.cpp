@@ -31,10 +31,10 @@ struct Columns {
   explicit Columns(int64_t canvas_width)
       : cells(new int32_t[canvas_width]), fractions(new T[canvas_width]) {}
 
-  void locate_all(const Box<double>& box, Range columns, int64_t mask_width) {
+  void locate_all(const Box<double>& box, PixelRange columns, int64_t mask_width) {
     count = columns.end - columns.begin;
     for (int64_t j = 0; j < count; ++j) {
-      const Tap<T> tap = locate<T>(columns.begin + j, box.x1, box.x2, mask_width);
+      const PasteTap<T> tap = locate<T>(columns.begin + j, box.x1, box.x2, mask_width);
       cells[j] = static_cast<int32_t>(tap.low + 1);  // of a row with one 0 before it
       fractions[j] = tap.fraction;
     }
@@ -57,7 +57,7 @@ class StretchedRows {
         lower_(new T[canvas_width]),
         step_(new T[canvas_width]) {}
 
-  void start(int64_t n, const Box<double>& box, Range columns) {
+  void start(int64_t n, const Box<double>& box, PixelRange columns) {
     n_ = n;
     low_ = -2;
     columns_.locate_all(box, columns, masks_.width);
@@ -142,14 +142,14 @@ void paste_rows(const Masks<T>& masks, const Box<double>* boxes, Canvas canvas, 
     const int64_t stop = std::min(end, first + canvas.height);
     const Box<double>& box = boxes[n];
     if (can_paste(box)) {
-      const Range columns = pixels_in(box.x1, box.x2, canvas.width);
-      const Range rows = pixels_in(box.y1, box.y2, canvas.height);
+      const PixelRange columns = pixels_in(box.x1, box.x2, canvas.width);
+      const PixelRange rows = pixels_in(box.y1, box.y2, canvas.height);
       const int64_t count = columns.end - columns.begin;
       const int64_t top = std::max(rows.begin, begin - first);
       const int64_t bottom = count > 0 ? std::min(rows.end, stop - first) : top;
       if (top < bottom) stretched.start(n, box, columns);
       for (int64_t y = top; y < bottom; ++y) {
-        const Tap<T> tap = locate<T>(y, box.y1, box.y2, masks.height);
+        const PasteTap<T> tap = locate<T>(y, box.y1, box.y2, masks.height);
         stretched.move_to(tap.low);
         Out* segment = out + (first + y) * canvas.width + columns.begin;
         fill_up_to(segment);
@@ -174,7 +174,7 @@ class GatheredRows {
         upper_(new T[canvas_width]),
         lower_(new T[canvas_width]) {}
 
-  void start(const Box<double>& box, Range columns, T* grad_mask) {
+  void start(const Box<double>& box, PixelRange columns, T* grad_mask) {
     grad_ = grad_mask;
     columns_.locate_all(box, columns, width_);
     low_ = -2;
@@ -182,7 +182,7 @@ class GatheredRows {
     clear(lower_.get());
   }
 
-  void add(const Tap<T>& tap, const T* __restrict grad) {
+  void add(const PasteTap<T>& tap, const T* __restrict grad) {
     move_to(tap.low);
     T* __restrict upper = upper_.get();
     T* __restrict lower = lower_.get();
@@ -242,8 +242,8 @@ void gather_gradient(const T* grad, const Box<double>* boxes, Canvas canvas, int
   for (int64_t n = begin; n < end; ++n) {
     const Box<double>& box = boxes[n];
     if (!can_paste(box)) continue;
-    const Range columns = pixels_in(box.x1, box.x2, canvas.width);
-    const Range rows = pixels_in(box.y1, box.y2, canvas.height);
+    const PixelRange columns = pixels_in(box.x1, box.x2, canvas.width);
+    const PixelRange rows = pixels_in(box.y1, box.y2, canvas.height);
     gathered.start(box, columns, grad_masks + n * cells);
     for (int64_t y = rows.begin; y < rows.end; ++y) {
       gathered.add(locate<T>(y, box.y1, box.y2, mask_height),

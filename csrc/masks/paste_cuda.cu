@@ -33,7 +33,8 @@ __device__ T read_cell(const MasksView<T>& masks, int64_t n, int64_t y, int64_t 
 }
 
 template <class T>
-__device__ T sample(const MasksView<T>& masks, int64_t n, const Tap<T>& y, const Tap<T>& x) {
+__device__ T sample(const MasksView<T>& masks, int64_t n, const PasteTap<T>& y,
+                    const PasteTap<T>& x) {
   const T upper = interpolate(read_cell(masks, n, y.low, x.low),
                               read_cell(masks, n, y.low, x.low + 1), x.fraction);
   const T lower = interpolate(read_cell(masks, n, y.low + 1, x.low),
@@ -54,25 +55,25 @@ struct Identity {
   __device__ T operator()(T value) const { return value; }
 };
 
-__device__ bool contains(const Range& range, int64_t value) {
+__device__ bool contains(const PixelRange& range, int64_t value) {
   return value >= range.begin && value < range.end;
 }
 
-__device__ bool touches(const Range& range, int64_t first) {
+__device__ bool touches(const PixelRange& range, int64_t first) {
   return first < range.end && first + kTile > range.begin;
 }
 
 template <class T, class Make>
 __global__ void paste_kernel(MasksView<T> masks, const double* __restrict__ boxes,
                              CanvasView canvas, Make make, typename Make::Out* __restrict__ out) {
-  __shared__ Tap<T> taps_x[kTile];
-  __shared__ Tap<T> taps_y[kTile];
+  __shared__ PasteTap<T> taps_x[kTile];
+  __shared__ PasteTap<T> taps_y[kTile];
   const int64_t left = static_cast<int64_t>(blockIdx.x) * kTile, x = left + threadIdx.x;
   for (int64_t n = blockIdx.z; n < masks.count; n += gridDim.z) {
     const Box<double> box = read_box(boxes + 4 * n);
     if (!can_paste(box)) continue;
-    const Range columns = pixels_in(box.x1, box.x2, canvas.width);
-    const Range rows = pixels_in(box.y1, box.y2, canvas.height);
+    const PixelRange columns = pixels_in(box.x1, box.x2, canvas.width);
+    const PixelRange rows = pixels_in(box.y1, box.y2, canvas.height);
     if (!touches(columns, left)) continue;
     for (int64_t top = static_cast<int64_t>(blockIdx.y) * kTile; top < canvas.height;
          top += static_cast<int64_t>(gridDim.y) * kTile) {
@@ -97,7 +98,8 @@ __global__ void paste_kernel(MasksView<T> masks, const double* __restrict__ boxe
 }
 
 // The pixels that may read a cell: a little more than those less than one cell away from it.
-__device__ Range readers(int64_t cell, double low, double high, int64_t cells, Range pixels) {
+__device__ PixelRange readers(int64_t cell, double low, double high, int64_t cells,
+                              PixelRange pixels) {
   const double step = (high - low) / static_cast<double>(cells);
   const double center = low + (static_cast<double>(cell) + 0.5) * step;
   // Doubles are coarser than pixels far outside of every image.
@@ -109,7 +111,7 @@ __device__ Range readers(int64_t cell, double low, double high, int64_t cells, R
 
 template <class T>
 __device__ T weight_of(int64_t pixel, int64_t cell, double low, double high, int64_t cells) {
-  const Tap<T> tap = locate<T>(pixel, low, high, cells);
+  const PasteTap<T> tap = locate<T>(pixel, low, high, cells);
   if (tap.low == cell) return T(1) - tap.fraction;
   return tap.low + 1 == cell ? tap.fraction : T(0);
 }
@@ -127,9 +129,9 @@ __global__ void paste_backward_kernel(const T* __restrict__ grad, const double* 
     const Box<double> box = read_box(boxes + 4 * n);
     T sum = 0;
     if (can_paste(box)) {
-      const Range xs =
+      const PixelRange xs =
           readers(column, box.x1, box.x2, mask_width, pixels_in(box.x1, box.x2, canvas.width));
-      const Range ys =
+      const PixelRange ys =
           readers(row, box.y1, box.y2, mask_height, pixels_in(box.y1, box.y2, canvas.height));
       for (int64_t y = ys.begin; y < ys.end; ++y) {
         const T weight = weight_of<T>(y, row, box.y1, box.y2, mask_height);

@@ -88,7 +88,7 @@ class ColumnPaster {
   std::string encode(int64_t n, const Box<double>& box) {
     RunWriter runs;
     if (can_paste(box)) {
-      const Range columns = pixels_in(box.x1, box.x2, width_);
+      const PixelRange columns = pixels_in(box.x1, box.x2, width_);
       start(n, box);
       for (int64_t x = columns.begin; x < columns.end; ++x) {
         stretch(locate<T>(x, box.x1, box.x2, masks_.width));
@@ -109,9 +109,9 @@ class ColumnPaster {
       for (int64_t x = 0; x < w; ++x) columns_[(x + 1) * h + y] = row[x];
     }
     segments_.clear();
-    const Range rows = pixels_in(box.y1, box.y2, height_);
+    const PixelRange rows = pixels_in(box.y1, box.y2, height_);
     for (int64_t y = rows.begin; y < rows.end; ++y) {
-      const Tap<T> tap = locate<T>(y, box.y1, box.y2, h);
+      const PasteTap<T> tap = locate<T>(y, box.y1, box.y2, h);
       fractions_[y] = tap.fraction;
       if (segments_.empty() || segments_.back().low != tap.low)
         segments_.push_back({tap.low, y, y});
@@ -119,7 +119,7 @@ class ColumnPaster {
     }
   }
 
-  void stretch(const Tap<T>& tap) {
+  void stretch(const PasteTap<T>& tap) {
     const T* __restrict left = columns_.get() + (tap.low + 1) * masks_.height;
     const T* __restrict right = left + masks_.height;
     T* __restrict out = stretched_.get() + 1;

@@ -30,11 +30,11 @@ struct PaddedBoxes {
 };
 
 template <class T>
-struct Candidate {
+struct AnchorCandidate {
   T iou;  // below 0: out of the race
   int64_t anchor;
 
-  __device__ bool beats(const Candidate& other) const {
+  __device__ bool beats(const AnchorCandidate& other) const {
     return iou > other.iou || (iou == other.iou && anchor < other.anchor);
   }
 };
@@ -43,19 +43,19 @@ constexpr int kClaimThreads = 512;
 
 // The best unclaimed anchor of one ground truth, found by a warp; every lane gets the answer.
 template <class T>
-__device__ Candidate<T> find_best_anchor(const Box<T>& gt, const T* anchors, const int64_t* matched,
-                                         int64_t num_anchors) {
+__device__ AnchorCandidate<T> find_best_anchor(const Box<T>& gt, const T* anchors,
+                                               const int64_t* matched, int64_t num_anchors) {
   const T gt_area = area(gt);
-  Candidate<T> best{T(-1), num_anchors};
+  AnchorCandidate<T> best{T(-1), num_anchors};
   for (int64_t a = threadIdx.x % kWarp; a < num_anchors; a += kWarp) {
     if (matched[a] >= 0) continue;
     const Box<T> anchor = read_box(anchors + 4 * a);
-    const Candidate<T> candidate{iou(gt, gt_area, anchor, area(anchor)), a};
+    const AnchorCandidate<T> candidate{iou(gt, gt_area, anchor, area(anchor)), a};
     if (candidate.beats(best)) best = candidate;
   }
   for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    const Candidate<T> other{__shfl_xor_sync(kFullWarp, best.iou, offset),
-                             __shfl_xor_sync(kFullWarp, best.anchor, offset)};
+    const AnchorCandidate<T> other{__shfl_xor_sync(kFullWarp, best.iou, offset),
+                                   __shfl_xor_sync(kFullWarp, best.anchor, offset)};
     if (other.beats(best)) best = other;
   }
   return best;
@@ -64,14 +64,14 @@ __device__ Candidate<T> find_best_anchor(const Box<T>& gt, const T* anchors, con
 // matched comes in as -1 everywhere and leaves with the claims.
 template <class T>
 __global__ void claim_kernel(const T* __restrict__ anchors, int64_t num_anchors, PaddedBoxes<T> gts,
-                             Candidate<T>* best_of, int64_t* matched_all) {
+                             AnchorCandidate<T>* best_of, int64_t* matched_all) {
   __shared__ int64_t winner, claimed;
   const int64_t image = blockIdx.x;
   const int warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
-  Candidate<T>* best = best_of + image * gts.count;
+  AnchorCandidate<T>* best = best_of + image * gts.count;
   int64_t* matched = matched_all + image * num_anchors;
   for (int64_t g = warp; g < gts.count; g += warps) {
-    Candidate<T> found{T(-1), num_anchors};
+    AnchorCandidate<T> found{T(-1), num_anchors};
     if (gts.is_valid(image, g)) {
       found = find_best_anchor(gts.box(image, g), anchors, matched, num_anchors);
     }
@@ -93,9 +93,10 @@ __global__ void claim_kernel(const T* __restrict__ anchors, int64_t num_anchors,
     __syncthreads();
     if (winner < 0) return;
     for (int64_t g = warp; g < gts.count; g += warps) {
-      const Candidate<T> own = best[g];
+      const AnchorCandidate<T> own = best[g];
       if (own.iou < T(0) || own.anchor != claimed) continue;
-      const Candidate<T> found = find_best_anchor(gts.box(image, g), anchors, matched, num_anchors);
+      const AnchorCandidate<T> found =
+          find_best_anchor(gts.box(image, g), anchors, matched, num_anchors);
       __syncwarp();
       if (threadIdx.x % kWarp == 0) best[g] = found;
     }
@@ -133,10 +134,10 @@ void launch_match(const Tensor& anchors, PaddedBoxes<T> gts, int64_t batch, doub
   const int64_t n = anchors.size(0);
   if (batch == 0 || n == 0 || gts.count == 0) return;
   STD_TORCH_CHECK(batch <= kMaxGrid, "match_anchors: at most 65535 images in one call");
-  const int64_t bytes = batch * gts.count * static_cast<int64_t>(sizeof(Candidate<T>));
+  const int64_t bytes = batch * gts.count * static_cast<int64_t>(sizeof(AnchorCandidate<T>));
   const Tensor best = empty(anchors, {bytes}, ScalarType::Byte);
   claim_kernel<T><<<static_cast<unsigned>(batch), kClaimThreads, 0, stream>>>(
-      data<T>(anchors), n, gts, static_cast<Candidate<T>*>(best.mutable_data_ptr()),
+      data<T>(anchors), n, gts, static_cast<AnchorCandidate<T>*>(best.mutable_data_ptr()),
       mutable_data<int64_t>(matched));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   fill_kernel<T><<<dim3(blocks_for(n), static_cast<unsigned>(batch)), kThreads, 0, stream>>>(

@@ -38,12 +38,12 @@ void gather_region(const TapGroup<T>& group, const RegionTaps& region, const T* 
                    int64_t row_lines, T* bins) {
   const int64_t bins_x = region.num_columns;
   const int64_t width = kWidth > 0 ? kWidth : region.column_width;
-  const Tap<T>* row_taps = group.row_taps.data() + region.row_taps;
+  const RoiTap<T>* row_taps = group.row_taps.data() + region.row_taps;
   int32_t begin = 0;
   for (int64_t y = 0; y < region.num_rows; ++y) {
     const Pixel row = group.rows[region.rows + y];
     const T* pixels = lines + row.index * row_lines * kLanes<T>;
-    const Tap<T>* tap = group.column_taps.data() + region.columns;
+    const RoiTap<T>* tap = group.column_taps.data() + region.columns;
     for (int64_t x = 0; x < bins_x; ++x) {
       Line<T, L> sum;
       for (int64_t i = 0; i < width; ++i, ++tap) {
@@ -66,7 +66,7 @@ template <int kWidth, class T, class L>
 void scatter_region(const TapGroup<T>& group, const RegionTaps& region, const T* bins,
                     int64_t bins_x, T* row_sums, T* lines, int64_t row_lines) {
   const int64_t width = kWidth > 0 ? kWidth : region.column_width;
-  const Tap<T>* row_taps = group.row_taps.data() + region.row_taps;
+  const RoiTap<T>* row_taps = group.row_taps.data() + region.row_taps;
   const int32_t* pixels = group.column_pixels.data() + region.column_pixels;
   int32_t begin = 0;
   for (int64_t y = 0; y < region.num_rows; ++y) {
@@ -81,7 +81,7 @@ void scatter_region(const TapGroup<T>& group, const RegionTaps& region, const T*
     }
     begin = row.end;
     T* row_lines_begin = lines + row.index * row_lines * kLanes<T>;
-    const Tap<T>* tap = group.column_taps.data() + region.columns;
+    const RoiTap<T>* tap = group.column_taps.data() + region.columns;
     for (int64_t x = 0; x < region.num_columns; ++x) {
       T* pixel = row_lines_begin + int64_t{pixels[x]} * kLanes<T>;
       Line<T, L> sum = Line<T, L>::load(pixel);
@@ -174,7 +174,8 @@ int64_t regions_at_a_time(const AlignProblem<T>& problem) {
   for (const FeatureMap<T>& map : problem.maps) {
     most = std::max(most, map.height + map.width + 3 * (rule.bins_y + rule.bins_x));
   }
-  return std::max<int64_t>(kTapBytes / (most * 2 * static_cast<int64_t>(sizeof(Tap<T>)) + 1), 64);
+  return std::max<int64_t>(kTapBytes / (most * 2 * static_cast<int64_t>(sizeof(RoiTap<T>)) + 1),
+                           64);
 }
 
 template <class T>

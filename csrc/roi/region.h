@@ -59,17 +59,17 @@ struct AlignRule {
   bool aligned;
 };
 
-struct Range {
+struct RoiRange {
   int64_t begin, end;
 };
 
 // The samples of a bin with -1 <= position <= size; others count as 0. Searched by bisection when
 // the region leaves the map, so that a region of 1e9 pixels costs no more than one of the map.
 template <class T>
-CVLIB_HOST_DEVICE Range samples_inside(const SampleAxis<T>& axis, int64_t bin, int64_t size) {
+CVLIB_HOST_DEVICE RoiRange samples_inside(const SampleAxis<T>& axis, int64_t bin, int64_t size) {
   if (size <= 0 || axis.samples <= 0) return {0, 0};
   const T end = static_cast<T>(size);
-  Range range{0, axis.samples};
+  RoiRange range{0, axis.samples};
   if (sample_position(axis, bin, 0) < T(-1)) {
     int64_t high = axis.samples;
     while (range.begin < high) {
@@ -127,7 +127,7 @@ CVLIB_HOST_DEVICE PoolAxis<T> pool_axis(T low, T high, T scale, int64_t bins) {
 
 // The pixels of a bin, clipped to the map; begin >= end when there are none.
 template <class T>
-CVLIB_HOST_DEVICE Range bin_pixels(const PoolAxis<T>& axis, int64_t bin, int64_t size) {
+CVLIB_HOST_DEVICE RoiRange bin_pixels(const PoolAxis<T>& axis, int64_t bin, int64_t size) {
   int64_t begin = axis.start + static_cast<int64_t>(std::floor(static_cast<T>(bin) * axis.bin));
   int64_t end = axis.start + static_cast<int64_t>(std::ceil(static_cast<T>(bin + 1) * axis.bin));
   begin = begin < 0 ? 0 : (begin > size ? size : begin);

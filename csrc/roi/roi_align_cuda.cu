@@ -69,8 +69,8 @@ __global__ void forward_kernel(Maps<T> maps, const T* __restrict__ regions, int6
       y_axis = axis_of(region[2], region[4], scale, rule, rule.bins_y);
       x_axis = axis_of(region[1], region[3], scale, rule, rule.bins_x);
     }
-    const Range ys = samples_inside(y_axis, bin_y, height);
-    const Range xs = samples_inside(x_axis, bin_x, width);
+    const RoiRange ys = samples_inside(y_axis, bin_y, height);
+    const RoiRange xs = samples_inside(x_axis, bin_x, width);
     const int64_t samples = y_axis.samples * x_axis.samples;
     const T share = samples > 0 ? T(1) / static_cast<T>(samples) : T(0);
     const int64_t image = valid ? static_cast<int64_t>(region[0]) : 0;
@@ -104,7 +104,7 @@ __global__ void forward_kernel(Maps<T> maps, const T* __restrict__ regions, int6
 
 // The first sample of a bin at or beyond `position`, among those in `range`.
 template <class T>
-__device__ int64_t first_at(const SampleAxis<T>& axis, int64_t bin, Range range, T position) {
+__device__ int64_t first_at(const SampleAxis<T>& axis, int64_t bin, RoiRange range, T position) {
   int64_t low = range.begin, high = range.end;
   while (low < high) {
     const int64_t middle = (low + high) / 2;
@@ -120,7 +120,7 @@ __device__ int64_t first_at(const SampleAxis<T>& axis, int64_t bin, Range range,
 // The weight of one pixel of an axis in one bin: only samples less than a pixel away count.
 template <class T>
 __device__ T pixel_weight(const SampleAxis<T>& axis, int64_t bin, int64_t pixel, int64_t size) {
-  const Range inside = samples_inside(axis, bin, size);
+  const RoiRange inside = samples_inside(axis, bin, size);
   T weight = T(0);
   for (int64_t i = first_at(axis, bin, inside, static_cast<T>(pixel - 1)); i < inside.end; ++i) {
     const T position = sample_position(axis, bin, i);
@@ -138,7 +138,7 @@ __device__ T pixel_weight(const SampleAxis<T>& axis, int64_t bin, int64_t pixel,
 // The first and the last pixel that a region may touch along an axis, both included; some more
 // where the positions of samples are rounded to more than a pixel.
 template <class T>
-__device__ Range touched_pixels(const SampleAxis<T>& axis, int64_t bins, int64_t size) {
+__device__ RoiRange touched_pixels(const SampleAxis<T>& axis, int64_t bins, int64_t size) {
   constexpr T kEpsilon = sizeof(T) == sizeof(float) ? T(1e-6) : T(2e-15);
   const T length = axis.bin * static_cast<T>(bins), last = static_cast<T>(size - 1);
   const T slack = T(2) + (std::fabs(axis.start) + length) * kEpsilon;
@@ -175,10 +175,10 @@ __device__ bool touches(const Maps<T>& maps, const Tile<T>& tile, const AlignRul
   if (choose_level(region, maps.smallest_area, maps.levels) != tile.level) return false;
   if (!is_region(region, maps.images, scale)) return false;
   if (static_cast<int64_t>(region[0]) != tile.image) return false;
-  const Range ys = touched_pixels(axis_of(region[2], region[4], scale, rule, rule.bins_y),
-                                  rule.bins_y, maps.height[tile.level]);
-  const Range xs = touched_pixels(axis_of(region[1], region[3], scale, rule, rule.bins_x),
-                                  rule.bins_x, maps.width[tile.level]);
+  const RoiRange ys = touched_pixels(axis_of(region[2], region[4], scale, rule, rule.bins_y),
+                                     rule.bins_y, maps.height[tile.level]);
+  const RoiRange xs = touched_pixels(axis_of(region[1], region[3], scale, rule, rule.bins_x),
+                                     rule.bins_x, maps.width[tile.level]);
   return ys.begin < tile.top + kTileHeight && ys.end >= tile.top &&
          xs.begin < tile.left + kTileWidth && xs.end >= tile.left;
 }

@@ -52,9 +52,9 @@ void pool_region(const PoolProblem<T>& problem, const FeatureMap<T>& map, const 
   const PoolAxis<T> y_axis = pool_axis(region[2], region[4], problem.scale, problem.bins_y);
   const PoolAxis<T> x_axis = pool_axis(region[1], region[3], problem.scale, problem.bins_x);
   for (int64_t bin_y = 0; bin_y < problem.bins_y; ++bin_y) {
-    const Range ys = bin_pixels(y_axis, bin_y, map.height);
+    const RoiRange ys = bin_pixels(y_axis, bin_y, map.height);
     for (int64_t bin_x = 0; bin_x < problem.bins_x; ++bin_x) {
-      const Range xs = bin_pixels(x_axis, bin_x, map.width);
+      const RoiRange xs = bin_pixels(x_axis, bin_x, map.width);
       const bool is_empty = ys.begin >= ys.end || xs.begin >= xs.end;
       T* value = values + (bin_y * problem.bins_x + bin_x) * kWidth;
       std::fill_n(value, kWidth, is_empty ? T(0) : -std::numeric_limits<T>::infinity());
@@ -66,7 +66,7 @@ void pool_region(const PoolProblem<T>& problem, const FeatureMap<T>& map, const 
     for (int64_t y = ys.begin; y < ys.end; ++y) {
       const T* row = lines + y * (map.width + 1) * kWidth;
       for (int64_t bin_x = 0; bin_x < problem.bins_x; ++bin_x) {
-        const Range xs = bin_pixels(x_axis, bin_x, map.width);
+        const RoiRange xs = bin_pixels(x_axis, bin_x, map.width);
         const int64_t bin = (bin_y * problem.bins_x + bin_x) * kWidth;
         for (int64_t x = xs.begin; x < xs.end; ++x) {
           const auto index = static_cast<LaneIndex<T>>(y * map.width + x);

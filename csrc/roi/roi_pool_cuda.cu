@@ -36,10 +36,10 @@ __global__ void forward_kernel(const T* __restrict__ maps, const T* __restrict__
     T best = T(0);
     int64_t place = -1;
     if (is_region(region, sizes.images, scale)) {
-      const Range ys = bin_pixels(pool_axis(region[2], region[4], scale, sizes.bins_y),
-                                  bin / sizes.bins_x, sizes.height);
-      const Range xs = bin_pixels(pool_axis(region[1], region[3], scale, sizes.bins_x),
-                                  bin % sizes.bins_x, sizes.width);
+      const RoiRange ys = bin_pixels(pool_axis(region[2], region[4], scale, sizes.bins_y),
+                                     bin / sizes.bins_x, sizes.height);
+      const RoiRange xs = bin_pixels(pool_axis(region[1], region[3], scale, sizes.bins_x),
+                                     bin % sizes.bins_x, sizes.width);
       const int64_t image = static_cast<int64_t>(region[0]);
       const T* values = maps + image * sizes.channels * sizes.height * sizes.width +
                         channel * sizes.channel_stride;
@@ -78,7 +78,7 @@ __global__ void backward_kernel(const T* __restrict__ grad, const int32_t* __res
                                 T scale, T* __restrict__ out) {
   __shared__ int64_t members[kThreads];
   __shared__ int warp_counts[kThreads / kWarp];
-  __shared__ Range rows[kBinsAtATime], columns[kBinsAtATime];
+  __shared__ RoiRange rows[kBinsAtATime], columns[kBinsAtATime];
   const int64_t tile_rows = (sizes.height + kTileHeight - 1) / kTileHeight;
   const int64_t tile_columns = (sizes.width + kTileWidth - 1) / kTileWidth;
   const int64_t image = blockIdx.x / (tile_rows * tile_columns);

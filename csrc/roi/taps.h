@@ -15,7 +15,7 @@
 namespace cvlib {
 
 template <class T>
-struct Tap {
+struct RoiTap {
   int32_t index;  // of a pixel for a bin, of a bin for a pixel
   T weight;
 };
@@ -28,7 +28,7 @@ struct Pixel {
 // The taps of one axis, bin after bin.
 template <class T>
 struct BinTaps {
-  std::vector<Tap<T>> taps;
+  std::vector<RoiTap<T>> taps;
   std::vector<int32_t> ends;
 
   void build(const SampleAxis<T>& axis, int64_t bins, int64_t size) {
@@ -36,7 +36,7 @@ struct BinTaps {
     ends.clear();
     for (int64_t bin = 0; bin < bins; ++bin) {
       const size_t begin = taps.size();
-      const Range inside = samples_inside(axis, bin, size);
+      const RoiRange inside = samples_inside(axis, bin, size);
       const T share = T(1) / static_cast<T>(axis.samples);
       for (int64_t i = inside.begin; i < inside.end; ++i) {
         const Neighbours<T> n = neighbours(sample_position(axis, bin, i), size);
@@ -53,7 +53,7 @@ struct BinTaps {
   void add(size_t begin, int64_t pixel, T weight) {
     if (weight == T(0)) return;
     for (size_t back = 1; back <= 2 && begin + back <= taps.size(); ++back) {
-      Tap<T>& tap = taps[taps.size() - back];
+      RoiTap<T>& tap = taps[taps.size() - back];
       if (tap.index == pixel) {
         tap.weight += weight;
         return;
@@ -78,7 +78,7 @@ struct TapGroup {
   int64_t map = 0;
   std::vector<RegionTaps> regions;
   std::vector<Pixel> rows;
-  std::vector<Tap<T>> row_taps, column_taps;
+  std::vector<RoiTap<T>> row_taps, column_taps;
   std::vector<int32_t> column_pixels;
 };
 
@@ -86,15 +86,15 @@ struct TapGroup {
 template <class T>
 class PixelSort {
  public:
-  void append(const BinTaps<T>& source, std::vector<Pixel>& pixels, std::vector<Tap<T>>& taps) {
+  void append(const BinTaps<T>& source, std::vector<Pixel>& pixels, std::vector<RoiTap<T>>& taps) {
     if (source.taps.empty()) return;
     int32_t low = INT32_MAX, high = 0;
-    for (const Tap<T>& tap : source.taps) {
+    for (const RoiTap<T>& tap : source.taps) {
       low = std::min(low, tap.index);
       high = std::max(high, tap.index);
     }
     ends_.assign(static_cast<size_t>(high) - low + 2, 0);
-    for (const Tap<T>& tap : source.taps) ++ends_[tap.index - low + 1];
+    for (const RoiTap<T>& tap : source.taps) ++ends_[tap.index - low + 1];
     for (size_t i = 1; i < ends_.size(); ++i) {
       const bool used = ends_[i] > 0;
       ends_[i] += ends_[i - 1];
@@ -105,7 +105,7 @@ class PixelSort {
     size_t next = 0;
     for (size_t bin = 0; bin < source.ends.size(); ++bin) {
       for (; next < static_cast<size_t>(source.ends[bin]); ++next) {
-        const Tap<T>& tap = source.taps[next];
+        const RoiTap<T>& tap = source.taps[next];
         taps[base + ends_[tap.index - low]++] = {static_cast<int32_t>(bin), tap.weight};
       }
     }
@@ -118,14 +118,14 @@ class PixelSort {
 // Appends runs of taps that end at `ends`, all filled up to the longest with {padding, 0}. Gives
 // the length.
 template <class T, class Ends>
-int64_t append_padded(std::span<const Tap<T>> taps, const Ends& ends, int64_t count,
-                      int32_t padding, std::vector<Tap<T>>& target) {
+int64_t append_padded(std::span<const RoiTap<T>> taps, const Ends& ends, int64_t count,
+                      int32_t padding, std::vector<RoiTap<T>>& target) {
   int32_t longest = 0;
   for (int64_t i = 0; i < count; ++i) longest = std::max(longest, ends(i) - (i ? ends(i - 1) : 0));
   for (int64_t i = 0; i < count; ++i) {
     const int32_t begin = i ? ends(i - 1) : 0, end = ends(i);
     target.insert(target.end(), taps.begin() + begin, taps.begin() + end);
-    target.insert(target.end(), longest - (end - begin), Tap<T>{padding, T(0)});
+    target.insert(target.end(), longest - (end - begin), RoiTap<T>{padding, T(0)});
   }
   return longest;
 }
@@ -150,7 +150,7 @@ class TapBuilder {
     bins_.build(axis(r[1], r[3], scale, rule_.bins_x), rule_.bins_x, width);
     entry.first_column = INT32_MAX;
     entry.last_column = -1;
-    for (const Tap<T>& tap : bins_.taps) {
+    for (const RoiTap<T>& tap : bins_.taps) {
       entry.first_column = std::min(entry.first_column, tap.index);
       entry.last_column = std::max(entry.last_column, tap.index);
     }
@@ -188,7 +188,7 @@ class TapBuilder {
   BinTaps<T> bins_;
   PixelSort<T> sort_;
   std::vector<Pixel> pixels_;
-  std::vector<Tap<T>> pixel_taps_;
+  std::vector<RoiTap<T>> pixel_taps_;
 };
 
 }  // namespace cvlib
