@@ -59,7 +59,8 @@ class LargeMemory {
     const std::lock_guard<std::mutex> lock(mutex_);
     kept_.push_back(block);
     total_ += block.size;
-    while (total_ > most_kept_) {
+    // Also with a limit below 0, which a user may have set.
+    while (total_ > most_kept_ && !kept_.empty()) {
       const Block oldest = kept_.front();
       kept_.pop_front();
       total_ -= oldest.size;

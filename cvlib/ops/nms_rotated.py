@@ -9,7 +9,7 @@ from cvlib._checks import check_ids, check_no_nan, is_value_error, signal_bad_va
 from cvlib._extension import define
 from cvlib.ops._rotated_reference import are_rotated_boxes, read_rotated_boxes, rotated_iou
 from cvlib.ops._similarity import as_real
-from cvlib.ops.nms import _check_arguments
+from cvlib.ops.nms import _check_arguments, _nms_fake
 from cvlib.ops.rotated import check_rotated_values
 
 
@@ -155,21 +155,9 @@ def _nms_rotated_reference(
     return order[torch.tensor(kept, dtype=torch.int64, device=boxes.device)]
 
 
-def _nms_rotated_fake(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor | None,
-    image_ids: Tensor | None,
-    iou_threshold: float,
-    max_output: int,
-) -> Tensor:
-    kept = torch.library.get_ctx().new_dynamic_size()
-    return boxes.new_empty(kept, dtype=torch.int64)
-
-
 define(
     "nms_rotated(Tensor boxes, Tensor scores, Tensor? labels, Tensor? image_ids, "
     "float iou_threshold, int max_output) -> Tensor",
     _nms_rotated_reference,
-    _nms_rotated_fake,
+    _nms_fake,
 )
