@@ -1,0 +1,77 @@
+"""What is wrong with a data set, one thing at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "info"]
+# In a message; the report of the label doctor has all.
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or that a person should know.
+
+    Attributes:
+        severity: ``"error"``: training on it would teach something false or stop; ``"warning"``:
+            probably a mistake; ``"info"``: a fact.
+        code: The kind of finding in words joined by hyphens, such as ``"inverted-box"``; stable.
+        message: What was expected and what is there.
+        file: The file that says so: of labels, or the picture.
+        row: Where in the file, in words: ``"line 17"``, ``"annotation 4711"``, ``"object 2"``.
+        picture: Path of the picture it is about.
+        box: (x1, y1, x2, y2) in pixels, where it is about one.
+        fix: What to do.
+        count: How many times it was found, where equal findings are told as one.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    file: str = ""
+    row: str = ""
+    picture: str = ""
+    box: tuple[float, float, float, float] | None = None
+    fix: str = ""
+    count: int = 1
+
+    def __str__(self) -> str:
+        place = ", ".join(part for part in (self.file or self.picture, self.row) if part)
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        advice = f"; {self.fix}" if self.fix else ""
+        return f"{place}: {self.message}{times}{advice}" if place else self.message + times + advice
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return asdict(self)
+
+
+class BadLabelsError(ValueError):
+    """Labels that would train a model wrongly; the message lists the first twenty.
+
+    Attributes:
+        findings: All of them.
+    """
+
+    def __init__(self, source: str, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        self._source = source
+        lines = [f"  {finding}" for finding in self.findings[:_SHOWN]]
+        more = len(self.findings) - len(lines)
+        if more:
+            lines.append(f"  ... and {more} more")
+        super().__init__(
+            f"{source}: expected right labels, got {len(self.findings)} that cannot be right:\n"
+            + "\n".join(lines)
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._source, self.findings)  # workers send errors to each other
+
+
+def errors_of(findings: Iterable[Finding]) -> list[Finding]:
+    """Those of severity ``"error"``."""
+    return [finding for finding in findings if finding.severity == "error"]

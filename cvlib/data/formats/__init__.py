@@ -1,0 +1,1 @@
+"""Readers of label files: one for each format, each giving a `LabelTable`."""
