@@ -11,8 +11,9 @@ CVLIB_SANITIZE=1 CVLIB_CUDA=0 CVLIB_EXTENSION=1 .venv/bin/python setup.py -q bui
 }
 
 runtime=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)
+# The safe path keeps the ordinary build out of the processes that tests start.
 # Python itself leaks by design; libstdc++ is preloaded so that its exceptions are intercepted.
 LD_PRELOAD=$runtime:$(gcc -print-file-name=libstdc++.so) \
   ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-  PYTHONPATH=asan-build/lib \
+  PYTHONPATH=$PWD/asan-build/lib PYTHONSAFEPATH=1 \
   .venv/bin/pytest -q -p no:cacheprovider tests/ops "$@"

@@ -4,6 +4,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from fuzzing import FACTOR, run
 
 import cvlib
 from cvlib.ops.iou import _box_iou_reference
@@ -151,18 +152,9 @@ CALLS = {
 }
 
 
-def run(fuzzer, device, calls, seed):
-    for call in range(calls):
-        try:
-            fuzzer(np.random.default_rng([seed, call]), device)
-        except Exception as error:
-            again = f"{fuzzer.__name__}(np.random.default_rng([{seed}, {call}]), {device!r})"
-            raise AssertionError(f"{again} repeats this") from error
-
-
 @pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
 def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=CALLS[fuzzer], seed=0)
+    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
 
 
 @pytest.mark.slow

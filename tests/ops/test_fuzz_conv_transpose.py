@@ -1,9 +1,9 @@
 """Random calls of the transposed convolution, native and reference, against the oracle."""
 
-import numpy as np
 import oracles_conv_transpose
 import pytest
 import torch
+from fuzzing import FACTOR, run
 
 from cvlib.ops.conv_transpose import _backward_reference, _reference, conv_transpose2d
 from cvlib.ops.conv_transpose_lessons import (
@@ -118,18 +118,9 @@ def fuzz_gradients(rng, device):
 CALLS = {fuzz_kernels: 100, fuzz_faces: 100, fuzz_gradients: 30}
 
 
-def run(fuzzer, device, calls, seed):
-    for call in range(calls):
-        try:
-            fuzzer(np.random.default_rng([seed, call]), device)
-        except Exception as error:
-            again = f"{fuzzer.__name__}(np.random.default_rng([{seed}, {call}]), {device!r})"
-            raise AssertionError(f"{again} repeats this") from error
-
-
 @pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
 def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=CALLS[fuzzer], seed=0)
+    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
 
 
 @pytest.mark.slow

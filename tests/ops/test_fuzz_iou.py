@@ -5,6 +5,7 @@ import oracles
 import oracles_iou
 import pytest
 import torch
+from fuzzing import FACTOR, run
 
 from cvlib.ops import (
     box_iou,
@@ -154,18 +155,9 @@ def fuzz_gradients(rng, device, tolerances):
 CALLS = {fuzz_of_all_pairs: 250, fuzz_of_pairs: 200, fuzz_max_iou: 150, fuzz_gradients: 150}
 
 
-def run(fuzzer, device, tolerances, calls, seed):
-    for call in range(calls):
-        try:
-            fuzzer(np.random.default_rng([seed, call]), device, tolerances)
-        except Exception as error:
-            again = f"{fuzzer.__name__}(np.random.default_rng([{seed}, {call}]), {device!r}, ...)"
-            raise AssertionError(f"{again} repeats this") from error
-
-
 @pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
 def test_random_calls(device, fuzzer, tolerances):
-    run(fuzzer, device, tolerances, calls=CALLS[fuzzer], seed=0)
+    run(fuzzer, device, tolerances, calls=FACTOR * CALLS[fuzzer], seed=0)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import oracles
 import oracles_losses
 import pytest
 import torch
+from fuzzing import FACTOR, run
 
 from cvlib.ops.focal import _loss_reference, sigmoid_focal_loss
 from cvlib.ops.multibox_loss import _ssd_loss_reference, ssd_loss
@@ -85,18 +86,9 @@ def fuzz_ssd_loss(rng, device):
 CALLS = {fuzz_focal_loss: 400, fuzz_ssd_loss: 200}
 
 
-def run(fuzzer, device, calls, seed):
-    for call in range(calls):
-        try:
-            fuzzer(np.random.default_rng([seed, call]), device)
-        except Exception as error:
-            again = f"{fuzzer.__name__}(np.random.default_rng([{seed}, {call}]), {device!r})"
-            raise AssertionError(f"{again} repeats this") from error
-
-
 @pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
 def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=CALLS[fuzzer], seed=0)
+    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
 
 
 @pytest.mark.slow

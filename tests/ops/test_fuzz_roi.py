@@ -4,6 +4,7 @@ import numpy as np
 import oracles_roi
 import pytest
 import torch
+from fuzzing import FACTOR, run
 
 from cvlib.ops.multiscale_roi import _choose_levels, multiscale_roi_align
 from cvlib.ops.roi import _roi_align_reference, roi_align
@@ -96,18 +97,9 @@ def fuzz_multiscale(rng, device):
 CALLS = {fuzz_roi_align: 120, fuzz_roi_pool: 120, fuzz_multiscale: 120}
 
 
-def run(fuzzer, device, calls, seed):
-    for call in range(calls):
-        try:
-            fuzzer(np.random.default_rng([seed, call]), device)
-        except Exception as error:
-            again = f"{fuzzer.__name__}(np.random.default_rng([{seed}, {call}]), {device!r})"
-            raise AssertionError(f"{again} repeats this") from error
-
-
 @pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
 def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=CALLS[fuzzer], seed=0)
+    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import oracles
 import oracles_rotated
 import pytest
 import torch
+from fuzzing import FACTOR, run
 
 from cvlib.ops import rotated
 from cvlib.ops.nms_rotated import _nms_rotated_reference, batched_nms_rotated
@@ -110,18 +111,9 @@ CALLS = {
 }
 
 
-def run(fuzzer, device, calls, seed):
-    for call in range(calls):
-        try:
-            fuzzer(np.random.default_rng([seed, call]), device)
-        except Exception as error:
-            again = f"{fuzzer.__name__}(np.random.default_rng([{seed}, {call}]), {device!r})"
-            raise AssertionError(f"{again} repeats this") from error
-
-
 @pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
 def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=CALLS[fuzzer], seed=0)
+    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
 
 
 @pytest.mark.slow

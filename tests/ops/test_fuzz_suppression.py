@@ -5,6 +5,7 @@ import oracles
 import oracles_suppression
 import pytest
 import torch
+from fuzzing import FACTOR, run
 
 from cvlib.ops.fusion import _CONFIDENCES, _fusion_reference, weighted_boxes_fusion
 from cvlib.ops.matrix_nms import _matrix_nms_reference, matrix_nms
@@ -194,18 +195,9 @@ CALLS = {
 }
 
 
-def run(fuzzer, device, calls, seed):
-    for call in range(calls):
-        try:
-            fuzzer(np.random.default_rng([seed, call]), device)
-        except Exception as error:
-            again = f"{fuzzer.__name__}(np.random.default_rng([{seed}, {call}]), {device!r})"
-            raise AssertionError(f"{again} repeats this") from error
-
-
 @pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
 def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=CALLS[fuzzer], seed=0)
+    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import oracles_upsample
 import pytest
 import torch
+from fuzzing import FACTOR, run
 
 from cvlib.ops.upsample import _backward_reference, _reference, upsample_bilinear
 
@@ -74,19 +75,10 @@ def fuzz_upsample_bilinear(rng, device, tolerances):
         np.testing.assert_allclose(actual, oracle, **tolerances[dtype])
 
 
-def run(device, tolerances, calls, seed):
-    for call in range(calls):
-        try:
-            fuzz_upsample_bilinear(np.random.default_rng([seed, call]), device, tolerances)
-        except Exception as error:
-            again = f"fuzz_upsample_bilinear(np.random.default_rng([{seed}, {call}]), {device!r})"
-            raise AssertionError(f"{again} repeats this") from error
-
-
 def test_random_calls(device, tolerances):
-    run(device, tolerances, calls=300, seed=0)
+    run(fuzz_upsample_bilinear, device, tolerances, calls=FACTOR * 300, seed=0)
 
 
 @pytest.mark.slow
 def test_many_random_calls(device, tolerances):
-    run(device, tolerances, calls=15_000, seed=1)
+    run(fuzz_upsample_bilinear, device, tolerances, calls=50 * 300, seed=1)
