@@ -601,6 +601,31 @@ def test_without_a_gradient(device, rng):
             assert not operator(maps, regions.clone().requires_grad_(), 2).requires_grad
 
 
+@pytest.mark.parametrize("operator", [roi_align, roi_pool])
+def test_gradient_reaches_through_vmap(device, operator, rng):
+    maps = random_maps(rng, (3, 2, 4, 9, 8), device, torch.float64).requires_grad_()
+    regions = torch.stack([random_regions(rng, 5, one) for one in maps])
+
+    def pool(maps, regions):
+        return operator(maps, regions, (2, 3), 0.5)
+
+    for mapped, rows in (
+        (torch.func.vmap(pool)(maps, regions), regions),
+        (torch.func.vmap(pool, (0, None))(maps, regions[0]), regions[:1].expand_as(regions)),
+    ):
+        expected = torch.stack([pool(*sample) for sample in zip(maps, rows, strict=True)])
+        assert torch.equal(mapped, expected)
+        weight = torch.randn_like(expected)
+        (ours,) = torch.autograd.grad(mapped, maps, weight)
+        (eager,) = torch.autograd.grad(expected, maps, weight)
+        assert torch.equal(ours, eager)
+    with torch.no_grad():
+        assert not torch.func.vmap(pool)(maps, regions).requires_grad
+    assert torch.equal(
+        torch.func.vmap(pool)(maps.detach(), regions), torch.func.vmap(pool)(maps, regions)
+    )
+
+
 # --- registration -------------------------------------------------------------------------------
 
 # opcheck itself looks at the .grad of its copies.
