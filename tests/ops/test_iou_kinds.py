@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 
 from cvlib.ops import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from cvlib.ops.iou import _box_iou_backward_reference, _box_iou_reference
+from cvlib.ops.paired_iou import _paired_iou_backward_reference, _paired_iou_reference
 
 nan, inf = float("nan"), float("inf")
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -878,6 +879,32 @@ def test_bad_boxes_are_found_without_partners(kind):
     for arguments, name in (((bad, none), "boxes1"), ((none, bad), "boxes2")):
         with pytest.raises(ValueError, match=rf"expected {name} without NaN, got {name}\[0\]"):
             FUNCTIONS[kind](*arguments)
+
+
+# 2**32 and its relatives would be kinds in 32 bits.
+@pytest.mark.parametrize("kind", [-1, 4, 2**32, 2**32 + 3, -(2**32), 2**63 - 1, -(2**63)])
+@pytest.mark.parametrize("count", [0, 2])
+def test_unknown_kinds_are_refused(device, kind, count):
+    boxes = GOOD[:count].to(device)
+    matrix, pairs = torch.ones(count, count, device=device), torch.ones(count, device=device)
+    calls = (
+        (torch.ops.cvlib.box_iou, _box_iou_reference, (boxes, boxes)),
+        (torch.ops.cvlib.paired_iou, _paired_iou_reference, (boxes, boxes)),
+        (
+            torch.ops.cvlib.box_iou_backward,
+            _box_iou_backward_reference,
+            (matrix, boxes, boxes),
+        ),
+        (
+            torch.ops.cvlib.paired_iou_backward,
+            _paired_iou_backward_reference,
+            (pairs, boxes, boxes),
+        ),
+    )
+    for native, reference, arguments in calls:
+        for function in (native, reference):
+            with pytest.raises(RuntimeError, match=f"expected kind of IoU from 0 to 3, got {kind}"):
+                function(*arguments, kind)
 
 
 @every_kind
