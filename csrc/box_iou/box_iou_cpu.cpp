@@ -127,6 +127,7 @@ void gradient_rows(const T* boxes, const MeasuredArrays<kKind, T>& others, const
 int64_t rows_per_task(int64_t columns) { return kPairsPerTask / (columns + 1) + 1; }
 
 Tensor box_iou_cpu(const Tensor& boxes1, const Tensor& boxes2, int64_t kind) {
+  check_kind(kind);
   check_boxes(boxes1, 2);
   check_boxes(boxes2, 2);
   check_same_dtype(boxes1, boxes2);
@@ -151,6 +152,7 @@ Tensor box_iou_cpu(const Tensor& boxes1, const Tensor& boxes2, int64_t kind) {
 
 std::tuple<Tensor, Tensor> box_iou_backward_cpu(const Tensor& grad, const Tensor& boxes1,
                                                 const Tensor& boxes2, int64_t kind) {
+  check_kind(kind);
   check_iou_gradient(grad, boxes1, boxes2);
   const Tensor first = as_real(boxes1), second = as_real(boxes2), grad_out = as_real(grad);
   check_same_dtype(first, grad_out);

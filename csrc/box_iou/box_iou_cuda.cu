@@ -61,6 +61,7 @@ __global__ void gradient_kernel(const T* __restrict__ boxes, const T* __restrict
 }
 
 Tensor box_iou_cuda(const Tensor& boxes1, const Tensor& boxes2, int64_t kind) {
+  check_kind(kind);
   check_boxes(boxes1, 2);
   check_boxes(boxes2, 2);
   check_same_dtype(boxes1, boxes2);
@@ -99,6 +100,7 @@ void launch_gradient(const Tensor& boxes, const Tensor& others, const Tensor& gr
 
 std::tuple<Tensor, Tensor> box_iou_backward_cuda(const Tensor& grad, const Tensor& boxes1,
                                                  const Tensor& boxes2, int64_t kind) {
+  check_kind(kind);
   check_iou_gradient(grad, boxes1, boxes2);
   const DeviceGuard guard(boxes1.get_device_index());
   const Tensor first = as_real(boxes1), second = as_real(boxes2), grad_out = as_real(grad);

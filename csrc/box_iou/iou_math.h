@@ -1,6 +1,8 @@
 // The similarities of two boxes and their gradients. Shared by CPU and CUDA.
 #pragma once
 
+#include <torch/headeronly/util/Exception.h>
+
 #include <cstdint>
 #include <limits>
 #include <type_traits>
@@ -9,7 +11,7 @@
 
 namespace cvlib {
 
-// The numbers are those of cvlib/ops/iou.py.
+// The numbers are those of cvlib/ops/_similarity.py.
 enum class IouKind : int64_t { kPlain = 0, kGeneralized = 1, kDistance = 2, kComplete = 3 };
 
 // What is not a number, and what rounding has made negative, counts as 0.
@@ -201,7 +203,13 @@ CVLIB_HOST_DEVICE void add_gradient(T grad, const Measured<T>& a, const Measured
       along_y * high_y + side_y);
 }
 
-// Calls function(std::integral_constant<IouKind, kKind>{}).
+// As check_kind in cvlib/ops/_similarity.py, word for word.
+inline void check_kind(int64_t kind) {
+  STD_TORCH_CHECK(kind >= 0 && kind <= static_cast<int64_t>(IouKind::kComplete),
+                  "expected kind of IoU from 0 to 3, got ", kind);
+}
+
+// Calls function(std::integral_constant<IouKind, kKind>{}); the kind has been checked.
 template <class Function>
 void dispatch_kind(int64_t kind, Function&& function) {
   switch (static_cast<IouKind>(kind)) {

@@ -39,6 +39,7 @@ void paired_gradients(const T* __restrict grads, const T* __restrict a, const T*
 }
 
 Tensor paired_iou_cpu(const Tensor& boxes1, const Tensor& boxes2, int64_t kind) {
+  check_kind(kind);
   check_pairs(boxes1, boxes2);
   const Tensor first = as_real(boxes1), second = as_real(boxes2);
   const int64_t n = first.numel() / 4;
@@ -61,6 +62,7 @@ Tensor paired_iou_cpu(const Tensor& boxes1, const Tensor& boxes2, int64_t kind) 
 
 std::tuple<Tensor, Tensor> paired_iou_backward_cpu(const Tensor& grad, const Tensor& boxes1,
                                                    const Tensor& boxes2, int64_t kind) {
+  check_kind(kind);
   check_pairs(boxes1, boxes2);
   const Tensor first = as_real(boxes1), second = as_real(boxes2), grad_out = as_real(grad);
   check_pair_gradient(grad_out, first);

@@ -33,6 +33,7 @@ __global__ void paired_gradient_kernel(const T* __restrict__ grads, const T* __r
 }
 
 Tensor paired_iou_cuda(const Tensor& boxes1, const Tensor& boxes2, int64_t kind) {
+  check_kind(kind);
   check_pairs(boxes1, boxes2);
   const DeviceGuard guard(boxes1.get_device_index());
   const Tensor first = as_real(boxes1), second = as_real(boxes2);
@@ -53,6 +54,7 @@ Tensor paired_iou_cuda(const Tensor& boxes1, const Tensor& boxes2, int64_t kind)
 
 std::tuple<Tensor, Tensor> paired_iou_backward_cuda(const Tensor& grad, const Tensor& boxes1,
                                                     const Tensor& boxes2, int64_t kind) {
+  check_kind(kind);
   check_pairs(boxes1, boxes2);
   const DeviceGuard guard(boxes1.get_device_index());
   const Tensor first = as_real(boxes1), second = as_real(boxes2), grad_out = as_real(grad);

@@ -14,6 +14,12 @@ from torch import Tensor
 PLAIN, GENERALIZED, DISTANCE, COMPLETE = range(4)
 
 
+def check_kind(kind: int) -> None:
+    """Raises, as the kernels do, unless there is this kind."""
+    if not PLAIN <= kind <= COMPLETE:
+        raise RuntimeError(f"expected kind of IoU from 0 to 3, got {kind}")
+
+
 def as_real(boxes: Tensor) -> Tensor:
     """Converts half types to float32, in which operators compute."""
     return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes

@@ -269,7 +269,9 @@ def _matrix(
     values = weight[:, :, None, None].expand_as(column)[is_inside]
     indices = torch.stack([row.expand_as(column)[is_inside], column[is_inside]])
     shape = (outputs * place.numel(), groups * inputs * size[0] * size[1])
-    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
+    # An argument of the constructor says the same, but torch 2.11 warns in spite of it.
+    with torch.sparse.check_sparse_tensor_invariants(False):
+        return torch.sparse_coo_tensor(indices, values, shape)
 
 
 def bilinear_kernel(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -217,6 +219,11 @@ def _fusion_reference(
     return fused.to(dtype), fused_scores.to(dtype), labels[first], found_in
 
 
+def _add_up(values: Iterable[float]) -> float:
+    """As the kernels, one after the other; from Python 3.12 on ``sum`` makes up for rounding."""
+    return functools.reduce(operator.add, values, 0.0)
+
+
 def _cluster(
     boxes: Tensor, weighted: Tensor, members: list[int], iou_threshold: float
 ) -> list[tuple[list[int], Tensor]]:
@@ -235,7 +242,7 @@ def _cluster(
         at = int((iou == most).nonzero()[0])
         joined[at].append(i)
         sums[at] = sums[at] + boxes[i] * weighted[i]
-        total = sum(weighted[joined[at]].tolist())
+        total = _add_up(weighted[joined[at]].tolist())
         if total > 0:
             fused[at] = sums[at] / total
     return list(zip(joined, fused, strict=True))
@@ -252,16 +259,18 @@ def _fused_score(
     count = len(joined)
     scores, factors = weighted[joined].tolist(), weights.tolist()
     box_models = models[joined].tolist()
-    average = sum(scores) / count
-    weight = sum(factors[m] for m in box_models)
-    model_weight = sum(factors[m] for m in dict.fromkeys(box_models))
+    average = _add_up(scores) / count
+    weight = _add_up(factors[m] for m in box_models)
+    model_weight = _add_up(factors[m] for m in dict.fromkeys(box_models))
     if _CONFIDENCES[confidence] == "max":
         return float(max(scores) / max(factors))
     if _CONFIDENCES[confidence] == "box_and_model_avg":
-        return float(average * count / weight * model_weight / sum(factors))
+        return float(average * count / weight * model_weight / _add_up(factors))
     if _CONFIDENCES[confidence] == "absent_model_aware_avg":
-        return float(average * count / (weight + (sum(factors) - model_weight)))
-    return float(average * (count if allows_overflow else min(len(factors), count)) / sum(factors))
+        return float(average * count / (weight + (_add_up(factors) - model_weight)))
+    return float(
+        average * (count if allows_overflow else min(len(factors), count)) / _add_up(factors)
+    )
 
 
 def _fusion_fake(

@@ -21,6 +21,7 @@ from cvlib.ops._similarity import (
     GENERALIZED,
     PLAIN,
     as_real,
+    check_kind,
     similarity,
     similarity_gradient,
 )
@@ -209,6 +210,7 @@ def _check_arguments(function: str, boxes1: Tensor, boxes2: Tensor) -> None:
 
 
 def _box_iou_reference(boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN) -> Tensor:
+    check_kind(kind)
     if boxes1.device.type == "cpu":
         signal_bad_values(are_ordered(boxes1), are_ordered(boxes2))
     return similarity(as_real(boxes1)[:, None], as_real(boxes2)[None, :], kind)
@@ -221,6 +223,7 @@ def _box_iou_fake(boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN) -> Tensor:
 def _box_iou_backward_reference(
     grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN
 ) -> tuple[Tensor, Tensor]:
+    check_kind(kind)
     a, b, g = as_real(boxes1)[:, None], as_real(boxes2)[None, :], as_real(grad)
     return similarity_gradient(g, a, b, kind).sum(1), similarity_gradient(g, b, a, kind).sum(0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -161,13 +163,46 @@ def _nms_reference(
     if boxes.device.type == "cpu":
         signal_bad_values(are_ordered(boxes), ~scores.isnan())
     boxes, scores = as_real(boxes), as_real(scores)
+    order = best_first(boxes, scores)
+    ordered = boxes[order]
+
+    def iou_with_later(i: int) -> Tensor:
+        return pairwise_iou(ordered[i : i + 1], ordered[i + 1 :])[0]
+
+    return keep_greedily(order, iou_with_later, labels, image_ids, iou_threshold, max_output)
+
+
+def best_first(boxes: Tensor, scores: Tensor) -> Tensor:
+    """Gives the order of a walk: best score first, equal scores as they come, without NaN."""
     order = torch.sort(scores, descending=True, stable=True).indices
-    order = order[~(boxes.isnan().any(1) | scores.isnan())[order]]
-    same = torch.zeros_like(order) if labels is None else labels[order]
+    return order[~(boxes.isnan().any(1) | scores.isnan())[order]]
+
+
+def keep_greedily(
+    order: Tensor,
+    iou_with_later: Callable[[int], Tensor],
+    labels: Tensor | None,
+    image_ids: Tensor | None,
+    iou_threshold: float,
+    max_output: int,
+) -> Tensor:
+    """Suppresses for references: keeps a box and drops what overlaps it, one after the other.
+
+    Args:
+        order: Indices of the boxes, in the order in which they are visited.
+        iou_with_later: Gives the IoU of the box at this place of ``order`` with those behind it.
+        labels: Only boxes of equal labels are rivals; ``None``: all are.
+        image_ids: Only boxes of equal images are rivals; ``None``: all are.
+        iou_threshold: A rival whose IoU is greater is dropped.
+        max_output: At most this many boxes of each image; below 0: all.
+
+    Returns:
+        The indices that are kept, in the order of ``order``.
+    """
+    label = torch.zeros_like(order) if labels is None else labels[order]
     image = torch.zeros_like(order) if image_ids is None else image_ids[order]
-    boxes = boxes[order]
     left: dict[int, int] = {}
-    alive = torch.ones(len(order), dtype=torch.bool, device=boxes.device)
+    alive = torch.ones(len(order), dtype=torch.bool, device=order.device)
     kept = []
     for i, image_id in enumerate(image.tolist()):
         if not alive[i] or (max_output >= 0 and left.setdefault(image_id, max_output) == 0):
@@ -175,10 +210,9 @@ def _nms_reference(
         if max_output >= 0:
             left[image_id] -= 1
         kept.append(i)
-        iou = pairwise_iou(boxes[i : i + 1], boxes[i + 1 :])[0]
-        rivals = (same[i + 1 :] == same[i]) & (image[i + 1 :] == image[i])
-        alive[i + 1 :] &= ~(rivals & (iou.double() > iou_threshold))
-    return order[torch.tensor(kept, dtype=torch.int64, device=boxes.device)]
+        rivals = (label[i + 1 :] == label[i]) & (image[i + 1 :] == image[i])
+        alive[i + 1 :] &= ~(rivals & (iou_with_later(i).double() > iou_threshold))
+    return order[torch.tensor(kept, dtype=torch.int64, device=order.device)]
 
 
 def _nms_fake(

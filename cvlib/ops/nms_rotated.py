@@ -9,7 +9,7 @@ from cvlib._checks import check_ids, check_no_nan, is_value_error, signal_bad_va
 from cvlib._extension import define
 from cvlib.ops._rotated_reference import are_rotated_boxes, read_rotated_boxes, rotated_iou
 from cvlib.ops._similarity import as_real
-from cvlib.ops.nms import _check_arguments, _nms_fake
+from cvlib.ops.nms import _check_arguments, _nms_fake, best_first, keep_greedily
 from cvlib.ops.rotated import check_rotated_values
 
 
@@ -134,25 +134,14 @@ def _nms_rotated_reference(
     if boxes.device.type == "cpu":
         signal_bad_values(are_rotated_boxes(boxes), ~scores.isnan())
     boxes, scores = as_real(boxes), as_real(scores)
-    order = torch.sort(scores, descending=True, stable=True).indices
-    order = order[~(boxes.isnan().any(1) | scores.isnan())[order]]
-    label = torch.zeros_like(order) if labels is None else labels[order]
-    image = torch.zeros_like(order) if image_ids is None else image_ids[order]
-    rotated = read_rotated_boxes(boxes[order])
-    left: dict[int, int] = {}
-    alive = torch.ones(len(order), dtype=torch.bool, device=boxes.device)
-    kept = []
-    for i, image_id in enumerate(image.tolist()):
-        if not alive[i] or (max_output >= 0 and left.setdefault(image_id, max_output) == 0):
-            continue
-        if max_output >= 0:
-            left[image_id] -= 1
-        kept.append(i)
-        later = slice(i + 1, None)
-        iou = rotated_iou(rotated.select(slice(i, i + 1)), rotated.select(later)).to(boxes.dtype)
-        rivals = (label[later] == label[i]) & (image[later] == image[i])
-        alive[later] &= ~(rivals & (iou.double() > iou_threshold))
-    return order[torch.tensor(kept, dtype=torch.int64, device=boxes.device)]
+    order = best_first(boxes, scores)
+    ordered = read_rotated_boxes(boxes[order])
+
+    def iou_with_later(i: int) -> Tensor:
+        box, later = ordered.select(slice(i, i + 1)), ordered.select(slice(i + 1, None))
+        return rotated_iou(box, later).to(boxes.dtype)
+
+    return keep_greedily(order, iou_with_later, labels, image_ids, iou_threshold, max_output)
 
 
 define(

@@ -21,6 +21,7 @@ from cvlib.ops._similarity import (
     GENERALIZED,
     PLAIN,
     as_real,
+    check_kind,
     similarity,
     similarity_gradient,
 )
@@ -153,6 +154,7 @@ def _paired(function: str, boxes1: Tensor, boxes2: Tensor, kind: int) -> Tensor:
 
 
 def _paired_iou_reference(boxes1: Tensor, boxes2: Tensor, kind: int) -> Tensor:
+    check_kind(kind)
     if boxes1.device.type == "cpu":
         signal_bad_values(are_ordered(boxes1), are_ordered(boxes2))
     return similarity(as_real(boxes1), as_real(boxes2), kind)
@@ -165,6 +167,7 @@ def _paired_iou_fake(boxes1: Tensor, boxes2: Tensor, kind: int) -> Tensor:
 def _paired_iou_backward_reference(
     grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int
 ) -> tuple[Tensor, Tensor]:
+    check_kind(kind)
     a, b, g = as_real(boxes1), as_real(boxes2), as_real(grad)
     return similarity_gradient(g, a, b, kind), similarity_gradient(g, b, a, kind)
 

@@ -69,8 +69,11 @@ def roi_pool(
     regions = _as_regions("roi_pool", input, boxes)
     height, width = _as_pair("roi_pool", output_size)
     _check_scale("roi_pool", spatial_scale)
-    # argmax is as large as the result, and only a gradient needs it.
-    with_argmax = torch.is_grad_enabled() and input.requires_grad
+    # argmax is as large as the result, and only a gradient needs it; in torch.func.vmap a batched
+    # tensor hides its own wish for one.
+    with_argmax = torch.is_grad_enabled() and (
+        input.requires_grad or torch._C._are_functorch_transforms_active()
+    )
     try:
         return torch.ops.cvlib.roi_pool(input, regions, height, width, spatial_scale, with_argmax)[
             0

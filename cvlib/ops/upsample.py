@@ -93,7 +93,10 @@ def upsample_bilinear(
 
 
 def _is_integer(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+    # An int first: the compiler of torch 2.11 knows no attributes of a size that is a symbol.
+    if isinstance(value, int):
+        return not isinstance(value, bool)
+    return hasattr(value, "__index__")
 
 
 def _size_pair(size: Any) -> tuple[int, int]:

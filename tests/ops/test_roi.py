@@ -1,43 +1,32 @@
-"""roi_align, roi_pool, MultiScaleRoIAlign: values, gradients, registration, errors."""
+"""roi_align and roi_pool: values, gradients, registration, errors."""
 
 import textwrap
-from collections import OrderedDict
 
 import numpy as np
 import oracles_roi
 import pytest
 import torch
 import torchvision
+from cases_roi import (
+    DTYPES,
+    FORMATS,
+    GOOD,
+    MAPS,
+    REAL,
+    ignore_grad,
+    inf,
+    nan,
+    random_maps,
+    random_regions,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from instruction_levels import ENVIRONMENTS, run_on_every_level
 from torchvision import tv_tensors
 
-from cvlib.ops.multiscale_roi import (
-    MultiScaleRoIAlign,
-    _backward_reference,
-    _choose_levels,
-    _reference,
-    multiscale_roi_align,
-)
+from cvlib.ops.multiscale_roi import multiscale_roi_align
 from cvlib.ops.roi import _roi_align_backward_reference, _roi_align_reference, roi_align
 from cvlib.ops.roi_pool import _roi_pool_backward_reference, _roi_pool_reference, roi_pool
-
-nan, inf = float("nan"), float("inf")
-REAL = [torch.float32, torch.float64]
-DTYPES = [*REAL, torch.float16, torch.bfloat16]
-FORMATS = [torch.contiguous_format, torch.channels_last]
-
-
-def random_maps(rng, shape, device="cpu", dtype=torch.float32, memory_format=FORMATS[0]):
-    maps = torch.from_numpy(rng.normal(size=shape)).to(dtype).to(device)
-    return maps.contiguous(memory_format=memory_format)
-
-
-def random_regions(rng, count, maps, scale=1.0, **options):
-    extent = np.array([maps.shape[3], maps.shape[2]]) / scale
-    rows = oracles_roi.random_regions(rng, count, maps.shape[0], extent, **options)
-    return torch.from_numpy(rows).to(maps.dtype).to(maps.device)
 
 
 def as_arrays(maps, regions):
@@ -321,81 +310,6 @@ def test_list_of_boxes_equals_torchvision(device, operator, rng):
     assert type(again) is torch.Tensor and torch.equal(again, ours)
 
 
-def pyramid(rng, device, *, images=2, channels=9, height=96, width=128, count=4, **options):
-    return OrderedDict(
-        (str(i), random_maps(rng, (images, channels, height >> i, width >> i), device, **options))
-        for i in range(count)
-    )
-
-
-def boxes_of_all_sizes(rng, counts, device, dtype=torch.float32):
-    boxes = []
-    for count in counts:
-        center = rng.uniform(0, 1, (count, 2)) * [512, 384]
-        half = np.exp(rng.uniform(0, 6, (count, 2))) / 2
-        rows = np.concatenate([center - half, center + half], 1)
-        boxes.append(torch.from_numpy(rows).to(dtype).to(device))
-    return boxes
-
-
-@pytest.mark.parametrize("dtype", REAL, ids=str)
-@pytest.mark.parametrize("ratio", [2, 0])
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_multiscale_equals_torchvision(device, dtype, ratio, count, rng, tolerances):
-    maps = pyramid(rng, device, dtype=dtype)
-    for one in maps.values():
-        one.requires_grad_()
-    maps["pool"] = random_maps(rng, (2, 9, 6, 8), device, dtype)  # not one of the names
-    boxes, shapes = boxes_of_all_sizes(rng, (30, 41), device, dtype), [(370, 512), (384, 500)]
-    names = [str(i) for i in range(count)]
-    arguments = names, (7, 5), ratio
-    ours = MultiScaleRoIAlign(*arguments)(maps, boxes, shapes)
-    theirs = torchvision.ops.MultiScaleRoIAlign(*arguments)(maps, boxes, shapes)
-    torch.testing.assert_close(ours, theirs, **tolerances[dtype])
-    weight, inputs = (
-        torch.from_numpy(rng.normal(size=ours.shape)).to(ours),
-        [maps[n] for n in names],
-    )
-    for mine, other in zip(
-        torch.autograd.grad(ours, inputs, weight),
-        torch.autograd.grad(theirs, inputs, weight),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, other, **tolerances[dtype])
-
-
-def test_multiscale_canonical_scale_and_level(device, rng, tolerances):
-    maps, boxes = pyramid(rng, device), boxes_of_all_sizes(rng, (20, 20), device)
-    names, shapes = list(maps), [(384, 512)] * 2
-    for options in ({"canonical_scale": 100}, {"canonical_level": 3}, {"canonical_level": 6}):
-        ours = MultiScaleRoIAlign(names, 3, 2, **options)(maps, boxes, shapes)
-        theirs = torchvision.ops.MultiScaleRoIAlign(names, 3, 2, **options)(maps, boxes, shapes)
-        torch.testing.assert_close(ours, theirs, **tolerances[torch.float32])
-
-
-def test_boxes_on_the_edge_of_a_level(device):
-    # 112, 224, 448 pixels are the smallest squares of levels 3, 4, 5; the rounding of 1e-6 counts.
-    maps = [torch.full((1, 1, 40, 40), float(level), device=device) for level in (2, 3, 4, 5)]
-    sides = [0, 1, 111.99, 112, 112.01, 223.99, 223.99999, 224, 447.9, 448, 1e5]
-    boxes = torch.tensor([[0.0, 0, side, side] for side in sides], device=device)
-    pooled = multiscale_roi_align(maps, [boxes], 1, (2, 3, 4, 5), 1)
-    regions = torch.nn.functional.pad(boxes, (1, 0))
-    chosen = oracles_roi.choose_levels(regions.cpu().double().numpy(), (2, 3, 4, 5), 224, 4)
-    assert chosen == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
-    assert _choose_levels(regions, (2, 3, 4, 5), 224, 4).tolist() == chosen
-    inside = pooled.flatten()[1:-1].tolist()
-    assert [one - 2 for one in inside] == chosen[1:-1]
-
-
-def test_a_pyramid_with_a_gap_uses_the_next_finer_map(device):
-    # torchvision gives zeros for the boxes of the missing level.
-    maps = {"fine": torch.ones(1, 1, 64, 64), "coarse": torch.full((1, 1, 16, 16), 2.0)}
-    maps = {name: one.to(device) for name, one in maps.items()}
-    pool = MultiScaleRoIAlign(["fine", "coarse"], 1, 2, canonical_scale=64, canonical_level=4)
-    boxes = torch.tensor([[0.0, 0, s, s] for s in (20, 40, 70, 130, 250)], device=device)
-    assert pool(maps, [boxes], [(512, 512)]).flatten().tolist() == [1, 1, 1, 2, 2]
-
-
 # --- CPU equals CUDA ----------------------------------------------------------------------------
 
 
@@ -450,25 +364,8 @@ def test_reference_equals_native(device, dtype, ratio, rng, tolerances):
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_multiscale_reference_equals_native(device, dtype, rng, tolerances):
-    maps = list(pyramid(rng, device, dtype=dtype).values())
-    boxes = boxes_of_all_sizes(rng, (10, 11), device)
-    regions = torch.cat([torch.nn.functional.pad(b, (1, 0), value=i) for i, b in enumerate(boxes)])
-    rule = [2, 3, 4, 5], 2, False, 100.0, 3
-    native = torch.ops.cvlib.multiscale_roi_align(maps, regions, 3, 2, *rule)
-    reference = _reference(maps, regions, 3, 2, *rule)
-    torch.testing.assert_close(native, reference, **tolerances[dtype])
-    sizes = [side for one in maps for side in one.shape[2:]]
-    for channels_last in (False, True):
-        arguments = native, regions, 2, sizes, *rule, channels_last
-        ours = torch.ops.cvlib.multiscale_roi_align_backward(*arguments)
-        for mine, other in zip(ours, _backward_reference(*arguments), strict=True):
-            assert mine.stride() == other.stride()
-            torch.testing.assert_close(mine, other, **tolerances[dtype])
-
-
 # --- properties ---------------------------------------------------------------------------------
+
 
 small_regions = st.lists(
     st.tuples(st.integers(0, 1), *[st.integers(-8, 40)] * 2, *[st.integers(0, 40)] * 2),
@@ -546,32 +443,6 @@ def test_gradients_are_derivatives(device, memory_format, ratio, rng):
         assert torch.autograd.gradgradcheck(function, (maps,))
 
 
-def test_multiscale_gradients_are_derivatives(device, rng):
-    maps = [
-        random_maps(rng, (2, 2, 8 >> i, 8 >> i), device, torch.float64).requires_grad_()
-        for i in range(2)
-    ]
-    rows = [[0, 2, 2, 10, 9], [1, 0, 0, 30, 25], [1, 4, 4, 15, 30], [0, 0, 0, 8, 8]]
-    regions = torch.tensor(rows, dtype=torch.float64, device=device)
-
-    def function(*features):
-        options = {"canonical_scale": 20, "canonical_level": 3}
-        return multiscale_roi_align(features, regions, 2, (2, 3), **options)
-
-    assert torch.autograd.gradcheck(function, maps)
-    assert torch.autograd.gradgradcheck(function, maps)
-
-
-def test_second_derivative_in_one_map_of_a_pyramid(device, rng):
-    maps = [random_maps(rng, (1, 2, 8 >> i, 8 >> i), device).requires_grad_() for i in range(2)]
-    regions = torch.tensor([[0.0, 0, 0, 9, 9], [0, 0, 0, 30, 30]], device=device)
-    pooled = multiscale_roi_align(maps, regions, 2, (2, 3), canonical_scale=20, canonical_level=3)
-    weight = torch.ones_like(pooled, requires_grad=True)
-    first = torch.autograd.grad(pooled, maps, weight, create_graph=True)
-    (second,) = torch.autograd.grad((first[1] * first[1]).sum(), weight)
-    assert second[1].any() and not second[0].any()
-
-
 @pytest.mark.parametrize("operator", [roi_align, roi_pool])
 @pytest.mark.parametrize("dtype", DTYPES[2:], ids=str)
 def test_gradient_of_half_maps_has_their_dtype(device, operator, dtype, rng, tolerances):
@@ -601,10 +472,32 @@ def test_without_a_gradient(device, rng):
             assert not operator(maps, regions.clone().requires_grad_(), 2).requires_grad
 
 
-# --- registration -------------------------------------------------------------------------------
+@pytest.mark.parametrize("operator", [roi_align, roi_pool])
+def test_gradient_reaches_through_vmap(device, operator, rng):
+    maps = random_maps(rng, (3, 2, 4, 9, 8), device, torch.float64).requires_grad_()
+    regions = torch.stack([random_regions(rng, 5, one) for one in maps])
 
-# opcheck itself looks at the .grad of its copies.
-ignore_grad = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+    def pool(maps, regions):
+        return operator(maps, regions, (2, 3), 0.5)
+
+    for mapped, rows in (
+        (torch.func.vmap(pool)(maps, regions), regions),
+        (torch.func.vmap(pool, (0, None))(maps, regions[0]), regions[:1].expand_as(regions)),
+    ):
+        expected = torch.stack([pool(*sample) for sample in zip(maps, rows, strict=True)])
+        assert torch.equal(mapped, expected)
+        weight = torch.randn_like(expected)
+        (ours,) = torch.autograd.grad(mapped, maps, weight)
+        (eager,) = torch.autograd.grad(expected, maps, weight)
+        assert torch.equal(ours, eager)
+    with torch.no_grad():
+        assert not torch.func.vmap(pool)(maps, regions).requires_grad
+    assert torch.equal(
+        torch.func.vmap(pool)(maps.detach(), regions), torch.func.vmap(pool)(maps, regions)
+    )
+
+
+# --- registration -------------------------------------------------------------------------------
 
 
 @ignore_grad
@@ -623,20 +516,6 @@ def test_opcheck(device, memory_format, rng):
     opcheck(ops.roi_pool_backward.default, (grad, argmax, regions, 2, 6, 7, 0.5, last))
 
 
-@ignore_grad
-def test_opcheck_of_the_pyramid(device, rng):
-    maps = [random_maps(rng, (2, 3, 8 >> i, 8 >> i), device).requires_grad_() for i in range(2)]
-    regions = random_regions(rng, 4, maps[0], 0.25).detach()
-    rule = [2, 3], 2, False, 20.0, 3
-    opcheck, ops = torch.library.opcheck, torch.ops.cvlib
-    opcheck(ops.multiscale_roi_align.default, (maps, regions, 2, 3, *rule))
-    grad = torch.rand(4, 3, 2, 3, device=device, requires_grad=True)
-    opcheck(
-        ops.multiscale_roi_align_backward.default,
-        (grad, regions, 2, [8, 8, 4, 4], *rule, False),
-    )
-
-
 @pytest.mark.parametrize("operator", [roi_align, roi_pool])
 @pytest.mark.parametrize("as_list", [False, True])
 def test_compiles_whole_with_dynamic_shapes(device, operator, as_list, rng, fresh_compiler):
@@ -653,21 +532,6 @@ def test_compiles_whole_with_dynamic_shapes(device, operator, as_list, rng, fres
         assert torch.equal(pooled, expected)
         grads = [torch.autograd.grad((x * x).sum(), maps)[0] for x in (pooled, expected)]
         assert torch.equal(*grads)
-
-
-def test_multiscale_compiles_whole(device, rng, fresh_compiler):
-    pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 3, 2)
-    compiled = torch.compile(pool, fullgraph=True, dynamic=True, backend="aot_eager")
-    for height, counts in ((96, (4, 5)), (64, (6, 3))):
-        maps = pyramid(rng, device, height=height)
-        inputs = [one.requires_grad_() for one in maps.values()]
-        boxes = boxes_of_all_sizes(rng, counts, device)
-        shapes = [(4 * height, 512)] * 2
-        pooled, expected = compiled(maps, boxes, shapes), pool(maps, boxes, shapes)
-        assert torch.equal(pooled, expected)
-        ours = torch.autograd.grad(pooled.sum(), inputs)
-        eager = torch.autograd.grad(expected.sum(), inputs)
-        assert all(torch.equal(a, b) for a, b in zip(ours, eager, strict=True))
 
 
 def test_exports(rng):
@@ -701,22 +565,6 @@ def test_autocast_takes_boxes_of_another_dtype(device, dtype, rng):
         assert torch.equal(pooled, expected)
         pooled.sum().backward()
         assert maps.grad.dtype == dtype
-
-
-def test_multiscale_autocast_takes_maps_of_two_dtypes(device, rng):
-    maps = [random_maps(rng, (1, 3, 16 >> i, 16 >> i), device) for i in range(2)]
-    maps = [maps[0].bfloat16().requires_grad_(), maps[1].requires_grad_()]
-    boxes = [torch.tensor([[0.0, 0, 10, 10], [0, 0, 60, 60]], device=device)]
-    with torch.autocast(device, torch.bfloat16):
-        pooled = multiscale_roi_align(maps, boxes, 2, (2, 3), canonical_scale=30, canonical_level=3)
-    assert pooled.dtype == torch.bfloat16
-    pooled.sum().backward()
-    assert [one.grad.dtype for one in maps] == [torch.bfloat16, torch.float32]
-
-
-def test_module_prints_its_arguments():
-    text = "MultiScaleRoIAlign(featmap_names=['0'], output_size=(7, 7), sampling_ratio=2)"
-    assert repr(MultiScaleRoIAlign(["0"], 7, 2)) == text
 
 
 # --- independence of threads and instruction sets -------------------------------------------------
@@ -810,28 +658,7 @@ def test_scalars_reach_the_kernel(device, scale, ratio, aligned, rng, tolerances
     assert torch.equal(roi_pool(maps, regions, (3, 2), scale).cpu(), torch.from_numpy(bins))
 
 
-@pytest.mark.parametrize("canonical_scale", [10.5, 33])
-@pytest.mark.parametrize("canonical_level", [-3, 0, 2])
-@pytest.mark.parametrize("levels", [(0, 1, 2), (-2, 0, 3)])
-def test_scalars_of_the_pyramid_reach_the_kernel(
-    device, canonical_scale, canonical_level, levels, rng, tolerances
-):
-    maps = [random_maps(rng, (1, 2, 12 - i, 12), device, torch.float64) for i in range(3)]
-    regions = random_regions(rng, 25, maps[0], 0.1)
-    chosen = oracles_roi.choose_levels(
-        regions.cpu().numpy(), levels, canonical_scale, canonical_level
-    )
-    options = {"canonical_scale": canonical_scale, "canonical_level": canonical_level}
-    pooled = multiscale_roi_align(maps, regions, 2, levels, 2, True, **options)
-    for k, index in enumerate(chosen):
-        one = roi_align(maps[index], regions[k : k + 1], 2, 2.0 ** -levels[index], 2, True)
-        torch.testing.assert_close(pooled[k : k + 1], one, **tolerances[torch.float64])
-
-
 # --- errors -------------------------------------------------------------------------------------
-
-MAPS = torch.zeros(2, 3, 8, 8)
-GOOD = torch.tensor([[0.0, 0, 0, 4, 4], [1, 1, 1, 3, 3]])
 
 
 def with_value(column, value):
@@ -928,60 +755,6 @@ def test_errors(operator, maps, boxes, error, message):
 def test_errors_of_numbers(operator, size, scale, error, message):
     with pytest.raises(error, match=f"^{operator.__name__}: " + message):
         operator(MAPS, GOOD, size, scale)
-
-
-@pytest.mark.parametrize(
-    ("maps", "levels", "options", "error", "message"),
-    [
-        ([], (), {}, ValueError, r"expected at least one feature map, got none"),
-        (
-            [MAPS, 3],
-            (2, 3),
-            {},
-            TypeError,
-            r"features\[1\] to be a torch\.Tensor, got int",
-        ),
-        (
-            [MAPS, MAPS[0]],
-            (2, 3),
-            {},
-            ValueError,
-            r"features\[1\] of shape \(N, C, H, W\)",
-        ),
-        ([MAPS, MAPS.double()], (2, 3), {}, TypeError, r"expected features\[1\] of the dtype of"),
-        ([MAPS, MAPS[:1]], (2, 3), {}, ValueError, r"features\[1\] with the batch size .*\(1, 3\)"),
-        ([MAPS, MAPS], (2,), {}, ValueError, r"expected levels that rise, .* got \[2\]"),
-        ([MAPS, MAPS], (3, 3), {}, ValueError, r"expected levels that rise, .* got \[3, 3\]"),
-        (
-            [MAPS],
-            (2,),
-            {"canonical_scale": 0},
-            ValueError,
-            r"expected canonical_scale to be positive and finite, got 0",
-        ),
-    ],
-)
-def test_errors_of_the_pyramid(maps, levels, options, error, message):
-    with pytest.raises(error, match="^multiscale_roi_align: .*" + message):
-        multiscale_roi_align(maps, GOOD, 2, levels, **options)
-
-
-def test_errors_of_the_module():
-    pool = MultiScaleRoIAlign(["a", "b"], 2, 2)
-    boxes = [GOOD[:, 1:]] * 2
-    maps = {"a": MAPS, "b": MAPS[:, :, ::2, ::2].contiguous()}
-    with pytest.raises(ValueError, match=r"^MultiScaleRoIAlign: expected image_shapes .* got none"):
-        pool(maps, boxes, [])
-    with pytest.raises(ValueError, match=r"expected levels that rise, .* got \[2, 2\]"):
-        pool({"a": MAPS, "b": MAPS}, boxes, [(32, 32)])
-    with pytest.raises(ValueError, match=r"expected maps and images with a height, got 8 and 0"):
-        pool(maps, boxes, [(0, 32)])
-    with pytest.raises(ValueError, match=r"expected at least one feature map"):
-        pool({"c": MAPS}, boxes, [(32, 32)])
-    with pytest.raises(ValueError, match=r"^MultiScaleRoIAlign: expected boxes\[1\] without NaN"):
-        pool(maps, [GOOD[:, 1:], GOOD[:, 1:] * nan], [(32, 32)])
-    with pytest.raises(ValueError, match=r"^MultiScaleRoIAlign: expected output_size >= 1"):
-        MultiScaleRoIAlign(["a"], 0, 2)
 
 
 @pytest.mark.parametrize("position", [0, 15, 16, 500, 998])

@@ -1,0 +1,28 @@
+"""Maps and regions for the tests of roi_align, roi_pool and the pyramid."""
+
+import numpy as np
+import oracles_roi
+import pytest
+import torch
+
+nan, inf = float("nan"), float("inf")
+REAL = [torch.float32, torch.float64]
+DTYPES = [*REAL, torch.float16, torch.bfloat16]
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+def random_maps(rng, shape, device="cpu", dtype=torch.float32, memory_format=FORMATS[0]):
+    maps = torch.from_numpy(rng.normal(size=shape)).to(dtype).to(device)
+    return maps.contiguous(memory_format=memory_format)
+
+
+def random_regions(rng, count, maps, scale=1.0, **options):
+    extent = np.array([maps.shape[3], maps.shape[2]]) / scale
+    rows = oracles_roi.random_regions(rng, count, maps.shape[0], extent, **options)
+    return torch.from_numpy(rows).to(maps.dtype).to(maps.device)
+
+
+# opcheck itself looks at the .grad of its copies.
+ignore_grad = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+MAPS = torch.zeros(2, 3, 8, 8)
+GOOD = torch.tensor([[0.0, 0, 0, 4, 4], [1, 1, 1, 3, 3]])
