@@ -25,6 +25,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     `nms`, `batched_nms`    NonMaxSuppression (float32; groups as its classes)
     `roi_align`             RoiAlign
     `upsample_bilinear`     Resize
+    `conv_transpose2d`      ConvTranspose
     ======================= =========================================================
 
     Returns:
@@ -55,6 +56,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         operators.nms.default: _Nms(op),
         operators.roi_align.default: _RoiAlign(op),
         operators.upsample_bilinear.default: _Resize(op),
+        operators.conv_transpose2d.default: _ConvTranspose(op),
     }
 
 
@@ -119,6 +121,34 @@ class _Resize:
         if isinstance(size, int):
             return op.Constant(value_ints=[size])
         return op.Reshape(op.Cast(size, to=_INT64), op.Constant(value_ints=[1]))
+
+
+class _ConvTranspose:
+    def __init__(self, op: Any) -> None:
+        self.op = op
+
+    def __call__(
+        self,
+        input: Any,
+        weight: Any,
+        bias: Any,
+        stride_h: int,
+        stride_w: int,
+        padding_h: int,
+        padding_w: int,
+        output_padding_h: int,
+        output_padding_w: int,
+        groups: int,
+    ) -> Any:
+        return self.op.ConvTranspose(
+            input,
+            weight,
+            bias,
+            group=groups,
+            output_padding=[output_padding_h, output_padding_w],
+            pads=[padding_h, padding_w] * 2,
+            strides=[stride_h, stride_w],
+        )
 
 
 class _Nms:

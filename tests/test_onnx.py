@@ -140,6 +140,33 @@ def test_upsample_bilinear(tmp_path, arguments):
         torch.testing.assert_close(run(images)[0], function(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("weight", "arguments", "has_bias"),
+    [
+        ((4, 3, 16, 16), {"stride": 8, "padding": 4}, True),
+        ((4, 3, 16, 16), {"stride": 8}, False),
+        (
+            (4, 3, 17, 20),
+            {"stride": (5, 9), "padding": (3, 1), "output_padding": (2, 4), "groups": 2},
+            True,
+        ),
+        ((4, 1, 8, 12), {"stride": (4, 6), "padding": (2, 3), "groups": 4}, False),
+    ],
+    ids=str,
+)
+def test_conv_transpose2d(tmp_path, weight, arguments, has_bias):
+    kernel = torch.randn(weight)
+    bias = torch.randn(weight[1] * arguments.get("groups", 1)) if has_bias else None
+
+    def function(images):
+        return ops.conv_transpose2d(images, kernel, bias, **arguments)
+
+    run = export(function, (torch.randn(2, 4, 3, 5),), tmp_path)
+    for shape in ((2, 4, 3, 5), (1, 4, 6, 2)):
+        images = torch.randn(shape)
+        torch.testing.assert_close(run(images)[0], function(images), rtol=1e-4, atol=1e-4)
+
+
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ModuleNotFoundError, match=r"cvlib-torch\[onnx\]"):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cvlib._checks import check_same_kind, check_tensor
-from cvlib._extension import define, has_kernels, library
+from cvlib._extension import define, has_kernels, library, vmap_by_loop
 
 Pair = tuple[int, int]
 
@@ -316,26 +316,6 @@ define(
 )
 
 
-def _one_by_one(operator: Any) -> Any:
-    """For vmap: the operator has a batch of its own, so calls for different weights stay apart."""
-
-    def batched(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        results = [
-            operator(
-                *[
-                    a if d is None else a.select(d, i)
-                    for a, d in zip(arguments, in_dims, strict=True)
-                ]
-            )
-            for i in range(info.batch_size)
-        ]
-        if isinstance(results[0], tuple):
-            return tuple(torch.stack(one) for one in zip(*results, strict=True)), (0, 0)
-        return torch.stack(results), 0
-
-    return batched
-
-
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     input, weight, _, *geometry, _, _, groups = inputs
     ctx.save_for_backward(input, weight)
@@ -395,7 +375,5 @@ torch.library.register_autograd(
     setup_context=_save_backward,
     lib=library,
 )
-for _name in ("conv_transpose2d", "conv_transpose2d_backward"):
-    torch.library.register_vmap(
-        f"cvlib::{_name}", _one_by_one(getattr(torch.ops.cvlib, _name)), lib=library
-    )
+vmap_by_loop("conv_transpose2d")
+vmap_by_loop("conv_transpose2d_backward")

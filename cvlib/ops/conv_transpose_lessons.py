@@ -62,13 +62,12 @@ def conv_transpose2d_by_definition(
                  [ 0.,  4.,  6.],
                  [ 4., 12.,  9.]]])
     """
-    name = "conv_transpose2d_by_definition"
-    strides, paddings, extra, dilations = _as_pairs(stride, padding, output_padding, dilation, name)
-    check_conv_transpose(name, input, weight, bias, strides, paddings, extra, groups, dilations)
-    batch = input if input.dim() == 4 else input[None]
-    (height, width), kernel = batch.shape[2:], weight.shape[2:]
-    spans = [dilations[d] * (kernel[d] - 1) + 1 for d in range(2)]
-    sizes = [(batch.shape[2 + d] - 1) * strides[d] + spans[d] + extra[d] for d in range(2)]
+    batch, strides, paddings, dilations, sizes = _check_and_size(
+        "conv_transpose2d_by_definition",
+        *(input, weight, bias, stride, padding, output_padding, groups, dilation),
+    )
+    height, width = batch.shape[2:]
+    spans = [dilations[d] * (weight.shape[2 + d] - 1) + 1 for d in range(2)]
     per_group = len(weight) // groups, weight.shape[1]
     output = batch.new_zeros(len(batch), groups * weight.shape[1], *sizes)
     for g in range(groups):
@@ -83,9 +82,7 @@ def conv_transpose2d_by_definition(
     output = output[
         :, :, paddings[0] : sizes[0] - paddings[0], paddings[1] : sizes[1] - paddings[1]
     ]
-    if bias is not None:
-        output = output + bias[:, None, None]
-    return output if input.dim() == 4 else output[0]
+    return _add_bias(output, bias, input)
 
 
 def convolution_matrix(
@@ -204,25 +201,16 @@ def conv_transpose2d_by_matrix(
                  [ 0.,  4.,  6.],
                  [ 4., 12.,  9.]]])
     """
-    name = "conv_transpose2d_by_matrix"
-    strides, paddings, extra, dilations = _as_pairs(stride, padding, output_padding, dilation, name)
-    check_conv_transpose(name, input, weight, bias, strides, paddings, extra, groups, dilations)
-    batch = input if input.dim() == 4 else input[None]
-    places = (batch.shape[2], batch.shape[3])
-    height, width = (
-        (places[d] - 1) * strides[d]
-        - 2 * paddings[d]
-        + dilations[d] * (weight.shape[2 + d] - 1)
-        + 1
-        + extra[d]
-        for d in range(2)
+    batch, strides, paddings, dilations, sizes = _check_and_size(
+        "conv_transpose2d_by_matrix",
+        *(input, weight, bias, stride, padding, output_padding, groups, dilation),
     )
+    places = (batch.shape[2], batch.shape[3])
+    height, width = (sizes[d] - 2 * paddings[d] for d in range(2))
     matrix = _matrix(weight, (height, width), places, strides, paddings, groups, dilations)
     columns = torch.sparse.mm(matrix.t(), batch.flatten(1).t())  # one for each image
     output = columns.t().reshape(len(batch), groups * weight.shape[1], height, width)
-    if bias is not None:
-        output = output + bias[:, None, None]
-    return output if input.dim() == 4 else output[0]
+    return _add_bias(output, bias, input)
 
 
 def _as_pairs(
@@ -238,6 +226,39 @@ def _as_pairs(
         _as_pair("output_padding", output_padding, 0, function),
         _as_pair("dilation", dilation, 1, function),
     )
+
+
+def _check_and_size(
+    function: str,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    output_padding: int | Sequence[int],
+    groups: int,
+    dilation: int | Sequence[int],
+) -> tuple[Tensor, Pair, Pair, Pair, Pair]:
+    """The batch, strides, paddings, dilations, and the output's size before the border is cut."""
+    pairs = _as_pairs(stride, padding, output_padding, dilation, function)
+    strides, paddings, extra, dilations = pairs
+    check_conv_transpose(function, input, weight, bias, strides, paddings, extra, groups, dilations)
+    height, width = (
+        (input.shape[d - 2] - 1) * strides[d]
+        + dilations[d] * (weight.shape[2 + d] - 1)
+        + 1
+        + extra[d]
+        for d in range(2)
+    )
+    batch = input if input.dim() == 4 else input[None]
+    return batch, strides, paddings, dilations, (height, width)
+
+
+def _add_bias(output: Tensor, bias: Tensor | None, input: Tensor) -> Tensor:
+    """The result for ``input``, which may have been one image without a batch."""
+    if bias is not None:
+        output = output + bias[:, None, None]
+    return output if input.dim() == 4 else output[0]
 
 
 def _matrix(
