@@ -112,7 +112,7 @@ def _read_coco(
     from cvlib.data.formats.coco import read_coco
 
     files = _coco_files(path)
-    table: LabelTable = read_coco(files[split] if split is not None else next(iter(files.values())))
+    table = read_coco(files[split or next(iter(files))])
     return table if classes is None else select_classes(table, classes)
 
 
@@ -138,8 +138,7 @@ def _read_csv(
     from cvlib.data.formats.csv import read_csv
 
     files = _csv_files(path)
-    table: LabelTable = read_csv(files[split] if split is not None else next(iter(files.values())))
-    return table if classes is None else select_classes(table, classes)
+    return read_csv(files[split or next(iter(files))], classes=classes)
 
 
 # --- bananas ---------------------------------------------------------------------------------
