@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cvlib.data import collate
 from cvlib.metrics import AnchorMeter, AnchorMetrics, BoxMetrics, GroundTruth, evaluate_boxes
-from cvlib.models import Model, TinySSD
+from cvlib.models import TinySSD
 from cvlib.structures import Detections
 
 
@@ -27,11 +27,6 @@ class Evaluation:
 
     boxes: BoxMetrics
     anchors: AnchorMetrics
-
-    @property
-    def primary(self) -> tuple[str, float]:
-        """The figure that says which of two models is better."""
-        return "ap", self.boxes.ap
 
     def as_dict(self) -> dict[str, float]:
         """All figures by name."""
@@ -60,7 +55,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def check_image_size(function: str, size: tuple[int, int], model: Model) -> None:
+def check_image_size(function: str, size: tuple[int, int], model: TinySSD) -> None:
     """Raises ValueError unless pictures have the size that the model counts its pixels in."""
     if size != model.image_size:
         raise ValueError(
@@ -69,16 +64,13 @@ def check_image_size(function: str, size: tuple[int, int], model: Model) -> None
         )
 
 
-def evaluate(
-    model: Model, dataset: Dataset, *, batch_size: int = 32, workers: int = 0
-) -> Evaluation:
+def evaluate(model: TinySSD, dataset: Dataset, *, batch_size: int = 32) -> Evaluation:
     """Detects objects in every picture of a set and compares them with the truth.
 
     Args:
         model: On any device; its mode is restored afterwards.
         dataset: Pictures of the model's ``image_size``.
         batch_size: Pictures in one forward pass.
-        workers: Processes that load pictures.
 
     Returns:
         COCO's figures and the book's.
@@ -95,15 +87,12 @@ def evaluate(
     """
     if not len(dataset):  # type: ignore[arg-type]
         raise ValueError("evaluate: expected at least one picture, got an empty set")
-    assert isinstance(model, TinySSD)
     device = model.device
     meter = AnchorMeter()
     truths: list[GroundTruth] = []
     found: list[Detections] = []
     with evaluating(model):
-        for images, targets in DataLoader(
-            dataset, batch_size, collate_fn=collate, num_workers=workers
-        ):
+        for images, targets in DataLoader(dataset, batch_size, collate_fn=collate):
             size = (images.shape[2], images.shape[3])
             check_image_size("evaluate", size, model)
             raw = model(images.to(device))
