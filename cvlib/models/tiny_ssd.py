@@ -84,6 +84,7 @@ class TinySSD(nn.Module):
         (torch.Size([1, 5444, 2]), torch.Size([1, 5444, 4]))
     """
 
+    task = "detection"
     mean: Tensor
     std: Tensor
     anchors: Tensor
