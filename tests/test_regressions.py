@@ -35,7 +35,7 @@ class Killed(BaseException):
     pass
 
 
-CONFIG = TrainConfig(epochs=2, batch_size=2, precision="float32", device="cpu", augment=False)
+CONFIG = TrainConfig(epochs=2, batch_size=2, precision="float32", device="cpu", recipe="none")
 
 
 def bananas(n, seed=0):

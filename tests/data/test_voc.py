@@ -239,7 +239,9 @@ def test_list_in_another_encoding(tmp_path):
 # --- XML -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "gb2312", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "gb2312", "cp1252"]
+)
 def test_encodings(tmp_path, encoding):
     name = "猫" if encoding in ("utf-8", "utf-8-sig", "utf-16", "gb2312") else "kätzchen"
     declared = "utf-8" if encoding == "utf-8-sig" else encoding
