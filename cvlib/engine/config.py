@@ -48,7 +48,7 @@ class TrainConfig:
     """Leave the statistics of batch normalisation as they are: for small batches of a trunk that
     has been trained before."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Share of the last step that SGD keeps in the next one."""
     weight_decay: float = 0.05
     """Not applied to biases and normalisation; decoupled, except for SGD."""
     clip_norm: float | None = None

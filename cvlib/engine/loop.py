@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from cvlib.engine.bad_pictures import leave_out_unreadable, note_bad_pictures
-from cvlib.engine.batches import Batch, Batches, load_batches
+from cvlib.engine.batches import UNREADABLE, Batch, Batches, load_batches
 from cvlib.engine.config import TrainConfig
 from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.interrupt import interruptible
@@ -74,8 +74,8 @@ def fit(
 
     Args:
         model: To train, in place.
-        train: Training set. A picture of it that cannot be read is reported and left out; see
-            ``max_bad_share``.
+        train: Training set. A picture for which it raises OSError or UnreadablePictureError is
+            reported and left out; see ``max_bad_share``.
         val: Validation set.
         config: Settings; pictures are changed at random by its ``recipe``.
         out: The run folder; made when it is not there.
@@ -228,7 +228,10 @@ def validate(run: Run, val: Dataset[Any]) -> tuple[Evaluation, Dataset[Any]]:
     }
     try:
         return evaluate(run.best_model, val, **options), val
-    except (OSError, ValueError):
+    except (*UNREADABLE, RuntimeError) as error:
+        # RuntimeError: another process has met it.
+        if not isinstance(error, UNREADABLE) and "UnreadablePicture" not in str(error):
+            raise
         readable = leave_out_unreadable(val, run.config.max_bad_share, run.say)
         if readable is None:
             raise
