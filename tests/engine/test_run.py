@@ -155,8 +155,25 @@ def test_gradients_are_clipped(tmp_path, train, val):
     assert max(norms["clipped"]) == pytest.approx(0.5, rel=1e-3)
 
 
+def test_steps_call_what_is_compiled(tmp_path, train, val, monkeypatch):
+    calls = []
+
+    def compile_by_counting(forward):
+        return lambda images: calls.append(len(images)) or forward(images)
+
+    monkeypatch.setattr(torch, "compile", compile_by_counting)
+    config = dataclasses.replace(CONFIG, epochs=1, compile=True)
+    run(tmp_path / "compiled", train, val, config)
+    assert calls == [4, 4, 2], "steps alone, not the evaluation"
+    run(tmp_path / "plain", train, val, dataclasses.replace(config, compile=False))
+    assert_close(tmp_path / "plain/last.pt", tmp_path / "compiled/last.pt", rtol=0, atol=0)
+
+
+@pytest.mark.slow
 def test_a_compiled_model_trains_the_same(tmp_path, train, val, fresh_compiler):
-    config = dataclasses.replace(CONFIG, epochs=1)
+    config = dataclasses.replace(
+        CONFIG, epochs=1, optimizer="sgd", learning_rate=0.02, freeze_norm=True
+    )
     four = train[:4]
     run(tmp_path / "plain", four, val, config)
     result = run(tmp_path / "compiled", four, val, dataclasses.replace(config, compile=True))
@@ -179,6 +196,15 @@ def test_what_cannot_be_is_refused(tmp_path, train, val, settings, message):
         run(tmp_path, train, val, dataclasses.replace(CONFIG, **settings))
 
 
+def test_sets_of_another_task_or_other_classes_are_refused(tmp_path, train, colours):
+    fruit = SyntheticBananas(2, image_size=64)
+    with pytest.raises(ValueError, match=r"training set with the task of the model, detection"):
+        run(tmp_path, colours, fruit)
+    model = TinySSD(("apple",), SIZE)
+    with pytest.raises(ValueError, match=r"validation set with the classes .*'apple'.*'banana'"):
+        fit(model, train, fruit, CONFIG, tmp_path)
+
+
 # --- early stopping, checkpoints ---------------------------------------------------------------
 
 
@@ -190,6 +216,38 @@ def test_a_run_without_progress_ends_early(tmp_path, train, val, monkeypatch):
     assert result.finished and len(result.history) == 4
     assert result.best["ap"] == 0.3 and result.best["epoch"] == 2
     assert lines[-1] == "ended early: ap has not risen above 0.300 in 2 evaluations"
+
+
+def test_a_run_that_is_started_again_goes_on_by_itself(tmp_path, train, val):
+    def die(event, run):
+        if event == "saved":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", train, val, resume="auto", callbacks=[die])
+    again = run(tmp_path / "cut", train, val, resume="auto")
+    whole = run(tmp_path / "whole", train, val)
+    assert [row["ap"] for row in again.history] == [row["ap"] for row in whole.history]
+    assert_close(tmp_path / "cut/last.pt", tmp_path / "whole/last.pt", rtol=0, atol=0)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_trains_on_cuda_and_is_resumed(tmp_path, train, val, cuda, precision):
+    config = dataclasses.replace(CONFIG, precision=precision, device=cuda, clip_norm=5.0)
+
+    def die(event, run):
+        if event == "saved":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, train, val, config, callbacks=[die])
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert (state["scaler"] is not None) == (precision == "float16")
+    result = run(tmp_path, train, val, config, resume=True)
+    assert result.finished and len(result.history) == 2
+    assert all(value.isfinite().all() for value in weights(tmp_path / "last.pt").values())
+    assert result.model.class_heads[0].weight.dtype == torch.float32
 
 
 def test_checkpoints_are_kept_every_so_often(tmp_path, train, val):
@@ -387,14 +445,14 @@ def colours(tmp_path_factory):
 
 def test_a_classifier_learns_from_pictures_of_any_size(tmp_path, colours):
     torch.manual_seed(0)
-    model = Classifier(colours.classes, SIZE, architecture="squeezenet1_1")
+    model = Classifier(colours.classes, SIZE, architecture="resnet18")
     config = TrainConfig(
-        epochs=6, batch_size=4, optimizer="adamw", learning_rate=1e-3, precision="float32",
-        device="cpu",
+        epochs=6, batch_size=4, optimizer="adamw", learning_rate=0.01, freeze_trunk=True,
+        precision="float32", device="cpu",
     )  # fmt: skip
     result = fit(model, colours, colours, config, tmp_path, say=lambda line: None)
     assert result.best["accuracy"] == 1.0
-    assert load(tmp_path).name == "squeezenet1_1"
+    assert load(tmp_path).name == "resnet18"
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
