@@ -29,6 +29,16 @@ _FAR_OUT = 4.0
 _UNSEEN_MARGIN = 1.1
 
 
+def all_of_row(flags: Flags) -> Flags:
+    """Which rows are true throughout."""
+    return np.asarray(np.logical_and.reduce(flags, axis=1))
+
+
+def any_of_row(flags: Flags) -> Flags:
+    """Which rows are true somewhere."""
+    return np.asarray(np.logical_or.reduce(flags, axis=1))
+
+
 @dataclass(frozen=True)
 class Misreading:
     """A set whose boxes make sense only in another layout.
@@ -109,7 +119,7 @@ def find_misreading(table: LabelTable, slack: float) -> Misreading | None:
     Returns:
         The best other reading, or None where the boxes are in order or nothing explains them.
     """
-    objects = np.isfinite(table.boxes).all(1)
+    objects = all_of_row(np.isfinite(table.boxes))
     if objects.sum() < _FEWEST:
         return None
     evidence = _gather(table, objects, slack)
@@ -143,7 +153,7 @@ def _gather(table: LabelTable, objects: Flags, slack: float) -> _Evidence:
     unknown = frames[:, 0] < 0
     extent = np.maximum(boxes[:, :2], boxes[:, 2:]).max(0) * _UNSEEN_MARGIN
     frames[unknown] = np.tile(extent, 2)
-    inverted = (boxes[:, 2:] < boxes[:, :2]).any(1)
+    inverted = any_of_row(boxes[:, 2:] < boxes[:, :2])
     return _Evidence(
         boxes=boxes,
         frames=frames,
@@ -156,8 +166,8 @@ def _gather(table: LabelTable, objects: Flags, slack: float) -> _Evidence:
 def _fit(boxes: Boxes, frames: Boxes, slack: float) -> Flags:
     """Not inverted and within the frame."""
     near, far = boxes[:, :2], boxes[:, 2:]
-    within = (near >= -slack).all(1) & (far <= frames[:, 2:] + slack).all(1)
-    return within & (far >= near).all(1)
+    within = all_of_row(near >= -slack) & all_of_row(far <= frames[:, 2:] + slack)
+    return within & all_of_row(far >= near)
 
 
 def _is_many(flags: Flags) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvlib.data._box_layouts import find_misreading
+from cvlib.data._box_layouts import all_of_row, any_of_row, find_misreading
 from cvlib.data._twins import find_contradictions, find_duplicates
-from cvlib.data.findings import Finding
+from cvlib.data.findings import Finding, Severity
 from cvlib.data.table import LabelTable
 
 # Files round: a box may lie so many pixels beyond the border.
@@ -97,7 +97,7 @@ def find_doubtful_labels(table: LabelTable) -> list[Finding]:
     """
     owners = table.picture_of_object()
     torn = np.zeros(table.num_objects, dtype=np.bool_)
-    torn[find_contradictions(table, skip=~np.isfinite(table.boxes).all(1))[:, 1]] = True
+    torn[find_contradictions(table, skip=~all_of_row(np.isfinite(table.boxes)))[:, 1]] = True
     rule = _Rule(
         "two-classes-for-one-box",
         torn,
@@ -124,7 +124,7 @@ def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[_Rule]:
         ),
         _Rule(
             "not-a-number",
-            ~np.isfinite(boxes).all(1),
+            ~all_of_row(np.isfinite(boxes)),
             "expected four finite numbers",
             "draw the box again or remove it",
         ),
@@ -136,19 +136,19 @@ def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[_Rule]:
         ),
         _Rule(
             "inverted-box",
-            (sides < 0).any(1),
+            any_of_row(sides < 0),
             "expected x1 <= x2 and y1 <= y2",
             "exchange the corners; a file of x, y, width, height must be read as one",
         ),
         _Rule(
             "degenerate-box",
-            (sides == 0).any(1),
+            any_of_row(sides == 0),
             "expected positive width and height",
             "draw the box again or remove it",
         ),
         _Rule(
             "too-large-box",
-            (np.abs(boxes) > _LARGEST_COORDINATE).any(1),
+            any_of_row(np.abs(boxes) > _LARGEST_COORDINATE),
             f"expected coordinates up to {_LARGEST_COORDINATE:.0f}",
             "look for a missing decimal point",
         ),
@@ -164,10 +164,10 @@ def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[_Rule]:
 def _are_fractions(boxes: NDArray[np.float64], *, whole: bool = False) -> NDArray[np.bool_]:
     """Which boxes lie within 0..1; ``whole`` ones too, which may be a single pixel."""
     with np.errstate(invalid="ignore"):
-        within = ((boxes >= 0) & (boxes <= 1)).all(1)
+        within = all_of_row((boxes >= 0) & (boxes <= 1))
         if whole:
-            return within & (boxes[:, 2:] > boxes[:, :2]).all(1)
-        return within & ((boxes > 0) & (boxes < 1)).any(1)
+            return within & all_of_row(boxes[:, 2:] > boxes[:, :2])
+        return within & any_of_row((boxes > 0) & (boxes < 1))
 
 
 def _find_set_faults(table: LabelTable) -> list[tuple[Finding, NDArray[np.bool_]]]:
@@ -248,7 +248,7 @@ def _find_constants(table: LabelTable, owners: NDArray[np.int64]) -> list[Findin
         finding = _about_all(table, "equal-boxes", message, "draw the boxes", every)
     else:
         return []
-    return [Finding(**{**finding.as_dict(), "severity": "warning", "box": finding.box})]
+    return [replace(finding, severity="warning")]
 
 
 def _tell(
@@ -256,7 +256,7 @@ def _tell(
     owners: NDArray[np.int64],
     rule: _Rule,
     things: NDArray[np.int64],
-    severity: str = "error",
+    severity: Severity = "error",
 ) -> list[Finding]:
     findings = []
     for thing in things[:MOST_OF_A_KIND].tolist():
@@ -264,7 +264,7 @@ def _tell(
         corners = ", ".join(f"{value:g}" for value in box)
         findings.append(
             Finding(
-                severity="error" if severity == "error" else "warning",
+                severity=severity,
                 code=rule.code,
                 message=f"{rule.expected}, got box ({corners}) with label {table.labels[thing]}",
                 file=table.label_file(picture),
@@ -274,16 +274,15 @@ def _tell(
                 fix=rule.fix,
             )
         )
-    if len(things) > MOST_OF_A_KIND:
-        more = len(things) - MOST_OF_A_KIND
-        file = findings[0].file
+    more = len(things) - MOST_OF_A_KIND
+    if more > 0:
         findings.append(
-            Finding(
-                severity=findings[0].severity,
-                code=rule.code,
+            replace(
+                findings[0],
                 message=f"{rule.expected}, got {more} more like these",
-                file=file,
-                fix=rule.fix,
+                row="",
+                picture="",
+                box=None,
                 count=more,
             )
         )
