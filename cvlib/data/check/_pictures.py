@@ -7,22 +7,20 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm.auto import tqdm
 
-from cvlib.data._images import read_image
+from cvlib.data._images import read_image, read_image_header
 
 # Side of the small grey picture by which pictures are compared.
 THUMBNAIL = 16
 _WORKERS = 2
-_ORIENTATION = 274  # EXIF's number of the tag
 _SUFFIXES = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -44,7 +42,6 @@ class Facts:
         size: (height, width) as stored.
         orientation: EXIF's, from 1 (upright) to 8.
         format: Pillow's name.
-        num_bytes: Of the file.
         digest: Of its bytes; empty where only the header was read.
         thumbnail: Shape (16, 16), uint8, grey; None where only the header was read.
     """
@@ -53,7 +50,6 @@ class Facts:
     size: tuple[int, int] = (-1, -1)
     orientation: int = 1
     format: str = ""
-    num_bytes: int = 0
     digest: bytes = b""
     thumbnail: NDArray[np.uint8] | None = None
 
@@ -106,26 +102,14 @@ def _list_names(folder: str) -> set[str]:
 def read_header(path: Path) -> Facts:
     """Reads size, format and orientation; no pixels."""
     try:
-        num_bytes = path.stat().st_size
-        if not num_bytes:
-            return Facts(problem="an empty file")
-        with Image.open(path) as image:
-            return Facts(
-                size=(image.height, image.width),
-                orientation=_orientation(image),
-                format=str(image.format),
-                num_bytes=num_bytes,
-            )
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return Facts(problem=_first_line(error))
-
-
-def _orientation(image: Image.Image) -> int:
-    # Pillow would decode a whole PNG in search of a tag behind the pixels.
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if value in range(1, 9) else 1
+        header = read_image_header(path)
+        return Facts(
+            size=header.size(upright=False),
+            orientation=header.orientation,
+            format=header.format,
+        )
+    except (OSError, ValueError) as error:
+        return Facts(problem=_reason(error))
 
 
 def read_whole(path: Path) -> Facts:
@@ -134,18 +118,12 @@ def read_whole(path: Path) -> Facts:
     if facts.problem:
         return facts
     try:
-        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-        thumbnail = _shrink(read_image(path, upright=True)[1].numpy())
+        data = path.read_bytes()
+        thumbnail = _shrink(read_image(data)[1].numpy())
     except (OSError, ValueError) as error:
-        return Facts(problem=_first_line(error), num_bytes=facts.num_bytes)
-    return Facts(
-        size=facts.size,
-        orientation=facts.orientation,
-        format=facts.format,
-        num_bytes=facts.num_bytes,
-        digest=digest,
-        thumbnail=thumbnail,
-    )
+        return Facts(problem=_reason(error))
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    return replace(facts, digest=digest, thumbnail=thumbnail)
 
 
 def _shrink(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -156,14 +134,16 @@ def _shrink(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(small, dtype=np.uint8)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """What a reader got, without what it had expected and where."""
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    return text.split(", got ", 1)[-1].split("; restore or remove", 1)[0]
 
 
 def scan(
     paths: Sequence[Path], *, decode: bool, progress: bool, skip: Iterable[int] = ()
 ) -> dict[int, Facts]:
-    """Reads pictures on two threads; Pillow decodes without Python's lock.
+    """Reads pictures on two threads; decoders let go of Python's lock.
 
     Args:
         paths: Of the pictures.
