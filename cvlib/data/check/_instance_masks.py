@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from cvlib.data.check._parts import cut
 from cvlib.data.findings import Finding, Severity
 from cvlib.data.table import LabelTable, Mask
-from cvlib.ops.masks import masks_to_boxes
 from cvlib.ops.rle import rle_to_masks
 
 Corners = tuple[float, float, float, float]
@@ -138,11 +137,18 @@ def _check_runs(table: LabelTable, thing: int, rle: Mapping[str, Any], size: Siz
             "encode the mask in the size of the picture",
         )
     try:
-        pixels = rle_to_masks([rle])
+        pixels = rle_to_masks([rle])[0].numpy()
     except (TypeError, ValueError) as error:
         return _bad(str(error).split(": ", 1)[-1])
-    x1, y1, x2, y2 = masks_to_boxes(pixels)[0].tolist()
-    return _compare(table, thing, (x1, y1, x2, y2), float(pixels.sum()), size)
+    # In NumPy, on one thread: torch would wake its pool for a tenth of a millisecond's work.
+    return _compare(table, thing, _extent(pixels), float(np.count_nonzero(pixels)), size)
+
+
+def _extent(pixels: NDArray[np.bool_]) -> Corners:
+    columns, rows = np.flatnonzero(pixels.any(0)), np.flatnonzero(pixels.any(1))
+    if not len(rows):
+        return 0.0, 0.0, 0.0, 0.0
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def _compare(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from cvlib.data.check._duplicates import tell_twice
 from cvlib.data.check._parts import Checked, cut
 from cvlib.data.check._pictures import Facts, list_missing, scan
 from cvlib.data.check._statistics import Histogram, name_some
-from cvlib.data.findings import Finding
+from cvlib.data.findings import Finding, Severity
 from cvlib.data.segmentation import SegmentationDataset
 
 _WORKERS = 2
@@ -34,6 +34,23 @@ class _Mask:
     counts: Mapping[int, int]
     size: tuple[int, int] = (-1, -1)
     problem: str = ""
+
+
+class _Fault(NamedTuple):
+    severity: Severity
+    code: str
+    message: str
+    fix: str
+
+    def about(self, picture: Path, mask: Path) -> Finding:
+        return Finding(
+            self.severity,
+            self.code,
+            self.message,
+            file=str(mask),
+            picture=str(picture),
+            fix=self.fix,
+        )
 
 
 def check_segmentation(data: SegmentationDataset, *, fast: bool, progress: bool) -> Checked:
@@ -54,7 +71,9 @@ def check_segmentation(data: SegmentationDataset, *, fast: bool, progress: bool)
         *rules.tell_unreadable(pictures, facts),
         *_about_names(data),
     ]
-    read = _read_masks(data, [i for i in range(len(masks)) if i not in missing_masks], fast, progress)
+    read = _read_masks(
+        data, [i for i in range(len(masks)) if i not in missing_masks], fast, progress
+    )
     findings += cut(_tell_sizes(pictures, masks, facts, read))
     counts = _sum(read, data)
     if not fast:
@@ -174,35 +193,39 @@ def _tell_masks(
     masks: Sequence[Path],
     read: Mapping[int, _Mask],
 ) -> list[Finding]:
-    findings = []
     void = 255 if data.palette is not None else data.void
-    for index, mask in read.items():
-        strange = [n for n in mask.counts if n != void and not 0 <= n < len(data.classes)]
-        if mask.problem:
-            severity, code, message = "error", "unreadable-mask", f"expected a mask of numbers, got {mask.problem}"
-            fix = "save class numbers as palette or grey PNG"
-        elif strange:
-            severity, code = "error", "unknown-class"
-            told = ", ".join(f"{n} ({mask.counts[n]} pixels)" for n in strange[:_SHOWN_NUMBERS])
-            message = f"expected classes 0..{len(data.classes) - 1} or {void} for void, got {told}"
-            fix = "name every class, or say which number is void"
-        elif set(mask.counts) == {void}:
-            severity, code = "warning", "all-void"
-            message = "expected some pixels of a class, got none but void"
-            fix = "draw the mask, or leave the picture out: it teaches nothing"
-        else:
-            continue
-        findings.append(
-            Finding(
-                "error" if severity == "error" else "warning",
-                code,
-                message,
-                file=str(masks[index]),
-                picture=str(pictures[index]),
-                fix=fix,
-            )
+    return [
+        fault.about(pictures[index], masks[index])
+        for index, mask in read.items()
+        if (fault := _find_fault(mask, len(data.classes), void)) is not None
+    ]
+
+
+def _find_fault(mask: _Mask, num_classes: int, void: int) -> _Fault | None:
+    if mask.problem:
+        return _Fault(
+            "error",
+            "unreadable-mask",
+            f"expected a mask of class numbers, got {mask.problem}",
+            "save class numbers as palette or grey PNG",
         )
-    return findings
+    strange = [n for n in mask.counts if n != void and not 0 <= n < num_classes]
+    if strange:
+        told = ", ".join(f"{n} ({mask.counts[n]} pixels)" for n in strange[:_SHOWN_NUMBERS])
+        return _Fault(
+            "error",
+            "unknown-class",
+            f"expected classes 0..{num_classes - 1} or {void} for void, got {told}",
+            "name every class, or say which number is void",
+        )
+    if set(mask.counts) == {void}:
+        return _Fault(
+            "warning",
+            "all-void",
+            "expected some pixels of a class, got none but void",
+            "draw the mask, or leave the picture out: it teaches nothing",
+        )
+    return None
 
 
 def _about_names(data: SegmentationDataset) -> list[Finding]:
@@ -213,7 +236,7 @@ def _about_names(data: SegmentationDataset) -> list[Finding]:
         Finding(
             "warning",
             "void-as-class",
-            f"expected names of classes, got {name_some(wrong)}, which means that no class is known",
+            f"expected names of classes, got {name_some(wrong)}: that is no class",
             fix="leave it out of the classes and pass its number as void",
         )
     ]

@@ -121,7 +121,7 @@ class Report:
 
 def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Errors first; of one code together, in the order in which codes and findings came."""
-    every: Sequence[Finding] = list(findings)
+    every: Sequence[Finding] = list(dict.fromkeys(findings))  # what splits share is told once
     place: dict[str, int] = {}
     for finding in every:
         place.setdefault(finding.code, len(place))

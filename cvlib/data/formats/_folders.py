@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cvlib.data._images import PICTURE_SUFFIXES
+from cvlib._files import PICTURE_SUFFIXES
 
 # What tools leave behind beside the data; a notebook's checkpoints have become a class before.
 _RUBBISH = ("__MACOSX", "Thumbs.db", "desktop.ini")
