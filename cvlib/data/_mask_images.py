@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cvlib._files import read_bytes
+from cvlib.data import _images
+from cvlib.data._image_header import MemorySource
+from cvlib.data._images import UnreadablePictureError
 from cvlib.data.formats._folders import shown
 
 if TYPE_CHECKING:
@@ -20,7 +23,6 @@ Colour = tuple[int, int, int]
 # Lossy formats blur class numbers at every edge.
 _FORMATS = ("PNG", "BMP", "TIFF", "GIF")
 _NUMBERS = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-_MOST_PIXELS = 1 << 28
 _VOC_BORDER: Colour = (224, 224, 192)
 
 
@@ -50,12 +52,12 @@ def read_numbers(path: Path) -> NDArray[Any]:
         Shape (H, W).
 
     Raises:
-        ValueError: Damaged, lossy, too large, or a picture of colours.
+        UnreadablePictureError: Damaged, lossy, too large, or a picture of colours.
         OSError: The file cannot be read.
     """
     pixels = _read(path)
     if pixels.ndim == 3:
-        raise ValueError(_coloured(path))
+        raise _coloured(path)
     return pixels
 
 
@@ -75,7 +77,7 @@ def read_classes(
         Shape (H, W): 0..K-1, and 255 for void.
 
     Raises:
-        ValueError: As `read_numbers`; a number or a colour that is none of the classes.
+        UnreadablePictureError: As `read_numbers`; a number or a colour that is none of the classes.
         OSError: The file cannot be read.
     """
     pixels = _read(path)
@@ -100,64 +102,53 @@ def _check_numbers(pixels: NDArray[Any], path: Path, num_classes: int, void: int
     values, counts = np.unique(pixels[outside], return_counts=True)
     row, column = np.argwhere(outside)[0]
     told = [f"{v} ({n:,} pixels)" for v, n in zip(values[:5], counts[:5], strict=True)]
-    raise ValueError(
+    raise UnreadablePictureError(
         f"read_mask: expected class numbers 0..{num_classes - 1} or {void} for void, got "
         f"{', '.join(told)}{', ...' if len(values) > 5 else ''}, first at column {column}, row "
-        f"{row}, in {shown(path)}; name every class, or say which number is void"
+        f"{row}, in {shown(path)}; name every class, or say which number is void",
+        path,
     )
-
-
-def read_mask_size(path: Path) -> tuple[int, int]:
-    """Height and width from the header.
-
-    Raises:
-        ValueError: The file is no picture without loss.
-        OSError: The file cannot be read.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            return image.height, image.width
-    except (Image.UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(_damaged(path, error)) from error
 
 
 def _read(path: Path) -> NDArray[Any]:
     """Numbers (H, W), or colours (H, W, 3)."""
-    from PIL import Image
-
-    data = path.read_bytes()
+    data = read_bytes(path, "read_mask", "a mask")
+    header = _images._known_header("read_mask", data[:32], MemorySource(data), path)
+    _images._check_pixels(header, path)
+    if header.format not in _FORMATS:
+        raise _damaged(path, f"{header.format}, which blurs numbers at every edge")
+    if header.format == "PNG":
+        _images._check_png(data, path)
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            if image.mode in _NUMBERS:
-                return _whole(image)
-            if image.mode == "RGBA" and image.getextrema()[3] != (255, 255):
-                raise ValueError("transparent pixels, which mean no class that cvlib knows")
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(_damaged(path, error)) from error
+        with _images._open_by_pillow(header, data) as image:
+            return _to_array(image)
+    except Exception as error:  # Pillow's decoders raise almost anything at damaged files
+        raise _damaged(path, str(error) or type(error).__name__) from error
 
 
-def _whole(image: Image.Image) -> NDArray[Any]:
-    """Unsigned bytes where they are enough."""
-    numbers = np.array(image)
-    return numbers.astype(np.uint8) if numbers.dtype == np.bool_ else numbers
+def _to_array(image: Image.Image) -> NDArray[Any]:
+    if image.mode in _NUMBERS:
+        numbers = np.array(image)
+        return numbers.astype(np.uint8) if numbers.dtype == np.bool_ else numbers
+    if image.mode == "RGBA" and np.array(image)[..., 3].min() < 255:
+        raise ValueError("transparent pixels, of which nobody knows the class")
+    return np.array(image.convert("RGB"))
 
 
-def _coloured(path: Path) -> str:
-    return (
+def _coloured(path: Path) -> UnreadablePictureError:
+    return UnreadablePictureError(
         "read_mask: expected a mask of numbers (palette or grey), got colours in "
-        f"{shown(path)}; pass palette=... with the colour of each class"
+        f"{shown(path)}; pass palette=... with the colour of each class",
+        path,
     )
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    return (
+def _damaged(path: Path, reason: str) -> UnreadablePictureError:
+    return UnreadablePictureError(
         f"read_mask: expected a whole mask in a format without loss ({', '.join(_FORMATS)}), got "
-        f"{shown(path)} that cannot be read as one: {error}; restore the file, or save it as PNG"
+        f"{shown(path)}, which cannot be read as one: {reason}; restore the file, or save it as "
+        "PNG",
+        path,
     )
 
 
@@ -165,7 +156,7 @@ def _to_numbers(
     pixels: NDArray[Any], path: Path, num_classes: int, palette: Sequence[Colour] | None
 ) -> NDArray[Any]:
     if palette is None:
-        raise ValueError(_coloured(path))
+        raise _coloured(path)
     codes = pixels.astype(np.int64) @ np.array([65536, 256, 1])
     numbers = {_code(_VOC_BORDER): 255}
     for number in reversed(range(len(palette))):  # of equal colours the first
@@ -175,10 +166,11 @@ def _to_numbers(
     if unknown:
         count = int((codes == unknown[0]).sum())
         colour = (unknown[0] >> 16, unknown[0] >> 8 & 255, unknown[0] & 255)
-        raise ValueError(
+        raise UnreadablePictureError(
             f"read_mask: expected the colours of {num_classes} classes, got {colour} in {count:,} "
             f"pixels and {len(unknown) - 1} more unknown colours in {shown(path)}; pass "
-            "palette=... with the colour of each class"
+            "palette=... with the colour of each class",
+            path,
         )
     return np.array([numbers[int(code)] for code in found])[inverse].reshape(codes.shape)
 

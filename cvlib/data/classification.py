@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
+from numpy.typing import ArrayLike, NDArray
 from torchvision import tv_tensors
 
-from cvlib.data._images import read_image
+from cvlib.data._picture_set import PictureSet
 from cvlib.data.findings import Finding
-from cvlib.data.formats._folders import check_classes, shown
-from cvlib.data.table import PackedList
+from cvlib.data.formats._folders import shown
 
 
-class ClassificationDataset(Dataset[Any]):
+class ClassificationDataset(PictureSet):
     """Pictures with one class each.
 
     Args:
-        paths: Of the pictures; they are decoded when asked for.
+        paths: Of the pictures; they are decoded when asked for, upright as EXIF says.
         labels: The class of each picture, 0..K-1.
         classes: Names of the K classes.
         transform: Called as ``transform(image, target)``, for instance from
             ``torchvision.transforms.v2``; gives the pair that is returned.
-        cache: Keep decoded pictures in memory as uint8 from their first use on. Each worker of a
-            DataLoader keeps its own, so use ``persistent_workers=True`` with it.
+        cache: Keep decoded pictures in memory from their first use on, as uint8; workers share
+            them.
         findings: What a person should know of the files.
 
     Attributes:
@@ -40,40 +35,38 @@ class ClassificationDataset(Dataset[Any]):
         pictures: Paths as strings.
         labels: Shape (P,), int64.
         findings: As given.
+        transform: As given; may be replaced.
 
     Raises:
+        BadLabelsError: Among the findings are errors.
+        MemoryError: The cache would take more than 80 % of the free memory.
         TypeError: ``classes`` is a single string, or labels are no integers.
         ValueError: Lengths that differ, or a label that is none of the classes.
 
+    Warns:
+        UserWarning: Among the findings are warnings.
+
     Example:
         >>> data = ClassificationDataset(["a.jpg", "b.jpg"], [1, 0], ["ant", "bee"])
-        >>> data.count_labels()
-        array([1, 1])
+        >>> data.count_labels().tolist()
+        [1, 1]
     """
 
     task: ClassVar[str] = "classification"
+    columns: ClassVar[tuple[str, ...]] = ("pictures", "labels")
 
     def __init__(
         self,
         paths: Sequence[str | Path],
-        labels: Sequence[int] | NDArray[np.int64],
+        labels: ArrayLike,
         classes: Sequence[str],
         *,
         transform: Callable[..., Any] | None = None,
         cache: bool = False,
         findings: Sequence[Finding] = (),
     ) -> None:
-        names = check_classes("ClassificationDataset", classes)
-        self.labels = _check_labels(labels, paths, names)
-        self.pictures = PackedList(str(path) for path in paths)
-        self.classes = tuple(names)
-        self.transform = transform
-        self.findings = tuple(findings)
-        self._cache: dict[int, Tensor] | None = {} if cache else None
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self.pictures)
+        super().__init__(paths, classes, transform, cache, findings)
+        self.labels = _check_labels(labels, paths, len(self.classes))
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Read a sample.
@@ -87,41 +80,20 @@ class ClassificationDataset(Dataset[Any]):
 
         Raises:
             IndexError: ``index`` is out of range.
-            ValueError: The picture is damaged.
+            UnreadablePictureError: The picture is missing or damaged. A ``ValueError``.
         """
-        index = operator.index(index)
-        if not -len(self) <= index < len(self):
-            raise IndexError(
-                f"ClassificationDataset: expected index below {len(self)}, got {index}"
-            )
-        index %= len(self)
+        index = self._checked(index)
         image = tv_tensors.Image(self._read(index))
-        target = {"label": torch.tensor(self.labels[index]), "image_id": index}
+        target = {"label": torch.tensor(int(self.labels[index])), "image_id": index}
         return (image, target) if self.transform is None else self.transform(image, target)
-
-    def subset(self, indices: Sequence[int]) -> ClassificationDataset:
-        """The same set with some of its pictures, in the order given."""
-        chosen = copy(self)
-        chosen.pictures = PackedList(self.pictures[i] for i in indices)
-        chosen.labels = self.labels[np.asarray(indices, dtype=np.int64)]
-        chosen._cache = None if self._cache is None else {}
-        return chosen
 
     def count_labels(self) -> NDArray[np.int64]:
         """Counts the pictures of each class, shape (K,)."""
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
 
-    def _read(self, index: int) -> Tensor:
-        if self._cache is not None and index in self._cache:
-            return self._cache[index].clone()
-        image = read_image(Path(self.pictures[index]), upright=True)
-        if self._cache is not None:
-            self._cache[index] = image.clone()
-        return image
-
 
 def _check_labels(
-    labels: Sequence[int] | NDArray[np.int64], paths: Sequence[str | Path], classes: list[str]
+    labels: ArrayLike, paths: Sequence[str | Path], num_classes: int
 ) -> NDArray[np.int64]:
     values = np.asarray(labels)
     if values.size and values.dtype.kind not in "iu":
@@ -133,11 +105,11 @@ def _check_labels(
             f"ClassificationDataset: expected a label for each of {len(paths)} pictures, got shape "
             f"{values.shape}"
         )
-    outside = np.flatnonzero((values < 0) | (values >= len(classes)))
+    outside = np.flatnonzero((values < 0) | (values >= num_classes))
     if len(outside):
         first = int(outside[0])
         raise ValueError(
-            f"ClassificationDataset: expected labels in 0..{len(classes) - 1}, got "
+            f"ClassificationDataset: expected labels in 0..{num_classes - 1}, got "
             f"{values[first]} for {shown(paths[first])} and {len(outside) - 1} more outside"
         )
     return values.astype(np.int64)

@@ -8,7 +8,6 @@ from typing import Any
 
 from cvlib.data.classification import ClassificationDataset
 from cvlib.data.dataset import BadLabels, DetectionDataset
-from cvlib.data.findings import Finding
 from cvlib.data.formats._folders import describe_folder, name_some, shown
 from cvlib.data.formats.layouts import (
     LAYOUTS,
@@ -21,7 +20,6 @@ from cvlib.data.segmentation import SegmentationDataset
 from cvlib.data.table import LabelTable
 
 AnyDataset = DetectionDataset | SegmentationDataset | ClassificationDataset
-_SAID = 5
 # So many folders that hold nothing but the next one; a link to itself would have no end.
 _DEPTH = 3
 
@@ -78,7 +76,7 @@ def load_dataset(
     dataset: AnyDataset = read
     part = f", split {chosen} of {', '.join(splits)}" if chosen is not None else ""
     say(f"{shown(home)}: {layout.title} ({reason}){part}: {_describe(dataset)}")
-    for line in _notes(_findings(dataset)):
+    for line in _notes(dataset):
         say(line)
     return dataset
 
@@ -168,7 +166,8 @@ def _known_split(split: str, splits: list[str], path: Path) -> str:
 
 def _describe(dataset: AnyDataset) -> str:
     """Its size in words."""
-    names = f"{len(dataset.classes)} classes ({name_some(dataset.classes)})"
+    count = len(dataset.classes)
+    names = f"{count} class{'es' if count > 1 else ''} ({name_some(dataset.classes)})"
     if isinstance(dataset, DetectionDataset):
         objects = f"{dataset.table.num_objects:,} objects of "
         masks = " with masks" if dataset.table.masks is not None else ""
@@ -176,16 +175,10 @@ def _describe(dataset: AnyDataset) -> str:
     return f"{len(dataset):,} pictures of {names}"
 
 
-def _findings(dataset: AnyDataset) -> Sequence[Finding]:
+def _notes(dataset: AnyDataset) -> list[str]:
+    """Facts that a person should know; what is odd or wrong the data set itself has told."""
     if isinstance(dataset, DetectionDataset):
-        return dataset.table.findings
-    return dataset.findings
-
-
-def _notes(findings: Sequence[Finding]) -> list[str]:
-    """What a person should know, the gravest first."""
-    order = {"error": 0, "warning": 1, "info": 2}
-    ranked = sorted(findings, key=lambda finding: order[finding.severity])
-    lines = [f"  {finding.severity}: {shown(str(finding))}" for finding in ranked[:_SAID]]
-    more = len(ranked) - len(lines)
-    return [*lines, f"  ... and {more} more"] if more else lines
+        findings = dataset.table.findings
+    else:
+        findings = dataset.findings
+    return [f"  {shown(str(finding))}" for finding in findings if finding.severity == "info"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,26 +10,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from tqdm.auto import tqdm
 
-from cvlib.data._images import read_image
-from cvlib.data._mask_images import Colour, read_classes, read_mask_size
+from cvlib.data._images import UnreadablePictureError, read_image_size
+from cvlib.data._mask_images import Colour, read_classes
+from cvlib.data._picture_set import PictureSet
+from cvlib.data._shared import PictureCache
 from cvlib.data.findings import Finding
-from cvlib.data.formats._folders import check_classes
+from cvlib.data.formats._folders import shown
 from cvlib.data.table import PackedList
 
 VOID = 255
 
 
-class SegmentationDataset(Dataset[Any]):
+class SegmentationDataset(PictureSet):
     """Pictures with a class for every pixel.
 
-    Pictures and masks are decoded when asked for.
+    Pictures and masks are decoded when asked for; workers share paths and caches.
 
     Args:
-        pictures: Paths.
+        pictures: Paths; they are turned upright as EXIF says.
         masks: Path of the mask of each picture, in a format without loss. Of palette pictures the
             indices count, whatever the colours.
         classes: Names of classes 0..K-1, K <= 255; a background, where there is one, is a class.
@@ -39,8 +38,7 @@ class SegmentationDataset(Dataset[Any]):
         palette: Colours of the classes as (red, green, blue), for masks of colours.
         transform: Called as ``transform(image, target)``, for instance from
             ``torchvision.transforms.v2``; gives the pair that is returned.
-        cache: Keep decoded pictures and masks in memory as uint8 from their first use on. Each
-            worker of a DataLoader keeps its own, so use ``persistent_workers=True`` with it.
+        cache: Keep decoded pictures and masks in memory from their first use on, as uint8.
         findings: What a person should know of the files.
 
     Attributes:
@@ -49,10 +47,16 @@ class SegmentationDataset(Dataset[Any]):
         pictures: Paths as strings.
         masks: Paths as strings.
         findings: As given.
+        transform: As given; may be replaced.
 
     Raises:
+        BadLabelsError: Among the findings are errors.
+        MemoryError: The cache would take more than 80 % of the free memory.
         TypeError: ``classes`` is a single string.
-        ValueError: Lengths that differ, no or too many classes, or void is one of the classes.
+        ValueError: Lengths that differ, no or too many classes, or too few colours.
+
+    Warns:
+        UserWarning: Among the findings are warnings.
 
     Example:
         >>> data = SegmentationDataset(["a.jpg"], ["a.png"], ["road", "sky"])
@@ -61,6 +65,7 @@ class SegmentationDataset(Dataset[Any]):
     """
 
     task: ClassVar[str] = "segmentation"
+    columns: ClassVar[tuple[str, ...]] = ("pictures", "masks")
 
     def __init__(
         self,
@@ -74,33 +79,24 @@ class SegmentationDataset(Dataset[Any]):
         cache: bool = False,
         findings: Sequence[Finding] = (),
     ) -> None:
-        names = check_classes("SegmentationDataset", classes)
+        super().__init__(pictures, classes, transform, cache, findings)
         if len(pictures) != len(masks):
             raise ValueError(
                 f"SegmentationDataset: expected a mask for each of {len(pictures)} pictures, got "
                 f"{len(masks)} masks"
             )
-        if len(names) > VOID:
+        count = len(self.classes)
+        if count > VOID:
+            raise ValueError(f"SegmentationDataset: expected at most {VOID} classes, got {count}")
+        if palette is not None and len(palette) < count:
             raise ValueError(
-                f"SegmentationDataset: expected at most {VOID} classes, got {len(names)}"
-            )
-        if palette is not None and len(palette) < len(names):
-            raise ValueError(
-                f"SegmentationDataset: expected palette with a colour for each of {len(names)} "
+                f"SegmentationDataset: expected palette with a colour for each of {count} "
                 f"classes, got {len(palette)}"
             )
-        self.pictures = PackedList(str(path) for path in pictures)
         self.masks = PackedList(str(path) for path in masks)
-        self.classes = tuple(names)
         self.void = void
         self.palette = palette
-        self.transform = transform
-        self.findings = tuple(findings)
-        self._cache: dict[int, tuple[Tensor, Tensor]] | None = {} if cache else None
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self.pictures)
+        self._mask_cache = PictureCache(self._sizes(), channels=1) if cache else None
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Read a sample.
@@ -114,34 +110,42 @@ class SegmentationDataset(Dataset[Any]):
 
         Raises:
             IndexError: ``index`` is out of range.
-            ValueError: The picture or the mask is damaged, their sizes differ, or the mask has
-                numbers that are no class.
+            UnreadablePictureError: The picture or the mask is missing or damaged, their sizes
+                differ, or the mask has numbers that are no class. A ``ValueError``.
         """
-        index = operator.index(index)
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"SegmentationDataset: expected index below {len(self)}, got {index}")
-        index %= len(self)
-        pixels, numbers = self._read(index)
-        image, target = tv_tensors.Image(pixels), {"mask": tv_tensors.Mask(numbers)}
-        target["image_id"] = index
-        return (image, target) if self.transform is None else self.transform(image, target)
+        index = self._checked(index)
+        image, mask = self._read(index), self._read_mask(index)
+        if image.shape[1:] != mask.shape:
+            raise self._unequal(index, tuple(image.shape[1:]), tuple(mask.shape))
+        target = {"mask": tv_tensors.Mask(mask), "image_id": index}
+        sample = tv_tensors.Image(image), target
+        return sample if self.transform is None else self.transform(*sample)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """The mask alone: shape (H, W), 0..K-1 and 255 for void."""
-        path = Path(self.masks[index])
-        return read_classes(path, len(self.classes), self.void, self.palette)
+        """The mask alone: shape (H, W), 0..K-1 and 255 for void.
+
+        Raises:
+            IndexError: ``index`` is out of range.
+            UnreadablePictureError: The mask is missing, damaged, or has numbers that are no class.
+        """
+        index = self._checked(index)
+        try:
+            return read_classes(Path(self.masks[index]), len(self.classes), self.void, self.palette)
+        except OSError as error:
+            raise self._unreadable(index, error) from error
 
     def mask_size(self, index: int) -> tuple[int, int]:
-        """Height and width of a mask, from its header."""
-        return read_mask_size(Path(self.masks[index]))
+        """Height and width of a mask, from its header.
 
-    def subset(self, indices: Sequence[int]) -> SegmentationDataset:
-        """The same set with some of its pictures, in the order given."""
-        chosen = copy(self)
-        chosen.pictures = PackedList(self.pictures[i] for i in indices)
-        chosen.masks = PackedList(self.masks[i] for i in indices)
-        chosen._cache = None if self._cache is None else {}
-        return chosen
+        Raises:
+            IndexError: ``index`` is out of range.
+            UnreadablePictureError: The header cannot be read.
+        """
+        index = self._checked(index)
+        try:
+            return read_image_size(self.masks[index], upright=False)
+        except OSError as error:
+            raise self._unreadable(index, error) from error
 
     def count_pixels(self) -> NDArray[np.int64]:
         """Counts the pixels of each class; every mask is read.
@@ -150,31 +154,35 @@ class SegmentationDataset(Dataset[Any]):
             Shape (K + 1,): of the classes, and last those that are void.
 
         Raises:
-            ValueError: A mask is damaged or has numbers that are no class.
+            UnreadablePictureError: As `mask`.
         """
         counts = np.zeros(256, dtype=np.int64)
-        for index in tqdm(range(len(self)), desc="counting pixels", disable=None, leave=False):
+        for index in tqdm(range(len(self)), "counting pixels", disable=None, leave=False, delay=1):
             counts += np.bincount(self.mask(index).ravel(), minlength=256)
         return np.append(counts[: len(self.classes)], counts[VOID])
 
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        if self._cache is not None and index in self._cache:
-            image, mask = self._cache[index]
-            return image.clone(), mask.clone()
-        path = Path(self.pictures[index])
-        image, mask = read_image(path, upright=True), torch.from_numpy(self.mask(index))
-        if image.shape[1:] != mask.shape:
-            raise ValueError(
-                f"SegmentationDataset: expected a mask of the size of its picture, got "
-                f"{tuple(mask.shape)} (height, width) in {self.masks[index]} and "
-                f"{tuple(image.shape[1:])} in {path}{self._turned(path, mask)}"
-            )
-        if self._cache is not None:
-            self._cache[index] = (image.clone(), mask.clone())
-        return image, mask
+    def _read_mask(self, index: int) -> Tensor:
+        slot = int(self._slots[index])
+        kept = None if self._mask_cache is None else self._mask_cache.get(slot)
+        if kept is not None:
+            return kept[0]
+        mask = torch.from_numpy(self.mask(index))
+        if self._mask_cache is not None:
+            self._mask_cache.put(slot, mask[None])
+        return mask
 
-    def _turned(self, path: Path, mask: Tensor) -> str:
-        stored = read_image(path).shape[1:]
-        if stored != mask.shape:
-            return ""
-        return "; its EXIF orientation turns the picture: draw the mask as the picture is shown"
+    def _unequal(
+        self, index: int, size: tuple[int, ...], mask_size: tuple[int, ...]
+    ) -> UnreadablePictureError:
+        path = self.pictures[index]
+        turned = read_image_size(path, upright=False) == mask_size
+        advice = (
+            "; its EXIF orientation turns the picture: draw the mask as the picture is shown"
+            if turned
+            else ""
+        )
+        return UnreadablePictureError(
+            f"SegmentationDataset: expected a mask of the size of its picture, got {mask_size} "
+            f"(height, width) in {shown(self.masks[index])} and {size} in {shown(path)}{advice}",
+            path,
+        )

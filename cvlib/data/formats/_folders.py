@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cvlib._files import PICTURE_SUFFIXES
@@ -110,74 +110,3 @@ def name_some(names: Iterable[str | Path]) -> str:
 def shown(name: str | Path) -> str:
     """A name as it can be printed, also where its bytes are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def resolve_inside(root: Path, name: str, function: str, source: str) -> Path:
-    """The path that a label file names, where it stays inside of the data set.
-
-    Args:
-        root: Folder that nothing may leave.
-        name: Relative to ``root``, or absolute; Windows' separators are accepted.
-        function: For the message.
-        source: Where the name stands, for the message.
-
-    Raises:
-        ValueError: The path climbs out of ``root``.
-    """
-    # Links are not resolved: who unpacked the set has made them; names come from strangers.
-    path = Path(os.path.normpath(root / name.replace("\\", "/")))
-    base = Path(os.path.normpath(root))
-    if (path != base and base not in path.parents) or "\0" in name:
-        raise ValueError(
-            f"{function}: expected paths inside of {shown(root)}, got {name!r} in {source}; move "
-            "the data there, or name it relative to that folder"
-        )
-    return path
-
-
-def read_text(path: Path, function: str, *, most_bytes: int) -> str:
-    """Read a small text file in UTF-8, with or without a byte order mark.
-
-    Args:
-        path: Of the file.
-        function: For the message.
-        most_bytes: A larger file is none of the kind that is expected.
-
-    Raises:
-        ValueError: Too large, or not UTF-8.
-        OSError: It cannot be read.
-    """
-    size = path.stat().st_size
-    if size > most_bytes:
-        raise ValueError(
-            f"{function}: expected a text file of at most {most_bytes:,} bytes, got {size:,} in "
-            f"{shown(path)}"
-        )
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{function}: expected text in UTF-8, got byte {error.object[error.start]:#04x} at "
-            f"position {error.start} of {shown(path)}; save the file in UTF-8"
-        ) from error
-
-
-def check_classes(function: str, classes: Sequence[str]) -> list[str]:
-    """The names as a list.
-
-    Raises:
-        TypeError: A single string, or names that are no strings.
-        ValueError: No name, or one twice.
-    """
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise TypeError(
-            f"{function}: expected classes a sequence of names, got {classes!r}; write "
-            '("cat", "dog")'
-        )
-    twice = sorted({name for name in classes if list(classes).count(name) > 1})
-    if twice or not classes:
-        raise ValueError(
-            f"{function}: expected classes with different names, at least one, got "
-            + (f"{twice[0]!r} twice" if twice else "none")
-        )
-    return list(classes)

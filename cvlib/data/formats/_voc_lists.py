@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cvlib._files import inside, read_text
 from cvlib.data.findings import Finding
 from cvlib.data.formats._folders import (
     describe_folder,
@@ -11,12 +12,9 @@ from cvlib.data.formats._folders import (
     list_files,
     list_folders,
     name_some,
-    read_text,
-    resolve_inside,
     shown,
 )
 
-_MOST_LIST_BYTES = 1 << 28
 # In a list for one class: the picture lacks it, has it in doubt, has it.
 _MARKS = ("-1", "0", "1")
 
@@ -116,7 +114,7 @@ def _read_list(
     findings: list[Finding],
 ) -> None:
     before = set(stems)
-    text = read_text(path, "read_voc", most_bytes=_MOST_LIST_BYTES)
+    text = read_text(path, "read_voc", "a list of names")
     for number, line in enumerate(text.splitlines(), 1):
         name, mark = line.strip(), 1
         if name not in known and (marked := _split_mark(name)):
@@ -125,7 +123,10 @@ def _read_list(
             continue
         if name not in known and is_picture(name):
             name = str(Path(name).with_suffix(""))
-        resolve_inside(home, name, "read_voc", f"{shown(path)}, line {number}")
+        try:
+            inside(home, name)
+        except ValueError as error:
+            raise ValueError(f"read_voc: {error}, in {shown(path)}, line {number}") from None
         if name in stems and name not in before:
             findings.append(
                 Finding(

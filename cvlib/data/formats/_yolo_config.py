@@ -9,14 +9,13 @@ from typing import Any
 
 import yaml
 
+from cvlib._files import read_text
 from cvlib.data.findings import Finding
 from cvlib.data.formats._folders import (
     describe_folder,
     list_files,
     list_folders,
     name_some,
-    read_text,
-    resolve_inside,
     shown,
 )
 
@@ -130,7 +129,12 @@ def read_config(path: Path, root: Path | None = None) -> YoloConfig:
 
 
 def _parse(file: Path) -> dict[str, Any]:
-    text = read_text(file, "read_yolo", most_bytes=_MOST_BYTES)
+    if file.stat().st_size > _MOST_BYTES:
+        raise ValueError(
+            f"read_yolo: expected at most {_MOST_BYTES:,} bytes of YAML, got "
+            f"{file.stat().st_size:,} in {shown(file)}"
+        )
+    text = read_text(file, "read_yolo", "YAML")
     try:
         # Aliases of aliases of aliases are a bomb, and no data set needs one.
         for event in yaml.parse(text, Loader=yaml.BaseLoader):
@@ -189,7 +193,7 @@ def _read_base(values: dict[str, Any], file: Path, config: YoloConfig) -> Path:
     if not isinstance(given, str) or given in _NOTHING:
         return file.parent
     try:
-        base = resolve_inside(config.root, str(file.parent / given), "read_yolo", shown(file))
+        base = resolve_inside(config.root, str(file.parent / given), shown(file))
     except ValueError:
         base = None
     if base is not None and base.is_dir():
@@ -220,7 +224,7 @@ def _find_place(place: str, base: Path, file: Path, split: str, config: YoloConf
     climbs = place.startswith("../") and not _is_inside(config.root, base / place)
     if climbs and below.exists():
         place = place.removeprefix("../")
-    found = resolve_inside(config.root, str(base / place), "read_yolo", source)
+    found = resolve_inside(config.root, str(base / place), source)
     if not found.exists():
         raise FileNotFoundError(
             f"read_yolo: expected {split} a folder or a list, got {shown(found)}, which does not "
@@ -229,8 +233,26 @@ def _find_place(place: str, base: Path, file: Path, split: str, config: YoloConf
     return found
 
 
+def resolve_inside(root: Path, name: str, source: str) -> Path:
+    """The path that a file names, which may be absolute where that is inside of the root.
+
+    Links are not resolved: who unpacked the set has made them; names come from strangers.
+
+    Raises:
+        ValueError: The path climbs out of ``root``.
+    """
+    path = Path(os.path.normpath(root / name.replace("\\", "/")))
+    if not _is_inside(root, path) or "\0" in name:
+        raise ValueError(
+            f"read_yolo: expected paths inside of {shown(root)}, got {name!r} in {source}; move "
+            "the data there, or pass root=... with a higher folder"
+        )
+    return path
+
+
 def _is_inside(root: Path, path: Path) -> bool:
-    return Path(os.path.normpath(root)) in Path(os.path.normpath(path)).parents
+    base, path = Path(os.path.normpath(root)), Path(os.path.normpath(path))
+    return path == base or base in path.parents
 
 
 def _from_folders(root: Path) -> YoloConfig:
@@ -254,7 +276,7 @@ def _listed_names(root: Path) -> list[str] | None:
     folders = [root, *(root / name for name in list_folders(root))]
     for file in (folder / name for name in _NAME_FILES for folder in folders):
         if file.is_file():
-            text = read_text(file, "read_yolo", most_bytes=_MOST_BYTES)
+            text = read_text(file, "read_yolo", "a list of classes")
             return [line.strip() for line in text.splitlines() if line.strip()]
     return None
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cvlib.data._picture_set import check_classes
 from cvlib.data.classification import ClassificationDataset
 from cvlib.data.findings import Finding
 from cvlib.data.formats._folders import (
-    check_classes,
     describe_folder,
     is_picture,
     list_files,

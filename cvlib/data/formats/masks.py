@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 
 from cvlib.data._images import read_image_size
 from cvlib.data._mask_images import read_numbers
+from cvlib.data._picture_set import check_classes
 from cvlib.data.findings import Finding
 from cvlib.data.formats._folders import (
-    check_classes,
     describe_folder,
     is_picture,
     list_files,

@@ -16,8 +16,9 @@ from defusedxml import ElementTree
 from tqdm.auto import tqdm
 
 from cvlib.data._images import read_image_size
+from cvlib.data._picture_set import check_classes
 from cvlib.data.findings import Finding
-from cvlib.data.formats._folders import check_classes, list_files, name_some, shown
+from cvlib.data.formats._folders import list_files, name_some, shown
 from cvlib.data.formats._voc_lists import list_pictures, read_split, require_home
 from cvlib.data.table import LabelTable, TableBuilder
 

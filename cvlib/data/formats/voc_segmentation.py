@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cvlib._files import read_text
 from cvlib.data._mask_images import Colour, voc_palette
+from cvlib.data._picture_set import check_classes
 from cvlib.data.findings import Finding
-from cvlib.data.formats._folders import check_classes, name_some, read_text, shown
+from cvlib.data.formats._folders import name_some, shown
 from cvlib.data.formats._voc_lists import list_pictures, read_split, require_home
 from cvlib.data.segmentation import SegmentationDataset
 
@@ -18,7 +20,6 @@ VOC_CLASSES = (
 ).split()
 
 FOLDERS = ("SegmentationClass", "JPEGImages")
-_MOST_BYTES = 1 << 20
 
 
 def read_voc_segmentation(
@@ -82,7 +83,7 @@ def _choose_classes(
         names, source = check_classes("read_voc_segmentation", classes), ""
         colours = _read_label_map(mapped)[1] if mapped.is_file() else None
     elif listed.is_file():
-        lines = read_text(listed, "read_voc_segmentation", most_bytes=_MOST_BYTES).splitlines()
+        lines = read_text(listed, "read_voc_segmentation", "a list of classes").splitlines()
         names = [line.strip() for line in lines if line.strip()]
         source, colours = "classes.txt", None
     elif mapped.is_file():
@@ -102,7 +103,7 @@ def _choose_classes(
 def _read_label_map(path: Path) -> tuple[list[str], list[Colour]]:
     """Lines ``name:red,green,blue:...``; comments begin with ``#``."""
     names, colours = [], []
-    lines = read_text(path, "read_voc_segmentation", most_bytes=_MOST_BYTES).splitlines()
+    lines = read_text(path, "read_voc_segmentation", "a list of classes").splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue

@@ -9,16 +9,15 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from cvlib._files import read_text
 from cvlib.data._images import read_image_size
+from cvlib.data._picture_set import check_classes
 from cvlib.data.findings import Finding
 from cvlib.data.formats._folders import (
-    check_classes,
     has_file,
     is_picture,
     list_files,
     name_some,
-    read_text,
-    resolve_inside,
     shown,
     walk_files,
 )
@@ -27,11 +26,10 @@ from cvlib.data.formats._yolo_config import (
     find_config,
     labels_folder,
     read_config,
+    resolve_inside,
 )
 from cvlib.data.table import LabelTable, TableBuilder
 
-_MOST_LIST_BYTES = 1 << 30
-_MOST_LABEL_BYTES = 1 << 24
 # Files round their fractions: a thousandth beyond the border is no mistake.
 _SLACK = 1e-3
 # From here on a number is no fraction that somebody drew over the border.
@@ -168,14 +166,14 @@ def _list_pictures(place: Path, root: Path, findings: list[Finding]) -> list[Pat
         )
         return [place / name for name in names]
     found = []
-    text = read_text(place, "read_yolo", most_bytes=_MOST_LIST_BYTES)
+    text = read_text(place, "read_yolo", "a list of pictures")
     for number, line in enumerate(text.splitlines(), 1):
         name = line.strip()
         if not name:
             continue
         source = f"{shown(place)}, line {number}"
-        beside = resolve_inside(root, str(place.parent / name), "read_yolo", source)
-        found.append(beside if beside.exists() else resolve_inside(root, name, "read_yolo", source))
+        beside = resolve_inside(root, str(place.parent / name), source)
+        found.append(beside if beside.exists() else resolve_inside(root, name, source))
     return found
 
 
@@ -210,7 +208,7 @@ def _label_file(root: Path, picture: Path) -> Path:
 
 def _read_file(file: Path, labels: _Labels, findings: list[Finding]) -> list[_Line]:
     try:
-        text = read_text(file, "read_yolo", most_bytes=_MOST_LABEL_BYTES)
+        text = read_text(file, "read_yolo", "a file of labels")
     except (OSError, ValueError) as error:
         findings.append(_finding("unreadable-labels", str(error), file, "", "restore the file"))
         return []
