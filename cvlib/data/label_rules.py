@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +38,16 @@ SET_CODES = frozenset(
 
 
 @dataclass(frozen=True)
-class _Rule:
+class Rule:
+    """What every object must keep.
+
+    Attributes:
+        code: Of its findings.
+        broken: Shape (T,): objects that do not keep it.
+        expected: In words.
+        fix: What to do.
+    """
+
     code: str
     broken: NDArray[np.bool_]  # (T,)
     expected: str
@@ -76,14 +86,26 @@ def find_bad_labels(table: LabelTable) -> tuple[list[Finding], NDArray[np.bool_]
         findings.append(finding)
         bad |= explained
     owners = table.picture_of_object()
-    for rule in _object_rules(table, owners):
-        findings += _tell(table, owners, rule, np.flatnonzero(rule.broken & ~bad))
+    for rule in broken_rules(table, skip=bad):
+        findings += _tell(table, owners, rule, np.flatnonzero(rule.broken))
+        bad |= rule.broken
+    return findings, bad
+
+
+def broken_rules(table: LabelTable, *, skip: NDArray[np.bool_]) -> Iterator[Rule]:
+    """Gives the rules about single objects, each with the objects that break it and none before.
+
+    Args:
+        table: Labels.
+        skip: Shape (T,): objects that are left out.
+    """
+    bad = skip.copy()
+    for rule in _object_rules(table, table.picture_of_object()):
+        yield replace(rule, broken=rule.broken & ~bad)
         bad |= rule.broken
     again = np.zeros_like(bad)
     again[find_duplicates(table, skip=bad)[:, 1]] = True
-    rule = _Rule("duplicate-box", again, "expected each object once", "remove the second one")
-    findings += _tell(table, owners, rule, np.flatnonzero(again))
-    return findings, bad | again
+    yield Rule("duplicate-box", again, "expected each object once", "remove the second one")
 
 
 def find_doubtful_labels(table: LabelTable) -> list[Finding]:
@@ -98,7 +120,7 @@ def find_doubtful_labels(table: LabelTable) -> list[Finding]:
     owners = table.picture_of_object()
     torn = np.zeros(table.num_objects, dtype=np.bool_)
     torn[find_contradictions(table, skip=~all_of_row(np.isfinite(table.boxes)))[:, 1]] = True
-    rule = _Rule(
+    rule = Rule(
         "two-classes-for-one-box",
         torn,
         "expected one class for one object, another class has nearly the same box",
@@ -108,7 +130,7 @@ def find_doubtful_labels(table: LabelTable) -> list[Finding]:
     return findings + _find_constants(table, owners)
 
 
-def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[_Rule]:
+def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[Rule]:
     boxes = table.boxes
     with np.errstate(invalid="ignore"):
         sides = boxes[:, 2:] - boxes[:, :2]
@@ -116,43 +138,43 @@ def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[_Rule]:
         beyond = np.maximum(boxes[:, 2] - sizes[:, 1], boxes[:, 3] - sizes[:, 0]) > SLACK
         outside = (sizes[:, 0] >= 0) & beyond | (boxes[:, :2].min(1, initial=np.inf) < -SLACK)
     return [
-        _Rule(
+        Rule(
             "unknown-class",
             (table.labels < 0) | (table.labels >= len(table.classes)),
             f"expected a label in 0..{len(table.classes) - 1}",
             "correct the label, or add its class",
         ),
-        _Rule(
+        Rule(
             "not-a-number",
             ~all_of_row(np.isfinite(boxes)),
             "expected four finite numbers",
             "draw the box again or remove it",
         ),
-        _Rule(
+        Rule(
             "normalised-box",
             _are_fractions(boxes),
             "expected pixels, these are fractions",
             _ADVICE_FRACTIONS,
         ),
-        _Rule(
+        Rule(
             "inverted-box",
             any_of_row(sides < 0),
             "expected x1 <= x2 and y1 <= y2",
             "exchange the corners; a file of x, y, width, height must be read as one",
         ),
-        _Rule(
+        Rule(
             "degenerate-box",
             any_of_row(sides == 0),
             "expected positive width and height",
             "draw the box again or remove it",
         ),
-        _Rule(
+        Rule(
             "too-large-box",
             any_of_row(np.abs(boxes) > _LARGEST_COORDINATE),
             f"expected coordinates up to {_LARGEST_COORDINATE:.0f}",
             "look for a missing decimal point",
         ),
-        _Rule(
+        Rule(
             "box-outside",
             outside,
             "expected a box inside the picture",
@@ -254,7 +276,7 @@ def _find_constants(table: LabelTable, owners: NDArray[np.int64]) -> list[Findin
 def _tell(
     table: LabelTable,
     owners: NDArray[np.int64],
-    rule: _Rule,
+    rule: Rule,
     things: NDArray[np.int64],
     severity: Severity = "error",
 ) -> list[Finding]:

@@ -49,13 +49,15 @@ def check_table(table: LabelTable, *, model: Any, fast: bool, progress: bool) ->
     findings += find_oddities(table)
     if model is not None:
         findings += check_anchors(good, sizes, model)
+    summary = summarise(sized)
     return Checked(
         source=f"{table.layout} in {table.root}",
         paths=paths,
         facts=facts,
         classes=table.classes,
-        counts=summarise(sized)["objects_per_class"],
+        counts=summary["objects_per_class"],
         findings=findings,
-        summary=summarise(sized),
+        summary=summary,
         histograms=make_histograms(sized),
+        folder=table.root if len(table.label_files) == 1 else None,
     )

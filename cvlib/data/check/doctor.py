@@ -11,7 +11,7 @@ from cvlib.data.check._parts import Checked
 from cvlib.data.check._samples import check_samples
 from cvlib.data.check._segmentation import check_segmentation
 from cvlib.data.check._sources import open_path, unwrap
-from cvlib.data.check._splits import compare
+from cvlib.data.check._splits import compare, tell_unlabelled
 from cvlib.data.check.report import Report, sort_findings
 from cvlib.data.classification import ClassificationDataset
 from cvlib.data.findings import Finding
@@ -56,6 +56,7 @@ def check_dataset(
     """
     sets: list[Checked] = []
     findings: list[Finding] = []
+    is_whole = isinstance(data, str | Path)  # all splits are known
     for given in (data,) if val is None else (data, val):
         opened, unread = open_path(given) if isinstance(given, str | Path) else ([given], [])
         findings += unread
@@ -64,6 +65,8 @@ def check_dataset(
         findings += one.findings
     for other in sets[1:]:
         findings += compare(sets[0], other)
+    if is_whole and not fast:
+        findings += tell_unlabelled(sets)
     summary = dict(sets[0].summary) if sets else {}
     if len(sets) > 1:
         summary["others"] = {other.source: other.summary for other in sets[1:]}
