@@ -37,7 +37,9 @@ def paint(seed: int, count: int = 4) -> tuple[np.ndarray, list[list[float]], lis
         turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         points = np.stack([x + radii[0] * np.cos(turns), y + radii[1] * np.sin(turns)], axis=1)
         label = int(rng.integers(2))
-        cv2.fillPoly(picture, [points.round().astype(np.int32)], ((200, 30, 40), (90, 30, 160))[label])
+        cv2.fillPoly(
+            picture, [points.round().astype(np.int32)], ((200, 30, 40), (90, 30, 160))[label]
+        )
         outlines.append(points.round(2).ravel().tolist())
         labels.append(label)
     return picture, outlines, labels
@@ -88,7 +90,11 @@ class CocoSet:
 
     @classmethod
     def make(cls, folder: Path) -> CocoSet:
-        one = cls(folder, coco_content(folder, "train", range(20)), coco_content(folder, "val", range(50, 58)))
+        one = cls(
+            folder,
+            coco_content(folder, "train", range(20)),
+            coco_content(folder, "val", range(50, 58)),
+        )
         (folder / "annotations").mkdir()
         one.save()
         return one
@@ -119,7 +125,8 @@ class CocoSet:
     def without_masks(self) -> CocoSet:
         for content in (self.train, self.val):
             for annotation in content["annotations"]:
-                del annotation["segmentation"], annotation["area"]
+                annotation.pop("segmentation", None)
+                annotation.pop("area", None)
         return self
 
     def every_box(self, change: Callable[[float, float, float, float], list[float]]) -> None:
@@ -127,7 +134,9 @@ class CocoSet:
         for annotation in self.train["annotations"]:
             annotation["bbox"] = change(*annotation["bbox"])
 
-    def one_box(self, change: Callable[[float, float, float, float], list[float]], at: int = 5) -> None:
+    def one_box(
+        self, change: Callable[[float, float, float, float], list[float]], at: int = 5
+    ) -> None:
         self.without_masks()
         self.thing(at)["bbox"] = change(*self.thing(at)["bbox"])
 
@@ -264,7 +273,7 @@ def two_spellings(one: CocoSet) -> None:
 
 
 def other_classes_in_val(one: CocoSet) -> None:
-    one.val["categories"].reverse()
+    one.val["categories"] = [{"id": n + 1, "name": CLASSES[1 - n]} for n in range(2)]
 
 
 def class_missing_in_train(one: CocoSet) -> None:

@@ -201,26 +201,41 @@ def _find_set_faults(table: LabelTable) -> list[tuple[Finding, NDArray[np.bool_]
     return [fault for fault in faults if fault is not None]
 
 
+def are_mostly_fractions(table: LabelTable) -> bool:
+    """Whether the boxes of a set are given in fractions of the pictures."""
+    count = int(_set_fractions(table).sum())
+    return count >= 2 and 2 * count >= table.num_objects
+
+
+def _set_fractions(table: LabelTable) -> NDArray[np.bool_]:
+    return _are_fractions(table.boxes, whole=True) | _are_fractions(table.boxes)
+
+
 def _find_fractions(table: LabelTable) -> tuple[Finding, NDArray[np.bool_]] | None:
-    fractions = _are_fractions(table.boxes, whole=True) | _are_fractions(table.boxes)
-    count = int(fractions.sum())
-    if count < 2 or 2 * count < table.num_objects:
+    if not are_mostly_fractions(table):
         return None
+    fractions = _set_fractions(table)
     size = table.sizes[table.picture_of_object()[int(np.argmax(fractions))]]
     factor = f", here {size[1]} and {size[0]}" if size[0] > 0 else ""
+    count = int(fractions.sum())
     message = f"expected boxes in pixels, got numbers from 0 to 1 in {count} of {len(fractions)}"
-    return _about_all(
-        table, "normalised-box", message, _ADVICE_FRACTIONS + factor, fractions
-    ), fractions
+    fix = _ADVICE_FRACTIONS + factor
+    return _about_all(table, "normalised-box", message, fix, fractions), fractions
+
+
+def count_from_one(table: LabelTable) -> bool:
+    """Whether labels go from 1 to K where 0 to K - 1 are expected."""
+    labels = table.labels
+    return bool(len(labels) and labels.min() == 1 and labels.max() == len(table.classes))
 
 
 def _find_one_based_classes(table: LabelTable) -> tuple[Finding, NDArray[np.bool_]] | None:
-    labels, count = table.labels, len(table.classes)
-    if labels.min() != 1 or labels.max() != count:
+    if not count_from_one(table):
         return None
+    count = len(table.classes)
     message = f"expected labels from 0 to {count - 1}, got 1 to {count}"
     fix = "count classes from 0: subtract 1 from every label"
-    every = np.ones(len(labels), dtype=np.bool_)
+    every = np.ones(table.num_objects, dtype=np.bool_)
     return _about_all(table, "one-based-classes", message, fix, every), every
 
 
