@@ -303,7 +303,7 @@ def _tell(
             Finding(
                 severity=severity,
                 code=rule.code,
-                message=f"{rule.expected}, got box ({corners}) with label {table.labels[thing]}",
+                message=f"{rule.expected}, got box ({corners}) {_class(table, thing)}",
                 file=table.label_file(picture),
                 row=table.row(thing),
                 picture=str(table.path(picture)),
@@ -324,6 +324,12 @@ def _tell(
             )
         )
     return findings
+
+
+def _class(table: LabelTable, thing: int) -> str:
+    label = int(table.labels[thing])
+    name = f" ({table.classes[label]!r})" if 0 <= label < len(table.classes) else ""
+    return f"with label {label}{name}"
 
 
 def _box(table: LabelTable, thing: int) -> tuple[float, float, float, float]:

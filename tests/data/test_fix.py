@@ -37,6 +37,9 @@ ERRORS = [
 ]
 
 
+LEFT_OUT_BY_THE_READER = ("unknown-class", "unknown-image", "duplicate-id", "bad-mask", "mask-size")
+
+
 @pytest.mark.parametrize("fault", ERRORS, ids=[fault.name for fault in ERRORS])
 def test_what_is_written_has_no_errors(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
     one = CocoSet.copy(clean_coco, tmp_path / "set")
@@ -47,7 +50,7 @@ def test_what_is_written_has_no_errors(clean_coco: Path, tmp_path: Path, fault: 
     report = check_dataset(tmp_path / "fixed")
     assert not report.errors, report
     assert before == {path: path.read_bytes() for path in one.folder.rglob("*") if path.is_file()}
-    assert changes.made or fault.code in ("unknown-class", "unknown-image", "duplicate-id", "bad-mask", "mask-size")
+    assert changes.made or fault.code in LEFT_OUT_BY_THE_READER
     assert report.summary["pictures"] >= 18
 
 

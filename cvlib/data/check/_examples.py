@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
 from cvlib._files import write_atomically
-from cvlib.data._images import read_image
+from cvlib.data._images import read_image, read_image_header
 from cvlib.data.findings import Finding
 
 if TYPE_CHECKING:
@@ -25,21 +24,34 @@ _GREY = "#404040"
 _PAGE = "#202020"
 _FONT = 13
 _EXAMPLES = 5
-_CAPTION = 34
+# The sheet.
+_COLUMNS = 5
+_GAP = 8
+_CAPTION = 38
 _HEADING = 26
+_ON_DARK = {**COLOURS, "info": "#56B4E9"}
 
 
 def choose_examples(findings: list[Finding], count: int = _EXAMPLES) -> list[Finding]:
-    """The first of the largest boxes: what can be seen tells most.
+    """Those that can be seen, of different pictures where there are enough.
 
     Args:
         findings: Of one code.
-        count: At most so many, of different pictures where there are enough.
+        count: At most so many.
     """
     shown = [finding for finding in findings if finding.picture]
     different = list({finding.picture: finding for finding in reversed(shown)}.values())[::-1]
     others = [finding for finding in shown if finding not in different]
-    return (different + others)[:count]
+    few = (different + others)[: 2 * count]
+    return sorted(few, key=lambda finding: not _can_be_seen(finding.picture))[:count]
+
+
+def _can_be_seen(path: str) -> bool:
+    try:
+        read_image_header(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def draw_example(finding: Finding) -> Image.Image:
@@ -103,7 +115,7 @@ def to_jpeg(picture: Image.Image) -> bytes:
 
 
 def save_sheet(report: Report, path: Path) -> Path:
-    """Draws the worst examples of each kind in rows, under their codes.
+    """Draws the worst examples of each kind, one after the other in lines of five.
 
     Args:
         report: What was found.
@@ -112,34 +124,30 @@ def save_sheet(report: Report, path: Path) -> Path:
     Returns:
         The path.
     """
-    rows = list(_rows(report))
-    width = _EXAMPLES * TILE
-    height = len(rows) * (_HEADING + TILE + _CAPTION) + _HEADING
-    sheet = Image.new("RGB", (width, height), _PAGE)
+    tiles = [
+        (f"{code} ({count})", finding)
+        for code, count in report.counts().items()
+        for finding in choose_examples(report.of_code(code))
+    ]
+    lines = -(-len(tiles) // _COLUMNS)
+    height = _HEADING + TILE + _CAPTION
+    sheet = Image.new("RGB", (_COLUMNS * (TILE + _GAP) + _GAP, lines * height + _HEADING), _PAGE)
     errors, warnings = (sum(f.count for f in some) for some in (report.errors, report.warnings))
-    _write(sheet, (6, 5), f"{report.source}: {errors} errors, {warnings} warnings"[:150])
-    y = _HEADING
-    for heading, severity, examples in rows:
-        _write(sheet, (6, y + 5), heading, COLOURS[severity] if severity != "info" else "#56B4E9")
-        for column, finding in enumerate(examples):
-            sheet.paste(draw_example(finding), (column * TILE, y + _HEADING))
-            caption = f"{Path(finding.picture).name}\n{finding.row}"
-            _write(sheet, (column * TILE + 6, y + _HEADING + TILE), _printable(caption), "#C0C0C0")
-        y += _HEADING + TILE + _CAPTION
+    _write(sheet, (_GAP, 5), _printable(f"{errors} errors, {warnings} warnings: {report.source}"))
+    for place, (heading, finding) in enumerate(tiles):
+        x, y = _GAP + place % _COLUMNS * (TILE + _GAP), _HEADING + place // _COLUMNS * height
+        _write(sheet, (x, y + 6), heading, _ON_DARK[finding.severity])
+        sheet.paste(draw_example(finding), (x, y + _HEADING))
+        name = Path(finding.picture).name
+        where = finding.row if finding.row != name else ""
+        _write(sheet, (x, y + _HEADING + TILE), _printable(name, 30), "#C0C0C0")
+        _write(sheet, (x, y + _HEADING + TILE + 15), _printable(where, 30), "#C0C0C0")
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     write_atomically(path, buffer.getvalue())
     return path
 
 
-def _rows(report: Report) -> Iterator[tuple[str, str, list[Finding]]]:
-    for code, count in report.counts().items():
-        found = report.of_code(code)
-        examples = choose_examples(found)
-        if examples:
-            yield f"{found[0].severity}: {code} ({count})", found[0].severity, examples
-
-
-def _printable(text: str) -> str:
-    """Names of files may hold bytes that are no text."""
-    return "\n".join(line.encode("utf-8", "replace").decode()[:32] for line in text.split("\n"))
+def _printable(text: str, most: int = 150) -> str:
+    """One line, shortened; names of files may hold bytes that are no text."""
+    return " ".join(text.encode("utf-8", "replace").decode()[:most].split())

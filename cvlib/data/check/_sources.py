@@ -16,7 +16,8 @@ def open_path(path: str | Path) -> tuple[dict[str, Any], list[Finding]]:
     """Opens the splits at a path, training first, without a check of their labels.
 
     Returns:
-        Label tables or data sets by the names of splits (``"all"`` where there are none); and an error for each split that cannot be read at all.
+        Label tables or data sets by the names of splits, ``"all"`` where there are none; and an
+        error for each split that cannot be read at all.
     """
     home, layout, _ = _recognise(Path(path).expanduser(), None)
     splits: list[Any] = layout.splits(home)
