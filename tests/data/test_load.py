@@ -52,6 +52,12 @@ def write_roboflow_coco(root):
         write(root / split / "_annotations.coco.json", json.dumps(COCO))
 
 
+def write_csv(root):
+    picture(root / "images/a.jpg")
+    write(root / "train.csv", "image,class,xmin,ymin,xmax,ymax\na.jpg,cat,1,1,4,4\n")
+    write(root / "val.csv", "image,class,xmin,ymin,xmax,ymax\na.jpg,cat,1,1,4,4\n")
+
+
 def write_bananas(root):
     for split in ("train", "val"):
         picture(root / f"bananas_{split}/images/a.jpg")
@@ -109,6 +115,7 @@ CASES = {
     "coco beside its pictures": (write_flat_coco, ["labels"], DetectionDataset),
     "coco of roboflow": (write_roboflow_coco, ["train", "valid"], DetectionDataset),
     "banana": (write_bananas, ["train", "val"], BananaDataset),
+    "csv": (write_csv, ["train", "val"], DetectionDataset),
     "voc": (write_voc, ["train", "val"], DetectionDataset),
     "voc-segmentation": (write_voc_masks, ["train"], SegmentationDataset),
     "yolo": (write_yolo, ["train", "val"], DetectionDataset),
@@ -162,7 +169,11 @@ def test_options_reach_the_data_set(tmp_path, case):
 
 @pytest.mark.parametrize(
     ("write_layout", "file", "split"),
-    [(write_coco, "annotations/instances_val2017.json", None), (write_yolo, "data.yaml", "val")],
+    [
+        (write_coco, "annotations/instances_val2017.json", None),
+        (write_yolo, "data.yaml", "val"),
+        (write_csv, "val.csv", None),
+    ],
 )
 def test_a_file_of_the_set(tmp_path, write_layout, file, split):
     write_layout(tmp_path)
@@ -316,15 +327,20 @@ def test_a_link_to_the_folder_itself(tmp_path):
 # --- classes and labels ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("write_layout", [write_flat_coco])
-def test_classes_in_another_order(tmp_path, write_layout):
-    write_layout(tmp_path)
+def test_classes_in_another_order(tmp_path):
+    write_flat_coco(tmp_path)
     dataset = load_dataset(tmp_path, classes=["dog", "cat"], say=str)
     assert dataset.classes == ("dog", "cat")
     assert dataset[0][1]["labels"].tolist() == [1]
     assert dataset.table.category_ids == (5, 3)
     with pytest.raises(ValueError, match="classes the names in the files, cat, dog, in any order"):
         load_dataset(tmp_path, classes=["cat"], say=str)
+
+
+def test_classes_of_csv(tmp_path):
+    write_csv(tmp_path)
+    dataset = load_dataset(tmp_path, "val", classes=["dog", "cat"], say=str)
+    assert dataset[0][1]["labels"].tolist() == [1]
 
 
 def test_classes_of_bananas(tmp_path):

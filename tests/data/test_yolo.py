@@ -338,6 +338,14 @@ def test_pixels_are_told_for_the_whole_set(tmp_path):
     assert len(errors_of(table.findings)) == 3
 
 
+def test_many_errors_are_counted(tmp_path):
+    lines = [BOX, *["0 0.5"] * 1500]
+    errors = errors_of(read_yolo(write_set(tmp_path, {"a": "\n".join(lines)}), "train").findings)
+    assert len(errors) == 1001
+    assert sum(error.count for error in errors) == 1500
+    assert errors[-1].code == "bad-object"
+
+
 def test_missing_label_files_are_counted(tmp_path):
     table = read_yolo(write_set(tmp_path, {"a": BOX, "b": None, "c": None}), "train")
     assert table.num_pictures == 3
