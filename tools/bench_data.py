@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 import tyro
 from PIL import Image
@@ -171,8 +173,10 @@ def main() -> None:
         raise ValueError(
             f"bench_data: expected --task one of {', '.join(RECIPES)}, got {arguments.task}"
         )
-    import cv2
-
+    if not any(arguments.only in name for name in RECIPES[arguments.task]):
+        raise ValueError(
+            f"bench_data: expected --only a part of a recipe's name, got {arguments.only}"
+        )
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -208,8 +212,9 @@ def compare(pictures: Pictures, arguments: Arguments) -> dict[str, Any]:
         contestants[name] = lambda turn, d=dataset: load_epoch(d, turn, arguments.batch_size)  # type: ignore[misc]
     seconds = measure(contestants, arguments.turns)
     rows = []
-    print("| contestant | pictures/s | share of the bare decoder |" + " workers |" * has(arguments))
-    print("|---|---|---|" + "---|" * has(arguments))
+    has_workers = arguments.workers > 0
+    print("| contestant | pictures/s | share of the bare decoder |" + " workers |" * has_workers)
+    print("|---|---|---|" + "---|" * has_workers)
     for name, times in seconds.items():
         speed = len(pictures) / statistics.median(times)
         share = statistics.median(
@@ -217,21 +222,17 @@ def compare(pictures: Pictures, arguments: Arguments) -> dict[str, Any]:
         )
         row: dict[str, Any] = {"name": name, "pictures_per_second": speed, "share": share}
         line = f"| {name} | {speed:.0f} | {share:.0%} |"
-        if has(arguments):
-            row["with_workers"] = (
-                measure_workers(datasets[name], arguments) if name in datasets else None
-            )
-            line += f" {row['with_workers']:.0f} |" if name in datasets else " |"
+        if has_workers and name in datasets:
+            row["with_workers"] = measure_workers(datasets[name], arguments)
+            line += f" {row['with_workers']:.0f} |"
         rows.append(row)
         print(line)
     settings = {name: str(value) for name, value in asdict(arguments).items()}
     return {"settings": settings, "rows": rows, "torch": torch.__version__}
 
 
-def has(arguments: Arguments) -> bool:
-    """Says whether workers are measured, too."""
-    return arguments.workers > 0
-
-
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
