@@ -2,9 +2,15 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cvlib.data.transforms import RECIPES
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -32,4 +38,53 @@ def test_bench_ops_writes_table_json_and_chart(tmp_path):
 
 def test_gallery_draws_what_needs_no_model(tmp_path):
     run("make_gallery.py", "--out", str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"augmentation.png", "synthetic.png"}
+    recipes = {f"{task}_{name}.jpg" for task, names in RECIPES.items() for name in names}
+    others = {"anchors.jpg", "augmentation.png", "batch.jpg", "synthetic.png", "targets.jpg"}
+    assert {path.name for path in tmp_path.iterdir()} == recipes | others
+    assert all(5_000 < path.stat().st_size < 160_000 for path in tmp_path.iterdir())
+
+
+@pytest.fixture
+def bench_data(monkeypatch, capsys, thread_counts):
+    """Runs the script in this process, which saves the seconds of an import."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bench_data.py", *map(str, arguments)])
+        runpy.run_path(str(TOOLS / "bench_data.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.mark.parametrize("task", RECIPES)
+def test_bench_data_measures_every_recipe(tmp_path, task, bench_data):
+    few = ("--pictures", 3, "--turns", 1, "--batch-size", 2, "--image-size", 64, 80)
+    table = bench_data("--task", task, "--out", tmp_path, *few)
+    rows = json.loads((tmp_path / "bench_data.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["bare decoder", *RECIPES[task]]
+    assert rows[0]["share"] == 1 and all(row["pictures_per_second"] > 0 for row in rows)
+    assert table.count("\n") == 2 + len(rows)
+
+
+def test_bench_data_takes_a_folder_and_workers(tmp_path, bench_data):
+    for i in range(4):
+        Image.new("RGB", (60 + i, 50)).save(tmp_path / f"{i}.jpg")
+    out = tmp_path / "out"
+    few = ("--only", "none", "--turns", 1, "--workers", 1)
+    table = bench_data("--data", tmp_path, "--out", out, *few)
+    rows = json.loads((out / "bench_data.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["bare decoder", "none"]
+    assert rows[1]["with_workers"] > 0 and "| workers |" in table
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--task", "guessing"), "bench_data: expected --task one of detection, segmentation, cl"),
+        (("--only", "nonsense"), "bench_data: expected --only a part of a recipe's name, got non"),
+        (("--data", "no/such/folder"), "bench_data: expected JPEG pictures in no/such/folder, got"),
+    ],
+)
+def test_bench_data_says_what_is_wrong(tmp_path, arguments, message, bench_data):
+    with pytest.raises(SystemExit, match=message):
+        bench_data(*arguments, "--out", tmp_path)
