@@ -151,7 +151,7 @@ def measure_workers(dataset: TransformedDataset, arguments: Arguments) -> float:
     loader = DataLoader(
         dataset,
         min(arguments.batch_size, size),
-        sampler=items,  # type: ignore[arg-type]
+        sampler=items,
         collate_fn=collate,
         num_workers=arguments.workers,
     )
