@@ -44,6 +44,12 @@ def test_gallery_draws_what_needs_no_model(tmp_path):
     assert all(5_000 < path.stat().st_size < 160_000 for path in tmp_path.iterdir())
 
 
+# The bare decoder is torchvision's, which says so from 0.29 on.
+needs_torchvision_decoder = pytest.mark.filterwarnings(
+    "ignore:The image decoding:DeprecationWarning"
+)
+
+
 @pytest.fixture
 def bench_data(monkeypatch, capsys, thread_counts):
     """Runs the script in this process, which saves the seconds of an import."""
@@ -56,6 +62,7 @@ def bench_data(monkeypatch, capsys, thread_counts):
     return call
 
 
+@needs_torchvision_decoder
 @pytest.mark.parametrize("task", RECIPES)
 def test_bench_data_measures_every_recipe(tmp_path, task, bench_data):
     few = ("--pictures", 3, "--turns", 1, "--batch-size", 2, "--image-size", 64, 80)
@@ -66,6 +73,7 @@ def test_bench_data_measures_every_recipe(tmp_path, task, bench_data):
     assert table.count("\n") == 2 + len(rows)
 
 
+@needs_torchvision_decoder
 def test_bench_data_takes_a_folder_and_workers(tmp_path, bench_data):
     for i in range(4):
         Image.new("RGB", (60 + i, 50)).save(tmp_path / f"{i}.jpg")
