@@ -24,7 +24,7 @@ from cvlib.data._split import split_pictures
 from cvlib.data.findings import BadLabelsError, Finding, errors_of
 from cvlib.data.formats.coco import table_to_coco
 from cvlib.data.formats.lists import BoxFormat, read_lists
-from cvlib.data.label_rules import find_bad_labels
+from cvlib.data.label_rules import SET_CODES, find_bad_labels
 from cvlib.data.table import LabelTable
 from cvlib.ops.rle import polygons_to_masks, rle_to_masks
 
@@ -42,7 +42,8 @@ class DetectionDataset(Dataset[Any]):
         table: The labels.
         transform: Called as ``transform(image, target)``, for instance from
             ``torchvision.transforms.v2``; gives the pair that is returned.
-        bad_labels: ``"raise"``, or ``"drop"``: leave wrong objects out, with one warning.
+        bad_labels: ``"raise"``, or ``"drop"``: leave wrong objects out, with one warning. A set
+            whose boxes are all misread, such as x, y, width, height for corners, always raises.
         upright: Turn pictures as their EXIF orientation says, which is how labelling tools show
             them; ``False`` where labels are in stored pixels. Where the labels claim a size that
             only the other choice gives, reading the picture is an error that says so.
@@ -85,12 +86,14 @@ class DetectionDataset(Dataset[Any]):
             )
         findings, bad = find_bad_labels(table)
         wrong = [*errors_of(table.findings), *findings]
-        if wrong and bad_labels == "raise":
+        # Where the layout of the whole set is misread, dropping would leave next to nothing.
+        is_misread = any(finding.code in SET_CODES for finding in findings)
+        if wrong and (bad_labels == "raise" or is_misread):
             raise BadLabelsError(f"{table.layout} in {table.root}", wrong)
         self._warn(wrong, table.findings)
         self.table = table.without_objects(bad) if bad.any() else table
         self.transform = transform
-        self._upright = upright
+        self.upright = upright
         # Where in the cache each picture lies: a subset shares that of the whole set.
         self._slots = np.arange(table.num_pictures)
         self._cache = PictureCache(self._sizes()) if cache else None
@@ -143,7 +146,8 @@ class DetectionDataset(Dataset[Any]):
         Returns:
             ``(image, target)``: image uint8 (3, H, W) RGB; target with ``boxes`` float32 (N, 4)
             xyxy pixels, ``labels`` int64 (N,), ``image_id`` int, ``area`` float32 (N,),
-            ``iscrowd`` int64 (N,), and ``masks`` uint8 (N, H, W) where the labels have them.
+            ``iscrowd`` int64 (N,) (1 for VOC's difficult objects, too: neither to be learnt nor
+            to be counted), and ``masks`` uint8 (N, H, W) where the labels have them.
 
         Raises:
             IndexError: ``index`` is out of range.
@@ -177,6 +181,7 @@ class DetectionDataset(Dataset[Any]):
         things = self.table.objects(index)
         corners = self.table.boxes[things]
         given = self.table.areas[things]
+        ignored = self.table.iscrowd[things] | self.table.difficult[things]
         own = (corners[:, 2:] - corners[:, :2]).prod(1)
         boxes = torch.from_numpy(corners.astype(np.float32))
         target = {
@@ -184,7 +189,7 @@ class DetectionDataset(Dataset[Any]):
             "labels": torch.from_numpy(self.table.labels[things].copy()),
             "image_id": int(self.table.image_ids[index]),
             "area": torch.from_numpy(np.where(np.isnan(given), own, given).astype(np.float32)),
-            "iscrowd": torch.from_numpy(self.table.iscrowd[things].astype(np.int64)),
+            "iscrowd": torch.from_numpy(ignored.astype(np.int64)),
         }
         if self.table.masks is not None:
             masks = torch.zeros(len(boxes), *size, dtype=torch.uint8)
@@ -205,7 +210,7 @@ class DetectionDataset(Dataset[Any]):
             return height, width
         path = self.table.path(index)
         try:
-            return read_image_size(path, upright=self._upright)
+            return read_image_size(path, upright=self.upright)
         except (OSError, ValueError) as error:
             raise self._unreadable(index, error) from error
 
@@ -315,7 +320,7 @@ class DetectionDataset(Dataset[Any]):
         if image is not None:
             return image
         try:
-            image = read_image(self.table.path(index), upright=self._upright)
+            image = read_image(self.table.path(index), upright=self.upright)
         except (OSError, ValueError) as error:
             raise self._unreadable(index, error) from error
         if self._cache is not None:
@@ -334,9 +339,9 @@ class DetectionDataset(Dataset[Any]):
             return
         path = self.table.path(index)
         hint = "label the right picture, or correct the size"
-        if (height, width) == read_image_size(path, upright=not self._upright):
-            hint = f"the labels are in {'stored' if self._upright else 'upright'} pixels: pass "
-            hint += f"upright={not self._upright}"
+        if (height, width) == read_image_size(path, upright=not self.upright):
+            hint = f"the labels are in {'stored' if self.upright else 'upright'} pixels: pass "
+            hint += f"upright={not self.upright}"
         raise UnreadablePictureError(
             f"{type(self).__name__}: expected the picture at index {index} to have the size "
             f"{width} x {height} that {self.table.label_file(index) or 'its labels'} claims, got "

@@ -66,7 +66,7 @@ def load_dataset(
         Traceback (most recent call last):
         FileNotFoundError: load_dataset: expected path a folder or a file, got photos, ...
     """
-    home, layout, reason = _recognise(Path(path).expanduser(), format)
+    home, layout, reason = recognise(Path(path).expanduser(), format)
     splits = layout.splits(home)
     chosen = _choose_split(split, splits, home)
     options: dict[str, Any] = {"transform": transform, "cache": cache}
@@ -95,11 +95,11 @@ def find_splits(path: str | Path, *, format: str | None = None) -> list[str]:
         FileNotFoundError: There is nothing at ``path``.
         ValueError: No layout fits, or several do.
     """
-    home, layout, _ = _recognise(Path(path).expanduser(), format)
+    home, layout, _ = recognise(Path(path).expanduser(), format)
     return layout.splits(home)
 
 
-def _recognise(path: Path, format: str | None) -> tuple[Path, Layout, str]:
+def recognise(path: Path, format: str | None) -> tuple[Path, Layout, str]:
     """Where the set is, its layout, and what it was recognised by."""
     known = {layout.format: layout for layout in LAYOUTS}
     if format is not None and format not in known:

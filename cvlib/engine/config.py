@@ -86,6 +86,9 @@ class TrainConfig:
     they are skipped and counted, and more of them stop the run."""
     tensorboard: bool = False
     """Write figures for TensorBoard, too (pip install tensorboard)."""
+    check: bool = True
+    """Look the labels of both sets over before the first step: what would teach something false
+    stops the run with the list, what is doubtful is told."""
     workers: int = 0
     """Processes that load pictures; 0 loads them between the steps."""
     device: str = "auto"

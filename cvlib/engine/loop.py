@@ -20,12 +20,12 @@ from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.interrupt import interruptible
 from cvlib.engine.memory import advising
 from cvlib.engine.optim import set_training_mode
-from cvlib.engine.processes import join_processes
+from cvlib.engine.processes import from_first, join_processes
 from cvlib.engine.report import Logs, describe, finish_row, format_time
 from cvlib.engine.sampling import SEED_STRIDE
 from cvlib.engine.saving import check_finite, publish, restore_best, save
 from cvlib.engine.schedules import schedule, set_learning_rate
-from cvlib.engine.start import check_set, start
+from cvlib.engine.start import check_labels, check_set, start
 from cvlib.engine.state import Callback, History, Run
 from cvlib.models import Model
 
@@ -91,7 +91,7 @@ def fit(
         The best model and the figures of every epoch.
 
     Raises:
-        ValueError: Wrong labels, too many unreadable pictures, another configuration than that of
+        ValueError: Wrong labels (see `check_dataset`), too many unreadable pictures, another configuration than that of
             the run to resume.
         FileNotFoundError: Nothing to resume.
         FileExistsError: ``out`` holds a run already, and ``resume`` is False.
@@ -116,6 +116,8 @@ def fit(
     device = join_processes(config.device)
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(gpus), advising(config), interruptible() as is_interrupted:
+        if config.check:
+            from_first(lambda: check_labels(train, val, model, say))
         run = start(model, train, config, Path(out), device, resume, say, callbacks)
         with contextlib.closing(Logs(run)) as logs:
             batches = Batches(train, model, config.recipe, config.seed)

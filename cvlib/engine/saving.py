@@ -14,7 +14,7 @@ from cvlib.models import Model
 
 # Settings that do not change what is learnt.
 FREE_ON_RESUME = (
-    *("workers", "eval_every", "device", "keep_every", "save_minutes", "tensorboard"),
+    *("check", "workers", "eval_every", "device", "keep_every", "save_minutes", "tensorboard"),
     "max_bad_share",
 )
 

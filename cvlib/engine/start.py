@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cvlib._distributed import rank, world_size
+from cvlib.data.check import check_dataset
 from cvlib.engine.checkpoint import load_checkpoint, save_json
 from cvlib.engine.config import TrainConfig
 from cvlib.engine.config_files import save_config
@@ -23,6 +24,8 @@ from cvlib.engine.sampling import Plan
 from cvlib.engine.saving import check_resumable, read_progress, restore
 from cvlib.engine.state import Callback, Progress, Run
 from cvlib.models import Model
+
+_WARNINGS_SHOWN = 5
 
 
 class Forward(nn.Module):
@@ -49,6 +52,24 @@ def check_set(name: str, dataset: Any, model: Model) -> None:
             raise ValueError(
                 f"fit: expected a {name} set with the {fact} of the model, {own}, got {found}"
             )
+
+
+def check_labels(
+    train: Dataset[Any], val: Dataset[Any], model: Model, say: Callable[[str], None]
+) -> None:
+    """Looks both sets over, quickly, before anything is learnt from them; tells what is doubtful.
+
+    Raises:
+        BadLabelsError: What would teach something false.
+    """
+    anchored = model if hasattr(model, "anchors") else None
+    report = check_dataset(train, val=val, model=anchored, fast=True, progress=False)
+    report.raise_if_bad()
+    for finding in report.warnings[:_WARNINGS_SHOWN]:
+        say(f"doubtful data: {finding}")
+    more = len(report.warnings) - _WARNINGS_SHOWN
+    if more > 0:
+        say(f"doubtful data: {more} more warnings; check_dataset tells all")
 
 
 def start(

@@ -8,7 +8,7 @@ from typing import Any
 
 from cvlib.data.findings import BadLabelsError, Finding
 from cvlib.data.formats.layouts import canonical_split
-from cvlib.data.load import _recognise
+from cvlib.data.load import recognise
 from cvlib.data.table import LabelTable
 
 
@@ -19,7 +19,7 @@ def open_path(path: str | Path) -> tuple[dict[str, Any], list[Finding]]:
         Label tables or data sets by the names of splits, ``"all"`` where there are none; and an
         error for each split that cannot be read at all.
     """
-    home, layout, _ = _recognise(Path(path).expanduser(), None)
+    home, layout, _ = recognise(Path(path).expanduser(), None)
     splits: list[Any] = layout.splits(home)
     splits.sort(key=lambda name: canonical_split(name) != "train")
     opened: dict[str, Any] = {}

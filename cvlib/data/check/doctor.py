@@ -89,7 +89,7 @@ def _check(given: Any, model: Any, fast: bool, progress: bool) -> Checked:
     table = data if isinstance(data, LabelTable) else getattr(data, "table", None)
     if isinstance(table, LabelTable):
         chosen = table if indices is None else table.select(indices)
-        upright = getattr(data, "_upright", True)
+        upright = getattr(data, "upright", True)
         return check_table(chosen, model=model, fast=fast, progress=progress, upright=upright)
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise TypeError(

@@ -125,7 +125,7 @@ def _open(data: Any) -> dict[str, LabelTable]:
 
 def _table(data: Any) -> LabelTable:
     data, indices = unwrap(data)
-    if not getattr(data, "_upright", True):
+    if not getattr(data, "upright", True):
         raise ValueError(
             "fix_dataset: expected labels of pictures as they are seen, got those of stored "
             "pixels (upright=False), which COCO json has no word for"
