@@ -1,0 +1,6 @@
+"""The label doctor: what is wrong with a data set, before a model learns it."""
+
+from cvlib.data.check.doctor import check_dataset
+from cvlib.data.check.report import Report
+
+__all__ = ["Report", "check_dataset"]

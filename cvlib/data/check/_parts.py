@@ -1,0 +1,50 @@
+"""What the check of one set gives, for the report and for comparisons with other sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cvlib.data.check._pictures import Facts
+from cvlib.data.check._statistics import Histogram
+from cvlib.data.findings import Finding
+from cvlib.data.label_rules import MOST_OF_A_KIND
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One set, looked over.
+
+    Attributes:
+        source: In words.
+        paths: Of the pictures.
+        facts: What is known of them, by index; read whole in the full form.
+        classes: Names.
+        counts: Objects, pictures or pixels of each class; empty where nobody counted.
+        findings: What is wrong with it.
+        summary: Plain values for the report.
+        histograms: For the page.
+    """
+
+    source: str
+    paths: Sequence[Path]
+    facts: Mapping[int, Facts]
+    classes: tuple[str, ...]
+    counts: Mapping[str, int]
+    findings: list[Finding]
+    summary: dict[str, Any]
+    histograms: tuple[Histogram, ...] = field(default=())
+
+
+def cut(findings: list[Finding]) -> list[Finding]:
+    """The first thousand of one kind, and one that counts the rest."""
+    rest = len(findings) - MOST_OF_A_KIND
+    if rest <= 0:
+        return findings
+    first = findings[0]
+    more = replace(
+        first, message=f"{rest} more like these", row="", picture="", box=None, count=rest
+    )
+    return [*findings[:MOST_OF_A_KIND], more]
