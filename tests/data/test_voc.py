@@ -377,8 +377,10 @@ def test_filename_that_disagrees(tmp_path):
 
 def test_filename_of_another_picture_is_an_error(tmp_path):
     files = {"a": xml(thing(), filename="b.jpg"), "b": xml(thing())}
-    error = only_error(read_voc(write_set(tmp_path, files)))
-    assert "got the filename b.jpg, which is another picture of the set" in error.message
+    table = read_voc(write_set(tmp_path, files))
+    message = only_error(table).message
+    assert "got the filename b.jpg, which is another picture of the set" in message
+    assert list(table.pictures) == ["JPEGImages/b.jpg"]
 
 
 def test_picture_that_only_filename_knows(tmp_path):
@@ -393,7 +395,7 @@ def test_filename_never_leads_out(tmp_path):
     root = write_set(tmp_path / "set", {"a": xml(thing(), filename="../../secret.jpg")})
     os.rename(root / "JPEGImages/a.jpg", tmp_path / "secret.jpg")
     table = read_voc(root)
-    assert list(table.pictures) == ["JPEGImages/secret.jpg"]
+    assert table.num_pictures == 0
     assert only_error(table).code == "missing-picture"
 
 
@@ -403,6 +405,7 @@ def test_missing_pictures_and_missing_xml(tmp_path):
     os.remove(root / "JPEGImages/a.jpg")
     table = read_voc(root, "train")
     assert [f.code for f in errors_of(table.findings)] == ["missing-picture", "missing-labels"]
+    assert list(table.pictures) == ["JPEGImages/b.jpg"]
     assert str(root / "JPEGImages/a.jpg") == errors_of(table.findings)[0].picture
 
 

@@ -38,15 +38,23 @@ def list_files(folder: Path, wanted: Callable[[str], bool]) -> list[str]:
         wanted: Says of a name whether it counts; hidden ones never do.
     """
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not is_hidden(e.name) and wanted(e.name)]
+        every = [e for e in entries if not is_hidden(e.name) and wanted(e.name)]
+        names = [e.name for e in every if not _is_folder(e)]
     return sorted(names, key=natural_order)
 
 
 def list_folders(folder: Path) -> list[str]:
     """Names of the folders directly in a folder, hidden ones left out, in natural order."""
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not is_hidden(e.name) and e.is_dir()]
+        names = [e.name for e in entries if not is_hidden(e.name) and _is_folder(e)]
     return sorted(names, key=natural_order)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def walk_files(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:

@@ -17,10 +17,11 @@ from cvlib.data.table import LabelTable
 
 # Path, split, classes, and what data sets that are no table are made with: transform and cache.
 Reader = Callable[[Path, str | None, Sequence[str] | None, Mapping[str, Any]], Any]
-_SPLIT_FOLDERS = image_folder.SPLIT_NAMES
+_SPLITS = ("train", "val", "test")
 # Folders of the layouts that are no classes of pictures.
-_NO_CLASSES = {*_SPLIT_FOLDERS, "images", "labels", "masks", "annotations", "jpegimages"} | {
-    "imagesets", "segmentationclass", "segmentationobject", "pngimages", "pedmasks"
+_NO_CLASSES = {
+    "images", "labels", "masks", "annotations", "jpegimages", "imagesets", "segmentationclass",
+    "segmentationobject", "pngimages", "pedmasks",
 }  # fmt: skip
 
 
@@ -43,6 +44,14 @@ class Layout:
     find: Callable[[Path], str | None]
     splits: Callable[[Path], list[str]]
     read: Reader
+
+
+def canonical_split(name: str) -> str:
+    """``"train"`` for ``"train2017"``, ``"val"`` for ``"valid"`` and the like."""
+    short = re.sub(r"[_-]?[0-9].*$", "", name.lower())
+    return {"training": "train", "valid": "val", "validation": "val", "testing": "test"}.get(
+        short, short
+    )
 
 
 # --- COCO ------------------------------------------------------------------------------------
@@ -103,7 +112,7 @@ def _read_coco(
     from cvlib.data.formats.coco import read_coco
 
     files = _coco_files(path)
-    table: LabelTable = read_coco(files[split] if split is not None else next(iter(files.values())))
+    table = read_coco(files[split or next(iter(files))])
     return table if classes is None else select_classes(table, classes)
 
 
@@ -119,7 +128,7 @@ def _csv_files(path: Path) -> dict[str, Path]:
 
 
 def _find_csv(path: Path) -> str | None:
-    files = _csv_files(path)
+    files = {} if _banana_splits(path) else _csv_files(path)
     return name_some(_below(path, file) for file in files.values()) if files else None
 
 
@@ -129,8 +138,7 @@ def _read_csv(
     from cvlib.data.formats.csv import read_csv
 
     files = _csv_files(path)
-    table: LabelTable = read_csv(files[split] if split is not None else next(iter(files.values())))
-    return table if classes is None else select_classes(table, classes)
+    return read_csv(files[split or next(iter(files))], classes=classes)
 
 
 # --- bananas ---------------------------------------------------------------------------------
@@ -193,10 +201,14 @@ def _class_folders(folder: Path) -> list[str]:
 
     Where one holds nothing but folders, this is no folder of classes.
     """
-    names = [name for name in list_folders(folder) if name.lower() not in _NO_CLASSES]
+    names = [name for name in list_folders(folder) if _may_be_class(name)]
     full = [name for name in names if list_files(folder / name, is_picture)]
     deeper = any(list_folders(folder / name) for name in set(names) - set(full))
     return [] if deeper or len(full) < 2 else names
+
+
+def _may_be_class(name: str) -> bool:
+    return name.lower() not in _NO_CLASSES and canonical_split(name) not in _SPLITS
 
 
 def _find_folder(path: Path) -> str | None:
@@ -315,11 +327,3 @@ def descend(path: Path) -> Path:
     """The only folder in a folder that has nothing else, as archives make it; else the path."""
     names = [p.name for p in path.iterdir() if not is_hidden(p.name)] if path.is_dir() else []
     return path / names[0] if len(names) == 1 and (path / names[0]).is_dir() else path
-
-
-def canonical_split(name: str) -> str:
-    """``"train"`` for ``"train2017"``, ``"val"`` for ``"valid"`` and the like."""
-    short = re.sub(r"[_-]?[0-9].*$", "", name.lower())
-    return {"training": "train", "valid": "val", "validation": "val", "testing": "test"}.get(
-        short, short
-    )

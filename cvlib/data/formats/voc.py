@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from cvlib.data._images import read_image_size
 from cvlib.data._picture_set import check_classes
-from cvlib.data.findings import Finding
+from cvlib.data.findings import Finding, Severity
 from cvlib.data.formats._folders import list_files, name_some, shown
 from cvlib.data.formats._voc_lists import list_pictures, read_split, require_home
 from cvlib.data.table import LabelTable, TableBuilder
@@ -75,8 +75,9 @@ def read_voc(
             without an area, which they usually are: clicks.
 
     Returns:
-        The labels, with a finding for everything in the files that is not as expected. Occlusion,
-        truncation, poses and parts are not kept.
+        The labels, with a finding for everything in the files that is not as expected; where that
+        is an error, the object or the picture is left out. Occlusion, truncation, poses and parts
+        are not kept.
 
     Raises:
         FileNotFoundError: A folder or the list is missing.
@@ -227,6 +228,8 @@ def _add(
     if not one.readable:
         return
     picture = _find_picture(one, stem, pictures, builder)
+    if picture is None:
+        return
     size = one.size or _measure(builder.root / picture)
     builder.add_picture(picture, size=size, label_file=path)
     for thing in one.objects:
@@ -240,34 +243,37 @@ def _add(
 
 def _find_picture(
     one: _Annotation, stem: str, pictures: dict[str, str], builder: TableBuilder
-) -> str:
-    """The picture that an XML file labels, relative to the root."""
+) -> str | None:
+    """The picture that an XML file labels, relative to the root; None where nobody knows."""
     named = re.split(r"[\\/]", one.filename)[-1]
     other = pictures.get(named) or pictures.get(Path(named).stem) if named else None
     mine = pictures.get(stem)
+    severity: Severity = "error"
+    code, text = "other-filename", f"got {other}, which its filename says"
     if mine is None and other is None:
-        severity, code, text = "error", "missing-picture", "got no such file"
+        code, text = "missing-picture", "got no such file"
     elif mine is None:
-        severity, code, text = "warning", "other-filename", f"got {other}, which its filename says"
+        severity = "warning"
     elif other is not None and other != mine:
-        severity, code = "error", "other-filename"
         text = f"got the filename {named}, which is another picture of the set"
     elif named and Path(named).stem != stem and named != stem:
-        severity, code, text = "warning", "other-filename", f"got the filename {named}"
+        severity, text = "warning", f"got the filename {named}"
     else:
         return f"JPEGImages/{mine}"
-    picture = mine or other or named or f"{stem}.jpg"
+    picture = f"JPEGImages/{mine or other or f'{stem}.jpg'}"
     builder.findings.append(
         Finding(
-            severity,  # type: ignore[arg-type]
+            severity,
             code,
             f"expected the picture {shown(stem)} of the same name, {shown(text)}",
             file=shown(one.path),
-            picture=shown(builder.root / "JPEGImages" / picture),
-            fix="rename the XML file, or correct its filename",
+            picture=shown(builder.root / picture),
+            fix="restore the picture"
+            if code == "missing-picture"
+            else "rename the XML file, or correct its filename",
         )
     )
-    return f"JPEGImages/{picture}"
+    return picture if severity == "warning" else None
 
 
 def _measure(path: Path) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,9 @@ from cvlib.data.table import LabelTable, TableBuilder
 _SLACK = 1e-3
 # From here on a number is no fraction that somebody drew over the border.
 _PIXELS = 2.0
+_SCALE = "divide x by the width of the picture and y by its height"
+# A set whose every line is wrong would fill the memory with messages.
+_MOST_OF_A_KIND = 1000
 # Beyond it a number is damage.
 _MOST_CLASSES = 1e9
 
@@ -54,6 +58,15 @@ class _Labels:
     missing: list[Path] = field(default_factory=list)
     in_pixels: int = 0
     total: int = 0
+    told: Counter[str] = field(default_factory=Counter)
+
+    def refuse(
+        self, findings: list[Finding], code: str, message: str, file: Path, row: str, fix: str
+    ) -> None:
+        """Adds an error; of a kind that a thousand lines have, the others are only counted."""
+        self.told[code] += 1
+        if self.told[code] <= _MOST_OF_A_KIND:
+            findings.append(Finding("error", code, message, file=shown(file), row=row, fix=fix))
 
 
 def read_yolo(
@@ -191,14 +204,14 @@ def _read_labels(root: Path, pictures: list[Path], findings: list[Finding]) -> _
         files = beside
     labels = _Labels(files)
     for picture, file in tqdm(files.items(), "reading labels", disable=None, leave=False, delay=1):
-        if file.is_file():
-            labels.lines[picture] = _read_file(file, labels, findings)
-        else:
+        if not file.is_file():
             labels.missing.append(picture)
+        elif (lines := _read_file(file, labels, findings)) is not None:
+            labels.lines[picture] = lines
     _tell_missing(labels, findings)
     _tell_orphans(set(files.values()), findings)
     _tell_shared(files, findings)
-    _tell_pixels(labels, findings)
+    _tell_more(labels, findings)
     return labels
 
 
@@ -206,12 +219,13 @@ def _label_file(root: Path, picture: Path) -> Path:
     return root / labels_folder(picture.relative_to(root)).with_suffix(".txt")
 
 
-def _read_file(file: Path, labels: _Labels, findings: list[Finding]) -> list[_Line]:
+def _read_file(file: Path, labels: _Labels, findings: list[Finding]) -> list[_Line] | None:
+    """The right lines of a file, or None where it cannot be read: it is not the same as empty."""
     try:
         text = read_text(file, "read_yolo", "a file of labels")
     except (OSError, ValueError) as error:
-        findings.append(_finding("unreadable-labels", str(error), file, "", "restore the file"))
-        return []
+        labels.refuse(findings, "unreadable-labels", str(error), file, "", "restore the file")
+        return None
     lines = []
     for number, row in enumerate(text.splitlines(), 1):
         fields = row.split()
@@ -222,18 +236,11 @@ def _read_file(file: Path, labels: _Labels, findings: list[Finding]) -> list[_Li
             lines.append(_parse(number, fields, labels))
         except _FractionError as error:
             labels.in_pixels += error.largest >= _PIXELS
-            findings.append(
-                _finding(
-                    "not-normalised",
-                    f"expected fractions of the picture from 0 to 1, got {row.strip()[:80]}",
-                    file,
-                    f"line {number}",
-                    "divide x by the width of the picture and y by its height",
-                )
-            )
+            message = f"expected fractions of the picture from 0 to 1, got {row.strip()[:80]}"
+            labels.refuse(findings, "not-normalised", message, file, f"line {number}", _SCALE)
         except ValueError as error:
             fix = "label the object again, or remove it"
-            findings.append(_finding("bad-object", str(error), file, f"line {number}", fix))
+            labels.refuse(findings, "bad-object", str(error), file, f"line {number}", fix)
     return lines
 
 
@@ -267,10 +274,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"expected numbers, got {text[:40]!r}") from None
-
-
-def _finding(code: str, message: str, file: Path, row: str, fix: str) -> Finding:
-    return Finding("error", code, message, file=shown(file), row=row, fix=fix)
 
 
 def _tell_missing(labels: _Labels, findings: list[Finding]) -> None:
@@ -321,26 +324,28 @@ def _tell_shared(files: dict[Path, Path], findings: list[Finding]) -> None:
             )
 
 
-def _tell_pixels(labels: _Labels, findings: list[Finding]) -> None:
+def _tell_more(labels: _Labels, findings: list[Finding]) -> None:
+    """What holds for the whole set: pixels for fractions, and errors that were only counted."""
+    folder = shown(next(iter(labels.files.values())).parent)
     if labels.in_pixels > labels.total / 2:
-        findings.insert(
-            0,
-            _finding(
-                "not-normalised",
-                f"expected fractions of the picture from 0 to 1, got numbers beyond in "
-                f"{labels.in_pixels} of {labels.total} lines: they look like pixels",
-                next(iter(labels.files.values())).parent,
-                "",
-                "divide x by the width of the picture and y by its height",
-            ),
+        message = (
+            "expected fractions of the picture from 0 to 1, got numbers beyond in "
+            f"{labels.in_pixels} of {labels.total} lines: they look like pixels"
         )
+        findings.insert(0, Finding("error", "not-normalised", message, file=folder, fix=_SCALE))
+    for code, count in labels.told.items():
+        if count > _MOST_OF_A_KIND:
+            more = count - _MOST_OF_A_KIND
+            message = f"expected right labels, got as many more that are of the kind {code}"
+            findings.append(Finding("error", code, message, file=folder, count=more))
 
 
 def _fill(builder: TableBuilder, pictures: list[Path], labels: _Labels) -> None:
     kinds = {len(line.values) > 4 for lines in labels.lines.values() for line in lines}
     if len(kinds) > 1:
         _tell_mixed(builder, labels)
-    for picture in pictures:
+    missing = set(labels.missing)
+    for picture in (one for one in pictures if one in labels.lines or one in missing):
         try:
             height, width = read_image_size(picture)
         except (OSError, ValueError) as error:
@@ -348,7 +353,7 @@ def _fill(builder: TableBuilder, pictures: list[Path], labels: _Labels) -> None:
                 Finding("error", "unreadable-picture", str(error), picture=shown(picture))
             )
             continue
-        file = labels.files[picture] if picture in labels.lines else ""
+        file = "" if picture in missing else labels.files[picture]
         relative = picture.relative_to(builder.root)
         builder.add_picture(relative, size=(height, width), label_file=file)
         for line in labels.lines.get(picture, ()):
