@@ -52,6 +52,7 @@ class Misreading:
         wrong: Of these, how many are inverted or outside as they are read.
         fitting: How many fit in the other layout.
         objects: Shape (T,): all that must be read anew.
+        boxes: Shape (N, 4): of these, as they were meant.
     """
 
     code: str
@@ -62,6 +63,7 @@ class Misreading:
     wrong: int
     fitting: int
     objects: Flags
+    boxes: Boxes
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def find_misreading(table: LabelTable, slack: float) -> Misreading | None:
         wrong=int((evidence.inverted | evidence.outside).sum()),
         fitting=fitting,
         objects=objects,
+        boxes=reading.convert(evidence.boxes, evidence.frames),
     )
 
 

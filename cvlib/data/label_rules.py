@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +38,16 @@ SET_CODES = frozenset(
 
 
 @dataclass(frozen=True)
-class _Rule:
+class Rule:
+    """What every object must keep.
+
+    Attributes:
+        code: Of its findings.
+        broken: Shape (T,): objects that do not keep it.
+        expected: In words.
+        fix: What to do.
+    """
+
     code: str
     broken: NDArray[np.bool_]  # (T,)
     expected: str
@@ -76,14 +86,26 @@ def find_bad_labels(table: LabelTable) -> tuple[list[Finding], NDArray[np.bool_]
         findings.append(finding)
         bad |= explained
     owners = table.picture_of_object()
-    for rule in _object_rules(table, owners):
-        findings += _tell(table, owners, rule, np.flatnonzero(rule.broken & ~bad))
+    for rule in broken_rules(table, skip=bad):
+        findings += _tell(table, owners, rule, np.flatnonzero(rule.broken))
+        bad |= rule.broken
+    return findings, bad
+
+
+def broken_rules(table: LabelTable, *, skip: NDArray[np.bool_]) -> Iterator[Rule]:
+    """Gives the rules about single objects, each with the objects that break it and none before.
+
+    Args:
+        table: Labels.
+        skip: Shape (T,): objects that are left out.
+    """
+    bad = skip.copy()
+    for rule in _object_rules(table, table.picture_of_object()):
+        yield replace(rule, broken=rule.broken & ~bad)
         bad |= rule.broken
     again = np.zeros_like(bad)
     again[find_duplicates(table, skip=bad)[:, 1]] = True
-    rule = _Rule("duplicate-box", again, "expected each object once", "remove the second one")
-    findings += _tell(table, owners, rule, np.flatnonzero(again))
-    return findings, bad | again
+    yield Rule("duplicate-box", again, "expected each object once", "remove the second one")
 
 
 def find_doubtful_labels(table: LabelTable) -> list[Finding]:
@@ -98,7 +120,7 @@ def find_doubtful_labels(table: LabelTable) -> list[Finding]:
     owners = table.picture_of_object()
     torn = np.zeros(table.num_objects, dtype=np.bool_)
     torn[find_contradictions(table, skip=~all_of_row(np.isfinite(table.boxes)))[:, 1]] = True
-    rule = _Rule(
+    rule = Rule(
         "two-classes-for-one-box",
         torn,
         "expected one class for one object, another class has nearly the same box",
@@ -108,7 +130,7 @@ def find_doubtful_labels(table: LabelTable) -> list[Finding]:
     return findings + _find_constants(table, owners)
 
 
-def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[_Rule]:
+def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[Rule]:
     boxes = table.boxes
     with np.errstate(invalid="ignore"):
         sides = boxes[:, 2:] - boxes[:, :2]
@@ -116,43 +138,43 @@ def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[_Rule]:
         beyond = np.maximum(boxes[:, 2] - sizes[:, 1], boxes[:, 3] - sizes[:, 0]) > SLACK
         outside = (sizes[:, 0] >= 0) & beyond | (boxes[:, :2].min(1, initial=np.inf) < -SLACK)
     return [
-        _Rule(
+        Rule(
             "unknown-class",
             (table.labels < 0) | (table.labels >= len(table.classes)),
             f"expected a label in 0..{len(table.classes) - 1}",
             "correct the label, or add its class",
         ),
-        _Rule(
+        Rule(
             "not-a-number",
             ~all_of_row(np.isfinite(boxes)),
             "expected four finite numbers",
             "draw the box again or remove it",
         ),
-        _Rule(
+        Rule(
             "normalised-box",
             _are_fractions(boxes),
             "expected pixels, these are fractions",
             _ADVICE_FRACTIONS,
         ),
-        _Rule(
+        Rule(
             "inverted-box",
             any_of_row(sides < 0),
             "expected x1 <= x2 and y1 <= y2",
             "exchange the corners; a file of x, y, width, height must be read as one",
         ),
-        _Rule(
+        Rule(
             "degenerate-box",
             any_of_row(sides == 0),
             "expected positive width and height",
             "draw the box again or remove it",
         ),
-        _Rule(
+        Rule(
             "too-large-box",
             any_of_row(np.abs(boxes) > _LARGEST_COORDINATE),
             f"expected coordinates up to {_LARGEST_COORDINATE:.0f}",
             "look for a missing decimal point",
         ),
-        _Rule(
+        Rule(
             "box-outside",
             outside,
             "expected a box inside the picture",
@@ -179,26 +201,41 @@ def _find_set_faults(table: LabelTable) -> list[tuple[Finding, NDArray[np.bool_]
     return [fault for fault in faults if fault is not None]
 
 
+def are_mostly_fractions(table: LabelTable) -> bool:
+    """Whether the boxes of a set are given in fractions of the pictures."""
+    count = int(_set_fractions(table).sum())
+    return count >= 2 and 2 * count >= table.num_objects
+
+
+def _set_fractions(table: LabelTable) -> NDArray[np.bool_]:
+    return _are_fractions(table.boxes, whole=True) | _are_fractions(table.boxes)
+
+
 def _find_fractions(table: LabelTable) -> tuple[Finding, NDArray[np.bool_]] | None:
-    fractions = _are_fractions(table.boxes, whole=True) | _are_fractions(table.boxes)
-    count = int(fractions.sum())
-    if count < 2 or 2 * count < table.num_objects:
+    if not are_mostly_fractions(table):
         return None
+    fractions = _set_fractions(table)
     size = table.sizes[table.picture_of_object()[int(np.argmax(fractions))]]
     factor = f", here {size[1]} and {size[0]}" if size[0] > 0 else ""
+    count = int(fractions.sum())
     message = f"expected boxes in pixels, got numbers from 0 to 1 in {count} of {len(fractions)}"
-    return _about_all(
-        table, "normalised-box", message, _ADVICE_FRACTIONS + factor, fractions
-    ), fractions
+    fix = _ADVICE_FRACTIONS + factor
+    return _about_all(table, "normalised-box", message, fix, fractions), fractions
+
+
+def count_from_one(table: LabelTable) -> bool:
+    """Whether labels go from 1 to K where 0 to K - 1 are expected."""
+    labels = table.labels
+    return bool(len(labels) and labels.min() == 1 and labels.max() == len(table.classes))
 
 
 def _find_one_based_classes(table: LabelTable) -> tuple[Finding, NDArray[np.bool_]] | None:
-    labels, count = table.labels, len(table.classes)
-    if labels.min() != 1 or labels.max() != count:
+    if not count_from_one(table):
         return None
+    count = len(table.classes)
     message = f"expected labels from 0 to {count - 1}, got 1 to {count}"
     fix = "count classes from 0: subtract 1 from every label"
-    every = np.ones(len(labels), dtype=np.bool_)
+    every = np.ones(table.num_objects, dtype=np.bool_)
     return _about_all(table, "one-based-classes", message, fix, every), every
 
 
@@ -254,7 +291,7 @@ def _find_constants(table: LabelTable, owners: NDArray[np.int64]) -> list[Findin
 def _tell(
     table: LabelTable,
     owners: NDArray[np.int64],
-    rule: _Rule,
+    rule: Rule,
     things: NDArray[np.int64],
     severity: Severity = "error",
 ) -> list[Finding]:
@@ -266,7 +303,7 @@ def _tell(
             Finding(
                 severity=severity,
                 code=rule.code,
-                message=f"{rule.expected}, got box ({corners}) with label {table.labels[thing]}",
+                message=f"{rule.expected}, got box ({corners}) {_class(table, thing)}",
                 file=table.label_file(picture),
                 row=table.row(thing),
                 picture=str(table.path(picture)),
@@ -287,6 +324,12 @@ def _tell(
             )
         )
     return findings
+
+
+def _class(table: LabelTable, thing: int) -> str:
+    label = int(table.labels[thing])
+    name = f" ({table.classes[label]!r})" if 0 <= label < len(table.classes) else ""
+    return f"with label {label}{name}"
 
 
 def _box(table: LabelTable, thing: int) -> tuple[float, float, float, float]:

@@ -16,7 +16,9 @@ from cvlib.data.label_rules import find_bad_labels, find_doubtful_labels
 from cvlib.data.table import LabelTable
 
 
-def check_table(table: LabelTable, *, model: Any, fast: bool, progress: bool) -> Checked:
+def check_table(
+    table: LabelTable, *, model: Any, fast: bool, progress: bool, upright: bool = True
+) -> Checked:
     """Looks over labels and pictures.
 
     Args:
@@ -24,6 +26,7 @@ def check_table(table: LabelTable, *, model: Any, fast: bool, progress: bool) ->
         model: Whose anchors shall fit, or None.
         fast: Read no more than is needed for the labels: headers where the labels give no sizes.
         progress: Show bars.
+        upright: Labels are of the pictures as EXIF turns them; else of stored pixels.
     """
     paths = [table.path(index) for index in range(table.num_pictures)]
     files = [table.label_file(index) for index in range(table.num_pictures)]
@@ -31,6 +34,8 @@ def check_table(table: LabelTable, *, model: Any, fast: bool, progress: bool) ->
     # Headers are needed only where the labels do not say how large a picture is.
     known = (table.sizes[:, 0] >= 0).nonzero()[0].tolist() if fast else []
     facts = scan(paths, decode=not fast, progress=progress, skip={*missing, *known})
+    if not upright:
+        facts = {index: replace(one, orientation=1) for index, one in facts.items()}
     sizes = rules.rule_sizes(table, facts)
     sized = replace(table, sizes=sizes)
     label_findings, bad = find_bad_labels(sized)
@@ -49,13 +54,15 @@ def check_table(table: LabelTable, *, model: Any, fast: bool, progress: bool) ->
     findings += find_oddities(table)
     if model is not None:
         findings += check_anchors(good, sizes, model)
+    summary = summarise(sized)
     return Checked(
         source=f"{table.layout} in {table.root}",
         paths=paths,
         facts=facts,
         classes=table.classes,
-        counts=summarise(sized)["objects_per_class"],
+        counts=summary["objects_per_class"],
         findings=findings,
-        summary=summarise(sized),
+        summary=summary,
         histograms=make_histograms(sized),
+        folder=table.root if len(table.label_files) == 1 else None,
     )

@@ -26,6 +26,7 @@ class Checked:
         findings: What is wrong with it.
         summary: Plain values for the report.
         histograms: For the page.
+        folder: Of the pictures, where every picture in it should be one of a split.
     """
 
     source: str
@@ -36,6 +37,7 @@ class Checked:
     findings: list[Finding]
     summary: dict[str, Any]
     histograms: tuple[Histogram, ...] = field(default=())
+    folder: Path | None = None
 
 
 def cut(findings: list[Finding]) -> list[Finding]:

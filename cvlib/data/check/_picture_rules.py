@@ -80,11 +80,9 @@ def tell_sizes(table: LabelTable, facts: Mapping[int, Facts]) -> list[Finding]:
         claim = (int(table.sizes[index, 0]), int(table.sizes[index, 1]))
         if known.problem or claim == known.upright_size:
             continue
-        if known.orientation >= 5 and known.size[0] != known.size[1]:
-            if claim == known.size or (claim[0] < 0 and _fits_stored_only(table, index, known)):
-                findings.append(_turned(table, index, known))
-                continue
-        if claim[0] >= 0:
+        if is_labelled_as_stored(table, index, known):
+            findings.append(_turned(table, index, known))
+        elif claim[0] >= 0:
             findings.append(_differs(table, index, claim, known))
     turned = [index for index, known in facts.items() if known.orientation != 1]
     told = {finding.picture for finding in findings}
@@ -101,6 +99,14 @@ def tell_sizes(table: LabelTable, facts: Mapping[int, Facts]) -> list[Finding]:
             )
         )
     return cut(findings)
+
+
+def is_labelled_as_stored(table: LabelTable, index: int, known: Facts) -> bool:
+    """Whether the labels of a picture that EXIF turns are of the pixels before."""
+    height, width = (int(side) for side in table.sizes[index])
+    if known.problem or known.orientation < 5 or known.size[0] == known.size[1]:
+        return False
+    return (height, width) == known.size if height >= 0 else _fits_stored_only(table, index, known)
 
 
 def _fits_stored_only(table: LabelTable, index: int, known: Facts) -> bool:

@@ -59,6 +59,11 @@ class Facts:
         height, width = self.size
         return (width, height) if self.orientation >= 5 else (height, width)
 
+    @property
+    def usual_suffix(self) -> str:
+        """That of the format, with its dot; empty where the format is unusual."""
+        return _SUFFIXES.get(self.format, ("",))[0]
+
     def has_right_suffix(self, path: Path) -> bool:
         """Whether the name ends as the content wants."""
         return path.suffix.lower() in _SUFFIXES.get(self.format, (path.suffix.lower(),))

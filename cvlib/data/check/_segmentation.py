@@ -62,6 +62,7 @@ def check_segmentation(data: SegmentationDataset, *, fast: bool, progress: bool)
         progress: Show bars.
     """
     pictures, masks = [Path(p) for p in data.pictures], [Path(p) for p in data.masks]
+    place = _common_folder(pictures)
     missing, missing_masks = list_missing(pictures), list_missing(masks)
     facts = scan(pictures, decode=not fast, progress=progress, skip=missing)
     findings = [
@@ -69,7 +70,7 @@ def check_segmentation(data: SegmentationDataset, *, fast: bool, progress: bool)
         *rules.tell_missing(pictures, missing, [str(mask) for mask in masks]),
         *_tell_missing_masks(pictures, masks, missing_masks),
         *rules.tell_unreadable(pictures, facts),
-        *_about_names(data),
+        *_about_names(data.classes, place),
     ]
     read = _read_masks(
         data, [i for i in range(len(masks)) if i not in missing_masks], fast, progress
@@ -79,7 +80,7 @@ def check_segmentation(data: SegmentationDataset, *, fast: bool, progress: bool)
     if not fast:
         findings += cut(_tell_masks(data, pictures, masks, read))
         findings += tell_twice(pictures, facts)
-        findings += _about_classes(data, counts)
+        findings += _about_classes(counts, place)
     summary = {
         "task": "segmentation",
         "pictures": len(pictures),
@@ -88,7 +89,7 @@ def check_segmentation(data: SegmentationDataset, *, fast: bool, progress: bool)
     }
     bars = Histogram("pixels of a class", tuple(counts), tuple(counts.values()))
     return Checked(
-        source=_common_folder(pictures),
+        source=place,
         paths=pictures,
         facts=facts,
         classes=data.classes,
@@ -228,8 +229,8 @@ def _find_fault(mask: _Mask, num_classes: int, void: int) -> _Fault | None:
     return None
 
 
-def _about_names(data: SegmentationDataset) -> list[Finding]:
-    wrong = [name for name in data.classes if name.strip().lower() in _VOID_NAMES]
+def _about_names(classes: Sequence[str], place: str) -> list[Finding]:
+    wrong = [name for name in classes if name.strip().lower() in _VOID_NAMES]
     if not wrong:
         return []
     return [
@@ -237,6 +238,7 @@ def _about_names(data: SegmentationDataset) -> list[Finding]:
             "warning",
             "void-as-class",
             f"expected names of classes, got {name_some(wrong)}: that is no class",
+            file=place,
             fix="leave it out of the classes and pass its number as void",
         )
     ]
@@ -249,7 +251,7 @@ def _sum(read: Mapping[int, _Mask], data: SegmentationDataset) -> dict[str, int]
     }
 
 
-def _about_classes(data: SegmentationDataset, counts: Mapping[str, int]) -> list[Finding]:
+def _about_classes(counts: Mapping[str, int], place: str) -> list[Finding]:
     unused = [name for name, count in counts.items() if not count]
     if not unused or len(unused) == len(counts):
         return []
@@ -259,5 +261,6 @@ def _about_classes(data: SegmentationDataset, counts: Mapping[str, int]) -> list
             "unused-class",
             f"no pixel is of {name_some(unused)}; a model cannot learn "
             + ("them" if len(unused) > 1 else "it"),
+            file=place,
         )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +12,49 @@ from cvlib.data.load import _recognise
 from cvlib.data.table import LabelTable
 
 
-def open_path(path: str | Path) -> tuple[list[Any], list[Finding]]:
+def open_path(path: str | Path) -> tuple[dict[str, Any], list[Finding]]:
     """Opens the splits at a path, training first, without a check of their labels.
 
     Returns:
-        Label tables or data sets; and an error for each split that cannot be read at all.
+        Label tables or data sets by the names of splits, ``"all"`` where there are none; and an
+        error for each split that cannot be read at all.
     """
     home, layout, _ = _recognise(Path(path).expanduser(), None)
     splits: list[Any] = layout.splits(home)
     splits.sort(key=lambda name: canonical_split(name) != "train")
-    opened: list[Any] = []
+    opened: dict[str, Any] = {}
     findings: list[Finding] = []
     for split in splits or [None]:
         try:
-            opened.append(layout.read(home, split, None, {}))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # the findings say the same
+                opened[split or "all"] = layout.read(home, split, None, {})
         except BadLabelsError as error:
             findings += error.findings
         except ValueError as error:
             place = f"{path}, split {split}" if split else str(path)
-            findings.append(Finding("error", "unreadable-labels", str(error), file=place))
+            message, _, fix = str(error).rpartition("; ")
+            findings.append(
+                Finding(
+                    "error",
+                    "unreadable-labels",
+                    message or fix,
+                    file=place,
+                    fix=fix if message else "correct it: nothing can be read before",
+                )
+            )
     return _without_unions(opened), findings
 
 
-def _without_unions(opened: list[Any]) -> list[Any]:
+def _without_unions(opened: dict[str, Any]) -> dict[str, Any]:
     """Leaves out splits such as VOC's trainval, which hold the whole training set again."""
-    pictures = [set(_list_pictures(one)) for one in opened]
-    return [
-        one
-        for index, one in enumerate(opened)
-        if index == 0 or not pictures[0] or not pictures[0] <= pictures[index]
-    ]
+    pictures = {split: set(_list_pictures(one)) for split, one in opened.items()}
+    first = next(iter(pictures), "")
+    return {
+        split: one
+        for split, one in opened.items()
+        if split == first or not pictures[first] or not pictures[first] <= pictures[split]
+    }
 
 
 def _list_pictures(data: Any) -> list[str]:

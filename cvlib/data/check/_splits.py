@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
+from cvlib._files import list_pictures
 from cvlib.data.check._duplicates import tell_leaks
 from cvlib.data.check._parts import Checked
 from cvlib.data.check._statistics import name_some
@@ -31,6 +35,34 @@ def compare(train: Checked, val: Checked) -> list[Finding]:
                 count=len(unseen),
             )
         )
+    return findings
+
+
+def tell_unlabelled(sets: Sequence[Checked]) -> list[Finding]:
+    """Warns of pictures beside those of a set that no split of it names.
+
+    Args:
+        sets: All splits. Readers of one label file for each picture tell it themselves.
+    """
+    named = {os.path.realpath(path) for one in sets for path in one.paths}
+    folders = {one.folder: one.source for one in sets if one.folder is not None}
+    findings = []
+    for folder, source in folders.items():
+        every = [folder / name for name in list_pictures(folder)] if folder.is_dir() else []
+        rest = [path for path in every if os.path.realpath(path) not in named]
+        if rest:
+            findings.append(
+                Finding(
+                    "warning",
+                    "unlabelled-picture",
+                    f"expected labels for every picture, got none for {len(rest)} of {len(every)} "
+                    f"in {folder}: {name_some([path.name for path in rest])}",
+                    file=source,
+                    picture=str(rest[0]),
+                    fix="label them, or move them elsewhere",
+                    count=len(rest),
+                )
+            )
     return findings
 
 

@@ -11,7 +11,7 @@ from cvlib.data.check._parts import Checked
 from cvlib.data.check._samples import check_samples
 from cvlib.data.check._segmentation import check_segmentation
 from cvlib.data.check._sources import open_path, unwrap
-from cvlib.data.check._splits import compare
+from cvlib.data.check._splits import compare, tell_unlabelled
 from cvlib.data.check.report import Report, sort_findings
 from cvlib.data.classification import ClassificationDataset
 from cvlib.data.findings import Finding
@@ -56,14 +56,17 @@ def check_dataset(
     """
     sets: list[Checked] = []
     findings: list[Finding] = []
+    is_whole = isinstance(data, str | Path)  # all splits are known
     for given in (data,) if val is None else (data, val):
-        opened, unread = open_path(given) if isinstance(given, str | Path) else ([given], [])
+        opened, unread = open_path(given) if isinstance(given, str | Path) else ({"": given}, [])
         findings += unread
-        sets += [_check(one, model, fast, progress) for one in opened]
+        sets += [_check(one, model, fast, progress) for one in opened.values()]
     for one in sets:
         findings += one.findings
     for other in sets[1:]:
         findings += compare(sets[0], other)
+    if is_whole and not fast:
+        findings += tell_unlabelled(sets)
     summary = dict(sets[0].summary) if sets else {}
     if len(sets) > 1:
         summary["others"] = {other.source: other.summary for other in sets[1:]}
@@ -86,7 +89,8 @@ def _check(given: Any, model: Any, fast: bool, progress: bool) -> Checked:
     table = data if isinstance(data, LabelTable) else getattr(data, "table", None)
     if isinstance(table, LabelTable):
         chosen = table if indices is None else table.select(indices)
-        return check_table(chosen, model=model, fast=fast, progress=progress)
+        upright = getattr(data, "_upright", True)
+        return check_table(chosen, model=model, fast=fast, progress=progress, upright=upright)
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise TypeError(
             "check_dataset: expected data a path or a data set with a length, got "

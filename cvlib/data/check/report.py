@@ -25,7 +25,8 @@ class Report:
     Attributes:
         source: What was checked, in words.
         findings: Errors first, then warnings, then facts; of one code together.
-        summary: Numbers of pictures, objects and classes, sizes, and what else was counted.
+        summary: Numbers of pictures, objects and classes, sizes, and what else was counted; under
+            ``"others"`` the same of further splits.
         histograms: For `save_html`.
     """
 
@@ -134,7 +135,11 @@ def _without_fix(finding: Finding) -> str:
 
 
 def _facts(summary: dict[str, Any]) -> str:
-    names = {"pictures": "pictures", "objects": "objects"}
-    numbers = [f"{summary[key]} {name}" for key, name in names.items() if key in summary]
-    classes = summary.get("classes", [])
-    return ", ".join([*numbers, f"{len(classes)} class" + ("es" if len(classes) != 1 else "")])
+    every = [summary, *summary.get("others", {}).values()]
+    numbers = [
+        " + ".join(f"{one[key]:,}" for one in every if key in one) + f" {key}"
+        for key in ("pictures", "objects")
+        if key in summary
+    ]
+    classes = len(summary.get("classes", []))
+    return ", ".join([*numbers, f"{classes} class{'es' if classes != 1 else ''}"])

@@ -1,0 +1,309 @@
+"""The label doctor finds every planted fault, and nothing where nothing is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import planted_faults as planted
+import pytest
+import torch
+from planted_faults import Fault
+
+from cvlib.data import SyntheticBananas
+from cvlib.data.check import Report, check_dataset
+from cvlib.data.classification import ClassificationDataset
+from cvlib.data.dataset import DetectionDataset
+from cvlib.data.findings import BadLabelsError
+from cvlib.data.segmentation import SegmentationDataset
+
+
+def codes(report: Report) -> set[str]:
+    """Of errors and warnings."""
+    return {finding.code for finding in report.findings if finding.severity != "info"}
+
+
+def assert_found(report: Report, fault: Fault) -> None:
+    found = report.of_code(fault.code)
+    assert found, report
+    assert {finding.severity for finding in found} == {fault.severity}
+    assert codes(report) - {fault.code} == set(fault.also), report
+    if fault.severity != "info":
+        assert all(finding.fix for finding in found)
+        assert all(finding.file or finding.picture for finding in found)
+
+
+@pytest.fixture(scope="module")
+def clean_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coco") / "clean"
+    planted.CocoSet.make(folder)
+    return folder
+
+
+def by_name(faults: list[Fault]) -> Any:
+    return pytest.mark.parametrize("fault", faults, ids=[fault.name for fault in faults])
+
+
+def test_there_are_at_least_forty_faults() -> None:
+    every = [
+        *planted.COCO_LABELS,
+        *planted.PICTURES,
+        *planted.COCO_MASKS,
+        *planted.LISTS,
+        *planted.SEGMENTATION,
+        *planted.FOLDERS,
+    ]
+    assert len({fault.name for fault in every}) == len(every) >= 40
+
+
+# --- nothing is found in what is clean ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_clean_coco(clean_coco: Path, fast: bool) -> None:
+    report = check_dataset(clean_coco, fast=fast)
+    assert not codes(report), report
+    assert report.summary["pictures"] == 20
+    assert report.summary["objects"] == 80
+    report.raise_if_bad()
+
+
+def test_clean_lists(tmp_path: Path) -> None:
+    assert not codes(check_dataset(planted.Lists.make(tmp_path).table()))
+
+
+def test_clean_segmentation(tmp_path: Path) -> None:
+    one = planted.Masks.make(tmp_path)
+    report = check_dataset(SegmentationDataset(one.pictures, one.masks, one.classes))
+    assert not codes(report), report
+    assert report.summary["pixels_per_class"]["apple"] > 0
+
+
+def test_clean_folders(tmp_path: Path) -> None:
+    report = check_dataset(planted.Folders.make(tmp_path).folder)
+    assert not codes(report), report
+    assert report.summary["pictures_per_class"] == {"apple": 4, "plum": 4}
+
+
+REAL = ("banana-detection", "camvid-voc", "hymenoptera", "pennfudan-coco", "tiny-coco")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_sets_are_clean(test_data: Path, name: str) -> None:
+    report = check_dataset(test_data / name)
+    assert not codes(report), report
+
+
+def test_blood_cells_have_two_boxes_without_an_area(test_data: Path) -> None:
+    report = check_dataset(test_data / "bccd-voc")
+    assert codes(report) == {"degenerate-box"}
+    places = {(Path(one.file).name, one.row) for one in report.errors}
+    assert places == {("BloodImage_00338.xml", "object 13"), ("BloodImage_00343.xml", "object 4")}
+
+
+# --- everything is found that was planted ------------------------------------------------------
+
+
+@by_name([*planted.COCO_LABELS, *planted.PICTURES, *planted.COCO_MASKS])
+def test_coco(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
+    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    fault.plant(one)
+    one.save()
+    assert_found(check_dataset(one.folder), fault)
+
+
+@by_name([fault for fault in planted.COCO_LABELS if fault.severity == "error"])
+def test_fast_form_finds_errors_of_labels(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
+    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    fault.plant(one)
+    one.save()
+    report = check_dataset(one.folder, fast=True)
+    assert [finding.code for finding in report.errors][:1] == [fault.code], report
+    with pytest.raises(BadLabelsError) as caught:
+        report.raise_if_bad()
+    assert caught.value.findings[0].code == fault.code
+
+
+@by_name(planted.LISTS)
+def test_lists(tmp_path: Path, fault: Fault) -> None:
+    one = planted.Lists.make(tmp_path)
+    fault.plant(one)
+    assert_found(check_dataset(one.table()), fault)
+
+
+@by_name(planted.SEGMENTATION)
+def test_segmentation(tmp_path: Path, fault: Fault) -> None:
+    one = planted.Masks.make(tmp_path)
+    fault.plant(one)
+    assert_found(check_dataset(SegmentationDataset(one.pictures, one.masks, one.classes)), fault)
+
+
+@by_name(planted.FOLDERS)
+def test_folders(tmp_path: Path, fault: Fault) -> None:
+    one = planted.Folders.make(tmp_path)
+    fault.plant(one)
+    assert_found(check_dataset(one.folder), fault)
+
+
+def test_a_class_without_pictures(tmp_path: Path) -> None:
+    paths = sorted((planted.Folders.make(tmp_path).folder / "train").rglob("*.jpg"))
+    report = check_dataset(ClassificationDataset(paths, [0] * 4 + [1] * 4, ("a", "b", "c")))
+    assert codes(report) == {"empty-class"}
+
+
+def test_a_dataset_object_and_its_validation_set(clean_coco: Path, tmp_path: Path) -> None:
+    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    planted.copied_to_val(one)
+    train, val = (
+        planted.read_lists(
+            [one.picture(i, split) for i in range(4, 8) if split == "val" or i != 4]
+            + ([one.picture(3)] if split == "train" else []),
+            [[[10, 10, 60, 50]]] * 4,
+            [[0]] * 4,
+            planted.CLASSES,
+        )
+        for split in ("train", "val")
+    )
+    report = check_dataset(DetectionDataset(train), val=DetectionDataset(val))
+    assert codes(report) == {"leaked-picture"}
+    subset = torch.utils.data.Subset(DetectionDataset(train), [0, 1])
+    assert check_dataset(subset).summary["pictures"] == 2
+
+
+# --- sets of which only samples are known ------------------------------------------------------
+
+
+class Samples(torch.utils.data.Dataset):
+    """Bananas, of which sample 2 is changed."""
+
+    classes = ("banana",)
+
+    def __init__(self, **changes: Any) -> None:
+        self.bananas, self.changes = SyntheticBananas(6, image_size=64, seed=3), changes
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Any:
+        image, target = self.bananas[index]
+        return (image, {**target, **self.changes}) if index == 2 else (image, target)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, None),
+        ({"labels": torch.ones(1)}, "bad-sample"),
+        ({"boxes": torch.zeros(1, 5)}, "bad-sample"),
+        ({"boxes": torch.tensor([[4.0, 4, 2, 2]]), "labels": torch.tensor([0])}, "inverted-box"),
+        ({"boxes": torch.tensor([[4.0, 4, 9, 9]]), "labels": torch.tensor([1])}, "unknown-class"),
+        ({"boxes": torch.tensor([[4.0, 4, 99, 9]]), "labels": torch.tensor([0])}, "box-outside"),
+    ],
+)
+@pytest.mark.parametrize("fast", [False, True])
+def test_samples(changes: dict[str, Any], code: str | None, fast: bool) -> None:
+    report = check_dataset(Samples(**changes), fast=fast)
+    assert codes(report) == ({code} if code else set()), report
+    assert all(finding.row for finding in report.errors)
+
+
+def test_what_is_no_data_set() -> None:
+    with pytest.raises(TypeError, match="check_dataset: expected data a path or a data set"):
+        check_dataset(3)
+
+
+def test_a_path_where_nothing_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        check_dataset(tmp_path / "nothing")
+
+
+# --- anchors -------------------------------------------------------------------------------------
+
+
+def test_boxes_that_no_anchor_matches(clean_coco: Path) -> None:
+    grid = torch.arange(0, 1, 0.05)
+    centres = torch.cartesian_prod(grid, grid)
+    small = torch.cat([centres, centres + 0.02], dim=1)
+    model = SimpleNamespace(anchors=small, image_size=(256, 256))
+    (finding,) = check_dataset(clean_coco, model=model, fast=True).of_code("no-anchor")[:1]
+    assert finding.severity == "warning"
+    assert "100.0% of 80 boxes" in finding.message
+    content = json.loads((clean_coco / "annotations/instances_train.json").read_text())
+    boxes = np.array([annotation["bbox"] for annotation in content["annotations"]])
+    boxes[:, 2:] += boxes[:, :2]
+    own = torch.from_numpy(boxes / [256, 192, 256, 192]).float()
+    model.anchors = own
+    report = check_dataset(planted.CocoSet(clean_coco).folder, model=model, fast=True)
+    assert all("instances_val" in one.file for one in report.of_code("no-anchor"))
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bad_report(clean_coco: Path, tmp_path: Path) -> Report:
+    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    planted.beyond_the_right(one)
+    evil = "<script>alert(1)</script>.jpg".replace("/", "_")
+    one.picture(7).rename(one.picture(7).with_name(evil))
+    one.train["images"][7]["file_name"] = evil
+    next(a for a in one.train["annotations"] if a["image_id"] == 7)["bbox"][0] = -50
+    planted.zero_bytes(one)
+    one.save()
+    return check_dataset(one.folder)
+
+
+def test_report_in_words(bad_report: Report) -> None:
+    text = str(bad_report)
+    assert "error: box-outside (2 times)" in text
+    assert "annotation 6" in text
+    assert "what to do: clip the box" in text
+    assert text.endswith("3 errors, 0 warnings")
+
+
+def test_report_for_machines(bad_report: Report) -> None:
+    content = json.loads(bad_report.to_json())
+    assert content["counts"]["box-outside"] == 2
+    assert content["findings"][0]["severity"] == "error"
+    assert content["summary"]["classes"] == ["apple", "plum"]
+
+
+def test_page_holds_pictures_and_no_script(bad_report: Report, tmp_path: Path) -> None:
+    text = bad_report.save_html(tmp_path / "page.html").read_text()
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert text.count("data:image/jpeg;base64,") == 3
+    assert "http://" not in text and "https://" not in text
+
+
+def test_sheet(bad_report: Report, tmp_path: Path) -> None:
+    path = bad_report.save_png(tmp_path / "sheet.png")
+    from PIL import Image
+
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    # The colour of errors, around boxes and in headings.
+    assert (pixels == (0xD5, 0x5E, 0x00)).all(-1).sum() > 500
+
+
+def test_a_thousand_of_a_kind_are_told_one_by_one(tmp_path: Path) -> None:
+    count = 1500
+    paths = [tmp_path / f"{index}.jpg" for index in range(count)]
+    table = planted.read_lists(paths, [[[10, 10, 60, 50]]] * count, [[0]] * count, ["a"])
+    report = check_dataset(table, fast=True)
+    assert report.counts()["missing-picture"] == count
+    assert len(report.of_code("missing-picture")) == 1001
+
+
+@pytest.mark.parametrize("name", ["0.jpg", "1.jpg"])
+def test_pictures_that_look_alike_but_differ(tmp_path: Path, name: str) -> None:
+    one = planted.Lists.make(tmp_path)
+    shutil.copy(tmp_path / "5.jpg", tmp_path / name)
+    found = check_dataset(one.table()).of_code("duplicate-picture")
+    assert [(Path(f.picture).name, Path(f.message.split(": ")[-1]).name) for f in found] == [
+        ("5.jpg", name)
+    ]

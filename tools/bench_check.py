@@ -1,0 +1,110 @@
+"""Measures the label doctor: pictures a second for labels and headers, and with every pixel read.
+
+python tools/bench_check.py                    # a made set
+python tools/bench_check.py my/data            # your own
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cvlib.data.check import check_dataset
+from cvlib.data.formats.lists import read_lists
+from cvlib.data.label_rules import find_bad_labels
+
+OBJECTS = 5
+SIZE = (480, 640)
+
+
+def make_set(folder: Path, count: int) -> None:
+    """Writes a COCO set of JPEGs, 64 of them different, with sizes only in their headers."""
+    rng = np.random.default_rng(0)
+    height, width = SIZE
+    (folder / "images").mkdir()
+    contents = []
+    for number in range(min(64, count)):
+        coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+        path = folder / f"images/{number:06}.jpg"
+        Image.fromarray(coarse).resize((width, height)).save(path, quality=90)
+        contents.append(path.read_bytes())
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for number in range(count):
+        name = f"{number:06}.jpg"
+        # A comment of its own behind the end makes each file another one.
+        data = contents[number % len(contents)] + f"{number}".encode()
+        (folder / "images" / name).write_bytes(data)
+        images.append({"id": number, "file_name": name})
+        corners = rng.random((OBJECTS, 2)) * (width / 2, height / 2)
+        sides = 20 + rng.random((OBJECTS, 2)) * (width / 3, height / 3)
+        for box in np.concatenate([corners, sides], axis=1).round(1).tolist():
+            annotation = {"id": len(annotations), "image_id": number, "category_id": 1}
+            annotations.append({**annotation, "bbox": box})
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (folder / "instances.json").write_text(json.dumps(content))
+
+
+def measure(path: Path, repeats: int) -> None:
+    """Prints the best of some runs of each form, on a warm cache."""
+    print(path)
+    for name, fast in (("labels and headers", True), ("every pixel", False)):
+        best, count = float("inf"), 0
+        for _ in range(repeats):
+            start = time.perf_counter()
+            summary = check_dataset(path, fast=fast, progress=False).summary
+            best = min(best, time.perf_counter() - start)
+            splits = [summary, *summary.get("others", {}).values()]
+            count = sum(split["pictures"] for split in splits)
+        print(f"  {name}: {count:,} pictures in {best:.2f} s, {count / best:,.0f} pictures/s")
+
+
+def measure_rules(objects: int, repeats: int) -> None:
+    """Prints the time of the rules about labels, without any file."""
+    rng = np.random.default_rng(0)
+    corners = rng.random((objects, 2)) * 300
+    boxes = np.concatenate([corners, corners + 20 + rng.random((objects, 2)) * 150], axis=1)
+    pictures = objects // 10
+    labels = rng.integers(0, 20, (pictures, 10))
+    names = [f"{number}.jpg" for number in range(pictures)]
+    classes = [str(number) for number in range(20)]
+    table = read_lists(
+        names, list(boxes[: pictures * 10].reshape(pictures, 10, 4)), list(labels), classes
+    )
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        find_bad_labels(table)
+        best = min(best, time.perf_counter() - start)
+    print(f"rules about labels: {table.num_objects:,} objects in {best:.2f} s")
+
+
+def main() -> None:
+    """Parses the arguments, makes a set where none is given, and measures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("data", nargs="?", type=Path, help="a data set; by default one is made")
+    parser.add_argument("--pictures", type=int, default=2000, help="of the made set")
+    parser.add_argument("--objects", type=int, default=1_000_000, help="for the rules alone")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    measure_rules(arguments.objects, arguments.repeats)
+    if arguments.data is not None:
+        measure(arguments.data, arguments.repeats)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        make_set(Path(folder), arguments.pictures)
+        measure(Path(folder), arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
