@@ -194,7 +194,7 @@ class TinySSD(Model):
         Args:
             raw: Of `forward`.
             targets: ``boxes`` (B, M, 4) in pixels of ``image_size`` and ``labels`` (B, M), padded
-                with -1, as of `collate`.
+                with -1, as of `collate`; where ``iscrowd`` (B, M) is 1 an object is left out.
 
         Returns:
             Scalars ``class`` and ``box``; their sum is what is minimised.
@@ -202,7 +202,10 @@ class TinySSD(Model):
         Raises:
             ValueError: Wrong ground truths; see `assign`.
         """
-        assigned = self.assign(raw.anchors, targets["boxes"], targets["labels"], self.image_size)
+        labels = targets["labels"]
+        if "iscrowd" in targets:  # a crowd is no object to learn from
+            labels = labels.masked_fill(targets["iscrowd"] == 1, -1)
+        assigned = self.assign(raw.anchors, targets["boxes"], labels, self.image_size)
         return LOSSES[self.options["loss"]](raw.class_logits, raw.offsets, raw.anchors, assigned)
 
     @torch.no_grad()
