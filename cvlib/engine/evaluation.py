@@ -118,6 +118,7 @@ def _look(model: Any, dataset: Dataset, judge: _Judge, batch_size: int, workers:
         num_workers=workers,
         collate_fn=_stack,
         pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # or it would draw from the global one
     )
     quiet = True if rank() else None
     bar = tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=quiet)

@@ -13,13 +13,17 @@ from cvlib.metrics.coco import (
     evaluate_boxes,
     evaluate_masks,
 )
-from cvlib.metrics.confusion import ConfusionMatrix
+from cvlib.metrics.confusion import ConfusionMatrix, DetectionConfusionMeter
+from cvlib.metrics.curves import PrecisionRecall, PrecisionRecallMeter
+from cvlib.metrics.errors import ErrorMeter, ErrorSplit, PictureErrors
 from cvlib.metrics.pictures import PictureMeter
+from cvlib.metrics.plots import plot_confusion, plot_errors, plot_precision_recall
 from cvlib.metrics.segmentation import (
     PixelClassMetrics,
     SegmentationMeter,
     SegmentationMetrics,
 )
+from cvlib.metrics.voc import VocMeter, VocMetrics
 from cvlib.structures import GroundTruth
 
 __all__ = [
@@ -31,12 +35,23 @@ __all__ = [
     "CocoMeter",
     "CocoMetrics",
     "ConfusionMatrix",
+    "DetectionConfusionMeter",
+    "ErrorMeter",
+    "ErrorSplit",
     "GroundTruth",
     "PictureClassMetrics",
+    "PictureErrors",
     "PictureMeter",
     "PixelClassMetrics",
+    "PrecisionRecall",
+    "PrecisionRecallMeter",
     "SegmentationMeter",
     "SegmentationMetrics",
+    "VocMeter",
+    "VocMetrics",
     "evaluate_boxes",
     "evaluate_masks",
+    "plot_confusion",
+    "plot_errors",
+    "plot_precision_recall",
 ]

@@ -306,10 +306,15 @@ def _check_scores(function: str, score: Array, picture: Array) -> None:
 
 def _join(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
     """All rows as one tensor of the host; boxes of half precision become float32."""
-    plain = [one.detach().as_subclass(Tensor).cpu() for one in tensors if len(one)]
+    # Only where it must be: 5,000 pictures have 30,000 tensors, and as_subclass takes 8 us.
+    plain = [
+        one if type(one) is Tensor and one.is_cpu else one.as_subclass(Tensor).cpu()
+        for one in tensors
+        if len(one)
+    ]
     if not plain:
         return torch.zeros(0, dtype=dtype) if dtype else torch.zeros(0, 4)
-    whole = torch.cat(plain)
+    whole = torch.cat(plain).detach()
     if dtype is None:
         return whole if whole.dtype == torch.float64 else whole.float()
     return whole.to(dtype)

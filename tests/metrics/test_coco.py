@@ -6,9 +6,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision import tv_tensors
 
 from cvlib.boxes import box_convert
-from cvlib.metrics import evaluate_boxes, evaluate_masks
+from cvlib.metrics import CocoMeter, evaluate_boxes, evaluate_masks
 from cvlib.ops.rle import masks_to_rle, polygons_to_masks
 from cvlib.structures import Detections, GroundTruth
 
@@ -75,9 +78,10 @@ def written(truths, detections, classes, kind):
     return dataset, results
 
 
-def random_set(rng, pictures=12, ties=False):
+def random_set(rng, pictures=12, ties=False, crowds=False, masks=False):
     """Detections near the truth, false ones, lost ones, and classes confused."""
     truths, detections = [], []
+    size = (40, 60) if masks else SIZE
     for _ in range(pictures):
         count = int(rng.integers(0, 6))
         # A grid of 1/8 pixel: exact in float32, so that both ways compute with the same numbers.
@@ -90,10 +94,17 @@ def random_set(rng, pictures=12, ties=False):
         found_labels = np.concatenate([np.repeat(labels, 3), rng.integers(0, 3, 2)])
         keep = rng.random(len(found)) < 0.8
         scores = rng.integers(1, 5, len(found)) / 4 if ties else rng.random(len(found))
-        order = np.argsort(-scores, kind="stable")
+        order = rng.permutation(len(found))
         order = order[keep[order]]
         truths.append(
-            GroundTruth(torch.tensor(boxes).float(), torch.tensor(labels), SIZE),
+            GroundTruth(
+                torch.tensor(boxes).float(),
+                torch.tensor(labels),
+                size,
+                torch.tensor(rng.random(count) < 0.3) if crowds else None,
+                torch.tensor(rng.integers(100, 15000, count)) if crowds and not masks else None,
+                filled(boxes / 5, size) if masks else None,
+            ),
         )
         detections.append(
             Detections(
@@ -101,9 +112,18 @@ def random_set(rng, pictures=12, ties=False):
                 torch.tensor(scores[order]).float(),
                 torch.tensor(found_labels[order]),
                 CLASSES,
+                filled(found[order] / 5, size) if masks else None,
             )
         )
     return truths, detections
+
+
+def filled(boxes, size):
+    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.round().astype(int), strict=True):
+        mask[y1:y2, x1:x2] = True
+        mask[y1 : y1 + 3, x1 : x1 + 2] = False  # no plain boxes
+    return masks
 
 
 def one_truth(*boxes, labels=None):
@@ -118,15 +138,90 @@ def perfect(truth):
 # --- agreement -------------------------------------------------------------------------------
 
 
+def compare(truths, detections, kind, capsys, classes=CLASSES):
+    """Our figures, after all of them were found to be pycocotools'."""
+    evaluate = {"boxes": evaluate_boxes, "masks": evaluate_masks}[kind]
+    found = evaluate(truths, detections, classes)
+    dataset, results = written(truths, detections, classes, kind)
+    evaluator = official(dataset, results, kind, capsys)
+    assert list(found.as_dict().values()) == pytest.approx(evaluator.stats.tolist(), abs=1e-12)
+    precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
+    for k, one in enumerate(found.classes):
+        for value, expected in (
+            (one.ap, precision[:, :, k, 0, 2]),
+            (one.ap50, precision[0, :, k, 0, 2]),
+            (one.ap75, precision[5, :, k, 0, 2]),
+            (one.ar100, recall[:, k, 0, 2]),
+        ):
+            assert value == pytest.approx(expected.mean(), abs=1e-12), one.name
+    return found
+
+
+@pytest.mark.parametrize("kind", ["boxes", "masks"])
+@pytest.mark.parametrize("crowds", [False, True])
 @pytest.mark.parametrize("seed", range(6))
-def test_equals_pycocotools_exactly(seed, capsys):
-    truths, detections = random_set(np.random.default_rng(seed), ties=seed % 2 == 1)
-    found = evaluate_boxes(truths, detections, CLASSES)
-    dataset, results = written(truths, detections, CLASSES, "boxes")
-    assert (
-        list(found.as_dict().values()) == official(dataset, results, "boxes", capsys).stats.tolist()
-    )
+def test_equals_pycocotools(kind, crowds, seed, capsys):
+    rng = np.random.default_rng(seed)
+    truths, detections = random_set(rng, 12, seed % 2 == 1, crowds, kind == "masks")
+    found = compare(truths, detections, kind, capsys)
     assert 0.02 < found.ap < 0.98
+    assert [one.objects for one in found.classes] == [
+        sum(int(((t.labels == k) & ~t.crowds).sum()) for t in truths) for k in range(3)
+    ]
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    pictures=st.integers(1, 5),
+    ties=st.booleans(),
+    crowds=st.booleans(),
+)
+@settings(max_examples=25)
+def test_equals_pycocotools_on_small_sets(capsys, seed, pictures, ties, crowds):
+    truths, detections = random_set(np.random.default_rng(seed), pictures, ties, crowds)
+    compare(truths, detections, "boxes", capsys)
+
+
+def test_many_detections_of_a_class_in_one_picture(capsys, rng):
+    corner = torch.from_numpy(rng.integers(0, 800, (130, 2)) / 8).float()
+    boxes = torch.cat([corner, corner + 40], dim=1)
+    found = Detections(boxes, torch.rand(130), torch.zeros(130).long(), CLASSES)
+    truth = GroundTruth(boxes[::9], torch.zeros(15).long(), SIZE)
+    figures = compare([truth] * 3, [found] * 3, "boxes", capsys)
+    assert figures.ar1 < figures.ar10 < figures.ar100
+
+
+def test_two_areas_two_crowds_and_equal_overlaps(capsys):
+    # Objects on each other's place: a small and a large area, a crowd twice, exact ties of IoU.
+    box = (0.0, 0, 60, 60)
+    truth = GroundTruth(
+        torch.tensor([box] * 5),
+        torch.zeros(5).long(),
+        SIZE,
+        torch.tensor([0, 1, 0, 1, 0]),
+        torch.tensor([100.0, 2000, 2000, 20000, 20000]),
+    )
+    shifted = torch.tensor([box, (0, 0, 60, 50), (0, 0, 50, 60), (0, 0, 30, 60), box, box, box])
+    scores = torch.tensor([0.5, 0.5, 0.9, 0.8, 0.1, 0.2, 0.5])
+    found = Detections(shifted, scores, torch.zeros(7).long(), CLASSES)
+    compare([truth, truth], [found, found[:3]], "boxes", capsys)
+
+
+def test_category_ids_with_gaps_and_image_ids_out_of_order(capsys):
+    truths, detections = random_set(np.random.default_rng(3))
+    dataset, results = written(truths, detections, CLASSES, "boxes")
+    ids = {1: 3, 2: 17, 3: 90}
+    for row in [*dataset["annotations"], *results]:
+        row["category_id"], row["image_id"] = ids[row["category_id"]], 1000 - row["image_id"]
+    dataset["categories"] = [{"id": ids[k], "name": str(k)} for k in (1, 2, 3)]
+    dataset["images"] = [{"id": 1000 - one["id"]} for one in dataset["images"]]
+    expected = official(dataset, results, "boxes", capsys).stats.tolist()
+    meter = CocoMeter(CLASSES)
+    meter.update([1000 - i for i in range(1, 13)], truths, detections)
+    assert list(meter.compute().as_dict().values()) == pytest.approx(expected, abs=1e-12)
+    rows = [r for i, one in enumerate(detections, 1) for r in one.to_coco(1000 - i, [3, 17, 90])]
+    assert sorted(r["score"] for r in rows) == sorted(r["score"] for r in results)
+    assert {r["category_id"] for r in rows} == {3, 17, 90}
 
 
 def read_pair(folder, kind):
@@ -236,3 +331,100 @@ def test_nothing_is_printed(capfd):
 def test_lists_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="expected detections for 2 pictures, got 1"):
         evaluate_boxes([one_truth()] * 2, [Detections.empty(CLASSES)], CLASSES)
+
+
+# --- bad input -------------------------------------------------------------------------------
+
+
+def test_nan_scores_are_refused():
+    truth = one_truth((0, 0, 20, 20), (5, 5, 9, 9))
+    found = Detections(truth.boxes, torch.tensor([0.5, float("nan")]), truth.labels, CLASSES)
+    with pytest.raises(ValueError, match=r"scores without NaN, got nan in detections\[1\]"):
+        evaluate_boxes([truth, truth], [perfect(truth), found], CLASSES)
+
+
+def test_nan_boxes_are_refused():
+    truth = one_truth((0, 0, 20, 20))
+    found = Detections(truth.boxes * float("nan"), torch.ones(1), truth.labels, CLASSES)
+    with pytest.raises(ValueError, match="boxes of detections without NaN"):
+        evaluate_boxes([truth], [found], CLASSES)
+
+
+def test_inverted_boxes_are_refused():
+    found = perfect(one_truth((0, 0, 20, 20)))
+    with pytest.raises(ValueError, match="boxes of truths with x1 <= x2"):
+        evaluate_boxes([one_truth((20, 0, 0, 20))], [found], CLASSES)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_are_no_class_are_refused(label):
+    truth = one_truth((0, 0, 20, 20), labels=[label])
+    with pytest.raises(ValueError, match=rf"labels of truths in 0\.\.2, got {label} in truths\[1"):
+        evaluate_boxes([one_truth(), truth], [Detections.empty(CLASSES)] * 2, CLASSES)
+
+
+def test_objects_without_masks_are_refused():
+    truth = one_truth((0, 0, 20, 20))
+    with pytest.raises(ValueError, match=r"masks in every picture with objects, got none in det"):
+        evaluate_masks([one_truth()], [perfect(truth)], CLASSES)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="expected kind boxes or masks, got 'points'"):
+        CocoMeter(CLASSES, "points").compute()
+
+
+def test_devices_may_be_mixed(device):
+    truth = one_truth((0, 0, 20, 20), (30, 30, 90, 90))
+    found = perfect(truth)
+    moved = Detections(
+        found.boxes.to(device), found.scores.to(device), found.labels.to(device), CLASSES
+    )
+    expected = evaluate_boxes([truth] * 2, [found] * 2, CLASSES)
+    assert evaluate_boxes([truth] * 2, [moved, found], CLASSES) == expected
+
+
+def test_gradients_and_tv_tensors_do_not_disturb():
+    truth = one_truth((0, 0, 20, 20))
+    boxes = tv_tensors.BoundingBoxes(truth.boxes, format="XYXY", canvas_size=SIZE)
+    found = Detections(truth.boxes, torch.ones(1, requires_grad=True), truth.labels, CLASSES)
+    figures = evaluate_boxes([GroundTruth(boxes, truth.labels, SIZE)], [found], CLASSES)
+    assert figures.ap50 == pytest.approx(1)
+
+
+def test_the_table_has_a_line_for_each_class():
+    truth = one_truth((0, 0, 20, 20), labels=[1])
+    table = evaluate_boxes([truth], [perfect(truth)], CLASSES).table().splitlines()
+    assert len(table) == 4
+    assert table[1].split() == ["cat", "0", "-", "-", "-", "-"]
+    assert table[2].split() == ["dog", "1", "1.000", "1.000", "1.000", "1.000"]
+
+
+# --- the meter -------------------------------------------------------------------------------
+
+
+def test_a_picture_counts_once_whoever_brings_it():
+    truths, detections = random_set(np.random.default_rng(1), 9)
+    expected = evaluate_boxes(truths, detections, CLASSES)
+    parts = [CocoMeter(CLASSES) for _ in range(3)]
+    for rank, meter in enumerate(parts):
+        # As a sampler that pads: each process has four pictures, some of another's.
+        mine = [(rank + 3 * step) % 9 for step in range(4)]
+        meter.update(mine, [truths[i] for i in mine], [detections[i] for i in mine])
+        meter.update(mine[:1], [truths[mine[0]]], [detections[mine[0]]])
+    whole = parts[2].merge(parts[0]).merge(parts[1])
+    assert whole.image_ids == list(range(9)) and len(whole) == 9
+    assert whole.compute() == expected
+
+
+def test_the_meter_keeps_masks_as_run_lengths():
+    truths, detections = random_set(np.random.default_rng(1), 6, masks=True)
+    meter = CocoMeter(CLASSES, "masks")
+    meter.update(range(6), truths, detections)
+    assert all(isinstance(one.masks, list) for one in [*meter.truths, *meter.detections])
+    assert meter.compute() == evaluate_masks(truths, detections, CLASSES)
+
+
+def test_an_update_of_different_lengths_is_refused():
+    with pytest.raises(ValueError, match="truths and detections of 2 pictures, got 1 and 0"):
+        CocoMeter(CLASSES).update([1, 2], [one_truth()], [])

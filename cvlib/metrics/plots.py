@@ -1,0 +1,148 @@
+"""Figures as pictures: confusions, precision against recall, errors by kind."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from cvlib.metrics.confusion import ConfusionMatrix
+from cvlib.metrics.curves import PrecisionRecall
+from cvlib.metrics.errors import KINDS, ErrorSplit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# With more classes numbers or names could not be read.
+_MOST_NUMBERS, _MOST_CURVES = 25, 8
+
+
+def plot_confusion(matrix: ConfusionMatrix) -> Image.Image:
+    """Draws a confusion matrix, each row as shares of its sum.
+
+    Args:
+        matrix: Of any of the meters; up to 25 rows have their numbers written into the cells.
+
+    Returns:
+        A picture; the truth runs down, what was predicted to the right.
+
+    Example:
+        >>> names = ("cat", "dog")
+        >>> plot_confusion(ConfusionMatrix(np.array([[8, 2], [1, 9]]), names, names).mode
+        'RGB'
+    """
+    shares = matrix.normalised()
+    rows, columns = shares.shape
+    figure = _figure(1.8 + 0.42 * columns, 1.4 + 0.42 * rows)
+    axis = figure.subplots()
+    shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(columns), matrix.columns, rotation=90, fontsize=8)
+    axis.set_yticks(range(rows), matrix.rows, fontsize=8)
+    axis.set(xlabel="predicted", ylabel="truth")
+    for r, c in np.ndindex(shares.shape) if rows <= _MOST_NUMBERS else ():
+        if matrix.counts[r, c]:
+            colour = "white" if shares[r, c] > 0.55 else "black"
+            text = _short(int(matrix.counts[r, c]))
+            axis.text(c, r, text, ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(shown, label="share of the row", shrink=0.8)
+    return _render(figure)
+
+
+def plot_precision_recall(curves: Sequence[PrecisionRecall]) -> Image.Image:
+    """Draws precision against recall.
+
+    Args:
+        curves: Of `PrecisionRecallMeter`. Up to eight classes have colours and a legend; of more,
+            all are drawn in grey. The mean over the classes is drawn in black.
+
+    Returns:
+        A picture.
+
+    Example:
+        >>> line = np.array([1.0])
+        >>> plot_precision_recall([PrecisionRecall("cat", 1, line, line, line, 1.0)]).mode
+        'RGB'
+    """
+    figure = _figure(6.4, 4.4)
+    axis = figure.subplots()
+    curves = [curve for curve in curves if curve.objects]
+    is_named = len(curves) <= _MOST_CURVES
+    for curve in curves:
+        # From the first point to the left edge, as interpolated precision has it.
+        recall = np.concatenate([[0], curve.recall])
+        precision = np.concatenate([curve.precision[:1], curve.precision])
+        label = f"{curve.name}: AP {curve.ap:.3f}, {curve.objects} objects"
+        style = {"label": label} if is_named else {"color": "#BBBBBB", "linewidth": 0.7}
+        if len(curve.recall):
+            axis.plot(recall, precision, **style)
+        else:
+            axis.plot([], [], **style)
+    if len(curves) > 1:
+        mean = np.mean([_envelope(curve) for curve in curves], axis=0)
+        value = np.mean([curve.ap for curve in curves])
+        label = f"mean of {len(curves)} classes: AP {value:.3f}"
+        axis.plot(np.linspace(0, 1, 101), mean, color="black", linewidth=1.8, label=label)
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    if curves:
+        axis.legend(fontsize=8, loc="lower left")
+    return _render(figure)
+
+
+def plot_errors(split: ErrorSplit) -> Image.Image:
+    """Draws how many errors of each kind there are, and what AP would gain without them.
+
+    Args:
+        split: Of `ErrorMeter`.
+
+    Returns:
+        A picture.
+
+    Example:
+        >>> zeros = dict.fromkeys(KINDS, 0)
+        >>> plot_errors(ErrorSplit(1.0, zeros, zeros, 0.0, 0.0)).mode
+        'RGB'
+    """
+    figure = _figure(9, 3)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axis, values, form, title in (
+        (left, split.delta_ap, "{:.3f}", f"AP gained without them (AP is {split.ap:.3f})"),
+        (right, split.counts, "{:.0f}", "how many"),
+    ):
+        bars = axis.barh(KINDS, [values[kind] for kind in KINDS], color="#56B4E9")
+        axis.bar_label(bars, [form.format(values[kind]) for kind in KINDS], padding=3, fontsize=8)
+        axis.set(title=title)
+        axis.title.set_fontsize(10)
+        axis.margins(x=0.18)
+        axis.set_xlim(left=0)
+    left.invert_yaxis()
+    return _render(figure)
+
+
+def _envelope(curve: PrecisionRecall) -> np.ndarray:
+    """The best precision at or beyond each of COCO's recalls."""
+    best = np.maximum.accumulate(curve.precision[::-1])[::-1]
+    place = np.searchsorted(curve.recall, np.linspace(0, 1, 101))
+    return np.append(best, 0)[np.minimum(place, len(best))]
+
+
+def _short(count: int) -> str:
+    """At most four characters for up to a thousand million."""
+    if count < 10**4:
+        return str(count)
+    return f"{count / 1e3:.0f}k" if count < 10**6 else f"{count / 1e6:.3g}M"
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _render(figure: Figure) -> Image.Image:
+    memory = io.BytesIO()
+    figure.savefig(memory, format="png", dpi=110)
+    return Image.open(memory).convert("RGB")
