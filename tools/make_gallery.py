@@ -11,23 +11,40 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
 
 from cvlib.data import SyntheticBananas, collate
 from cvlib.data.augment import augment_batch
+from cvlib.data.transforms import RECIPES, VOID
 from cvlib.engine import load
 from cvlib.metrics import GroundTruth
+from cvlib.models import TinySSD
 from cvlib.predict import detect
-from cvlib.visualize import draw_comparison, draw_truth
+from cvlib.visualize import (
+    draw_comparison,
+    draw_truth,
+    show_anchors,
+    show_batch,
+    show_targets,
+    show_transforms,
+)
 
 # Pictures that no training run has seen.
 GALLERY_SEED = 2_000_000
 COLUMNS, ROWS = 4, 2
 MARGIN = 4
+IMAGE_SIZE = (192, 192)
+# Pictures to choose from, and their sides in pixels.
+SHOWN, SHOWN_SIZE = 8, 360
+# Largest file, so that the repository stays small.
+LARGEST_FILE = 150_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,33 @@ class Arguments:
     """Run folder of tools/train_ssd.py on drawn bananas."""
     out: Path = Path("docs/gallery")
     """Where the pictures go."""
+
+
+class Bananas(Dataset[Any]):
+    """Drawn bananas as samples of any task; in maps of classes a strip on the right is void."""
+
+    def __init__(self, task: str) -> None:
+        self.drawn = SyntheticBananas(
+            2 * SHOWN, image_size=SHOWN_SIZE, seed=GALLERY_SEED, masks=True
+        )
+        self.task = task
+        self.classes: tuple[str, ...] = (
+            ("background", "banana") if task == "segmentation" else ("banana",)
+        )
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image, target = self.drawn[index]
+        if self.task == "classification":
+            return image, {"label": torch.tensor(0), "image_id": index}
+        if self.task == "detection":
+            return image, target
+        masks = target["masks"].as_subclass(Tensor)
+        mask = (masks.sum(0) > 0).to(torch.uint8)
+        mask[:, -SHOWN_SIZE // 40 :] = VOID
+        return image, {"mask": tv_tensors.Mask(mask), "image_id": index}
 
 
 def tile(pictures: list[Image.Image]) -> Image.Image:
@@ -57,9 +101,38 @@ def save(picture: Image.Image, path: Path) -> None:
     small.quantize(128).save(path, optimize=True)
 
 
+def save_jpeg(picture: Image.Image, path: Path) -> None:
+    """Writes a JPEG of the best quality that makes a small enough file."""
+    for quality in range(88, 30, -6):
+        picture.save(path, quality=quality, optimize=True)
+        if path.stat().st_size <= LARGEST_FILE:
+            return
+
+
 def truths_of(boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> list[GroundTruth]:
     """Padded ground truths, one for each picture."""
     return [GroundTruth(b[k >= 0], k[k >= 0], size) for b, k in zip(boxes, labels, strict=True)]
+
+
+def draw_recipes(out: Path) -> None:
+    """Draws a sample through every recipe of every task."""
+    for task, recipes in RECIPES.items():
+        bananas = Bananas(task)
+        index = max(range(len(bananas)), key=lambda i: len(bananas.drawn[i][1]["labels"]))
+        for recipe in recipes:
+            sheet = show_transforms(bananas, index, recipe, image_size=IMAGE_SIZE)
+            save_jpeg(sheet, out / f"{task}_{recipe}.jpg")
+
+
+def draw_samples(out: Path) -> None:
+    """Draws a batch, the anchors of TinySSD and what they are matched to."""
+    bananas = Bananas("detection")
+    samples = [bananas[i] for i in range(SHOWN)]
+    save_jpeg(show_batch(*collate(samples), bananas.classes), out / "batch.jpg")
+    model = TinySSD(bananas.classes)
+    image, target = max(samples, key=lambda sample: len(sample[1]["labels"]))
+    save_jpeg(show_anchors(model, image), out / "anchors.jpg")
+    save_jpeg(show_targets(model, image, target, classes=bananas.classes), out / "targets.jpg")
 
 
 def main() -> None:
@@ -77,11 +150,14 @@ def main() -> None:
     changed, new_boxes, new_labels = augment_batch(images, boxes, labels, generator)
     pairs = zip(changed, truths_of(new_boxes, new_labels, size), strict=True)
     save(tile([draw_truth(*pair) for pair in pairs]), arguments.out / "augmentation.png")
+    draw_recipes(arguments.out)
+    draw_samples(arguments.out)
     if arguments.run is not None:
         found = detect(load(arguments.run), list(images))
         save(draw_comparison(list(images), truths, found), arguments.out / "predictions.png")
         shutil.copy(arguments.run / "curves.png", arguments.out / "curves.png")
-    print(f"wrote {', '.join(sorted(p.name for p in arguments.out.glob('*.png')))}")
+    written = (p.name for p in arguments.out.iterdir() if p.suffix in (".png", ".jpg"))
+    print(f"wrote {', '.join(sorted(written))}")
 
 
 if __name__ == "__main__":

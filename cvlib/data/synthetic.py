@@ -31,6 +31,7 @@ from cvlib.data._scene_painter import (
     photograph,
     random_distractor,
 )
+from cvlib.ops import masks_to_boxes
 
 _EMPTY_SHARE = 0.07
 _SMALLEST, _LARGEST = 0.2, 0.6  # longer side of a banana's box over the picture's
@@ -51,7 +52,8 @@ class SyntheticBananas(Dataset[Any]):
     At least 60 % of each banana can be seen, and no two boxes have an IoU above .35.
 
     A box is the extent of the banana's own pixels within the picture, parts hidden behind other
-    things included, parts outside the frame not.
+    things included, parts outside the frame not. With masks it is the extent of the mask, which
+    covers what can be seen.
 
     Picture ``i`` depends on ``seed``, ``image_size``, ``max_objects`` and ``i`` alone: not on the
     order of access, the worker, the number of threads or ``length``. Take another seed for
@@ -63,6 +65,7 @@ class SyntheticBananas(Dataset[Any]):
         seed: From 0 to 2**32 - 1.
         max_objects: Largest number of bananas in a picture, 1 to 16; crowded pictures may hold
             fewer than drawn for, where no free place was found.
+        masks: Give ``masks`` as well.
         transform: Called as ``transform(image, target)``, for instance from
             ``torchvision.transforms.v2``; gives the pair that is returned.
 
@@ -90,12 +93,14 @@ class SyntheticBananas(Dataset[Any]):
         image_size: int = 256,
         seed: int = 0,
         max_objects: int = 4,
+        masks: bool = False,
         transform: Callable[..., Any] | None = None,
     ) -> None:
         self._length = _checked_integer("length", length, 0, 2**31 - 1)
         self._image_size = _checked_integer("image_size", image_size, 32, 4096)
         self._seed = _checked_integer("seed", seed, 0, 2**32 - 1)
         self._max_objects = _checked_integer("max_objects", max_objects, 1, 16)
+        self._masks = bool(masks)
         self._transform = transform
         self.classes: tuple[str, ...] = ("banana",)
 
@@ -112,7 +117,8 @@ class SyntheticBananas(Dataset[Any]):
         Returns:
             ``(image, target)``: image uint8 (3, S, S) RGB; target with ``boxes`` float32 (N, 4)
             xyxy pixels, ``labels`` int64 (N,) zeros, ``image_id`` int (the index), ``area``
-            float32 (N,) of the boxes, ``iscrowd`` int64 (N,) zeros.
+            float32 (N,) of the boxes, ``iscrowd`` int64 (N,) zeros. With masks also ``masks`` uint8
+            (N, S, S), of which ``area`` then counts the pixels.
 
         Raises:
             IndexError: ``index`` is out of range.
@@ -124,6 +130,8 @@ class SyntheticBananas(Dataset[Any]):
         scene = _compose(self._seed, index, self._image_size, self._max_objects)
         image = tv_tensors.Image(torch.from_numpy(scene.picture))
         target = _target(scene.boxes, index, self._image_size)
+        if self._masks:
+            target |= _masks_of(scene)
         return (image, target) if self._transform is None else self._transform(image, target)
 
 
@@ -136,6 +144,18 @@ def _target(boxes: list[tuple[float, ...]], image_id: int, size: int) -> dict[st
         "image_id": image_id,
         "area": torch.tensor(areas, dtype=torch.float32),
         "iscrowd": torch.zeros(len(boxes), dtype=torch.int64),
+    }
+
+
+def _masks_of(scene: _Scene) -> dict[str, Any]:
+    """Masks of what can be seen, with their boxes and areas."""
+    numbers = torch.arange(1, len(scene.boxes) + 1, dtype=torch.uint8)
+    masks = (torch.from_numpy(scene.owners) == numbers[:, None, None]).to(torch.uint8)  # (N, S, S)
+    size = scene.owners.shape
+    return {
+        "boxes": tv_tensors.BoundingBoxes(masks_to_boxes(masks), format="XYXY", canvas_size=size),
+        "area": masks.flatten(1).sum(1).to(torch.float32),
+        "masks": tv_tensors.Mask(masks),
     }
 
 

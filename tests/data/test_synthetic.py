@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 
 from cvlib.data import SyntheticBananas, collate, synthetic
 from cvlib.data import _banana_painter as painter
+from cvlib.ops import masks_to_boxes
 
 
 def same(one, other):
@@ -256,3 +257,22 @@ def test_index_out_of_range(bad):
 def test_empty_dataset():
     assert len(SyntheticBananas(0)) == 0
     assert list(SyntheticBananas(0)) == []
+
+
+def test_masks_cover_what_can_be_seen():
+    plain = SyntheticBananas(40, image_size=96, seed=2)
+    masked = SyntheticBananas(40, image_size=96, seed=2, masks=True)
+    smaller = 0
+    for i in range(40):
+        (image, target), (same, wanted) = masked[i], plain[i]
+        assert torch.equal(image, same) and torch.equal(target["labels"], wanted["labels"])
+        masks = target["masks"].as_subclass(torch.Tensor)
+        boxes = target["boxes"].as_subclass(torch.Tensor)
+        assert masks.shape == (len(boxes), 96, 96) and masks.dtype == torch.uint8
+        assert (masks.sum(0) <= 1).all(), "a pixel shows one banana"
+        assert torch.equal(boxes, masks_to_boxes(masks))
+        assert torch.equal(target["area"], masks.flatten(1).sum(1).float())
+        whole = wanted["boxes"].as_subclass(torch.Tensor)
+        assert (boxes[:, :2] >= whole[:, :2]).all() and (boxes[:, 2:] <= whole[:, 2:]).all()
+        smaller += int((boxes != whole).any())
+    assert smaller > 3, "some bananas are partly hidden"

@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
+from cvlib.data.transforms import RECIPES
+
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
@@ -32,4 +37,46 @@ def test_bench_ops_writes_table_json_and_chart(tmp_path):
 
 def test_gallery_draws_what_needs_no_model(tmp_path):
     run("make_gallery.py", "--out", str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"augmentation.png", "synthetic.png"}
+    recipes = {f"{task}_{name}.jpg" for task, names in RECIPES.items() for name in names}
+    others = {"anchors.jpg", "augmentation.png", "batch.jpg", "synthetic.png", "targets.jpg"}
+    assert {path.name for path in tmp_path.iterdir()} == recipes | others
+    assert all(5_000 < path.stat().st_size < 160_000 for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("task", RECIPES)
+def test_bench_data_measures_every_recipe(tmp_path, task):
+    arguments = ("--pictures", "3", "--turns", "1", "--batch-size", "2", "--image-size", "64", "80")
+    table = run("bench_data.py", "--task", task, "--out", str(tmp_path), *arguments)
+    rows = json.loads((tmp_path / "bench_data.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["bare decoder", *RECIPES[task]]
+    assert rows[0]["share"] == 1 and all(row["pictures_per_second"] > 0 for row in rows)
+    assert table.count("\n") == 2 + len(rows)
+
+
+def test_bench_data_takes_a_folder_and_workers(tmp_path):
+    for i in range(4):
+        Image.new("RGB", (60 + i, 50)).save(tmp_path / f"{i}.jpg")
+    arguments = ("--data", str(tmp_path), "--only", "none", "--turns", "1", "--workers", "1")
+    table = run("bench_data.py", *arguments, "--out", str(tmp_path / "out"))
+    rows = json.loads((tmp_path / "out" / "bench_data.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["bare decoder", "none"]
+    assert rows[1]["with_workers"] > 0 and "| workers |" in table
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--task", "guessing"), "bench_data: expected --task one of detection, segmentation, cl"),
+        (("--only", "nonsense"), "bench_data: expected --only a part of a recipe's name, got non"),
+        (("--data", "no/such/folder"), "bench_data: expected JPEG pictures in no/such/folder, got"),
+    ],
+)
+def test_bench_data_says_what_is_wrong(tmp_path, arguments, message):
+    done = subprocess.run(
+        [sys.executable, TOOLS / "bench_data.py", *arguments, "--out", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and message in done.stderr
+    assert "Traceback" not in done.stderr

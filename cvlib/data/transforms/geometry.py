@@ -149,7 +149,7 @@ class ScaleJitter(GeometricStep):
     """Enlarges or shrinks the canvas by a random factor, without changing its shape.
 
     Args:
-        scales: Least and largest factor; their logarithms are drawn uniformly.
+        scales: Least and largest factor; any between is equally likely.
     """
 
     def __init__(self, scales: tuple[float, float] = (0.5, 2.0)) -> None:
@@ -162,8 +162,7 @@ class ScaleJitter(GeometricStep):
 
     def plan(self, plan: Plan) -> None:
         """Resizes."""
-        low, high = map(math.log, self.scales)
-        scale = math.exp(between(low, high, draw(1)[0]))
+        scale = between(*self.scales, draw(1)[0])
         plan.view = plan.view.resize(_scaled(plan.size, scale))
 
 

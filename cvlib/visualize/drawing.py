@@ -1,0 +1,214 @@
+"""Objects drawn on pictures: detections, ground truths, and both side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+from torch import Tensor
+
+from cvlib.metrics import GroundTruth
+from cvlib.structures import Detections
+
+# Distinct on dark and light pictures, also for colour-blind people (Okabe and Ito).
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+TRUTH_COLOUR = "#FFFFFF"
+# How much of a mask's colour covers the picture.
+MASK_OPACITY = 0.45
+_MARGIN = 4
+_DASH = 6
+_DARK = 110
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """Turns a uint8 tensor of shape (3, H, W), RGB, into a picture.
+
+    Raises:
+        ValueError: Another shape or dtype.
+    """
+    if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
+        raise ValueError(
+            f"to_pil: expected image uint8 of shape (3, H, W), got {image.dtype} "
+            f"{tuple(image.shape)}"
+        )
+    return Image.fromarray(image.as_subclass(Tensor).permute(1, 2, 0).cpu().numpy())
+
+
+def as_picture(image: Image.Image | Tensor) -> Image.Image:
+    """A new RGB picture of either kind."""
+    return to_pil(image) if isinstance(image, Tensor) else image.convert("RGB")
+
+
+def draw(image: Image.Image | Tensor, detections: Detections) -> Image.Image:
+    """Draws boxes, class names and scores, and masks where the detections have some.
+
+    Args:
+        image: A picture, or a uint8 tensor of shape (3, H, W), RGB.
+        detections: Boxes in pixels of this picture. Masks, if any, are bool or uint8 (N, H, W).
+
+    Returns:
+        A new picture.
+
+    Example:
+        >>> black = torch.zeros(3, 32, 48, dtype=torch.uint8)
+        >>> draw(black, Detections.empty(("cat",))).size
+        (48, 32)
+    """
+    picture = as_picture(image)
+    masks = getattr(detections, "masks", None)
+    found = detections.cpu()
+    colours = [colour_of(label) for label in found.labels.tolist()]
+    if masks is not None:
+        picture = paint_masks(picture, masks, colours)
+    painter = ImageDraw.Draw(picture)
+    width, font = line_width(picture), font_for(picture)
+    # The best box is drawn last, on top.
+    for i in reversed(range(len(found))):
+        box = found.boxes[i].tolist()
+        painter.rectangle(box, outline=colours[i], width=width)
+        text = f"{found.names[i]} {found.scores[i]:.2f}"
+        write_label(painter, box, text, colours[i], font)
+    return picture
+
+
+def draw_target(
+    image: Image.Image | Tensor, target: Mapping[str, Any], classes: Sequence[str] = ()
+) -> Image.Image:
+    """Draws the objects of a ground truth: boxes with class names, masks, crowds in dashes.
+
+    Args:
+        image: A picture, or a uint8 tensor of shape (3, H, W), RGB.
+        target: Of a sample; rows of padding (label -1) are left out.
+        classes: Names; a class without one is shown by its number.
+
+    Returns:
+        A new picture.
+    """
+    picture = as_picture(image)
+    labels = target["labels"].tolist()
+    crowds = target["iscrowd"].tolist() if "iscrowd" in target else [0] * len(labels)
+    colours = [colour_of(label) for label in labels]
+    if target.get("masks") is not None:
+        picture = paint_masks(picture, target["masks"], colours)
+    painter = ImageDraw.Draw(picture)
+    width, font = line_width(picture), font_for(picture)
+    rows = zip(target["boxes"].tolist(), labels, crowds, colours, strict=True)
+    for box, label, crowd, colour in rows:
+        if label < 0:
+            continue
+        name = classes[label] if label < len(classes) else str(label)
+        if crowd > 0:
+            draw_dashed(painter, box, colour, width)
+            name += " (crowd)"
+        else:
+            painter.rectangle(box, outline=colour, width=width)
+        write_label(painter, box, name, colour, font)
+    return picture
+
+
+def paint_masks(picture: Image.Image, masks: Tensor, colours: Sequence[str]) -> Image.Image:
+    """Tints what each mask (N, H, W) covers, with a rim that tells neighbours apart."""
+    import cv2
+
+    pixels = np.array(picture)
+    planes = (masks.as_subclass(Tensor).cpu() != 0).numpy().astype(np.uint8)
+    for plane, colour in zip(planes, colours, strict=True):
+        rgb = np.array(ImageColor.getrgb(colour))
+        inside = plane > 0
+        tinted = pixels[inside] * (1 - MASK_OPACITY) + rgb * MASK_OPACITY
+        pixels[inside] = tinted.round().astype(np.uint8)
+        rims, _ = cv2.findContours(plane, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(pixels, rims, -1, ImageColor.getrgb(colour), 1)
+    return Image.fromarray(pixels)
+
+
+def draw_dashed(
+    painter: ImageDraw.ImageDraw, box: Sequence[float], colour: str, width: int
+) -> None:
+    """Draws the outline of a box in dashes."""
+    x1, y1, x2, y2 = box
+    for x in np.arange(x1, x2, 2 * _DASH):
+        end = min(x + _DASH, x2)
+        painter.line([(x, y1), (end, y1)], fill=colour, width=width)
+        painter.line([(x, y2), (end, y2)], fill=colour, width=width)
+    for y in np.arange(y1, y2, 2 * _DASH):
+        end = min(y + _DASH, y2)
+        painter.line([(x1, y), (x1, end)], fill=colour, width=width)
+        painter.line([(x2, y), (x2, end)], fill=colour, width=width)
+
+
+def colour_of(label: int) -> str:
+    """The colour of a class."""
+    return PALETTE[label % len(PALETTE)]
+
+
+def line_width(picture: Image.Image) -> int:
+    """Of outlines that can be seen and hide little."""
+    return max(2, round(min(picture.size) / 180))
+
+
+def font_for(picture: Image.Image) -> Font:
+    """A font whose size suits the picture."""
+    return ImageFont.load_default(size=max(11, round(min(picture.size) / 28)))
+
+
+def write_label(
+    painter: ImageDraw.ImageDraw, box: Sequence[float], text: str, colour: str, font: Font
+) -> None:
+    """Writes on a plate above a box, or inside at its top where there is no room above."""
+    left, top, right, bottom = painter.textbbox((0, 0), text, font=font)
+    height, width = bottom - top + 2, right - left + 4
+    # Not beyond the right border, where the end of the name would be lost.
+    x = max(0, min(box[0], painter.im.size[0] - width - 1))
+    y = box[1] - height if box[1] >= height else box[1]
+    painter.rectangle((x, y, x + width, y + height), fill=colour)
+    painter.text((x + 2, y + 1 - top), text, fill=_text_colour(colour), font=font)
+
+
+def _text_colour(plate: str) -> str:
+    """Black on light plates, white on dark ones."""
+    red, green, blue = ImageColor.getrgb(plate)[:3]
+    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > _DARK else "#FFFFFF"
+
+
+def draw_truth(image: Tensor, truth: GroundTruth) -> Image.Image:
+    """Draws the true boxes."""
+    picture = to_pil(image)
+    painter = ImageDraw.Draw(picture)
+    for box in truth.boxes.tolist():
+        painter.rectangle(box, outline=TRUTH_COLOUR, width=2)
+    return picture
+
+
+def draw_comparison(
+    images: Sequence[Tensor], truths: Sequence[GroundTruth], found: Sequence[Detections]
+) -> Image.Image:
+    """Draws a grid of pictures, the truth on the left of each pair and the detections on the right.
+
+    Args:
+        images: uint8, shape (3, H, W), all of one size.
+        truths: True objects of each.
+        found: Detections in each.
+
+    Returns:
+        One picture, two pairs in a row.
+    """
+    pairs = [
+        (draw_truth(image, truth), draw(image, detections))
+        for image, truth, detections in zip(images, truths, found, strict=True)
+    ]
+    width, height = pairs[0][0].size
+    columns = 2 if len(pairs) > 1 else 1
+    rows = -(-len(pairs) // columns)
+    pair_width = 2 * width + 3 * _MARGIN
+    grid = Image.new("RGB", (columns * pair_width, rows * (height + _MARGIN) + _MARGIN), "#202020")
+    for i, pair in enumerate(pairs):
+        x, y = i % columns * pair_width + _MARGIN, i // columns * (height + _MARGIN) + _MARGIN
+        grid.paste(pair[0], (x, y))
+        grid.paste(pair[1], (x + width + _MARGIN, y))
+    return grid

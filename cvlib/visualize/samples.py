@@ -1,0 +1,129 @@
+"""What goes into a training: batches, and what transforms make of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cvlib.data.transforms import Resize, TransformedDataset, make_transform
+from cvlib.visualize.drawing import as_picture, draw_target
+from cvlib.visualize.segmentation import draw_segmentation
+from cvlib.visualize.sheets import Tile, enlarge, make_sheet
+
+
+def draw_sample(image: Tensor, target: Mapping[str, Any], classes: Sequence[str]) -> Tile:
+    """Draws a sample of any task, with a caption that says what it holds.
+
+    Args:
+        image: uint8, shape (3, H, W).
+        target: Of a dataset, or one row of a batch.
+        classes: Class names.
+
+    Returns:
+        Picture and caption.
+    """
+    image, target = enlarge(image, target)
+    if "boxes" in target:
+        labels = [label for label in target["labels"].tolist() if label >= 0]
+        count = f"{len(labels)} object{'s' * (len(labels) != 1)}" if labels else "no objects"
+        return Tile(draw_target(image, target, classes), count)
+    if "mask" in target:
+        count = f"{len(target['mask'].unique())} classes"
+        return Tile(draw_segmentation(image, target["mask"], classes), count)
+    label = int(target["label"])
+    return Tile(as_picture(image), classes[label] if label < len(classes) else str(label))
+
+
+def show_batch(
+    images: Tensor, targets: Mapping[str, Any], classes: Sequence[str], *, limit: int = 16
+) -> Image.Image:
+    """Draws the pictures of a batch with their objects, classes of pixels, or labels.
+
+    Args:
+        images: uint8, shape (B, 3, H, W), as `collate` gives them.
+        targets: As `collate` gives them.
+        classes: Class names.
+        limit: At most so many pictures.
+
+    Returns:
+        One picture.
+
+    Raises:
+        ValueError: The images are no batch.
+
+    Example:
+        >>> from cvlib.data import SyntheticBananas, collate
+        >>> bananas = SyntheticBananas(2, image_size=64)
+        >>> show_batch(*collate([bananas[0], bananas[1]]), bananas.classes).mode
+        'RGB'
+    """
+    if images.dim() != 4 or not len(images):
+        raise ValueError(
+            f"show_batch: expected images of shape (B, 3, H, W), got {tuple(images.shape)}"
+        )
+    tiles = []
+    for i in range(min(limit, len(images))):
+        row = {name: values[i] for name, values in targets.items()}
+        if "boxes" in row:
+            valid = row["labels"] >= 0
+            row |= {n: row[n][valid] for n in ("boxes", "labels", "iscrowd") if n in row}
+        tile = draw_sample(images[i], row, classes)
+        tiles.append(Tile(tile.picture, f"image {int(row['image_id'])}: {tile.caption}"))
+    shown = f", {len(tiles)} of them shown" if len(tiles) < len(images) else ""
+    size = f"{images.shape[2]} x {images.shape[3]}"
+    return make_sheet(tiles, f"a batch of {len(images)} pictures, {size}{shown}")
+
+
+def show_transforms(
+    dataset: Dataset[Any],
+    index: int,
+    recipe: str | Callable[..., Any],
+    *,
+    image_size: tuple[int, int] = (256, 256),
+    count: int = 7,
+    seed: int = 0,
+) -> Image.Image:
+    """Draws a sample as it is, and as training with a recipe sees it in one epoch after another.
+
+    Args:
+        dataset: Gives ``(image, target)``.
+        index: Of the sample.
+        recipe: A name of `RECIPES`, or a transform.
+        image_size: (height, width) that the recipe ends at.
+        count: Epochs to show.
+        seed: Of the random numbers.
+
+    Returns:
+        One picture.
+
+    Raises:
+        ValueError: Unknown recipe.
+    """
+    classes: Sequence[str] = getattr(dataset, "classes", ())
+    task = getattr(dataset, "task", "detection")
+    name = recipe if isinstance(recipe, str) else repr(recipe)
+    if isinstance(recipe, str):
+        recipe = make_transform(recipe, task, image_size, train=True)
+    image, target = dataset[index]
+    size = f"{image.shape[1]} x {image.shape[2]}"
+    original = draw_sample(*_fit(image, target, image_size), classes)
+    tiles = [Tile(original.picture, f"as it is, {size}: {original.caption}")]
+    changed = TransformedDataset(dataset, recipe, seed)
+    for epoch in range(count):
+        tile = draw_sample(*changed[epoch, index], classes)
+        tiles.append(Tile(tile.picture, f"epoch {epoch + 1}: {tile.caption}"))
+    return make_sheet(tiles, f"recipe {name}, {image_size[0]} x {image_size[1]}")
+
+
+def _fit(
+    image: Tensor, target: Mapping[str, Any], size: tuple[int, int]
+) -> tuple[Tensor, Mapping[str, Any]]:
+    """Shrinks a sample to stand beside others of (height, width), in its own shape."""
+    scale = min(1.0, size[0] / image.shape[1], size[1] / image.shape[2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[1:])
+    fitted: tuple[Tensor, Mapping[str, Any]] = Resize((height, width))(image, target)
+    return fitted

@@ -1,0 +1,116 @@
+"""Several pictures on one sheet, each with a line of words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+BACKGROUND = "#202020"
+_MARGIN, _LINE, _FONT_SIZE = 6, 20, 13
+_SHAPE = 1.6  # width over height that a sheet comes near to
+
+
+class Tile(NamedTuple):
+    """A picture and what is written above it."""
+
+    picture: Image.Image
+    caption: str
+
+
+def caption_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of captions and legends."""
+    return ImageFont.load_default(size=_FONT_SIZE)
+
+
+def make_sheet(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> Image.Image:
+    """Puts pictures side by side.
+
+    Args:
+        tiles: At least one.
+        title: Written at the top.
+        columns: By default as many as make the sheet somewhat wider than high.
+
+    Returns:
+        One picture.
+    """
+    font = caption_font()
+    captions = [_shorten(tile.caption, tile.picture.width, font) for tile in tiles]
+    lines = max(caption.count("\n") + 1 for caption in captions)
+    width = max(tile.picture.width for tile in tiles) + _MARGIN
+    height = max(tile.picture.height for tile in tiles) + lines * _LINE + _MARGIN
+    columns = columns or _choose_columns(len(tiles), width, height)
+    top = _LINE + _MARGIN if title else 0
+    rows = -(-len(tiles) // columns)
+    least = round(font.getlength(title)) + 2 * _MARGIN
+    size = (max(columns * width + _MARGIN, least), rows * height + _MARGIN + top)
+    result = Image.new("RGB", size, BACKGROUND)
+    painter = ImageDraw.Draw(result)
+    painter.text((_MARGIN, _MARGIN), title, fill="#FFFFFF", font=font)
+    for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        x = i % columns * width + _MARGIN
+        y = i // columns * height + _MARGIN + top
+        painter.multiline_text((x, y), caption, fill="#D0D0D0", font=font, spacing=5)
+        result.paste(tile.picture, (x, y + lines * _LINE))
+    return result
+
+
+def _choose_columns(count: int, width: int, height: int) -> int:
+    def deviation(columns: int) -> float:
+        rows = -(-count // columns)
+        empty = rows * columns - count
+        return abs(math.log(columns * width / (rows * height) / _SHAPE)) + 0.2 * empty
+
+    return min(range(1, count + 1), key=deviation)
+
+
+def _shorten(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Breaks lines that are wider than the picture, between words."""
+    lines = []
+    for line in caption.split("\n"):
+        current = ""
+        for word in line.split(" "):
+            longer = f"{current} {word}".strip()
+            if current and font.getlength(longer) > width:
+                lines.append(current)
+                current = word
+            else:
+                current = longer
+        lines.append(current)
+    return "\n".join(lines)
+
+
+def enlarge(
+    image: Tensor, target: Mapping[str, Any], least: int = 256
+) -> tuple[Tensor, dict[str, Any]]:
+    """Repeats the pixels of a small picture, and scales its boxes, so that words have room.
+
+    Args:
+        image: uint8, shape (3, H, W).
+        target: Boxes and masks or a mask of it.
+        least: The longer side reaches at least this many pixels.
+
+    Returns:
+        Image and target, as they are where they are large enough.
+    """
+    factor = -(-least // max(image.shape[1:]))
+    if factor == 1:
+        return image, dict(target)
+    larger = dict(target)
+    for name in ("masks", "mask"):
+        if larger.get(name) is not None:
+            larger[name] = _repeat(target[name], factor)
+    if "boxes" in target:
+        boxes = target["boxes"].as_subclass(Tensor)
+        # Padding stays padding.
+        larger["boxes"] = torch.where((boxes == -1).all(-1, keepdim=True), boxes, boxes * factor)
+    return _repeat(image, factor), larger
+
+
+def _repeat(pixels: Tensor, factor: int) -> Tensor:
+    plain = pixels.as_subclass(Tensor)
+    return plain.repeat_interleave(factor, -1).repeat_interleave(factor, -2)

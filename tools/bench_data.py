@@ -1,0 +1,238 @@
+"""Measures what transforms and batches cost beside decoding.
+
+    python tools/bench_data.py
+    python tools/bench_data.py --data pictures/ --only ssd --workers 2
+
+In one process and on one thread, in turns: the bare decoder (torchvision's, on JPEG files held in
+memory) and, for each recipe, reading, decoding, transform and batch as in training. Each figure is
+the median over the turns; a share is the median of the turns' ratios. With --workers the batches of
+each recipe are then loaded by a DataLoader.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+import tyro
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.io import decode_jpeg
+from torchvision.transforms import v2
+from tqdm.auto import tqdm
+
+from cvlib.data import SyntheticBananas, collate
+from cvlib.data._images import read_image
+from cvlib.data.transforms import RECIPES, TransformedDataset, make_transform
+from cvlib.visualize import to_pil
+
+HEIGHT, WIDTH, QUALITY = 480, 640, 90
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measures what transforms and batches cost beside decoding."""
+
+    data: Path | None = None
+    """Folder with JPEG pictures; their objects are made up. By default bananas are drawn, 640 x 480
+    pixels, into a temporary folder."""
+    only: str = ""
+    """Measure only recipes whose name contains this."""
+    task: str = "detection"
+    """Whose recipes."""
+    image_size: tuple[int, int] = (300, 300)
+    """Height and width that the recipes end at."""
+    pictures: int = 64
+    """Pictures in a turn."""
+    batch_size: int = 16
+    """Pictures in a batch."""
+    turns: int = 7
+    """Turns of each contestant; one more is not counted."""
+    workers: int = 0
+    """Processes of a DataLoader; 0 leaves this measurement out."""
+    out: Path = Path("runs/bench")
+    """Folder for bench_data.json."""
+
+
+class Pictures(Dataset[Any]):
+    """JPEG files with boxes, masks of classes or labels."""
+
+    classes = ("object",)
+
+    def __init__(self, files: list[Path], targets: list[dict[str, Any]], task: str) -> None:
+        self.files, self.targets, self.task = files, targets, task
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return tv_tensors.Image(read_image(self.files[index])), dict(self.targets[index])
+
+
+def draw_pictures(folder: Path, count: int) -> tuple[list[Path], list[Any]]:
+    """Writes drawn bananas as JPEG files of 640 x 480 pixels; gives the files and their targets."""
+    drawn = SyntheticBananas(count, image_size=WIDTH)
+    crop = v2.Compose([v2.CenterCrop((HEIGHT, WIDTH)), v2.SanitizeBoundingBoxes()])
+    files, targets = [], []
+    for i in tqdm(range(count), desc="drawing", unit="picture", leave=False, disable=None):
+        image, target = drawn[i]
+        image, kept = crop(image, {name: target[name] for name in ("boxes", "labels")})
+        files.append(folder / f"{i:05}.jpg")
+        to_pil(image).save(files[-1], quality=QUALITY)
+        targets.append(kept["boxes"])
+    return files, targets
+
+
+def find_pictures(folder: Path, count: int) -> tuple[list[Path], list[Any]]:
+    """Takes JPEG files of a folder, with one object in the middle of each."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[:count]
+    if not files:
+        raise FileNotFoundError(f"bench_data: expected JPEG pictures in {folder}, got none")
+    boxes = []
+    for file in files:
+        with Image.open(file) as image:
+            width, height = image.size
+        middle = torch.tensor([[width / 4, height / 4, width * 3 / 4, height * 3 / 4]])
+        boxes.append(tv_tensors.BoundingBoxes(middle, format="XYXY", canvas_size=(height, width)))
+    return files, boxes
+
+
+def make_target(boxes: Any, image_id: int, task: str) -> dict[str, Any]:
+    """A target of the task, from boxes."""
+    if task == "classification":
+        return {"label": torch.tensor(0), "image_id": image_id}
+    height, width = boxes.canvas_size
+    if task == "segmentation":
+        mask = torch.zeros(height, width, dtype=torch.uint8)
+        return {"mask": tv_tensors.Mask(mask), "image_id": image_id}
+    plain = boxes.as_subclass(torch.Tensor)
+    return {
+        "boxes": boxes,
+        "labels": torch.zeros(len(boxes), dtype=torch.int64),
+        "image_id": image_id,
+        "area": (plain[:, 2] - plain[:, 0]) * (plain[:, 3] - plain[:, 1]),
+        "iscrowd": torch.zeros(len(boxes), dtype=torch.int64),
+    }
+
+
+def load_epoch(dataset: TransformedDataset, epoch: int, batch_size: int) -> None:
+    """Makes all batches of an epoch in this process."""
+    for start in range(0, len(dataset), batch_size):
+        stop = min(start + batch_size, len(dataset))
+        collate([dataset[epoch, index] for index in range(start, stop)])
+
+
+def measure(contestants: dict[str, Callable[[int], None]], turns: int) -> dict[str, list[float]]:
+    """Seconds of every contestant in every turn; the first turn is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in tqdm(range(turns + 1), unit="turn", disable=None):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run(turn)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def measure_workers(dataset: TransformedDataset, arguments: Arguments) -> float:
+    """Pictures a second of a DataLoader, from the second epoch on, when its workers run."""
+    size = len(dataset)
+    epochs = range(arguments.turns + 1)
+    items = [(epoch, index) for epoch in epochs for index in range(size)]
+    loader = DataLoader(
+        dataset,
+        arguments.batch_size,
+        sampler=items,
+        collate_fn=collate,
+        num_workers=arguments.workers,
+    )
+    skipped, start, count = 0, 0.0, 0
+    for images, _ in loader:
+        if skipped < size:
+            skipped += len(images)
+            start = time.perf_counter()
+        else:
+            count += len(images)
+    return count / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Runs the script."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    if arguments.task not in RECIPES:
+        raise ValueError(
+            f"bench_data: expected --task one of {', '.join(RECIPES)}, got {arguments.task}"
+        )
+    if not any(arguments.only in name for name in RECIPES[arguments.task]):
+        raise ValueError(
+            f"bench_data: expected --only a part of a recipe's name, got {arguments.only}"
+        )
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.data is None:
+            files, boxes = draw_pictures(Path(folder), arguments.pictures)
+        else:
+            files, boxes = find_pictures(arguments.data, arguments.pictures)
+        targets = [make_target(b, i, arguments.task) for i, b in enumerate(boxes)]
+        report = compare(Pictures(files, targets, arguments.task), arguments)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "bench_data.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def compare(pictures: Pictures, arguments: Arguments) -> dict[str, Any]:
+    """Measures and prints the decoder and all recipes."""
+    encoded = [
+        torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8) for file in pictures.files
+    ]
+
+    def decode(turn: int) -> None:
+        for data in encoded:
+            decode_jpeg(data)
+
+    datasets = {
+        name: TransformedDataset(
+            pictures, make_transform(name, arguments.task, arguments.image_size, train=True)
+        )
+        for name in RECIPES[arguments.task]
+        if arguments.only in name
+    }
+    contestants: dict[str, Callable[[int], None]] = {"bare decoder": decode}
+    for name, dataset in datasets.items():
+        contestants[name] = lambda turn, d=dataset: load_epoch(d, turn, arguments.batch_size)  # type: ignore[misc]
+    seconds = measure(contestants, arguments.turns)
+    rows = []
+    has_workers = arguments.workers > 0
+    print("| contestant | pictures/s | share of the bare decoder |" + " workers |" * has_workers)
+    print("|---|---|---|" + "---|" * has_workers)
+    for name, times in seconds.items():
+        speed = len(pictures) / statistics.median(times)
+        share = statistics.median(
+            bare / own for bare, own in zip(seconds["bare decoder"], times, strict=True)
+        )
+        row: dict[str, Any] = {"name": name, "pictures_per_second": speed, "share": share}
+        line = f"| {name} | {speed:.0f} | {share:.0%} |"
+        if has_workers and name in datasets:
+            row["with_workers"] = measure_workers(datasets[name], arguments)
+            line += f" {row['with_workers']:.0f} |"
+        rows.append(row)
+        print(line)
+    settings = {name: str(value) for name, value in asdict(arguments).items()}
+    return {"settings": settings, "rows": rows, "torch": torch.__version__}
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
