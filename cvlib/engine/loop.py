@@ -23,7 +23,7 @@ from cvlib.engine.optim import set_training_mode
 from cvlib.engine.processes import join_processes
 from cvlib.engine.report import Logs, describe, finish_row, format_time
 from cvlib.engine.sampling import SEED_STRIDE
-from cvlib.engine.saving import publish, restore_best, save
+from cvlib.engine.saving import check_finite, publish, restore_best, save
 from cvlib.engine.schedules import schedule, set_learning_rate
 from cvlib.engine.start import check_set, start
 from cvlib.engine.state import Callback, History, Run
@@ -203,6 +203,7 @@ def train_step(run: Run, batches: list[Batch]) -> None:
 def finish_epoch(run: Run, val: Dataset[Any], logs: Logs) -> Dataset[Any]:
     """Evaluates, reports and saves; gives the readable part of the validation set."""
     progress, evaluation, is_best = run.progress, None, False
+    check_finite(run)
     run.row = finish_row(run)
     run.tell("epoch")
     if run.is_over or run.end or run.epoch % run.config.eval_every == 0:

@@ -453,7 +453,6 @@ def test_a_classifier_learns_from_pictures_of_any_size(tmp_path, colours):
     result = fit(model, colours, colours, config, tmp_path, say=lambda line: None)
     assert result.best["accuracy"] == 1.0
     assert load(tmp_path).name == "resnet18"
-    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_dropout_draws_the_same_in_a_resumed_run(tmp_path, colours):
