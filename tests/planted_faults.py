@@ -296,7 +296,7 @@ COCO_LABELS = [
     Fault("xy-exchanged", y_before_x),
     Fault("percent-box", per_cent),
     Fault("per-mille-box", thousandths),
-    Fault("duplicate-box", labelled_twice),
+    Fault("duplicate-box", labelled_twice, "warning"),
     Fault("two-classes-for-one-box", two_classes, "warning"),
     Fault("too-large-box", missing_point),
     Fault("whole-picture-boxes", whole_pictures, "warning"),

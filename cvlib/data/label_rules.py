@@ -103,9 +103,6 @@ def broken_rules(table: LabelTable, *, skip: NDArray[np.bool_]) -> Iterator[Rule
     for rule in _object_rules(table, table.picture_of_object()):
         yield replace(rule, broken=rule.broken & ~bad)
         bad |= rule.broken
-    again = np.zeros_like(bad)
-    again[find_duplicates(table, skip=bad)[:, 1]] = True
-    yield Rule("duplicate-box", again, "expected each object once", "remove the second one")
 
 
 def find_doubtful_labels(table: LabelTable) -> list[Finding]:
@@ -115,19 +112,27 @@ def find_doubtful_labels(table: LabelTable) -> list[Finding]:
         table: Labels as the files say them.
 
     Returns:
-        Warnings: two classes for one box, one box for all objects, boxes around whole pictures.
+        Warnings: objects labelled twice, two classes for one box, one box for all objects, boxes
+        around whole pictures.
     """
     owners = table.picture_of_object()
-    torn = np.zeros(table.num_objects, dtype=np.bool_)
-    torn[find_contradictions(table, skip=~all_of_row(np.isfinite(table.boxes)))[:, 1]] = True
-    rule = Rule(
-        "two-classes-for-one-box",
-        torn,
-        "expected one class for one object, another class has nearly the same box",
-        "remove the wrong one of the two",
+    skip = ~all_of_row(np.isfinite(table.boxes))
+    again, torn = np.zeros_like(skip), np.zeros_like(skip)
+    again[find_duplicates(table, skip=skip)[:, 1]] = True
+    torn[find_contradictions(table, skip=skip | again)[:, 1]] = True
+    rules = (
+        Rule("duplicate-box", again, "expected each object once", "remove the second one"),
+        Rule(
+            "two-classes-for-one-box",
+            torn,
+            "expected one class for one object, another class has nearly the same box",
+            "remove the wrong one of the two",
+        ),
     )
-    findings = _tell(table, owners, rule, np.flatnonzero(torn), severity="warning")
-    return findings + _find_constants(table, owners)
+    findings = _find_constants(table, owners)
+    for rule in rules:
+        findings += _tell(table, owners, rule, np.flatnonzero(rule.broken), severity="warning")
+    return findings
 
 
 def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[Rule]:

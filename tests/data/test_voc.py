@@ -11,6 +11,7 @@ from cvlib.data.dataset import DetectionDataset
 from cvlib.data.findings import errors_of
 from cvlib.data.formats.voc import read_voc
 from cvlib.data.label_rules import find_bad_labels
+from cvlib.data.load import find_splits
 
 RNG = np.random.default_rng(0)
 
@@ -118,6 +119,50 @@ def test_root_above_the_set(tmp_path, below):
     assert read_voc(tmp_path).num_objects == 1
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [("Annotations", "images"), ("annotations", "images"), ("annotations/xmls", "images")],
+)
+def test_folders_of_sets_that_follow_voc(tmp_path, folders):
+    write_set(tmp_path / "x", {"a": xml(thing(), filename="a.jpg")})
+    for old, new in zip(("Annotations", "JPEGImages"), folders, strict=True):
+        (tmp_path / new).parent.mkdir(exist_ok=True)
+        os.rename(tmp_path / "x" / old, tmp_path / new)
+    table = read_voc(tmp_path)
+    assert list(table.pictures) == ["images/a.jpg"]
+    assert table.label_file(0) == str(tmp_path / folders[0] / "a.xml")
+    DetectionDataset(table)[0]
+
+
+def write_together(folder, files):
+    write_set(folder, files)
+    for name in ("Annotations", "JPEGImages"):
+        for path in (folder / name).iterdir():
+            os.rename(path, folder / path.name)
+        (folder / name).rmdir()
+    (folder / "ImageSets/Main").rmdir()
+    (folder / "ImageSets").rmdir()
+
+
+def test_xml_beside_pictures(tmp_path):
+    write_together(tmp_path, {"a": xml(thing())})
+    table = read_voc(tmp_path)
+    assert list(table.pictures) == ["a.jpg"]
+    assert DetectionDataset(table)[0][1]["boxes"].tolist() == [[0, 0, 10, 20]]
+
+
+def test_xml_beside_pictures_in_folders_of_splits(tmp_path):
+    write_together(tmp_path / "train", {"a": xml(thing("dog"))})
+    write_together(tmp_path / "valid", {"a": xml(thing("cat"))})
+    train, valid = read_voc(tmp_path, "train"), read_voc(tmp_path, "valid")
+    assert list(train.pictures) == ["train/a.jpg"]
+    assert train.classes == valid.classes == ("cat", "dog")
+    assert (train.labels.tolist(), valid.labels.tolist()) == ([1], [0])
+    with pytest.raises(FileNotFoundError, match="split one of train, valid, got 'test'"):
+        read_voc(tmp_path, "test")
+    assert find_splits(tmp_path) == ["train", "valid"]
+
+
 def test_several_years_are_not_mixed(tmp_path):
     for year in ("VOC2007", "VOC2012"):
         write_set(tmp_path / "VOCdevkit" / year, {"a": xml(thing())})
@@ -127,7 +172,9 @@ def test_several_years_are_not_mixed(tmp_path):
 
 def test_missing_folders(tmp_path):
     (tmp_path / "photos").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"with Annotations/ and JPEGImages/, got .*photos"):
+    with pytest.raises(
+        FileNotFoundError, match=r"with Annotations/ and JPEGImages/, .*, got .*photos"
+    ):
         read_voc(tmp_path)
     with pytest.raises(FileNotFoundError, match="which does not exist"):
         read_voc(tmp_path / "nothing")
@@ -420,7 +467,7 @@ def test_unlabelled_pictures_are_told(tmp_path):
     os.remove(root / "Annotations/b.xml")
     table = read_voc(root)
     assert codes(table) == ["missing-labels"]
-    assert "got none for b.jpg: these pictures are left out" in str(table.findings)
+    assert "got none for JPEGImages/b.jpg: these pictures are left out" in str(table.findings)
 
 
 def test_names_that_are_not_utf8(tmp_path):

@@ -28,26 +28,28 @@ _FEWEST_COORDINATES = 6
 _DRAW_AGAIN = "draw the mask again or remove the object"
 
 
-class _Fault(NamedTuple):
+class Fault(NamedTuple):
+    """What is wrong with a mask."""
+
     severity: Severity
     code: str
     message: str
     fix: str
 
 
-_MISSING = _Fault(
+_MISSING = Fault(
     "error",
     "missing-mask",
     "expected a mask as the other objects have, got none",
     "draw it, or remove the masks of all",
 )
-_CROWD = _Fault(
+_CROWD = Fault(
     "warning",
     "crowd-without-rle",
     "expected run lengths of a crowd, got polygons",
     "set iscrowd to 0 for single objects; encode crowds as run lengths",
 )
-_EMPTY = _Fault(
+_EMPTY = Fault(
     "error", "empty-mask", "expected a mask of an object, got one of no area", _DRAW_AGAIN
 )
 
@@ -63,11 +65,21 @@ def check_masks(table: LabelTable, sizes: NDArray[np.int64], *, progress: bool) 
     Note:
         Polygons are measured by their corners. Run lengths are decoded, one at a time.
     """
-    if table.masks is None:
-        return []
-    owners = table.picture_of_object()
     told_by_reader = {finding.code for finding in table.findings}
+    owners = table.picture_of_object()
     found: dict[str, list[Finding]] = {}
+    for thing, fault in find_faults(table, sizes, progress=progress).items():
+        if fault.code not in told_by_reader:
+            finding = _tell(table, thing, int(owners[thing]), fault)
+            found.setdefault(fault.code, []).append(finding)
+    return [finding for some in found.values() for finding in cut(some)]
+
+
+def find_faults(table: LabelTable, sizes: NDArray[np.int64], *, progress: bool) -> dict[int, Fault]:
+    """The first thing that is wrong with the mask of each object; arguments as `check_masks`."""
+    if table.masks is None:
+        return {}
+    owners = table.picture_of_object()
     bar = tqdm(
         range(table.num_objects),
         desc="checking masks",
@@ -76,16 +88,16 @@ def check_masks(table: LabelTable, sizes: NDArray[np.int64], *, progress: bool) 
         leave=False,
         delay=1,
     )
+    faults = {}
     for thing in bar:
-        picture = int(owners[thing])
-        size = (int(sizes[picture, 0]), int(sizes[picture, 1]))
-        fault = _find_fault(table, thing, table.masks[thing], size)
-        if fault is not None and fault.code not in told_by_reader:
-            found.setdefault(fault.code, []).append(_tell(table, thing, picture, fault))
-    return [finding for some in found.values() for finding in cut(some)]
+        height, width = (int(side) for side in sizes[owners[thing]])
+        fault = _find_fault(table, thing, table.masks[thing], (height, width))
+        if fault is not None:
+            faults[thing] = fault
+    return faults
 
 
-def _tell(table: LabelTable, thing: int, picture: int, fault: _Fault) -> Finding:
+def _tell(table: LabelTable, thing: int, picture: int, fault: Fault) -> Finding:
     x1, y1, x2, y2 = (round(float(value), 2) for value in table.boxes[thing])
     return Finding(
         fault.severity,
@@ -99,7 +111,7 @@ def _tell(table: LabelTable, thing: int, picture: int, fault: _Fault) -> Finding
     )
 
 
-def _find_fault(table: LabelTable, thing: int, mask: Mask, size: Size) -> _Fault | None:
+def _find_fault(table: LabelTable, thing: int, mask: Mask, size: Size) -> Fault | None:
     if not mask:
         return _MISSING
     if isinstance(mask, dict):
@@ -109,7 +121,7 @@ def _find_fault(table: LabelTable, thing: int, mask: Mask, size: Size) -> _Fault
 
 def _check_polygons(
     table: LabelTable, thing: int, parts: list[list[float]], size: Size
-) -> _Fault | None:
+) -> Fault | None:
     for part in parts:
         if len(part) < _FEWEST_COORDINATES or len(part) % 2:
             return _bad(f"expected polygons of at least three corners, got {len(part)} numbers")
@@ -127,10 +139,10 @@ def _area(part: NDArray[np.float64]) -> float:
     return abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
 
 
-def _check_runs(table: LabelTable, thing: int, rle: Mapping[str, Any], size: Size) -> _Fault | None:
+def _check_runs(table: LabelTable, thing: int, rle: Mapping[str, Any], size: Size) -> Fault | None:
     own = tuple(int(side) for side in rle["size"])
     if size[0] >= 0 and own != size:
-        return _Fault(
+        return Fault(
             "error",
             "mask-size",
             f"expected run lengths of the picture's size (height, width) {size}, got {own}",
@@ -153,13 +165,13 @@ def _extent(pixels: NDArray[np.bool_]) -> Corners:
 
 def _compare(
     table: LabelTable, thing: int, extent: Corners, area: float, size: Size
-) -> _Fault | None:
+) -> Fault | None:
     x1, y1, x2, y2 = extent
     if area == 0:
         return _EMPTY
     beyond = max(-x1, -y1, x2 - size[1], y2 - size[0])
     if size[0] >= 0 and beyond > _EDGE_SLACK:
-        return _Fault(
+        return Fault(
             "error",
             "mask-outside",
             f"expected a mask inside of the picture, got one around {_show(*extent)}",
@@ -168,7 +180,7 @@ def _compare(
     box = table.boxes[thing]
     allowed = np.maximum(_EDGE_SLACK, _EDGE_SHARE * np.tile(box[2:] - box[:2], 2))
     if (np.abs(np.array(extent) - box) > allowed).any():
-        return _Fault(
+        return Fault(
             "warning",
             "mask-and-box-differ",
             f"expected the box around its mask, {_show(*extent)}, got {_show(*box)}",
@@ -178,7 +190,7 @@ def _compare(
     # The area of a crowd is that of its people, not of its mask; and some files have no areas.
     is_known = not table.iscrowd[thing] and not np.isnan(given)
     if is_known and abs(given - area) > max(_AREA_SLACK, _AREA_SHARE * area):
-        return _Fault(
+        return Fault(
             "warning",
             "area-differs",
             f"expected the area of the mask, {area:.0f}, got {given:.0f}",
@@ -187,8 +199,8 @@ def _compare(
     return None
 
 
-def _bad(message: str) -> _Fault:
-    return _Fault("error", "bad-mask", message, _DRAW_AGAIN)
+def _bad(message: str) -> Fault:
+    return Fault("error", "bad-mask", message, _DRAW_AGAIN)
 
 
 def _show(*values: float) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvlib.data._box_layouts import find_misreading
-from cvlib.data.check._instance_masks import check_masks
+from cvlib.data._twins import find_duplicates
+from cvlib.data.check._instance_masks import find_faults
 from cvlib.data.label_rules import SLACK, are_mostly_fractions, broken_rules, count_from_one
 from cvlib.data.table import LabelTable
 
@@ -84,18 +85,11 @@ def _frames(table: LabelTable) -> Boxes:
 
 def _fix_masks(table: LabelTable, made: list[Change]) -> LabelTable:
     """Leaves out objects whose mask cannot be right."""
-    wrong = {
-        (finding.picture, finding.row): finding.code
-        for finding in check_masks(table, table.sizes, progress=False)
-        if finding.severity == "error"
-    }
-    if not wrong:
-        return table
-    owners = table.picture_of_object()
-    codes = [wrong.get((str(table.path(p)), table.row(i)), "") for i, p in enumerate(owners)]
-    bad = np.array([bool(code) for code in codes], dtype=np.bool_)
-    for thing in np.flatnonzero(bad).tolist():
-        made.append(_change(table, thing, "left an object out", codes[thing]))
+    bad = _nothing(table)
+    for thing, fault in find_faults(table, table.sizes, progress=False).items():
+        if fault.severity == "error":
+            bad[thing] = True
+            made.append(_change(table, thing, "left an object out", fault.code))
     return table.without_objects(bad)
 
 
@@ -138,12 +132,15 @@ def _areas(boxes: Boxes) -> NDArray[np.float64]:
 
 
 def _drop_broken(table: LabelTable, made: list[Change]) -> LabelTable:
-    """Leaves out objects that still break a rule."""
+    """Leaves out objects that still break a rule, and those labelled twice."""
     bad = _nothing(table)
     for rule in broken_rules(table, skip=bad):
         for thing in np.flatnonzero(rule.broken).tolist():
             made.append(_change(table, thing, "left an object out", rule.code))
         bad |= rule.broken
+    for _, thing in find_duplicates(table, skip=bad).tolist():
+        made.append(_change(table, thing, "left an object out", "duplicate-box"))
+        bad[thing] = True
     return table.without_objects(bad)
 
 

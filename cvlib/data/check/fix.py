@@ -18,12 +18,10 @@ from cvlib.data.check._label_fixes import Change, fix_labels, turn_boxes
 from cvlib.data.check._picture_rules import is_labelled_as_stored
 from cvlib.data.check._pictures import Facts
 from cvlib.data.check._sources import open_path, unwrap
-from cvlib.data.findings import Finding
+from cvlib.data.findings import Finding, errors_of
 from cvlib.data.formats.coco import write_coco
 from cvlib.data.table import LabelTable, PackedList
 
-# Of pictures: what makes one useless, as long as nobody restores or finds it.
-_PICTURE_FAULTS = ("missing-picture", "unreadable-picture", "size-differs", "labels-not-turned")
 # Told by the full form alone.
 _LEFT_ALONE = ("duplicate-picture", "similar-picture", "mask-and-box-differ", "area-differs")
 
@@ -145,14 +143,14 @@ def _fix(
 ) -> tuple[LabelTable, dict[int, Facts]]:
     """Pictures that can be used, with labels in order."""
     checked = check_table(table, model=None, fast=False, progress=progress)
-    bad: dict[str, str] = {}
-    for finding in checked.findings:
-        if finding.code in _PICTURE_FAULTS and finding.picture:
-            bad.setdefault(finding.picture, finding.code)
-    table = _turn_labels(table, checked.facts, bad, made)
-    keep = [i for i in range(table.num_pictures) if str(table.path(i)) not in bad]
-    for index in range(table.num_pictures):
-        code = bad.get(str(table.path(index)))
+    for finding in errors_of(table.findings):
+        place = (finding.picture, finding.file, finding.row)
+        made.append(Change("left out what cannot be read", finding.code, *place, finding.message))
+    faults = {i: _find_fault(table, i, checked.facts.get(i)) for i in range(table.num_pictures)}
+    if table.masks is None:
+        table = _turn_labels(table, checked.facts, faults, made)
+    keep = [index for index, code in faults.items() if not code]
+    for index, code in faults.items():
         if code:
             made.append(Change("left a picture out", code, str(table.path(index))))
     facts = {place: checked.facts[index] for place, index in enumerate(keep)}
@@ -165,19 +163,30 @@ def _fix(
     return fixed, facts
 
 
+def _find_fault(table: LabelTable, index: int, known: Facts | None) -> str:
+    """What makes a picture useless as long as nobody restores or finds it; empty: nothing."""
+    if known is None:
+        return "missing-picture"
+    if known.problem:
+        return "unreadable-picture"
+    if is_labelled_as_stored(table, index, known):
+        return "labels-not-turned"
+    height, width = (int(side) for side in table.sizes[index])
+    return "size-differs" if height >= 0 and (height, width) != known.upright_size else ""
+
+
 def _turn_labels(
-    table: LabelTable, facts: Mapping[int, Facts], bad: dict[str, str], made: list[Change]
+    table: LabelTable, facts: Mapping[int, Facts], faults: dict[int, str], made: list[Change]
 ) -> LabelTable:
-    """Turns boxes of stored pixels; with masks, the picture is left out."""
-    if table.masks is not None:
-        return table
+    """Turns boxes of stored pixels, and strikes their pictures from the faults."""
     boxes = table.boxes.copy()
-    for index, known in facts.items():
-        path = str(table.path(index))
-        if is_labelled_as_stored(table, index, known) and bad.get(path) == "labels-not-turned":
-            things = table.objects(index)
+    for index, code in faults.items():
+        if code == "labels-not-turned":
+            known, things = facts[index], table.objects(index)
             boxes[things] = turn_boxes(boxes[things], known.size, known.orientation)
-            made.append(Change("turned boxes as EXIF turns the picture", bad.pop(path), path))
+            path = str(table.path(index))
+            made.append(Change("turned boxes as EXIF turns the picture", code, path))
+            faults[index] = ""
     return replace(table, boxes=boxes)
 
 

@@ -12,6 +12,7 @@ from cvlib._files import PICTURE_SUFFIXES
 # What tools leave behind beside the data; a notebook's checkpoints have become a class before.
 _RUBBISH = ("__MACOSX", "Thumbs.db", "desktop.ini")
 _SHOWN = 5
+SPLITS = ("train", "val", "test")
 
 
 def is_hidden(name: str) -> bool:
@@ -118,3 +119,11 @@ def name_some(names: Iterable[str | Path]) -> str:
 def shown(name: str | Path) -> str:
     """A name as it can be printed, also where its bytes are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def canonical_split(name: str) -> str:
+    """``"train"`` for ``"train2017"``, ``"val"`` for ``"valid"`` and the like."""
+    short = re.sub(r"[_-]?[0-9].*$", "", name.lower())
+    return {"training": "train", "valid": "val", "validation": "val", "testing": "test"}.get(
+        short, short
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,20 @@ from typing import Any
 
 from cvlib.data.formats import folder as image_folder
 from cvlib.data.formats import masks, voc, voc_segmentation, yolo
-from cvlib.data.formats._folders import is_hidden, is_picture, list_files, list_folders, name_some
+from cvlib.data.formats._folders import (
+    SPLITS,
+    canonical_split,
+    is_hidden,
+    is_picture,
+    list_files,
+    list_folders,
+    name_some,
+)
 from cvlib.data.formats._voc_lists import find_home, list_splits
 from cvlib.data.table import LabelTable
 
 # Path, split, classes, and what data sets that are no table are made with: transform and cache.
 Reader = Callable[[Path, str | None, Sequence[str] | None, Mapping[str, Any]], Any]
-_SPLITS = ("train", "val", "test")
 # Folders of the layouts that are no classes of pictures.
 _NO_CLASSES = {
     "images", "labels", "masks", "annotations", "jpegimages", "imagesets", "segmentationclass",
@@ -44,14 +50,6 @@ class Layout:
     find: Callable[[Path], str | None]
     splits: Callable[[Path], list[str]]
     read: Reader
-
-
-def canonical_split(name: str) -> str:
-    """``"train"`` for ``"train2017"``, ``"val"`` for ``"valid"`` and the like."""
-    short = re.sub(r"[_-]?[0-9].*$", "", name.lower())
-    return {"training": "train", "valid": "val", "validation": "val", "testing": "test"}.get(
-        short, short
-    )
 
 
 # --- COCO ------------------------------------------------------------------------------------
@@ -167,29 +165,13 @@ def _read_banana(
 # --- Pascal VOC ------------------------------------------------------------------------------
 
 
-def _voc_home(path: Path, folders: tuple[str, ...]) -> Path | None:
-    return find_home(path, folders) if path.is_dir() else None
-
-
-def _find_voc(path: Path) -> str | None:
-    home = _voc_home(path, voc.FOLDERS)
-    if home is None or not list_files(home / "Annotations", lambda name: name.endswith(".xml")):
-        return None
-    return "Annotations/*.xml and JPEGImages"
-
-
-def _voc_splits(path: Path) -> list[str]:
-    home = _voc_home(path, voc.FOLDERS)
-    return list_splits(home, "Main") if home else []
-
-
 def _find_voc_masks(path: Path) -> str | None:
-    home = _voc_home(path, voc_segmentation.FOLDERS)
+    home = find_home(path, voc_segmentation.FOLDERS)
     return "SegmentationClass and JPEGImages" if home else None
 
 
 def _voc_mask_splits(path: Path) -> list[str]:
-    home = _voc_home(path, voc_segmentation.FOLDERS)
+    home = find_home(path, voc_segmentation.FOLDERS)
     return list_splits(home, "Segmentation") if home else []
 
 
@@ -208,7 +190,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _may_be_class(name: str) -> bool:
-    return name.lower() not in _NO_CLASSES and canonical_split(name) not in _SPLITS
+    return name.lower() not in _NO_CLASSES and canonical_split(name) not in SPLITS
 
 
 def _find_folder(path: Path) -> str | None:
@@ -265,9 +247,9 @@ LAYOUTS = (
     Layout(
         "voc",
         "Pascal VOC boxes",
-        "Annotations/*.xml with JPEGImages/",
-        _find_voc,
-        _voc_splits,
+        "Annotations/*.xml with JPEGImages/, or *.xml beside pictures, also in train/ and val/",
+        voc.find_voc,
+        voc.list_voc_splits,
         lambda path, split, classes, options: voc.read_voc(path, split, classes=classes),
     ),
     Layout(
