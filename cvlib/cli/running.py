@@ -113,17 +113,6 @@ def _show_warning(message: Any, *_: object) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-def is_first_process() -> bool:
-    """Whether this is the process that prints and writes; ``torchrun`` starts several."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def say_first(line: str) -> None:
-    """Prints, in the first process alone."""
-    if is_first_process():
-        print(line)
-
-
 def choose_folder(name: str) -> Path:
     """A new run folder in ``runs``: NAME, NAME-2, and so on."""
     number = 1
