@@ -71,7 +71,7 @@ def join_tiles(
     parts = _select(tiled, is_cut)
     open_parts = ~_covered(parts.found, whole)
     parts = _select(parts, open_parts)
-    joined = _merge(_join(parts), merge, iou_threshold)
+    joined = _merge(_without_parts(_join(parts)), merge, iou_threshold)
     return _sorted(_concatenate([whole, joined]))
 
 
@@ -164,6 +164,16 @@ def _covered(parts: Detections, whole: Detections) -> Tensor:
         return torch.zeros(len(parts), dtype=torch.bool)
     shared = _intersection(parts.boxes, whole.boxes) / box_area(parts.boxes)[:, None]
     return ((shared >= _COVERED) & (parts.labels[:, None] == whole.labels)).any(1)
+
+
+def _without_parts(joined: Detections) -> Detections:
+    """Leaves out what another row of tiles has of an object: a part of a larger one."""
+    larger = joined[box_area(joined.boxes).sort(descending=True, stable=True).indices]
+    kept: list[int] = []
+    for i in range(len(larger)):
+        if not _covered(larger[i], larger[kept]).any():
+            kept.append(i)
+    return larger[kept]
 
 
 def _intersection(first: Tensor, second: Tensor) -> Tensor:
