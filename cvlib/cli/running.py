@@ -40,6 +40,8 @@ def run(name: str, command: Callable[[Sequence[str]], int], arguments: Sequence[
         arguments: Without the command's name.
     """
     with warnings.catch_warnings():
+        # What cvlib warns of is about the user's data: told every time.
+        warnings.filterwarnings("always", category=UserWarning, module=r"cvlib\b")
         warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
             return command(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -112,9 +113,18 @@ def main(arguments: Sequence[str]) -> int:
     keep_freed_memory()
     join_processes(options.device)
     say = print if rank() == 0 else _silent
-    if options.resume:
+    if options.resume or was_restarted(options.out):
         return _resume(options, say)
     return _start(options, arguments, say)
+
+
+def was_restarted(out: Path | None) -> bool:
+    """Whether ``torchrun`` has started this again after a death, and there is something to resume.
+
+    It gives the same command again, without --resume.
+    """
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return again and out is not None and (out / "last.pt").exists()
 
 
 def _start(options: Arguments, arguments: Sequence[str], say: Callable[[str], None]) -> int:

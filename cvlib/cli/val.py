@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 from PIL import Image
+from torch.utils.data import Dataset
 
 from cvlib._files import save_json
 from cvlib.cli import GOOD
@@ -16,8 +17,10 @@ from cvlib.cli._data import name_split
 from cvlib.cli.running import choose_folder, new_folder, parse
 from cvlib.data import load_dataset
 from cvlib.data.dataset import BadLabels
-from cvlib.data.load import AnyDataset, find_splits
+from cvlib.data.load import find_splits
 from cvlib.engine import Evaluation, evaluate, load
+from cvlib.engine.bad_pictures import leave_out_unreadable
+from cvlib.engine.batches import UNREADABLE
 from cvlib.engine.device import choose_device
 from cvlib.engine.figures import (
     ClassificationEvaluation,
@@ -33,6 +36,7 @@ from cvlib.metrics import (
     plot_errors,
     plot_precision_recall,
 )
+from cvlib.models import Model
 
 DESCRIPTION = """Measures a trained model on a data set: figures by class, plots, worst pictures.
 
@@ -62,6 +66,8 @@ class Arguments:
     """Processes that load pictures; 0: this one."""
     worst: int = 8
     """How many of the worst pictures are drawn."""
+    max_bad_share: float = 0.01
+    """Share of the pictures that may be unreadable, but at least one picture (none with 0)."""
     bad_labels: BadLabels = "raise"
     """Labels that cannot be right: "raise" refuses and lists them, "drop" leaves them out."""
     device: str = "auto"
@@ -75,10 +81,10 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(Arguments, "cvlib val", DESCRIPTION, arguments)
     model = load(options.model, choose_device(options.device))
     split = name_split(find_splits(options.data), options.split, options.data)
-    dataset = load_dataset(options.data, split, bad_labels=options.bad_labels)
+    given = load_dataset(options.data, split, bad_labels=options.bad_labels)
     out = choose_folder("val") if options.out is None else options.out
     new_folder(out, overwrite=options.overwrite)
-    found = evaluate(model, dataset, batch_size=options.batch_size, workers=options.workers)
+    found, dataset = measure(model, given, options)
     print(found.report())
     print(found)
     save_json(out / "metrics.json", found.as_dict())
@@ -89,7 +95,19 @@ def main(arguments: Sequence[str]) -> int:
     return GOOD
 
 
-def plot(found: Evaluation, dataset: AnyDataset, worst: int) -> dict[str, Image.Image]:
+def measure(model: Model, dataset: Dataset, options: Arguments) -> tuple[Evaluation, Dataset]:
+    """Evaluates; when pictures turn out to be unreadable, once more without them."""
+    sizes = {"batch_size": options.batch_size, "workers": options.workers}
+    try:
+        return evaluate(model, dataset, **sizes), dataset
+    except UNREADABLE:
+        readable = leave_out_unreadable(dataset, options.max_bad_share, print)
+        if readable is None:
+            raise
+        return evaluate(model, readable, **sizes), readable
+
+
+def plot(found: Evaluation, dataset: Dataset, worst: int) -> dict[str, Image.Image]:
     """Draws what an evaluation gives, by name."""
     plots: dict[str, Image.Image] = {}
     if isinstance(found, DetectionEvaluation) and found.pictures is not None:

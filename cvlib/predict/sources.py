@@ -124,9 +124,9 @@ def is_stream(source: str | Path) -> bool:
         >>> is_stream("webcam:1"), is_stream("rtsp://host/door"), is_stream("a.mp4")
         (True, True, False)
     """
-    text = str(source)
-    named = _CAMERA.fullmatch(text) or (isinstance(source, str) and _URL.match(text))
-    return bool(named) and not os.path.exists(text)
+    if not isinstance(source, str) or os.path.exists(source):
+        return False
+    return bool(_CAMERA.fullmatch(source) or _URL.match(source))
 
 
 def read_stream(source: str) -> Iterator[Frame]:

@@ -67,6 +67,12 @@ def test_resume_of_a_finished_run_reports_it(trained, capsys):
     assert f"going on with {trained}" in capsys.readouterr().out
 
 
+def test_what_torchrun_starts_again_goes_on(coco, trained, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert main(["train", str(coco), "--out", str(trained), *TINY]) == 0
+    assert f"going on with {trained}" in capsys.readouterr().out
+
+
 def test_resume_without_a_run(tmp_path, capsys):
     assert main(["train", "--resume", "--out", str(tmp_path)]) == 1
     assert "last.pt" in capsys.readouterr().err
@@ -139,6 +145,15 @@ def test_val_of_another_split(tmp_path, trained, coco, capsys):
     arguments = ["val", str(trained), str(coco), "--split", "train", "--out", str(tmp_path / "v")]
     assert main([*arguments, "--device", "cpu"]) == 0
     assert "6 pictures" in capsys.readouterr().out
+
+
+def test_val_leaves_out_what_cannot_be_read_and_says_so(tmp_path, trained, coco_copy, capsys):
+    (coco_copy / "images" / "val" / "val-1.png").write_bytes(b"\x89PNG")
+    arguments = ["val", str(trained), str(coco_copy), "--device", "cpu", "--out"]
+    assert main([*arguments, str(tmp_path / "v"), "--max-bad-share", "0"]) == 1
+    assert "val-1.png" in capsys.readouterr().err
+    assert main([*arguments, str(tmp_path / "w")]) == 0
+    assert "val-1.png" in capsys.readouterr().out
 
 
 # --- predict ---------------------------------------------------------------------------------
@@ -309,7 +324,7 @@ def test_show_draws(tmp_path, coco, trained, what):
     assert main(["show", str(coco), *options, "--model", str(trained)]) == 0
     assert size(out)[0] > 150
     with Image.open(out) as picture:
-        assert len(set(picture.convert("L").getdata())) > 50, "nothing is drawn"
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 50, "nothing is drawn"
 
 
 def test_show_never_replaces_a_file(tmp_path, coco, capsys):

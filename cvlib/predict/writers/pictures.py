@@ -17,6 +17,8 @@ from cvlib.predict.writers.annotate import annotate, class_colours
 from cvlib.predict.writers.folder import OutputFolder
 from cvlib.structures import Segmentation
 
+_VOID_COLOUR = (224, 224, 192)  # Pascal VOC's
+
 
 class PictureWriter:
     """An annotated PNG for each picture, an annotated MP4 for each video, camera or stream."""
@@ -82,8 +84,12 @@ class MaskWriter:
         assert isinstance(result, Segmentation)  # of other tasks Writers says so
         labels = result.labels.cpu().numpy()
         pixels = np.where(labels == result.void, 255, labels).astype(np.uint8)
-        picture = Image.fromarray(pixels).convert("P")
-        picture.putpalette(class_colours(len(result.classes)).tobytes())
+        picture = Image.fromarray(pixels)
+        # All 256 colours: with fewer, PNG would have no bits for void.
+        colours = np.zeros((256, 3), np.uint8)
+        colours[: len(result.classes)] = class_colours(len(result.classes))
+        colours[255] = _VOID_COLOUR
+        picture.putpalette(colours.tobytes())
         name = stem if frame.number is None else f"{stem}-{frame.number:06}"
         write_png(self._folder.file(f"masks/{name}.png"), picture)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +109,7 @@ class Writers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for writer in (self._pictures, self._json, *self._others):
-            if writer is not None:
-                writer.close()
+        with contextlib.ExitStack() as stack:  # one that fails does not keep others from ending
+            for writer in (self._pictures, self._json, *self._others):
+                if writer is not None:
+                    stack.callback(writer.close)
