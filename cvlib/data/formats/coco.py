@@ -51,7 +51,8 @@ def read_coco(json_path: str | Path, images_folder: str | Path | None = None) ->
         ValueError: Not JSON, not COCO's layout, or two folders that might be meant.
 
     Note:
-        About 3 microseconds for each annotation, beside what Python's ``json`` takes.
+        A million annotations with small polygons take 15 seconds, of which Python's ``json`` takes
+        half.
     """
     path = Path(json_path).expanduser()
     content = _parse(path)
