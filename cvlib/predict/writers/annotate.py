@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from cvlib.predict.results import Classification, Result
 from cvlib.structures import Detections, Segmentation
-from cvlib.visualize import PALETTE, draw, to_pil
+from cvlib.visualize import draw, to_pil
+from cvlib.visualize.segmentation import class_colours
 
 _SHOWN = 3
 _OPACITY = 0.5
@@ -37,16 +38,6 @@ def annotate(image: Tensor, result: Result) -> Image.Image:
     return _draw_classes(to_pil(image), result)
 
 
-def class_colours(count: int) -> np.ndarray:
-    """The colour of each class: uint8, shape (count, 3)."""
-    colours = [ImageColor.getrgb(PALETTE[i % len(PALETTE)]) for i in range(count)]
-    # Beyond the palette each round is darker, so that neighbours in the list stay apart.
-    shades = [1 / (1 + 0.5 * (i // len(PALETTE))) for i in range(count)]
-    return np.array(
-        [[round(v * shade) for v in c] for c, shade in zip(colours, shades, strict=True)], np.uint8
-    ).reshape(-1, 3)
-
-
 def _draw_classes(picture: Image.Image, result: Classification) -> Image.Image:
     painter = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=max(10, round(min(picture.size) / 20)))
@@ -61,6 +52,6 @@ def _draw_areas(picture: Image.Image, result: Segmentation) -> Image.Image:
     pixels = np.asarray(picture)
     labels = result.labels.cpu().numpy()
     named = labels != result.void
-    colours = class_colours(len(result.classes))[np.where(named, labels, 0)]
+    colours = np.array(class_colours(len(result.classes)))[np.where(named, labels, 0)]
     mixed = (_OPACITY * colours + (1 - _OPACITY) * pixels).astype(np.uint8)
     return Image.fromarray(np.where(named[..., None], mixed, pixels))

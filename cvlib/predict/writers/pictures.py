@@ -13,9 +13,10 @@ from PIL import Image
 from cvlib._files import write_atomically
 from cvlib.predict.results import Result
 from cvlib.predict.sources import Frame
-from cvlib.predict.writers.annotate import annotate, class_colours
+from cvlib.predict.writers.annotate import annotate
 from cvlib.predict.writers.folder import OutputFolder
 from cvlib.structures import Segmentation
+from cvlib.visualize.segmentation import class_colours
 
 _VOID_COLOUR = (224, 224, 192)  # Pascal VOC's
 
