@@ -266,6 +266,15 @@ def test_two_layouts(tmp_path):
     assert find_splits(tmp_path, format="voc") == ["train", "val"]
 
 
+def test_folders_of_masks_are_not_guessed(tmp_path):
+    write_masks(tmp_path)
+    os.rename(tmp_path / "PNGImages", tmp_path / "images")
+    os.rename(tmp_path / "PedMasks", tmp_path / "masks")
+    with pytest.raises(ValueError, match='images/ with masks/ only as format="masks"'):
+        load_dataset(tmp_path)
+    assert load_dataset(tmp_path, format="masks", say=str).classes == ("object",)
+
+
 def test_unknown_format():
     with pytest.raises(ValueError, match=r"expected format one of coco, banana, .*, got 'kitti'"):
         load_dataset(".", format="kitti")

@@ -5,10 +5,13 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cvlib.data.dataset import DetectionDataset
 from cvlib.data.findings import errors_of
+from cvlib.data.formats._voc_xml import read_annotation
 from cvlib.data.formats.voc import read_voc
 from cvlib.data.label_rules import find_bad_labels
 from cvlib.data.load import find_splits
@@ -410,6 +413,19 @@ def test_odd_difficult(tmp_path):
 def test_size_from_the_picture_where_the_xml_has_none(tmp_path, size):
     table = read_voc(write_set(tmp_path, {"a": xml(thing(), size=size)}))
     assert table.sizes.tolist() == [[30, 40]]
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=4)), min_size=1, max_size=5))
+def test_damage_of_any_kind_becomes_findings(tmp_path_factory, changes):
+    data = bytearray(xml(thing(), thing("dog", (2, 3, 9, 9)), filename="a.jpg").encode())
+    for place, bytes_ in changes:
+        place %= len(data)
+        data[place : place + len(bytes_)] = bytes_
+    path = tmp_path_factory.mktemp("xml") / "a.xml"
+    path.write_bytes(data)
+    one = read_annotation(path)
+    assert one.readable or [f.severity for f in one.findings] == ["error"]
+    assert all(len(item.corners) == 4 for item in one.objects)
 
 
 # --- pictures --------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)[
 
 @dataclass
 class VocObject:
+    """One object, numbered from 1 as it stands in the file."""
+
     name: str
     corners: tuple[float, ...]
     number: int

@@ -175,6 +175,18 @@ def _voc_mask_splits(path: Path) -> list[str]:
     return list_splits(home, "Segmentation") if home else []
 
 
+# --- masks of objects ------------------------------------------------------------------------
+
+
+def _read_masks(
+    path: Path, split: str | None, classes: Sequence[str] | None, options: Mapping[str, Any]
+) -> LabelTable:
+    """Of Penn-Fudan's folders, or, where you say so, of others: masks could be of classes, too."""
+    if masks.find_masks(path) or not (path / "images").is_dir():
+        return masks.read_masks(path, classes=classes)
+    return masks.read_masks(path, classes=classes, pictures="images", masks="masks")
+
+
 # --- ImageFolder -----------------------------------------------------------------------------
 
 
@@ -273,10 +285,10 @@ LAYOUTS = (
     Layout(
         "masks",
         "pictures with masks of objects (Penn-Fudan)",
-        "PNGImages/ with PedMasks/",
+        'PNGImages/ with PedMasks/; images/ with masks/ only as format="masks"',
         masks.find_masks,
         lambda path: [],
-        lambda path, split, classes, options: masks.read_masks(path, classes=classes),
+        _read_masks,
     ),
     Layout(
         "csv",

