@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cvlib.data.check._parts import cut
 from cvlib.data.check._pictures import THUMBNAIL, Facts
-from cvlib.data.findings import Finding
+from cvlib.data.findings import Finding, Severity
 
 # Mean and largest difference of grey values in the small pictures of what is nearly the same: JPEG
 # at another quality or another size changes them by less, another moment of a film by more.
@@ -118,18 +119,20 @@ def tell_leaks(
 
 
 def _tell(
-    paths: Sequence[Path], pairs: Pairs, code: str, actual: str, severity: str
+    paths: Sequence[Path], pairs: Pairs, code: str, actual: str, severity: Severity
 ) -> list[Finding]:
     leaks = "leak" in code
-    return [
-        Finding(
-            "error" if severity == "error" else "warning",
-            code,
-            f"expected {'new pictures to validate on' if leaks else 'each picture once'}, got "
-            f"{actual}: {paths[first]}",
-            picture=str(paths[second]),
-            fix="remove one of the two"
-            + (": figures measured on what was trained on say nothing" if leaks else ""),
-        )
-        for first, second in pairs
-    ]
+    return cut(
+        [
+            Finding(
+                severity,
+                code,
+                f"expected {'new pictures to validate on' if leaks else 'each picture once'}, got "
+                f"{actual}: {paths[first]}",
+                picture=str(paths[second]),
+                fix="remove one of the two"
+                + (": figures measured on what was trained on say nothing" if leaks else ""),
+            )
+            for first, second in pairs
+        ]
+    )

@@ -67,12 +67,14 @@ def check_masks(table: LabelTable, sizes: NDArray[np.int64], *, progress: bool) 
     """
     told_by_reader = {finding.code for finding in table.findings}
     owners = table.picture_of_object()
-    found: dict[str, list[Finding]] = {}
-    for thing, fault in find_faults(table, sizes, progress=progress).items():
-        if fault.code not in told_by_reader:
-            finding = _tell(table, thing, int(owners[thing]), fault)
-            found.setdefault(fault.code, []).append(finding)
-    return [finding for some in found.values() for finding in cut(some)]
+    faults = find_faults(table, sizes, progress=progress)
+    return cut(
+        [
+            _tell(table, thing, int(owners[thing]), fault)
+            for thing, fault in faults.items()
+            if fault.code not in told_by_reader
+        ]
+    )
 
 
 def find_faults(table: LabelTable, sizes: NDArray[np.int64], *, progress: bool) -> dict[int, Fault]:

@@ -41,12 +41,18 @@ class Checked:
 
 
 def cut(findings: list[Finding]) -> list[Finding]:
-    """The first thousand of one kind, and one that counts the rest."""
+    """The first thousand of each code, and one that counts the rest."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault(finding.code, []).append(finding)
+    return [finding for group in groups.values() for finding in _cut(group)]
+
+
+def _cut(findings: list[Finding]) -> list[Finding]:
     rest = len(findings) - MOST_OF_A_KIND
     if rest <= 0:
         return findings
-    first = findings[0]
     more = replace(
-        first, message=f"{rest} more like these", row="", picture="", box=None, count=rest
+        findings[0], message=f"{rest} more like these", row="", picture="", box=None, count=rest
     )
     return [*findings[:MOST_OF_A_KIND], more]
