@@ -1,11 +1,16 @@
-"""Detections: what they hold, refuse and become in COCO's words."""
+"""Detections, truths and class maps: what they hold, refuse and become in other words."""
 
 import dataclasses
+import sys
+import types
 
+import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
 
-from cvlib.structures import Detections
+from cvlib.ops.rle import masks_to_rle
+from cvlib.structures import Detections, GroundTruth, Segmentation, mask_areas
 
 CLASSES = ("cat", "dog")
 
@@ -94,3 +99,200 @@ def test_lengths_that_differ_are_refused(boxes, scores, labels):
 def test_labels_without_a_class_are_refused(label):
     with pytest.raises(ValueError, match=rf"Detections: expected labels in 0\.\.1, got {label}"):
         Detections(torch.zeros(1, 4), torch.zeros(1), torch.tensor([label]), CLASSES)
+
+
+# --- masks -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def masks():
+    masks = torch.zeros(3, 24, 12, dtype=torch.bool)
+    masks[0, 2:22, 1:11], masks[1, :8, :4] = True, True  # the third is empty
+    return masks
+
+
+@pytest.fixture(params=["bitmaps", "rles", "runs"])
+def masked(request, found, masks):
+    kept = masks
+    if request.param == "rles":
+        kept = masks_to_rle(masks)
+    elif request.param == "runs":  # as COCO's files have crowds: not compressed
+        runs = [[26, 20, 4, 20, 4, 20, 4, 20, 4, 20, 4, 20, 4, 20, 4, 20, 4, 20, 4, 20, 26]]
+        runs += [[0, 8, 16, 8, 16, 8, 16, 8, 208], [288]]
+        kept = [{"size": [24, 12], "counts": one} for one in runs]
+    return dataclasses.replace(found, masks=kept)
+
+
+def test_both_forms_of_masks_say_the_same(masked, masks):
+    assert torch.equal(masked.bitmaps(), masks)
+    assert masked.rles() == masks_to_rle(masks)
+    assert mask_areas(masked.masks).tolist() == [200, 32, 0]
+
+
+@pytest.mark.parametrize(
+    "index, expected",
+    [
+        (slice(1, None), [1, 2]),
+        ([2, 0], [2, 0]),
+        (torch.tensor([2, 1]), [2, 1]),
+        (torch.tensor([True, False, True]), [0, 2]),
+        (-1, [2]),
+    ],
+)
+def test_indexing_takes_masks_along(masked, masks, index, expected):
+    assert torch.equal(masked[index].bitmaps(), masks[expected])
+
+
+def test_indexing_to_nothing_keeps_masks(masked):
+    nothing = masked[masked.scores > 1]
+    assert len(nothing) == 0 and nothing.rles() == []
+
+
+def test_cpu_takes_masks_along(masked, masks, device):
+    if isinstance(masked.masks, torch.Tensor):
+        masked = dataclasses.replace(masked, masks=masked.masks.to(device))
+    assert torch.equal(masked.cpu().bitmaps(), masks)
+    assert masked.cpu().bitmaps().device.type == "cpu"
+
+
+def test_to_coco_writes_masks_as_run_lengths(masked, masks):
+    rows = masked.to_coco(17)
+    assert [row["segmentation"] for row in rows] == masks_to_rle(masks)
+    assert all(isinstance(row["segmentation"]["counts"], str) for row in rows)
+
+
+def test_masks_that_are_not_there(found):
+    with pytest.raises(ValueError, match=r"Detections\.bitmaps: expected masks, got"):
+        found.bitmaps()
+    with pytest.raises(ValueError, match=r"Detections\.rles: expected masks, got"):
+        found.rles()
+
+
+def test_masks_of_another_dtype_are_refused(found, masks):
+    with pytest.raises(TypeError, match=r"dtype torch\.bool, got torch\.float32; compare first"):
+        dataclasses.replace(found, masks=masks.float())
+
+
+@pytest.mark.parametrize("kept", [{"size": [1, 1], "counts": "1"}, "text", 7])
+def test_masks_of_another_kind_are_refused(found, kept):
+    with pytest.raises(TypeError, match="masks to be a bool tensor or a list of run lengths"):
+        dataclasses.replace(found, masks=kept)
+
+
+def test_masks_of_another_number_are_refused(found, masks):
+    with pytest.raises(ValueError, match=r"masks of shape \(N, H, W\) with N = 3 as in labels"):
+        dataclasses.replace(found, masks=masks[:2])
+    with pytest.raises(ValueError, match="run lengths of 3 masks as in labels, got 2"):
+        dataclasses.replace(found, masks=masks_to_rle(masks[:2]))
+
+
+# --- supervision -----------------------------------------------------------------------------
+
+
+def test_to_supervision_without_the_package_says_what_to_install(found, monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ImportError, match="pip install supervision"):
+        found.to_supervision()
+
+
+def test_to_supervision_names_everything(masked, masks, monkeypatch):
+    stand_in = types.SimpleNamespace(Detections=lambda **fields: fields)
+    monkeypatch.setitem(sys.modules, "supervision", stand_in)
+    fields = masked.to_supervision()
+    assert np.array_equal(fields["xyxy"], masked.boxes.numpy())
+    assert fields["mask"].dtype == bool and np.array_equal(fields["mask"], masks.numpy())
+    assert np.array_equal(fields["confidence"], masked.scores.numpy())
+    assert fields["class_id"].tolist() == [1, 0, 1]
+    assert fields["data"]["class_name"].tolist() == ["dog", "cat", "dog"]
+    assert masked[[]].to_supervision()["mask"] is None
+
+
+def test_to_supervision_with_the_package(found):
+    supervision = pytest.importorskip("supervision")
+    detections = found.to_supervision()
+    assert isinstance(detections, supervision.Detections) and len(detections) == 3
+
+
+# --- truths ----------------------------------------------------------------------------------
+
+
+def test_truths_without_areas_or_crowds():
+    truth = GroundTruth(torch.tensor([[0.0, 0, 4, 5]]), torch.tensor([1]), (8, 8))
+    assert truth.areas.tolist() == [20] and truth.crowds.tolist() == [False] and len(truth) == 1
+
+
+def test_the_area_of_a_truth_is_that_of_its_mask(masks):
+    boxes, labels = torch.zeros(3, 4), torch.zeros(3).long()
+    truth = GroundTruth(boxes, labels, (24, 12), masks=masks_to_rle(masks))
+    assert truth.areas.tolist() == [200, 32, 0]
+    given = dataclasses.replace(truth, area=torch.tensor([1.0, 2, 3]))
+    assert given.areas.tolist() == [1, 2, 3]
+    assert torch.equal(given.bitmaps(), masks)
+
+
+def test_a_truth_is_read_from_a_target(masks):
+    boxes = torch.rand(3, 4).cumsum(1)
+    target = {
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(24, 12)),
+        "labels": torch.tensor([0, 1, 0]),
+        "iscrowd": torch.tensor([0, 0, 1]),
+        "area": torch.tensor([5.0, 6, 7]),
+        "masks": tv_tensors.Mask(masks.to(torch.uint8)),
+        "image_id": 3,
+    }
+    truth = GroundTruth.from_target(target, (24, 12))
+    assert type(truth.boxes) is torch.Tensor and torch.equal(truth.boxes, boxes)
+    assert truth.crowds.tolist() == [False, False, True] and truth.areas.tolist() == [5, 6, 7]
+    assert truth.masks.dtype == torch.bool and torch.equal(truth.bitmaps(), masks)
+    less = GroundTruth.from_target({k: target[k] for k in ("boxes", "labels")}, (24, 12))
+    assert less.masks is None and less.iscrowd is None and less.area is None
+
+
+def test_truths_of_different_lengths_are_refused():
+    boxes, labels = torch.zeros(2, 4), torch.zeros(2).long()
+    with pytest.raises(ValueError, match=r"GroundTruth: expected boxes \(N, 4\) and labels"):
+        GroundTruth(boxes, labels[:1], (8, 8))
+    with pytest.raises(ValueError, match=r"expected iscrowd of shape \(N,\) with N = 2"):
+        GroundTruth(boxes, labels, (8, 8), iscrowd=torch.zeros(3))
+    with pytest.raises(ValueError, match=r"expected area of shape \(N,\) with N = 2"):
+        GroundTruth(boxes, labels, (8, 8), area=torch.zeros(2, 1))
+    with pytest.raises(ValueError, match=r"GroundTruth\.rles: expected masks"):
+        GroundTruth(boxes, labels, (8, 8)).rles()
+
+
+# --- class maps ------------------------------------------------------------------------------
+
+
+def test_shares_of_classes():
+    labels = torch.tensor([[0, 1, 1], [255, 1, 0]], dtype=torch.uint8)
+    found = Segmentation(labels, CLASSES)
+    assert found.shares() == {"cat": pytest.approx(2 / 6), "dog": pytest.approx(3 / 6)}
+    assert found.size == (2, 3)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (2, 3), (1, 1), (3, 5), (1, 6)])
+def test_resizing_takes_the_nearest_pixel(size):
+    labels = torch.tensor([[0, 1, 0], [255, 1, 1]], dtype=torch.uint8)
+    found = Segmentation(labels, CLASSES, scores=labels / 255).resize(size)
+    expected = torch.nn.functional.interpolate(
+        labels[None, None].float(), size, mode="nearest-exact"
+    )
+    assert torch.equal(found.labels, expected[0, 0].byte())
+    assert torch.equal(found.scores, found.labels / 255)
+
+
+def test_class_maps_to_the_host(device):
+    labels = torch.zeros(2, 2, dtype=torch.int64, device=device)
+    found = Segmentation(labels, CLASSES, scores=labels.float()).cpu()
+    assert found.labels.device.type == found.scores.device.type == "cpu"
+
+
+def test_class_maps_that_are_refused():
+    with pytest.raises(TypeError, match=r"labels of an integer dtype, got torch\.float32"):
+        Segmentation(torch.zeros(2, 2), CLASSES)
+    with pytest.raises(ValueError, match=r"labels of shape \(H, W\), got \(1, 2, 2\)"):
+        Segmentation(torch.zeros(1, 2, 2).long(), CLASSES)
+    with pytest.raises(ValueError, match=r"labels in 0\.\.1 or 255 \(void\), got 0\.\.2"):
+        Segmentation(torch.tensor([[0, 2]]), CLASSES)
+    with pytest.raises(ValueError, match=r"scores of the shape of labels \(1, 1\), got \(2, 1\)"):
+        Segmentation(torch.zeros(1, 1).long(), CLASSES, scores=torch.zeros(2, 1))

@@ -1,13 +1,23 @@
 """Evaluation: the figures of a model on a set, whatever the batches."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from torch import nn
+from torchvision import tv_tensors
 
 from cvlib.data import SyntheticBananas
 from cvlib.engine import evaluate
-from cvlib.engine.evaluation import evaluating
+from cvlib.engine.evaluation import evaluating, resize_masks
+from cvlib.engine.worst import draw_worst
 from cvlib.models import TinySSD
 from cvlib.models.tiny_ssd import Predictions
+from cvlib.structures import Detections, Segmentation
 from cvlib.targets import assign_targets
 
 SIZE = (64, 64)
@@ -125,3 +135,302 @@ def test_wrong_labels_are_refused(model, bananas):
     wrong = [*bananas[:2], (image, {**target, "labels": target["labels"] + 3})]
     with pytest.raises(ValueError, match=r"evaluate: sample 2 of the set is wrong: .* labels in 0"):
         evaluate(model, wrong)
+
+
+# --- every task, every size ------------------------------------------------------------------
+
+
+class Painted:
+    """Pictures of their own sizes in which the colour tells the class of every pixel.
+
+    Cats are red, dogs green, and the floor is black.
+    """
+
+    classes = ("floor", "cat", "dog")
+
+    def __init__(self, task, sizes=((48, 64), (64, 48), (30, 90), (64, 64), (20, 20))):
+        self.task, self.sizes = task, sizes
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __getitem__(self, index):
+        height, width = self.sizes[index]
+        labels = [1, 2] if index % 2 else [2]
+        boxes, image = [], torch.zeros(3, height, width, dtype=torch.uint8)
+        for place, label in enumerate(labels):
+            x1, x2 = width * (1 + 2 * place) // 5, width * (2 + 2 * place) // 5
+            boxes.append([x1, height // 4, x2, 3 * height // 4])
+            image[label - 1, height // 4 : 3 * height // 4, x1:x2] = 255
+        masks = torch.stack([image[label - 1] > 0 for label in labels])
+        target = {"image_id": 10 - index}
+        if self.task == "detection":
+            target |= {
+                "boxes": torch.tensor(boxes).float(),
+                "labels": torch.tensor(labels),
+                "iscrowd": torch.zeros(len(labels)).long(),
+                "masks": tv_tensors.Mask(masks.to(torch.uint8)),
+            }
+        elif self.task == "segmentation":
+            mask = (image[0] > 0) + 2 * (image[1] > 0).to(torch.uint8)
+            mask[0, 0] = 255
+            target["mask"] = tv_tensors.Mask(mask)
+        else:
+            target["label"] = torch.tensor(labels[0])
+        return tv_tensors.Image(image), target
+
+
+class Reader(nn.Module):
+    """Reads the answers off the painted pictures, in its own pixels."""
+
+    classes, image_size = Painted.classes, (60, 80)
+
+    def __init__(self, task):
+        super().__init__()
+        self.task = task
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        assert images.shape[1:] == (3, *self.image_size) and images.dtype == torch.uint8
+        return (images[:, 0] > 127) + 2 * (images[:, 1] > 127).long()  # (B, H, W)
+
+    def decode(self, raw):
+        if self.task == "segmentation":
+            return raw
+        if self.task == "classification":
+            share = torch.stack([(raw == k).flatten(1).sum(1) for k in range(3)], 1) + 0.0
+            share[:, 0] = 0
+            first = torch.stack([one[one > 0].min() for one in raw])
+            return share / share.sum(1, keepdim=True) + nn.functional.one_hot(first, 3)
+        found = []
+        for one in raw:
+            labels = [k for k in (1, 2) if (one == k).any()]
+            masks = torch.stack([one == k for k in labels])
+            edges = [mask.nonzero() for mask in masks]
+            boxes = torch.stack(
+                [torch.cat([e.amin(0).flip(0), e.amax(0).flip(0) + 1]).float() for e in edges]
+            )
+            scores = torch.ones(len(labels))
+            found.append(Detections(boxes, scores, torch.tensor(labels), self.classes, masks))
+        return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_boxes_and_masks_are_compared_in_the_pixels_of_each_picture(batch_size):
+    found = evaluate(Reader("detection"), Painted("detection"), batch_size=batch_size)
+    assert found.primary == ("ap", found.boxes.ap)
+    # A pixel more or less at each edge is all that resizing there and back may cost.
+    assert found.boxes.ap50 == found.masks.ap50 == pytest.approx(1)
+    assert found.boxes.ap > 0.85 and found.masks.ap > 0.8
+    assert found.anchors is None
+    figures = found.as_dict()
+    assert figures["mask_ap"] == found.masks.ap and len(figures) == 24
+    assert "mask AP" in str(found) and "\n" not in str(found)
+    assert "masks" in found.report() and "dog" in found.report()
+    for truth, one in zip(found.pictures.truths, found.pictures.detections, strict=True):
+        assert (one.boxes[:, 2:] <= torch.tensor(truth.size[::-1])).all()
+        assert one.bitmaps().shape[1:] == truth.size
+
+
+def test_the_pixels_of_class_maps_are_compared_in_the_size_of_each_picture():
+    found = evaluate(Reader("segmentation"), Painted("segmentation"), batch_size=2)
+    assert found.primary == ("miou", found.figures.miou)
+    assert found.figures.miou > 0.85 and found.figures.pixel_accuracy > 0.95
+    pixels = sum(height * width - 1 for height, width in Painted("segmentation").sizes)
+    assert found.figures.confusion.counts.sum() == pixels  # one void pixel in each
+    assert str(found).startswith("mIoU ") and "floor" in found.report()
+    assert set(found.as_dict()) == {"miou", "pixel_accuracy", "class_accuracy"}
+
+
+def test_class_maps_as_objects(monkeypatch):
+    monkeypatch.setattr(
+        Reader, "decode", lambda self, raw: [Segmentation(one, self.classes) for one in raw]
+    )
+    assert evaluate(Reader("segmentation"), Painted("segmentation")).figures.miou > 0.85
+
+
+def test_classes_of_pictures():
+    found = evaluate(Reader("classification"), Painted("classification"), batch_size=2)
+    assert found.primary == ("accuracy", 1.0)
+    assert found.as_dict() == {"accuracy": 1.0, "class_accuracy": 1.0}
+    assert str(found) == "accuracy 1.000  class accuracy 1.000"
+    assert [line.split()[1] for line in found.report().splitlines()[1:]] == ["0", "2", "3"]
+
+
+def test_a_models_own_way_of_resizing_is_used(monkeypatch):
+    sizes = []
+
+    def resize(self, image):
+        sizes.append(tuple(image.shape[1:]))
+        return torch.tensor([0, 255, 0], dtype=torch.uint8)[:, None, None].expand(
+            3, *self.image_size
+        )
+
+    monkeypatch.setattr(Reader, "resize", resize, raising=False)
+    found = evaluate(Reader("classification"), Painted("classification"))
+    assert sizes == list(Painted("classification").sizes)
+    assert found.figures.classes[2].accuracy == 1 and found.figures.classes[1].accuracy == 0
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation", "classification"])
+def test_workers_do_not_matter(task):
+    expected = evaluate(Reader(task), Painted(task)).as_dict()
+    assert evaluate(Reader(task), Painted(task), batch_size=2, workers=2).as_dict() == expected
+
+
+def test_pictures_of_another_size_have_the_same_anchors_figures(bananas):
+    double = [
+        (
+            image.repeat_interleave(2, 1).repeat_interleave(2, 2),
+            {**t, "boxes": t["boxes"].as_subclass(torch.Tensor) * 2},
+        )
+        for image, t in bananas
+    ]
+    expected = evaluate(Oracle(bananas), bananas)
+    model = Oracle(bananas)
+    model.resize = lambda image: image[:, ::2, ::2]
+    found = evaluate(model, double)
+    assert found.anchors.as_dict() == pytest.approx(expected.anchors.as_dict(), rel=1e-5)
+
+
+def test_the_random_state_is_left_alone(model, bananas):
+    before = torch.get_rng_state()
+    evaluate(model, bananas)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_crowds_are_neither_right_nor_wrong(bananas):
+    crowded = [
+        (image, {**t, "iscrowd": torch.ones(len(t["labels"])).long()}) for image, t in bananas
+    ]
+    found = evaluate(Oracle(bananas), crowded)
+    assert found.boxes.ap == -1
+    assert found.anchors.class_error_baseline == 0  # no anchor shall learn a crowd
+
+
+def test_masks_stretched_by_whole_numbers_are_exact():
+    masks = torch.rand(3, 6, 8) > 0.5
+    double = masks.repeat_interleave(2, 1).repeat_interleave(3, 2)
+    assert torch.equal(resize_masks(double, (6, 8)), masks)
+    assert resize_masks(masks[:0], (3, 3)).shape == (0, 3, 3)
+
+
+# --- refusals --------------------------------------------------------------------------------
+
+
+def test_a_model_without_a_task_is_refused():
+    with pytest.raises(TypeError, match=r"task is one of detection, .*, got Linear with task None"):
+        evaluate(nn.Linear(1, 1), Painted("detection"))
+
+
+def test_a_set_for_another_task_is_refused():
+    with pytest.raises(TypeError, match=r"expected a set for detection, .*, got segmentation"):
+        evaluate(Reader("detection"), Painted("segmentation"))
+    samples = [Painted("segmentation")[0]]
+    with pytest.raises(TypeError, match=r"targets with 'label', got .*'mask'\] in sample 0"):
+        evaluate(Reader("classification"), samples)
+
+
+def test_a_set_of_other_classes_is_refused(bananas):
+    with pytest.raises(ValueError, match=r"classes of the model \('a', 'b'\), got \('banana',\)"):
+        evaluate(TinySSD(("a", "b"), SIZE), SyntheticBananas(2, image_size=64))
+
+
+def test_pictures_of_another_dtype_are_refused(model, bananas):
+    image, target = bananas[0]
+    with pytest.raises(ValueError, match=r"pictures uint8 \(3, H, W\), got torch.float32"):
+        evaluate(model, [(image / 255, target)])
+
+
+def test_a_batch_size_below_1_is_refused(model, bananas):
+    with pytest.raises(ValueError, match="evaluate: expected batch_size >= 1, got 0"):
+        evaluate(model, bananas, batch_size=0)
+
+
+# --- the worst pictures ----------------------------------------------------------------------
+
+
+def test_the_worst_pictures_of_a_detector(model, bananas):
+    picture = draw_worst(evaluate(model, bananas), bananas, count=3)
+    assert picture.mode == "RGB" and picture.width > 1400 and picture.height > 700
+    assert len(picture.getcolors(10**6)) > 1000
+    with pytest.raises(ValueError, match="expected at least one error, got none"):
+        draw_worst(evaluate(Oracle(bananas), bananas), bananas)
+
+
+def test_the_worst_pictures_of_a_classifier(monkeypatch):
+    wrong = torch.tensor([[0.9, 0.1, 0.0]])
+    monkeypatch.setattr(Reader, "decode", lambda self, raw: wrong.repeat(len(raw), 1))
+    found = evaluate(Reader("classification"), Painted("classification"))
+    assert draw_worst(found, Painted("classification"), count=5).width > 1400
+
+
+def test_worst_pictures_of_class_maps_are_refused():
+    found = evaluate(Reader("segmentation"), Painted("segmentation"))
+    with pytest.raises(TypeError, match=r"of a detector or a classifier .* SegmentationEvaluation"):
+        draw_worst(found, Painted("segmentation"))
+
+
+# --- several processes -----------------------------------------------------------------------
+
+SCRIPT = """
+import json, sys
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, sys.argv[1])
+from test_evaluation import Painted, Reader, SIZE
+from cvlib.data import SyntheticBananas
+from cvlib.engine import evaluate
+from cvlib.models import TinySSD
+
+rank, folder = int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+figures = {}
+for step in range(2):
+    if step:  # alone first, then as one of two
+        dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    sets = {"bananas": (TinySSD(("banana",), SIZE), SyntheticBananas(5, image_size=64))}
+    for task in ("detection", "segmentation", "classification"):
+        sets[task] = Reader(task), Painted(task)
+    sets["one"] = Reader("detection"), Painted("detection", ((40, 40),))  # rank 1 has nothing
+    figures[step] = {k: evaluate(*both, batch_size=1).as_dict() for k, both in sets.items()}
+broken = Painted("detection")
+if rank == 1:
+    broken.sizes = (*broken.sizes[:3], "broken", broken.sizes[4])
+try:
+    evaluate(Reader("detection"), broken)
+except Exception as error:
+    figures["error"] = f"{type(error).__name__}: {error}"
+with open(f"{folder}/{rank}.json", "w") as file:
+    json.dump(figures, file)
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_see_each_picture_once_and_agree(tmp_path):
+    """Also where one of them has no picture at all, and where one of them fails."""
+    script = tmp_path / "evaluate_on_two.py"
+    script.write_text(SCRIPT)
+    root = Path(__file__).parents[2]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, script, str(Path(__file__).parent), str(rank), str(tmp_path)],
+            env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for run in runs:
+        _, errors = run.communicate(timeout=240)
+        assert run.returncode == 0, errors
+    results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for result in results:
+        assert result["1"].keys() == result["0"].keys()
+        for name, figures in result["1"].items():
+            assert figures == pytest.approx(result["0"][name], rel=1e-6), name
+    assert results[0]["1"] == results[1]["1"]
+    assert results[0]["error"].startswith("RuntimeError: evaluate: process 1 failed with ")
+    assert results[1]["error"].startswith("ValueError: ")

@@ -1,0 +1,315 @@
+"""VOC, curves, confusions and error kinds: against slow oracles, and by hand."""
+
+import numpy as np
+import oracles_metrics as oracle
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvlib.metrics import (
+    ConfusionMatrix,
+    DetectionConfusionMeter,
+    ErrorMeter,
+    PrecisionRecallMeter,
+    VocMeter,
+    evaluate_boxes,
+    plot_confusion,
+    plot_errors,
+    plot_precision_recall,
+)
+from cvlib.metrics.errors import KINDS
+from cvlib.structures import Detections, GroundTruth
+
+CLASSES = ("cat", "dog", "cow")
+SIZE = (200, 300)
+METERS = (VocMeter, PrecisionRecallMeter, DetectionConfusionMeter, ErrorMeter)
+
+
+def random_set(seed, pictures=8, crowds=False):
+    """Detections near and far from the truth; no two scores and no two overlaps are equal."""
+    rng = np.random.default_rng(seed)
+    truths, detections = [], []
+    for _ in range(pictures):
+        count = int(rng.integers(0, 6))
+        corner = rng.random((count, 2)) * 100
+        boxes = np.concatenate([corner, corner + 20 + rng.random((count, 2)) * 80], axis=1)
+        labels = rng.integers(0, 3, count)
+        shift = rng.normal(0, 1, (3 * count, 4)) * rng.choice([2, 8, 20], (3 * count, 1))
+        found = np.concatenate([np.repeat(boxes, 3, axis=0) + shift, rng.random((3, 4)) * 150])
+        found = np.concatenate([found.reshape(-1, 2, 2).min(1), found.reshape(-1, 2, 2).max(1)], 1)
+        found_labels = np.concatenate([np.repeat(labels, 3), rng.integers(0, 3, 3)])
+        confused = rng.random(len(found)) < 0.25
+        found_labels[confused] = rng.integers(0, 3, confused.sum())
+        keep = rng.random(len(found)) < 0.6
+        truths.append(
+            GroundTruth(
+                torch.tensor(boxes),
+                torch.tensor(labels),
+                SIZE,
+                torch.tensor(rng.random(count) < 0.3) if crowds else None,
+            )
+        )
+        detections.append(
+            Detections(
+                torch.tensor(found[keep]),
+                torch.tensor(rng.random(len(found))[keep]),
+                torch.tensor(found_labels[keep]),
+                CLASSES,
+            )
+        )
+    return truths, detections
+
+
+def fill(meter, truths, detections):
+    meter.update(range(len(truths)), truths, detections)
+    return meter
+
+
+def truth(*boxes, labels=None, crowds=None):
+    labels = torch.zeros(len(boxes)).long() if labels is None else torch.tensor(labels)
+    crowds = None if crowds is None else torch.tensor(crowds)
+    return GroundTruth(torch.tensor(boxes).reshape(-1, 4).float(), labels, SIZE, crowds)
+
+
+def found(*boxes, scores, labels=None):
+    labels = torch.zeros(len(boxes)).long() if labels is None else torch.tensor(labels)
+    return Detections(
+        torch.tensor(boxes).reshape(-1, 4).float(), torch.tensor(scores), labels, CLASSES
+    )
+
+
+# --- Pascal VOC ------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10**6), crowds=st.booleans(), year=st.sampled_from([2007, 2012]))
+def test_voc_equals_the_oracle(seed, crowds, year):
+    truths, detections = random_set(seed, 6, crowds)
+    figures = fill(VocMeter(CLASSES, year), truths, detections).compute()
+    values = []
+    for k, name in enumerate(CLASSES):
+        expected = oracle.voc_average_precision(truths, detections, k, year)
+        assert figures.classes[name] == pytest.approx(-1 if expected is None else expected)
+        values += [] if expected is None else [expected]
+    assert figures.map == pytest.approx(np.mean(values) if values else -1)
+    assert figures.as_dict() == {f"voc{year % 100:02}_map": figures.map}
+
+
+def test_voc_by_hand():
+    # Objects at 0 and 100, the second one difficult. Detections, best first: right; a second one
+    # on the same object; one on the difficult object; one of nothing.
+    one = truth((0, 0, 50, 50), (100, 0, 150, 50), (200, 0, 250, 50), crowds=[0, 1, 0])
+    boxes = [(0, 0, 50, 50), (0, 0, 50, 48), (100, 0, 150, 50), (0, 100, 50, 150)]
+    detections = found(*boxes, scores=[0.9, 0.8, 0.7, 0.6])
+    later = fill(VocMeter(CLASSES), [one], [detections]).compute()
+    assert later.classes == {"cat": 0.5, "dog": -1, "cow": -1}  # one of two found, precision 1
+    first = fill(VocMeter(CLASSES, 2007), [one], [detections]).compute()
+    assert first.map == pytest.approx(6 / 11)  # recalls 0, .1, ... .5
+
+
+def test_a_voc_detection_belongs_to_the_object_that_it_overlaps_most():
+    # COCO would give the second detection the second object; VOC finds it a repetition.
+    one = truth((0, 0, 100, 100), (0, 0, 100, 60))
+    twice = found((0, 0, 100, 100), (0, 0, 100, 85), scores=[0.9, 0.8])
+    assert fill(VocMeter(CLASSES), [one], [twice]).compute().map == pytest.approx(0.5)
+    assert evaluate_boxes([one], [twice], CLASSES).ap50 == pytest.approx(1)
+
+
+@pytest.mark.parametrize("year", [2010, "2007"])
+def test_other_years_are_refused(year):
+    with pytest.raises(ValueError, match=f"VocMeter: expected year 2007 or 2012, got {year}"):
+        VocMeter(CLASSES, year)
+
+
+# --- precision and recall --------------------------------------------------------------------
+
+
+def test_curves_agree_with_coco():
+    truths, detections = random_set(5, 12, crowds=True)
+    curves = fill(PrecisionRecallMeter(CLASSES), truths, detections).compute()
+    coco = evaluate_boxes(truths, detections, CLASSES)
+    for curve, expected in zip(curves, coco.classes, strict=True):
+        assert (curve.name, curve.objects) == (expected.name, expected.objects)
+        assert curve.ap == pytest.approx(expected.ap50, abs=1e-12)
+        assert (np.diff(curve.score) <= 0).all() and (np.diff(curve.recall) >= 0).all()
+
+
+def test_a_curve_by_hand():
+    one = truth((0, 0, 50, 50), (100, 0, 150, 50))
+    boxes = [(0, 0, 50, 50), (0, 100, 50, 150), (100, 0, 150, 50)]
+    curve = fill(
+        PrecisionRecallMeter(CLASSES), [one], [found(*boxes, scores=[0.75, 0.5, 0.25])]
+    ).compute()[0]
+    assert curve.score.tolist() == [0.75, 0.5, 0.25]
+    assert curve.precision.tolist() == pytest.approx([1, 1 / 2, 2 / 3])
+    assert curve.recall.tolist() == [0.5, 0.5, 1]
+    assert curve.best_f1() == pytest.approx((0.8, 0.25))
+
+
+def test_curves_of_nothing():
+    curves = fill(PrecisionRecallMeter(CLASSES), [truth()], [Detections.empty(CLASSES)]).compute()
+    assert [(curve.ap, curve.best_f1()) for curve in curves] == [(-1, (0.0, 1.0))] * 3
+
+
+# --- confusions ------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10**6), crowds=st.booleans(), iou=st.sampled_from([0.3, 0.5, 0.8]))
+def test_confusions_equal_the_oracle(seed, crowds, iou):
+    truths, detections = random_set(seed, 6, crowds)
+    meter = fill(
+        DetectionConfusionMeter(CLASSES, iou_threshold=iou, score_threshold=0.3),
+        truths,
+        detections,
+    )
+    expected = oracle.confusion(truths, detections, 3, iou, 0.3)
+    assert meter.compute().counts.tolist() == expected.tolist()
+
+
+def test_every_object_and_every_detection_is_counted_once():
+    truths, detections = random_set(2, 12)
+    counts = fill(DetectionConfusionMeter(CLASSES, score_threshold=0), truths, detections).compute()
+    labels = torch.cat([one.labels for one in truths])
+    assert counts.counts[:3].sum(axis=1).tolist() == labels.bincount(minlength=3).tolist()
+    labels = torch.cat([one.labels for one in detections])
+    assert counts.counts[:, :3].sum(axis=0).tolist() == labels.bincount(minlength=3).tolist()
+    assert counts.rows == (*CLASSES, "(background)")
+
+
+def test_a_matrix_in_shares_and_words():
+    matrix = ConfusionMatrix(np.array([[6, 2], [0, 0]]), ("cat", "dog"), ("cat", "dog"))
+    assert matrix.normalised().tolist() == [[0.75, 0.25], [0, 0]]
+    assert matrix.worst() == [("cat", "dog", 2)]
+    assert matrix.worst(0) == []
+
+
+# --- kinds of errors -------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10**6), crowds=st.booleans())
+def test_errors_equal_the_oracle(seed, crowds):
+    truths, detections = random_set(seed, 6, crowds)
+    split = fill(ErrorMeter(CLASSES), truths, detections).compute()
+    base, counts, deltas, costs = oracle.errors(truths, detections, 3)
+    assert split.counts == counts
+    assert split.ap == pytest.approx(base, abs=1e-9)
+    assert split.ap == pytest.approx(evaluate_boxes(truths, detections, CLASSES).ap50, abs=1e-12)
+    assert split.delta_ap_false_positive == pytest.approx(deltas.pop("false_positive"), abs=1e-9)
+    assert split.delta_ap_false_negative == pytest.approx(deltas.pop("false_negative"), abs=1e-9)
+    assert split.delta_ap == pytest.approx(deltas, abs=1e-9)
+    assert {one.image_id: one.cost for one in split.pictures} == pytest.approx(costs)
+    assert sorted((one.cost for one in split.pictures), reverse=True) == [
+        one.cost for one in split.pictures
+    ]
+
+
+def test_one_error_of_each_kind_by_hand():
+    # cats in a row, one picture each; the detection beside each is the one error.
+    cat = (100.0, 100, 200, 200)
+    cases = {
+        "classification": ([cat], [cat], [1]),
+        "localisation": ([cat], [(100, 100, 200, 140)], [0]),  # IoU .4
+        "both": ([cat], [(100, 100, 200, 140)], [1]),
+        "duplicate": ([cat], [cat, (100, 100, 200, 195)], [0, 0]),
+        "background": ([cat], [cat, (0, 0, 50, 50)], [0, 0]),
+        "missed": ([cat], [], []),
+    }
+    for kind, (objects, boxes, labels) in cases.items():
+        scores = [0.9 - 0.1 * i for i in range(len(boxes))]
+        meter = fill(
+            ErrorMeter(CLASSES),
+            [truth(*objects)],
+            [found(*boxes, scores=scores, labels=labels) if boxes else Detections.empty(CLASSES)],
+        )
+        split = meter.compute()
+        expected = dict.fromkeys(KINDS, 0) | {kind: 1}
+        if kind == "both":
+            expected["missed"] = 1  # nothing near it could be mended
+        assert split.counts == expected, kind
+        assert split.pictures[0].counts == expected
+
+
+def test_a_perfect_detector_makes_no_errors():
+    one = truth((0, 0, 50, 50), (100, 0, 150, 50), labels=[0, 2])
+    perfect = Detections(one.boxes, torch.ones(2), one.labels, CLASSES)
+    split = fill(ErrorMeter(CLASSES), [one], [perfect]).compute()
+    assert split.ap == pytest.approx(1)
+    assert set(split.counts.values()) == {0} and split.pictures == ()
+    assert split.as_dict() == {f"delta_ap_{kind}": 0 for kind in KINDS}
+    assert len(split.table().splitlines()) == 7
+
+
+def test_thresholds_in_the_wrong_order_are_refused():
+    with pytest.raises(ValueError, match="background_threshold above 0 and at most iou_threshold"):
+        ErrorMeter(CLASSES, iou_threshold=0.3, background_threshold=0.4)
+
+
+# --- all of them -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("meter", METERS)
+@pytest.mark.parametrize("objects", [True, False])
+@pytest.mark.parametrize("detected", [True, False])
+def test_empty_sides(meter, objects, detected):
+    one = truth((0, 0, 50, 50)) if objects else truth()
+    some = found((0, 0, 50, 50), scores=[0.5]) if detected else Detections.empty(CLASSES)
+    assert fill(meter(CLASSES), [one], [some]).compute()
+    assert meter(CLASSES).compute()
+
+
+@pytest.mark.parametrize("meter", METERS)
+def test_crowds_alone(meter):
+    one = truth((0, 0, 50, 50), crowds=[1])
+    some = found((0, 0, 50, 50), (10, 10, 30, 30), scores=[0.5, 0.4])
+    figures = fill(meter(CLASSES), [one], [some]).compute()
+    if meter is DetectionConfusionMeter:
+        assert figures.counts.sum() == 0
+    if meter is ErrorMeter:
+        assert figures.ap == -1 and set(figures.counts.values()) == {0}
+
+
+@pytest.mark.parametrize("meter", METERS)
+def test_nan_scores_are_refused_by_all(meter):
+    some = found((0, 0, 50, 50), scores=[float("nan")])
+    with pytest.raises(ValueError, match=rf"{meter.__name__}: expected scores without NaN"):
+        fill(meter(CLASSES), [truth()], [some]).compute()
+
+
+@pytest.mark.parametrize("meter", METERS)
+def test_thresholds_outside_of_0_to_1_are_refused(meter):
+    with pytest.raises(ValueError, match=r"expected iou_threshold in \[0, 1\], got 50"):
+        meter(CLASSES, iou_threshold=50)
+
+
+@pytest.mark.parametrize("meter", METERS[1:])
+def test_masks_are_judged_by_their_pixels(meter):
+    # The box of the detection is wrong, its mask is right.
+    mask = torch.zeros(1, 40, 40, dtype=torch.bool)
+    mask[:, 10:30, 10:30] = True
+    box, label = torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([0])
+    one = GroundTruth(box, label, (40, 40), masks=mask)
+    some = Detections(box * 0 + torch.tensor([0.0, 0, 9, 9]), torch.ones(1), label, CLASSES, mask)
+    figures = fill(meter(CLASSES, "masks"), [one], [some]).compute()
+    if meter is PrecisionRecallMeter:
+        assert figures[0].ap == pytest.approx(1)
+    if meter is DetectionConfusionMeter:
+        assert figures.counts[0, 0] == figures.counts.sum() == 1
+    if meter is ErrorMeter:
+        assert figures.ap == pytest.approx(1)
+
+
+def test_charts_are_pictures(tmp_path):
+    truths, detections = random_set(4, 6)
+    pictures = [
+        plot_confusion(fill(DetectionConfusionMeter(CLASSES), truths, detections).compute()),
+        plot_precision_recall(fill(PrecisionRecallMeter(CLASSES), truths, detections).compute()),
+        plot_errors(fill(ErrorMeter(CLASSES), truths, detections).compute()),
+    ]
+    for picture in pictures:
+        assert picture.mode == "RGB" and min(picture.size) > 200
+        assert len(picture.getcolors(10**6)) > 20  # not blank
+    names = tuple(f"class {k}" for k in range(40))
+    counts = np.diag(np.full(40, 123_456))
+    assert plot_confusion(ConfusionMatrix(counts, names, names)).width > 1500
+    nothing = fill(PrecisionRecallMeter(CLASSES), [truth()], [Detections.empty(CLASSES)])
+    assert plot_precision_recall(nothing.compute()).mode == "RGB"
