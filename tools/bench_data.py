@@ -145,24 +145,20 @@ def measure(contestants: dict[str, Callable[[int], None]], turns: int) -> dict[s
 
 
 def measure_workers(dataset: TransformedDataset, arguments: Arguments) -> float:
-    """Pictures a second of a DataLoader, from the second epoch on, when its workers run."""
+    """Pictures a second of a DataLoader, once its first batch has come."""
     size = len(dataset)
-    epochs = range(arguments.turns + 1)
-    items = [(epoch, index) for epoch in epochs for index in range(size)]
+    items = [(epoch, index) for epoch in range(arguments.turns + 1) for index in range(size)]
     loader = DataLoader(
         dataset,
-        arguments.batch_size,
+        min(arguments.batch_size, size),
         sampler=items,
         collate_fn=collate,
         num_workers=arguments.workers,
     )
-    skipped, start, count = 0, 0.0, 0
-    for images, _ in loader:
-        if skipped < size:
-            skipped += len(images)
-            start = time.perf_counter()
-        else:
-            count += len(images)
+    batches = iter(loader)
+    next(batches)
+    start = time.perf_counter()
+    count = sum(len(images) for images, _ in batches)
     return count / (time.perf_counter() - start)
 
 

@@ -262,7 +262,7 @@ def test_image_alone_and_with_a_label():
 
 def test_objects_that_lost_too_much_are_removed():
     image, _ = detection_sample(0)
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 26, 10], [20.0, 0, 30, 10]])
+    boxes = torch.tensor([[0.0, 0, 23, 10], [0.0, 0, 25, 10], [20.0, 0, 30, 10]])
     target = {"boxes": boxes, "labels": torch.tensor([5, 6, 7]), "area": torch.tensor([1.0, 2, 3])}
 
     class RightOf(HorizontalFlip):
@@ -270,10 +270,10 @@ def test_objects_that_lost_too_much_are_removed():
             plan.view = plan.view.crop((18, 0, 64, 48))
 
     _, changed = RightOf()(image, target)
-    # 10 of 10 columns are lost, 18 of 26 leave 31 %, none is lost.
+    # 5 of 23 columns are left, 7 of 25, and all.
     assert changed["labels"].tolist() == [6, 7]
-    assert changed["boxes"].tolist() == [[0, 0, 8, 10], [2, 0, 12, 10]]
-    assert changed["area"].tolist() == pytest.approx([2 * 8 / 26, 3])
+    assert changed["boxes"].tolist() == [[0, 0, 7, 10], [2, 0, 12, 10]]
+    assert changed["area"].tolist() == pytest.approx([2 * 7 / 25, 3])
 
 
 def test_iou_crop_keeps_an_object_and_only_centres():

@@ -16,8 +16,9 @@ from cvlib.ops import masks_to_boxes
 
 Target = dict[str, Any]
 
-# An object of which a smaller share of its area is left is removed with all that belongs to it.
-LEAST_VISIBLE = 0.3
+# An object of which a smaller share of its area is left is removed with all that belongs to it. A
+# box whose centre is inside of SSD's crop has a quarter left at least.
+LEAST_VISIBLE = 0.25
 # So is one that has become thinner than this, in pixels.
 LEAST_SIDE = 1.0
 # What a target may hold for each object, one row each.

@@ -50,8 +50,8 @@ class GeometricStep(v2.Transform):
     """A change of geometry; what is empty afterwards is grey, class 255 (void) and no object.
 
     A subclass says in `plan` what it does. It draws its random numbers there with `torch.rand`. An
-    object of which less than 30 % is left, or less than one pixel, is removed with its label, area,
-    crowd flag and mask.
+    object of which less than a quarter is left, or less than a pixel, is removed with its label,
+    area, crowd flag and mask.
 
     Used alone, a step is a transform of a sample like those of torchvision; several in a row are
     better given to `Geometry`, which moves the pixels once.

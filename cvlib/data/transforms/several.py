@@ -145,8 +145,8 @@ class CopyPaste:
     """Cuts objects out of a second picture along their masks and pastes them into the first.
 
     Both pictures are first changed by ``each``. About half of the second one's objects are taken,
-    crowds excepted. What they hide is cut from the masks below; an object of which less than 30 %
-    stays visible is removed. Samples without masks are only changed by ``each``.
+    crowds excepted. What they hide is cut from the masks below; an object of which less than a
+    quarter stays visible is removed. Samples without masks are only changed by ``each``.
 
     Args:
         each: Called as ``transform(image, target)``; must give pictures of one size.
