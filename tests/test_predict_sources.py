@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -137,6 +138,12 @@ def test_a_list_is_read_as_it_comes(tmp_path):
     for expected in (1, 2, 3):
         assert next(frames).path == tmp_path / "a.png"
         assert lines.count == expected
+
+
+def test_listed_names_need_not_be_utf8(tmp_path):
+    strange = save(tmp_path / "a.png").rename(tmp_path / "caf\udce9.png")
+    stdin = io.TextIOWrapper(io.BytesIO(os.fsencode(strange) + b"\n"), encoding="utf-8")
+    assert [frame.path for frame in Sources(("-",), stdin).frames()] == [strange]
 
 
 def test_empty_lines_name_nothing(tmp_path):

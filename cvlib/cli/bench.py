@@ -19,6 +19,7 @@ from cvlib.cli._data import name_split
 from cvlib.cli.running import UsageError, parse
 from cvlib.data import SyntheticBananas, collate, load_dataset
 from cvlib.data.load import find_splits
+from cvlib.data.transforms import make_transform
 from cvlib.engine import config_for, load
 from cvlib.engine.device import choose_device
 from cvlib.engine.evaluation import evaluating
@@ -127,10 +128,10 @@ def _bench_train(model: Model, batch_size: int, seconds: float) -> np.ndarray:
     if model.task != "detection":
         raise ValueError(f"expected a detector for train, got a model for {model.task}")
     drawn = SyntheticBananas(batch_size, image_size=max(model.image_size))
-    images, targets = collate([drawn[i] for i in range(batch_size)])
+    resize = make_transform("light", "detection", model.image_size, train=False)
+    images, targets = collate([resize(*drawn[i]) for i in range(batch_size)])
     targets = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in targets.items()}
-    images = images[..., : model.image_size[0], : model.image_size[1]].to(model.device)
-    targets["labels"] = targets["labels"].clamp(max=len(model.classes) - 1)
+    images = images.to(model.device)
     optimizer = make_optimizer(model, config_for(model.name))
     model.train()
 

@@ -127,8 +127,11 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Path:
     """Makes a folder for results.
 
     Raises:
-        FileExistsError: It has something in it, and ``overwrite`` is False.
+        FileExistsError: It has something in it, and ``overwrite`` is False; or it is that of a
+            training run, whose figures would be replaced.
     """
+    if any((path / name).exists() for name in ("last.pt", "best.pt")):
+        raise FileExistsError(f"expected a folder for results, got the run {path}; choose another")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise FileExistsError(
             f"expected a new or empty folder, got {path}; choose another --out, or allow "

@@ -243,8 +243,10 @@ class Sources:
         return source == STDIN or is_stream(source)
 
     def _listed(self) -> Iterator[Path]:
-        for line in sys.stdin if self.stdin is None else self.stdin:
-            if name := line.rstrip("\r\n"):
+        lines: Any = sys.stdin if self.stdin is None else self.stdin
+        # Bytes where there are some: names of files need not be UTF-8.
+        for line in getattr(lines, "buffer", lines):
+            if name := os.fsdecode(line).rstrip("\r\n"):
                 yield Path(name)
 
 

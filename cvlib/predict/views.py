@@ -249,7 +249,7 @@ def list_windows(size: tuple[int, int], views: Views, scale: float = 1.0) -> lis
         for top in _starts(height, tall, views.overlap)
         for left in _starts(width, wide, views.overlap)
     ]
-    if views.whole and len(windows) > 1:
+    if views.tile is not None and views.whole and len(windows) > 1:
         windows.append(Window(0, 0, width, height))
     return windows
 

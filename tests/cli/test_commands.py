@@ -141,6 +141,14 @@ def test_val_writes_figures_plots_and_worst_pictures(tmp_path, trained, coco, ca
     assert "expected a new or empty folder" in capsys.readouterr().err
 
 
+def test_val_never_replaces_the_figures_of_a_run(trained, coco, capsys):
+    before = (trained / "metrics.json").read_bytes()
+    arguments = ["val", str(trained), str(coco), "--out", str(trained), "--overwrite"]
+    assert main(arguments) == 1
+    assert "expected a folder for results, got the run" in capsys.readouterr().err
+    assert (trained / "metrics.json").read_bytes() == before
+
+
 def test_val_of_another_split(tmp_path, trained, coco, capsys):
     arguments = ["val", str(trained), str(coco), "--split", "train", "--out", str(tmp_path / "v")]
     assert main([*arguments, "--device", "cpu"]) == 0
@@ -364,6 +372,28 @@ def test_bench_measures(what, trained, capsys):
     ]  # fmt: skip
     assert [line.split()[0] for line in lines[2:]] == ["1", "2"]
     assert all(float(line.split()[1]) > 0 for line in lines[2:])
+
+
+def test_bench_of_operators_needs_a_checkout(tmp_path, monkeypatch, capsys):
+    from cvlib.cli import bench
+
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "cvlib" / "cli" / "bench.py"))
+    assert main(["bench", "ops"]) == 1
+    assert "expected tools/bench_ops.py beside the package" in capsys.readouterr().err
+
+
+def test_bench_of_operators_calls_the_tool(tmp_path, monkeypatch):
+    from cvlib.cli import bench
+
+    (tmp_path / "tools").mkdir()
+    tool = tmp_path / "tools" / "bench_ops.py"
+    tool.write_text(
+        "import sys, pathlib\npathlib.Path(__file__).with_name('a').write_text("
+        "' '.join(sys.argv[1:]))\nsys.exit(7)\n"
+    )
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "cvlib" / "cli" / "bench.py"))
+    assert main(["bench", "ops", "--only", "nms", "--seconds", "0.5"]) == 7
+    assert (tmp_path / "tools" / "a").read_text() == "--seconds 0.5 --only nms"
 
 
 def test_bench_reads_data(coco, capsys):
