@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -278,6 +279,13 @@ def test_page_holds_pictures_and_no_script(bad_report: Report, tmp_path: Path) -
     assert "&lt;script&gt;" in text
     assert text.count("data:image/jpeg;base64,") == 3
     assert "http://" not in text and "https://" not in text
+
+
+def test_page_without_jinja2(bad_report: Report, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match="save_html: expected jinja2; install it: pip install"):
+        bad_report.save_html(tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_sheet(bad_report: Report, tmp_path: Path) -> None:

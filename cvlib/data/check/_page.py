@@ -127,9 +127,11 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _in_words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_in_words(one)}" for key, one in value.items())
+        return ", ".join(f"{key}: {_in_words(one)}" for key, one in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
