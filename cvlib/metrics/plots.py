@@ -31,7 +31,7 @@ def plot_confusion(matrix: ConfusionMatrix) -> Image.Image:
 
     Example:
         >>> names = ("cat", "dog")
-        >>> plot_confusion(ConfusionMatrix(np.array([[8, 2], [1, 9]]), names, names).mode
+        >>> plot_confusion(ConfusionMatrix(np.array([[8, 2], [1, 9]]), names, names)).mode
         'RGB'
     """
     shares = matrix.normalised()
