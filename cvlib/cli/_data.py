@@ -1,0 +1,102 @@
+"""Training and validation sets from what a command names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvlib.data import load_dataset
+from cvlib.data.classification import ClassificationDataset
+from cvlib.data.dataset import BadLabels, DetectionDataset
+from cvlib.data.formats.layouts import canonical_split
+from cvlib.data.load import AnyDataset, find_splits
+
+
+def open_train_val(
+    data: Path,
+    val: Path | None,
+    *,
+    val_share: float,
+    seed: int,
+    bad_labels: BadLabels,
+    cache: bool,
+    say: Callable[[str], None],
+) -> tuple[AnyDataset, AnyDataset]:
+    """Opens what a model is trained on and what it is measured on.
+
+    Args:
+        data: The data set.
+        val: Another one for validation; ``None``: the split for it, or where there is none, a part
+            of the training pictures that is chosen by ``seed``.
+        val_share: Share of the pictures that such a part gets.
+        seed: See ``val``.
+        bad_labels: As for `load_dataset`.
+        cache: As for `load_dataset`.
+        say: Is told what was opened and divided.
+
+    Raises:
+        ValueError: No split for training, or other classes in ``val`` than in ``data``.
+    """
+    options: dict[str, Any] = {"bad_labels": bad_labels, "cache": cache, "say": say}
+    splits = find_splits(data)
+    train = load_dataset(data, name_split(splits, "train", data), **options)
+    if val is not None:
+        other = load_dataset(val, name_split(find_splits(val), "val", val), **options)
+        if other.classes != train.classes:
+            raise ValueError(
+                f"expected the same classes in --val as in the training set {train.classes}, got "
+                f"{other.classes}"
+            )
+        return train, other
+    if any(canonical_split(name) == "val" for name in splits):
+        return train, load_dataset(data, name_split(splits, "val", data), **options)
+    first, second = divide(train, 1 - val_share, seed)
+    say(
+        f"no validation split: {len(second)} of {len(train)} pictures are set apart for it "
+        f"(--val-share {val_share}, --seed {seed})"
+    )
+    return first, second
+
+
+def name_split(splits: list[str], wanted: str, data: Path) -> str | None:
+    """The split that is meant; ``None`` where a set is not divided.
+
+    Raises:
+        ValueError: There are several, and none is meant.
+    """
+    found = [name for name in splits if canonical_split(name) == canonical_split(wanted)]
+    if wanted in splits:
+        return wanted
+    if len(found) == 1:
+        return found[0]
+    if len(splits) <= 1:
+        return splits[0] if splits else None
+    raise ValueError(
+        f"expected a split {wanted} in {data}, got {', '.join(found or splits)}; name one"
+    )
+
+
+def divide(dataset: AnyDataset, fraction: float, seed: int) -> tuple[AnyDataset, AnyDataset]:
+    """Two parts that share no picture, the first with that share; of a classifier's, every class.
+
+    Raises:
+        ValueError: A part would be empty.
+    """
+    if isinstance(dataset, DetectionDataset):
+        return dataset.split(fraction, seed)
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    groups = [order]
+    if isinstance(dataset, ClassificationDataset):
+        labels = dataset.labels[order]
+        groups = [order[labels == label] for label in range(len(dataset.classes))]
+    first = [index for group in groups for index in group[: round(fraction * len(group))]]
+    second = sorted(set(order.tolist()) - set(first))
+    if not first or not second:
+        raise ValueError(
+            f"expected pictures for training and validation, got {len(first)} and {len(second)} of "
+            f"{len(dataset)}; give another --val-share, or --val"
+        )
+    return dataset.subset(sorted(first)), dataset.subset(second)

@@ -1,0 +1,115 @@
+"""The command as a whole: help, exit codes, errors of one line."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from cvlib import __version__
+from cvlib.cli import COMMANDS, main
+from cvlib.cli.running import run
+
+
+def test_help_names_every_command_and_the_exit_codes(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    for name, words in COMMANDS.items():
+        assert re.search(rf"^  {name} +{words}$", said, re.MULTILINE)
+    assert "130 interrupted" in said
+
+
+def test_nothing_is_wrong_usage(capsys):
+    assert main([]) == 2
+    assert "usage: cvlib" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cvlib {__version__}\n"
+
+
+def test_an_unknown_command_is_told_its_neighbour(capsys):
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err == (
+        "cvlib: expected a command, got 'trian'; did you mean train?\n"
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_examples(name, capsys):
+    assert main([name, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"    cvlib {name}" in said, "no example"
+    text = re.sub(r"[│╭╮╰╯─]", " ", said)
+    options = re.split(r"\n\s+(?=--)", text)[1:]
+    assert options or name == "info"
+    for option in options:
+        words = re.sub(r"\(default: .*?\)|-[-\w]+,?|\{.*?\}(\|[A-Z]+)?|[A-Z]{2,}", " ", option)
+        assert len(words.split()) >= 2, f"no explanation: {option}"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["train", "x", "--epohcs", "3"], "Unrecognized options: --epohcs"),
+        (["train"], "expected a data set, got none"),
+        (["train", "x", "--val-share", "1.5"], "expected --val-share in (0, 1), got 1.5"),
+        (["train", "--resume"], "expected --out with --resume"),
+        (["val", "run"], "required"),
+        (["predict", "run"], "expected at least one source"),
+        (["predict", "run", "a.png", "--score-threshold", "nan"], "--score-threshold in [0, 1]"),
+        (["predict", "run", "a.png", "--save", "pdf"], "--save"),
+        (["show", "x", "--count", "0"], "expected --count >= 1, got 0"),
+        (["bench", "data"], "expected a data set for data"),
+        (["bench", "--seconds", "0"], "expected --seconds > 0"),
+        (["bench", "--batch-sizes", "0"], "expected --batch-sizes >= 1"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments, words, capsys):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cvlib {arguments[0]}: ")
+    assert words in line
+
+
+@pytest.mark.parametrize("name", ["train", "val", "check", "show", "info"])
+def test_a_missing_data_set_is_one_line_and_exit_code_1(name, tmp_path, trained, capsys):
+    capsys.readouterr()
+    run = [str(trained)] if name == "val" else []
+    assert main([name, *run, str(tmp_path / "nowhere")]) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"cvlib {name}: .*nowhere.*does not exist.*\n", said), said
+
+
+@pytest.mark.parametrize(
+    "error, code, words",
+    [
+        (KeyboardInterrupt(), 130, "cvlib x: interrupted\n"),
+        (ValueError("bad labels"), 1, "cvlib x: bad labels\n"),
+        (OSError("disk full"), 1, "cvlib x: disk full\n"),
+    ],
+)
+def test_errors_become_exit_codes(error, code, words, capsys):
+    def fail(arguments):
+        raise error
+
+    assert run("cvlib x", fail, []) == code
+    assert capsys.readouterr().err == words
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    def fail(arguments):
+        raise KeyError("surprise")
+
+    with pytest.raises(KeyError):
+        run("cvlib x", fail, [])
+
+
+def test_python_m_cvlib():
+    process = subprocess.run(
+        [sys.executable, "-m", "cvlib", "--help"], capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("usage: cvlib COMMAND")
+    assert process.stderr == ""
