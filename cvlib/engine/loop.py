@@ -91,8 +91,8 @@ def fit(
         The best model and the figures of every epoch.
 
     Raises:
-        ValueError: Wrong labels (see `check_dataset`), too many unreadable pictures, another configuration than that of
-            the run to resume.
+        ValueError: Wrong labels (see `check_dataset`), too many unreadable pictures, another
+            configuration than that of the run to resume.
         FileNotFoundError: Nothing to resume.
         FileExistsError: ``out`` holds a run already, and ``resume`` is False.
         FloatingPointError: The loss has become NaN or infinite; the last checkpoint stays.
@@ -116,7 +116,7 @@ def fit(
     device = join_processes(config.device)
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(gpus), advising(config), interruptible() as is_interrupted:
-        if config.check:
+        if config.check and not (Path(out) / "last.pt").exists():
             from_first(lambda: check_labels(train, val, model, say))
         run = start(model, train, config, Path(out), device, resume, say, callbacks)
         with contextlib.closing(Logs(run)) as logs:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cvlib._distributed import rank, world_size
+from cvlib.data import ClassificationDataset, DetectionDataset, SegmentationDataset
 from cvlib.data.check import check_dataset
+from cvlib.data.check._sources import unwrap
 from cvlib.engine.checkpoint import load_checkpoint, save_json
 from cvlib.engine.config import TrainConfig
 from cvlib.engine.config_files import save_config
@@ -59,9 +61,13 @@ def check_labels(
 ) -> None:
     """Looks both sets over, quickly, before anything is learnt from them; tells what is doubtful.
 
+    Sets whose labels can be had only with their pictures are left to the check of every batch.
+
     Raises:
         BadLabelsError: What would teach something false.
     """
+    if not (has_labels_at_hand(train) and has_labels_at_hand(val)):
+        return
     anchored = model if hasattr(model, "anchors") else None
     report = check_dataset(train, val=val, model=anchored, fast=True, progress=False)
     report.raise_if_bad()
@@ -70,6 +76,12 @@ def check_labels(
     more = len(report.warnings) - _WARNINGS_SHOWN
     if more > 0:
         say(f"doubtful data: {more} more warnings; check_dataset tells all")
+
+
+def has_labels_at_hand(dataset: Any) -> bool:
+    """Says whether a set is one of cvlib's, or a part of one."""
+    whole, _ = unwrap(dataset)
+    return isinstance(whole, DetectionDataset | SegmentationDataset | ClassificationDataset)
 
 
 def start(
