@@ -86,7 +86,7 @@ def read_image(path: Path) -> Tensor:
     Raises:
         ValueError: The file is damaged or no picture.
     """
-    return _images.read_image(path, upright=True, formats=None)
+    return _images.read_image(path)
 
 
 def read_video(path: Path) -> Iterator[Tensor]:

@@ -168,7 +168,7 @@ def test_a_truncated_picture_is_named(tmp_path, suffix, share):
 
 def test_a_text_file_is_no_picture(tmp_path):
     (tmp_path / "a.png").write_text("I am a picture")
-    with pytest.raises(ValueError, match="read_image: expected a whole PNG or JPEG picture"):
+    with pytest.raises(ValueError, match="read_image: expected a whole picture"):
         read_image(tmp_path / "a.png")
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import operator
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision import tv_tensors
-
+from cvlib._files import PICTURE_SUFFIXES
 from cvlib.data._banana_labels import Box, read_labels
-from cvlib.data._images import PICTURE_SUFFIXES, read_image
+from cvlib.data.dataset import DetectionDataset
+from cvlib.data.table import LabelTable, TableBuilder
 
 _SPLITS = ("train", "val")
 
 
-class BananaDataset(Dataset[Any]):
+class BananaDataset(DetectionDataset):
     """Pictures of ``bananas_{split}/images`` with the boxes of ``bananas_{split}/label.csv``.
 
     ``label.csv`` has the columns ``img_name,label,xmin,ymin,xmax,ymax``: corners in pixels, one
@@ -39,11 +35,7 @@ class BananaDataset(Dataset[Any]):
         transform: Called as ``transform(image, target)``, for instance from
             ``torchvision.transforms.v2``; gives the pair that is returned.
         cache: Keep decoded pictures in memory from their first use on (197 MB for the official
-            1000). Each worker of a DataLoader fills its own cache, so use
-            ``persistent_workers=True`` with it.
-
-    Attributes:
-        classes: The class names.
+            1000); workers share them.
 
     Raises:
         FileNotFoundError: ``root`` has no such split, or the split has no ``label.csv``.
@@ -55,7 +47,8 @@ class BananaDataset(Dataset[Any]):
         UserWarning: some pictures have no row in ``label.csv``.
 
     Note:
-        Checking 1000 pictures takes about 0.1 s. An EXIF orientation is not applied.
+        Checking 1000 pictures takes about 0.1 s. ``image_id`` is the number in the file name where
+        all names are different numbers, else the index.
 
     References:
         https://d2l.ai/chapter_computer-vision/object-detection-dataset.html
@@ -78,78 +71,12 @@ class BananaDataset(Dataset[Any]):
                 f"{classes!r}; write ({classes!r},)"
             )
         folder = _find_split(Path(root).expanduser(), split)
-        self._images = folder / "images"
-        self.classes = tuple(classes)
-        files = _list_pictures(self._images)
-        rows = read_labels(folder / "label.csv", self._images, files, len(self.classes))
+        files = _list_pictures(folder / "images")
+        rows = read_labels(folder / "label.csv", folder / "images", files, len(classes))
         unlabelled = sorted(files - rows.keys(), key=_natural_order)
         _warn_about_unlabelled(unlabelled, folder)
-        self._names = [*rows, *unlabelled]
-        self._boxes, self._labels, self._starts = _pack([*rows.values(), *([] for _ in unlabelled)])
-        self._image_ids = _image_ids(self._names)
-        self._transform = transform
-        self._cache: dict[int, Tensor] | None = {} if cache else None
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self._names)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Read a sample.
-
-        Args:
-            index: -len to len - 1.
-
-        Returns:
-            ``(image, target)``: image uint8 (3, H, W) RGB; target with ``boxes`` float32 (N, 4)
-            xyxy pixels, ``labels`` int64 (N,), ``image_id`` int (the number in the file name
-            where all names are different numbers, else the index), ``area`` float32 (N,) of the
-            boxes, ``iscrowd`` int64 (N,) zeros.
-
-        Raises:
-            IndexError: ``index`` is out of range.
-            ValueError: the picture is damaged.
-        """
-        index = operator.index(index)
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"BananaDataset: expected index below {len(self)}, got {index}")
-        index %= len(self)
-        image = tv_tensors.Image(self._read(index))
-        target = self._target(index, (int(image.shape[1]), int(image.shape[2])))
-        return (image, target) if self._transform is None else self._transform(image, target)
-
-    def _read(self, index: int) -> Tensor:
-        if self._cache is not None and index in self._cache:
-            return _copy(self._cache[index])
-        try:
-            image = read_image(self._images / self._names[index])
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"BananaDataset: expected a readable picture at index {index}, got: {error}"
-            ) from error
-        if self._cache is None:
-            return image
-        self._cache[index] = image
-        return _copy(image)
-
-    def _target(self, index: int, canvas_size: tuple[int, int]) -> dict[str, Any]:
-        objects = slice(self._starts[index], self._starts[index + 1])
-        boxes = self._boxes[objects].clone()
-        return {
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas_size),
-            "labels": self._labels[objects].clone(),
-            "image_id": self._image_ids[index],
-            "area": (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
-            "iscrowd": torch.zeros(len(boxes), dtype=torch.int64),
-        }
-
-
-def _copy(image: Tensor) -> Tensor:
-    """Copy, so that a transform that writes in place cannot change the cache.
-
-    NumPy does it on one thread; torch's pool costs more than it gains at this size.
-    """
-    return torch.from_numpy(image.numpy().copy())
+        table = _table(folder / "images", rows, [*rows, *unlabelled], classes)
+        super().__init__(table, transform=transform, cache=cache)
 
 
 def _find_split(root: Path, split: str) -> Path:
@@ -208,19 +135,15 @@ def _warn_about_unlabelled(names: list[str], folder: Path) -> None:
     )
 
 
-def _pack(objects: list[list[Box]]) -> tuple[Tensor, Tensor, list[int]]:
-    """Store all objects in three blocks that workers can share.
-
-    Returns:
-        Boxes float32 (T, 4), labels int64 (T,), and where each picture's objects start, with the
-        end at last.
-    """
-    starts = [0]
-    for boxes in objects:
-        starts.append(starts[-1] + len(boxes))
-    every = [box for boxes in objects for box in boxes]
-    corners = torch.tensor([box.corners for box in every], dtype=torch.float32).reshape(-1, 4)
-    return corners, torch.tensor([box.label for box in every], dtype=torch.int64), starts
+def _table(
+    images: Path, rows: dict[str, list[Box]], names: list[str], classes: Sequence[str]
+) -> LabelTable:
+    builder = TableBuilder("banana layout", images, list(classes), "line")
+    for name, number in zip(names, _image_ids(names), strict=True):
+        builder.add_picture(name, image_id=number, label_file=images.parent / "label.csv")
+        for box in rows.get(name, ()):
+            builder.add_object(box.corners, box.label, box.line)
+    return builder.build()
 
 
 def _image_ids(names: list[str]) -> list[int]:

@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cvlib._files import save_json, write_atomically, write_text
 from cvlib.engine.device import choose_device
 
+__all__ = ["load_checkpoint", "save_checkpoint", "save_json", "write_atomically", "write_text"]
+
 FORMAT = 1
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file so that ``path`` holds either the old content or the whole new one.
-
-    Args:
-        path: Of the file; its folder must exist. One process writes it at a time.
-        content: All of it.
-
-    Raises:
-        OSError: The disk is full or the folder cannot be written; ``path`` is as it was.
-    """
-    # A fixed name, so that what a killed process has left is overwritten by the next one.
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
-            raise OSError(
-                f"could not write {path}: {error}; what stood there before is unharmed: free some "
-                "space or make the folder writable, then resume"
-            ) from error
-        raise
-
-
-def save_json(path: Path, value: Any) -> None:
-    """Writes ``value`` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, atomically."""
-    write_atomically(path, text.encode())
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -1,16 +1,44 @@
 """read_image and read_image_size: every kind of picture, and the damaged ones."""
 
+import io
+import os
+import pickle
+import struct
+import subprocess
+import sys
 import zlib
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from cvlib.data._images import read_image, read_image_size
+from cvlib.data import _images
+from cvlib.data._images import (
+    UnreadablePictureError,
+    read_image,
+    read_image_header,
+    read_image_size,
+)
 
 RGB = np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+# Smooth, so that lossy formats keep it.
+SMOOTH = np.stack(np.meshgrid(np.arange(40) * 5, np.arange(30) * 7), 2).astype(np.uint8)
+SMOOTH = np.concatenate([SMOOTH, np.full_like(SMOOTH[..., :1], 90)], 2)
+
+
+def pixels_of(path, **options):
+    return read_image(path, **options).permute(1, 2, 0).numpy()
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+# --- kinds of pictures -----------------------------------------------------------------------
 
 
 def write_grey(path):
@@ -35,6 +63,11 @@ def write_alpha(path):
     return RGB
 
 
+def write_grey_alpha(path):
+    Image.fromarray(RGB[..., :2].copy(), "LA").save(path)
+    return np.repeat(RGB[..., :1], 3, 2)
+
+
 def write_grey_16(path):
     cv2.imwrite(str(path), RGB[..., 0].astype(np.uint16) * 256 + 99)
     return np.repeat(RGB[..., :1], 3, 2)
@@ -45,6 +78,17 @@ def write_rgb_16(path):
     return RGB
 
 
+def write_1_bit(path):
+    bits = Image.fromarray(RGB[..., 0] > 127)
+    bits.save(path)
+    return np.repeat((RGB[..., :1] > 127) * np.uint8(255), 3, 2)
+
+
+def write_one_pixel(path):
+    Image.fromarray(RGB[:1, :1]).save(path)
+    return RGB[:1, :1]
+
+
 @pytest.mark.parametrize(
     "write",
     [
@@ -52,8 +96,11 @@ def write_rgb_16(path):
         write_palette,
         write_transparent_palette,
         write_alpha,
+        write_grey_alpha,
         write_grey_16,
         write_rgb_16,
+        write_1_bit,
+        write_one_pixel,
     ],
 )
 def test_every_kind_of_png_becomes_rgb(tmp_path, write):
@@ -62,16 +109,153 @@ def test_every_kind_of_png_becomes_rgb(tmp_path, write):
     assert image.dtype == torch.uint8
     assert image.is_contiguous()
     assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
-    assert read_image_size(tmp_path / "a.png") == (30, 40)
+    assert read_image_size(tmp_path / "a.png") == expected.shape[:2]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_jpeg(tmp_path, mode):
-    image = Image.fromarray(RGB).convert(mode)
-    image.save(tmp_path / "a.jpg")
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
+def test_jpeg_is_what_pillow_sees(tmp_path, mode, options):
+    Image.fromarray(SMOOTH).convert(mode).save(tmp_path / "a.jpg", **options)
     expected = np.asarray(Image.open(tmp_path / "a.jpg").convert("RGB"))
-    assert np.array_equal(read_image(tmp_path / "a.jpg").permute(1, 2, 0).numpy(), expected)
+    image = read_image(tmp_path / "a.jpg")
+    assert image.is_contiguous()
+    # Two builds of one library may round a colour differently.
+    difference = np.abs(image.permute(1, 2, 0).numpy().astype(int) - expected)
+    assert difference.max() <= 2
     assert read_image_size(tmp_path / "a.jpg") == (30, 40)
+
+
+def test_cmyk_jpeg_with_and_without_adobes_marker(tmp_path):
+    # Adobe stores ink inverted and marks the file; without the mark 255 is full ink.
+    data = encoded(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG", quality=95)
+    start = data.index(b"\xff\xeeXX".replace(b"XX", data[data.index(b"\xff\xee") + 2 :][:2]))
+    length = int.from_bytes(data[start + 2 : start + 4], "big")
+    (tmp_path / "adobe.jpg").write_bytes(data)
+    (tmp_path / "plain.jpg").write_bytes(data[:start] + data[start + 2 + length :])
+    adobe, plain = pixels_of(tmp_path / "adobe.jpg"), pixels_of(tmp_path / "plain.jpg")
+    assert np.abs(adobe.astype(int) - SMOOTH).max() < 12
+    ink = Image.open(tmp_path / "plain.jpg")
+    assert "adobe" not in ink.info
+    inverted = Image.fromarray(255 - np.asarray(ink), "CMYK").convert("RGB")
+    assert np.array_equal(plain, np.asarray(inverted))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        ("BMP", {}, 0),
+        ("GIF", {}, 40),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("WEBP", {"quality": 95}, 25),
+        ("PPM", {}, 0),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ""])
+def test_content_decides_not_the_suffix(tmp_path, kind, options, tolerance, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(encoded(Image.fromarray(SMOOTH), kind, **options))
+    assert np.abs(pixels_of(path).astype(int) - SMOOTH).max() <= tolerance
+    assert read_image_size(path) == (30, 40)
+    assert read_image_header(path).format == kind
+    assert torch.equal(read_image(path.read_bytes()), read_image(path))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_of_several_frames(tmp_path, kind):
+    frames = [Image.new("RGB", (9, 7), colour) for colour in ("red", "blue", "green")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    frames[0].save(tmp_path / "a", kind, save_all=True, append_images=frames[1:], **options)
+    assert pixels_of(tmp_path / "a")[3, 3].tolist() == [255, 0, 0]
+    assert read_image_size(tmp_path / "a") == (7, 9)
+
+
+@pytest.mark.parametrize("bits", ["B", ">B"])
+def test_16_bit_tiff(tmp_path, bits):
+    values = np.arange(30 * 40, dtype=np.uint16).reshape(30, 40) * 50
+    Image.fromarray(values.astype("<u2")).save(tmp_path / "a.tif")
+    assert np.array_equal(pixels_of(tmp_path / "a.tif")[..., 1], values >> 8)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((4, 5), 0.5, np.float32), "floating-point numbers of no known range"),
+        (np.full((4, 5), 70_000, np.int32), "32-bit numbers of no known range"),
+    ],
+)
+def test_pixels_without_a_range_are_refused(tmp_path, values, message):
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(UnreadablePictureError, match=message):
+        read_image(tmp_path / "a.tif")
+
+
+def test_bmp_written_from_the_top_down(tmp_path):
+    data = bytearray(encoded(Image.fromarray(RGB), "BMP"))
+    struct.pack_into("<i", data, 22, -30)
+    (tmp_path / "a.bmp").write_bytes(data)
+    assert np.array_equal(pixels_of(tmp_path / "a.bmp"), RGB[::-1])
+    assert read_image_size(tmp_path / "a.bmp") == (30, 40)
+
+
+def test_20_000_pixels_wide(tmp_path):
+    Image.new("L", (20_000, 3), 77).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").shape == (3, 3, 20_000)
+    Image.new("RGB", (3, 20_000), (1, 2, 3)).save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg").shape == (3, 20_000, 3)
+
+
+# --- EXIF ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_all_eight_orientations(tmp_path, kind, orientation):
+    # Pillow's own turning is the oracle.
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "a camera's name, so that the block has more than one entry"
+    options = {"lossless": True} if kind == "WEBP" else {}
+    Image.fromarray(SMOOTH).save(tmp_path / "a", kind, exif=exif, **options)
+    with Image.open(tmp_path / "a") as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
+    assert np.abs(pixels_of(tmp_path / "a").astype(int) - expected).max() <= 2
+    assert read_image_size(tmp_path / "a") == expected.shape[:2]
+    if kind != "TIFF":
+        assert pixels_of(tmp_path / "a", upright=False).shape == (30, 40, 3)
+        assert read_image_size(tmp_path / "a", upright=False) == (30, 40)
+        assert read_image_header(tmp_path / "a").orientation == orientation
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_orientation_in_both_byte_orders(tmp_path, order):
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    block = mark + struct.pack(order + "IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    segment = b"Exif\0\0" + block
+    data = encoded(Image.fromarray(SMOOTH), "JPEG")
+    marked = data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+    assert read_image(marked).shape == (3, 40, 30)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b"XX*\0" + bytes(20)],
+)
+def test_damaged_exif_counts_as_none(block):
+    data = encoded(Image.fromarray(SMOOTH), "JPEG")
+    segment = b"Exif\0\0" + block
+    marked = data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+    assert torch.equal(read_image(marked), read_image(data))
+
+
+def test_a_header_behind_a_long_profile(tmp_path):
+    profile = np.random.default_rng(0).bytes(200_000)
+    Image.fromarray(SMOOTH).save(tmp_path / "a.jpg", icc_profile=profile)
+    assert read_image_size(tmp_path / "a.jpg") == (30, 40)
+
+
+# --- damaged pictures ------------------------------------------------------------------------
 
 
 def cut_half(data):
@@ -96,7 +280,7 @@ def flip_bit(data):
     [
         (cut_half, "a file that ends after"),
         (cut_end, "a file that ends after"),
-        (cut_pixels, "a file that ends after 40 bytes"),
+        (cut_pixels, "a PNG that cannot be decoded"),
         (flip_bit, "a wrong checksum at byte"),
     ],
 )
@@ -104,8 +288,9 @@ def test_damaged_png(tmp_path, damage, message):
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=rf"a whole PNG, got {message}.* in .*a\.png; restore"):
+    with pytest.raises(UnreadablePictureError, match=rf"got {message}.* in .*a\.png; restore") as e:
         read_image(path)
+    assert e.value.path == str(path)
 
 
 def test_damaged_png_with_right_checksums(tmp_path):
@@ -118,33 +303,186 @@ def test_damaged_png_with_right_checksums(tmp_path):
     chunk[length // 2] ^= 0x5A
     checksum = zlib.crc32(chunk).to_bytes(4, "big")
     path.write_bytes(data[:start] + chunk + checksum + data[start + 8 + length :])
-    with pytest.raises(ValueError, match=r"got a PNG that cannot be decoded in .*a\.png"):
+    with pytest.raises(UnreadablePictureError, match=r"got a PNG that cannot be decoded.*a\.png"):
         read_image(path)
 
 
-def test_truncated_jpeg(tmp_path):
-    path = tmp_path / "a.jpg"
-    Image.fromarray(RGB).save(path)
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ValueError, match=r"got a JPEG that cannot be decoded in .*a\.jpg"):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.98])
+def test_truncated(tmp_path, kind, share):
+    path = tmp_path / "a"
+    data = encoded(Image.fromarray(RGB), kind)
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(UnreadablePictureError, match=r"read_image: expected .*restore or remove"):
         read_image(path)
+
+
+def test_truncated_jpeg_whose_preview_is_whole():
+    # The end mark of the preview in the EXIF block must not pass for that of the picture.
+    preview = encoded(Image.fromarray(RGB[:8, :8]), "JPEG")
+    data = encoded(Image.fromarray(RGB), "JPEG")
+    segment = b"Exif\0\0II*\0" + struct.pack("<IHI", 8, 0, 0) + preview
+    marked = data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+    assert read_image(marked).shape == (3, 30, 40)
+    with pytest.raises(UnreadablePictureError, match="truncated"):
+        read_image(marked[:-300])
 
 
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
         (b"", "an empty file"),
-        (b"GIF89a...", "a GIF"),
+        (b"GIF89a", "a GIF that cannot be decoded"),
         (b"<html>", "a web page or XML"),
+        (b"%PDF-1.4", "a PDF"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\0\0\0\x1cftypheic", "an HEIF, AVIF or MP4 file"),
         (b"version https://git-lfs.github.com/spec/v1", r"a Git LFS pointer \(run git lfs pull\)"),
-        (b"\x89PNG\r\n\x1a\n\0\0", "a PNG"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "a PNG that cannot be decoded"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), r"a PNG .*its header is damaged"),
+        (b"\xff\xd8\xff\xd9", "a JPEG .*no header with a size"),
+        (b"\xff\xd8\xff\xe0\0\0", "a JPEG .*damaged at byte 2"),
+        (b"\xff\xd8\xff\xe0\0\x04abZZ", "a JPEG .*damaged at byte 8"),
+        (b"RIFF\0\0\0\0WEBPVP8L", "a RIFF file .*ends too early"),
+        (b"RIFF\0\0\0\0WEBPABCD" + bytes(20), "a RIFF file .*header is damaged"),
         (b"12345678901", "bytes b'12345678'"),
     ],
 )
 def test_not_a_picture(tmp_path, data, kind):
     path = tmp_path / "a.png"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=f"expected a PNG or JPEG picture, got {kind} in"):
+    expected = rf"expected a whole picture \(JPEG, PNG, WebP, .*\), got {kind}.* in .*a\.png"
+    with pytest.raises(UnreadablePictureError, match="read_image_size: " + expected):
         read_image_size(path)
-    with pytest.raises(ValueError, match="read_image: expected"):
+    with pytest.raises(UnreadablePictureError, match="read_image: " + expected):
         read_image(path)
+
+
+def test_missing_folder_and_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(FileNotFoundError, match=r"got .*b\.png, which does not exist"):
+        read_image(tmp_path / "b.png")
+    for name in ("", "pipe.jpg"):
+        with pytest.raises(FileNotFoundError, match="which is no file"):
+            read_image(tmp_path / name)
+        with pytest.raises((OSError, UnreadablePictureError)):
+            read_image_size(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_image_size(tmp_path / "b.png")
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff\xe9.png"
+    with open(path, "wb") as file:
+        file.write(encoded(Image.fromarray(RGB), "PNG"))
+    assert read_image(os.fsdecode(path)).shape == (3, 30, 40)
+    assert read_image_size(os.fsdecode(path)) == (30, 40)
+
+
+def test_the_error_travels_between_processes():
+    error = UnreadablePictureError("no", "a.png")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.path, type(again)) == ("no", "a.png", UnreadablePictureError)
+
+
+# --- decompression bombs ---------------------------------------------------------------------
+
+
+def png_header(width, height):
+    def block(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    pixels = zlib.compress(bytes(1000))
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + block(b"IHDR", head) + block(b"IDAT", pixels) + block(b"IEND", b"")
+    )
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(png_header(100_000, 90_000))
+    with pytest.raises(
+        UnreadablePictureError,
+        match=r"at most 536,870,912 pixels, got 100000 x 90000 in .*a\.png; .*"
+        r"CVLIB_MAX_PIXELS=9000000000",
+    ):
+        read_image(path)
+    assert read_image_size(path) == (90_000, 100_000)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+def test_the_limit_can_be_set(monkeypatch, kind):
+    data = encoded(Image.fromarray(RGB), kind)
+    monkeypatch.setenv("CVLIB_MAX_PIXELS", "1199")
+    with pytest.raises(UnreadablePictureError, match="at most 1,199 pixels, got 40 x 30"):
+        read_image(data)
+    monkeypatch.setenv("CVLIB_MAX_PIXELS", "1200")
+    assert read_image(data).shape == (3, 30, 40)
+
+
+def test_pillows_own_limit_does_not_count(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_image(encoded(Image.fromarray(RGB), "PNG")).shape == (3, 30, 40)
+    assert _images.MAX_PIXELS >= 20_000**2
+
+
+# --- random damage ---------------------------------------------------------------------------
+
+FUZZ = """
+import io, sys, warnings
+import numpy as np
+from PIL import Image
+from cvlib.data._images import UnreadablePictureError, read_image
+
+warnings.simplefilter("ignore")
+rng = np.random.default_rng(int(sys.argv[1]))
+picture = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+read = refused = 0
+kinds = [
+    ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("WEBP", {}),
+    ("WEBP", {"lossless": True}), ("BMP", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}),
+]
+for kind, options in kinds:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    whole = np.frombuffer(file.getvalue(), np.uint8)
+    for _ in range(int(sys.argv[2])):
+        data = whole.copy()
+        # Half of the flips strike the header, where decoders are weakest.
+        reach = len(data) if rng.random() < 0.5 else min(64, len(data))
+        places = rng.integers(2, reach, rng.integers(1, 12))
+        data[places] = rng.integers(0, 256, len(places))
+        if rng.random() < 0.3:
+            data = data[: rng.integers(0, len(data))]
+        try:
+            image = read_image(data.tobytes())
+            assert image.shape[0] == 3 and image.is_contiguous()
+            read += 1
+        except UnreadablePictureError:
+            refused += 1
+print(read, refused)
+"""
+
+
+def run_fuzz(seed, rounds):
+    # In a process of its own, because a decoder that dies would take the tests with it.
+    environment = os.environ | {"CVLIB_MAX_PIXELS": "10000000"}
+    command = [sys.executable, "-c", FUZZ, str(seed), str(rounds)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    read, refused = map(int, result.stdout.split())
+    assert read > rounds / 4
+    assert refused > rounds
+
+
+def test_random_damage_never_crashes():
+    run_fuzz(0, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_random_damage_never_crashes_for_long(seed):
+    run_fuzz(seed, 2000)

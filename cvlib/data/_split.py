@@ -1,0 +1,74 @@
+"""Two parts of a set, drawn at random or with the same share of every class."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvlib.data.table import LabelTable
+
+
+def split_pictures(
+    table: LabelTable, fraction: float, seed: int, stratify: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draws a share of the pictures.
+
+    Args:
+        table: The set, with right labels.
+        fraction: Between 0 and 1: share of the first part.
+        seed: Of the draw.
+        stratify: Give both parts the same share of the objects of every class, as nearly as the
+            pictures allow.
+
+    Returns:
+        The pictures of the first part and the others, in the order of the set.
+
+    Raises:
+        ValueError: ``fraction`` is out of range, or a part would be empty.
+
+    References:
+        Sechidis, Tsoumakas, Vlahavas, On the Stratification of Multi-Label Data, ECML 2011.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"split: expected fraction between 0 and 1, got {fraction}")
+    total = table.num_pictures
+    count = round(fraction * total)
+    if not 0 < count < total:
+        raise ValueError(
+            f"split: expected at least one picture in each part, got {count} and {total - count} "
+            f"of {total} for fraction {fraction}"
+        )
+    order = np.random.default_rng(seed).permutation(total)
+    if stratify:
+        is_first = _stratified(table, order, count, fraction)
+    else:
+        is_first = np.zeros(total, dtype=np.bool_)
+        is_first[order[:count]] = True
+    return np.flatnonzero(is_first), np.flatnonzero(~is_first)
+
+
+def _stratified(
+    table: LabelTable, order: NDArray[np.int64], count: int, fraction: float
+) -> NDArray[np.bool_]:
+    """Gives out the pictures of the rarest class first, each to the part that lacks it most."""
+    things = [np.bincount(table.labels[table.objects(i)]) for i in range(table.num_pictures)]
+    owners = table.picture_of_object()
+    totals = np.bincount(table.labels, minlength=len(table.classes)).astype(np.float64)
+    lacking = np.outer([fraction, 1 - fraction], totals)
+    room = np.array([count, table.num_pictures - count])
+    part = np.full(table.num_pictures, -1)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    for label in np.argsort(totals, kind="stable"):
+        holders = np.unique(owners[table.labels == label])
+        for picture in holders[np.argsort(rank[holders])]:
+            if part[picture] < 0:
+                # Equal lacks go to the part with more room; a full part gets nothing.
+                wish = np.where(room > 0, lacking[:, label], -np.inf)
+                chosen = int(np.lexsort((room, wish))[-1])
+                part[picture] = chosen
+                room[chosen] -= 1
+                lacking[chosen, : len(things[picture])] -= things[picture]
+    empty = order[part[order] < 0]
+    part[empty[: room[0]]] = 0
+    return part == 0
