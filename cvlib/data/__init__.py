@@ -1,15 +1,24 @@
-"""Datasets, all giving the same sample: an RGB image and a dict of boxes and labels."""
+"""Datasets, all giving the same sample: an RGB image and a dict of what it shows."""
 
 from cvlib.data.banana import BananaDataset
+from cvlib.data.classification import ClassificationDataset
 from cvlib.data.collate import collate
+from cvlib.data.dataset import DetectionDataset
 from cvlib.data.download import download, extract_zip, fetch_bananas
+from cvlib.data.load import find_splits, load_dataset
+from cvlib.data.segmentation import SegmentationDataset
 from cvlib.data.synthetic import SyntheticBananas
 
 __all__ = [
     "BananaDataset",
+    "ClassificationDataset",
+    "DetectionDataset",
+    "SegmentationDataset",
     "SyntheticBananas",
     "collate",
     "download",
     "extract_zip",
     "fetch_bananas",
+    "find_splits",
+    "load_dataset",
 ]

@@ -87,14 +87,16 @@ class PictureCache:
 
     Args:
         sizes: Shape (P, 2): height and width; where one is below 1 the picture is not kept.
+        channels: 3, or 1 for masks.
 
     Raises:
         MemoryError: They take more than 80 % of the memory that is free.
     """
 
-    def __init__(self, sizes: NDArray[np.int64]) -> None:
+    def __init__(self, sizes: NDArray[np.int64], channels: int = 3) -> None:
         self._sizes = sizes
-        lengths = 3 * np.maximum(sizes, 0).prod(1)
+        self._channels = channels
+        lengths = channels * np.maximum(sizes, 0).prod(1)
         self._starts = np.concatenate([[0], np.cumsum(lengths)])
         free = available_memory()
         if self._starts[-1] > _CACHE_SHARE * free:
@@ -134,7 +136,7 @@ class PictureCache:
 
     def _place(self, slot: int) -> NDArray[np.uint8]:
         flat = self._pixels.bytes[self._starts[slot] : self._starts[slot + 1]]
-        return flat.reshape(3, *np.maximum(self._sizes[slot], 0))
+        return flat.reshape(self._channels, *np.maximum(self._sizes[slot], 0))
 
 
 def available_memory() -> int:

@@ -1,0 +1,139 @@
+"""Masks of Pascal VOC: a palette PNG for each picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cvlib._files import read_text
+from cvlib.data._mask_images import Colour, voc_palette
+from cvlib.data._picture_set import check_classes
+from cvlib.data.findings import Finding
+from cvlib.data.formats._folders import name_some, shown
+from cvlib.data.formats._voc_lists import list_pictures, read_split, require_home
+from cvlib.data.segmentation import SegmentationDataset
+
+VOC_CLASSES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
+    "motorbike person pottedplant sheep sofa train tvmonitor"
+).split()
+
+FOLDERS = ("SegmentationClass", "JPEGImages")
+
+
+def read_voc_segmentation(
+    root: str | Path,
+    split: str | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    palette: Sequence[Colour] | None = None,
+    void: int = 255,
+    transform: Callable[..., Any] | None = None,
+    cache: bool = False,
+) -> SegmentationDataset:
+    """Reads masks in the layout of Pascal VOC.
+
+    Args:
+        root: Folder with ``SegmentationClass`` and ``JPEGImages``, or one that holds it as
+            ``VOC2012``.
+        split: Name of a list in ``ImageSets/Segmentation``. ``None``: all masks.
+        classes: Names of the numbers 0, 1, ... By default the lines of ``classes.txt``, the
+            labels of ``labelmap.txt`` (as CVAT writes it), or VOC's background and 20 classes.
+        palette: Colours of the classes, for masks of colours instead of numbers. By default those
+            of ``labelmap.txt``, and VOC's for VOC's classes.
+        void: The number in the masks that belongs to no class.
+        transform: See `SegmentationDataset`.
+        cache: See `SegmentationDataset`.
+
+    Returns:
+        The set; its findings say which classes were taken from where.
+
+    Raises:
+        FileNotFoundError: A folder or the list is missing.
+        ValueError: Pictures without a mask or masks without a picture, in the split.
+    """
+    home = require_home(root, "read_voc_segmentation", FOLDERS)
+    findings: list[Finding] = []
+    names, colours = _choose_classes(home, classes, findings)
+    pictures = list_pictures(home / "JPEGImages", findings)
+    masks = list_pictures(home / "SegmentationClass", findings)
+    chosen = list(masks)
+    if split is not None:
+        chosen = read_split(home, "Segmentation", split, {*pictures, *masks}, findings)
+    _check_pairs(home, chosen, pictures, masks, findings)
+    return SegmentationDataset(
+        [home / "JPEGImages" / pictures[stem] for stem in chosen],
+        [home / "SegmentationClass" / masks[stem] for stem in chosen],
+        names,
+        void=void,
+        palette=palette if palette is not None else colours,
+        transform=transform,
+        cache=cache,
+        findings=findings,
+    )
+
+
+def _choose_classes(
+    home: Path, classes: Sequence[str] | None, findings: list[Finding]
+) -> tuple[list[str], list[Colour] | None]:
+    listed, mapped = home / "classes.txt", home / "labelmap.txt"
+    colours: list[Colour] | None
+    if classes is not None:
+        names, source = check_classes("read_voc_segmentation", classes), ""
+        colours = _read_label_map(mapped)[1] if mapped.is_file() else None
+    elif listed.is_file():
+        lines = read_text(listed, "read_voc_segmentation", "a list of classes").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+        source, colours = "classes.txt", None
+    elif mapped.is_file():
+        (names, colours), source = _read_label_map(mapped), "labelmap.txt"
+    else:
+        names, source, colours = list(VOC_CLASSES), "VOC's own names", None
+    if names == VOC_CLASSES:  # of other sets with numbers the colours may be any
+        colours = voc_palette(len(names))
+    names = check_classes("read_voc_segmentation", names)
+    if source:
+        findings.append(
+            Finding("info", "classes", f"{len(names)} classes from {source}", file=shown(home))
+        )
+    return names, colours
+
+
+def _read_label_map(path: Path) -> tuple[list[str], list[Colour]]:
+    """Lines ``name:red,green,blue:...``; comments begin with ``#``."""
+    names, colours = [], []
+    lines = read_text(path, "read_voc_segmentation", "a list of classes").splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        values = rest.partition(":")[0].split(",")
+        if len(values) != 3 or not all(v.strip().isdecimal() and int(v) < 256 for v in values):
+            raise ValueError(
+                "read_voc_segmentation: expected lines such as road:128,64,128::, got "
+                f"{line[:80]!r} in {shown(path)}, line {number}"
+            )
+        names.append(name.strip())
+        colours.append((int(values[0]), int(values[1]), int(values[2])))
+    return names, colours
+
+
+def _check_pairs(
+    home: Path,
+    chosen: Sequence[str],
+    pictures: dict[str, str],
+    masks: dict[str, str],
+    findings: list[Finding],
+) -> None:
+    ambiguous = [finding for finding in findings if finding.code == "ambiguous-picture"]
+    for names, folder, thing in ((pictures, "JPEGImages", "picture"), (masks, FOLDERS[0], "mask")):
+        missing = [stem for stem in chosen if stem not in names]
+        if missing:
+            raise ValueError(
+                f"read_voc_segmentation: expected a {thing} in {shown(home / folder)} for each of "
+                f"{len(chosen)} names, got none for {len(missing)}: {name_some(missing)}; restore "
+                "them, or take the names out of the list"
+            )
+    if ambiguous:
+        raise ValueError(f"read_voc_segmentation: {ambiguous[0]}")
