@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cvlib._distributed import mean_over_ranks
 from cvlib.box_coding import decode_boxes
 from cvlib.targets import AnchorTargets
 
@@ -73,7 +74,8 @@ def multibox_loss(
     """Our loss: quality focal loss, and generalised IoU of the decoded boxes.
 
     Scores learn to say how well the box fits, so that suppression keeps the best one. Both are sums
-    over the batch divided by its number of matched anchors (at least one).
+    over the batch divided by its number of matched anchors (at least one), in all processes
+    together.
 
     Args:
         class_logits: Shape (B, A, K + 1), background first.
@@ -85,7 +87,7 @@ def multibox_loss(
         Scalars ``class`` and ``box``.
     """
     positive = targets.positive
-    count = positive.sum().clamp(min=1)
+    count = mean_over_ranks(positive.sum(), least=1)
     _, anchor = positive.nonzero(as_tuple=True)
     found = decode_boxes(offsets[positive], anchors[anchor])
     wanted = decode_boxes(targets.offsets[positive], anchors[anchor])
@@ -116,9 +118,11 @@ def book_loss(
         Zhang et al., "Dive into Deep Learning", section 14.7.2.
     """
     mask = targets.positive[..., None]
+    pictures = torch.tensor(float(len(offsets)), device=offsets.device)
+    share = pictures / mean_over_ranks(pictures)  # 1, unless processes have unequal shares
     return {
-        "class": F.cross_entropy(class_logits.transpose(1, 2), targets.classes),
-        "box": ((offsets - targets.offsets) * mask).abs().mean(),
+        "class": F.cross_entropy(class_logits.transpose(1, 2), targets.classes) * share,
+        "box": ((offsets - targets.offsets) * mask).abs().mean() * share,
     }
 
 

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from cvlib.data import _images
 from cvlib.engine.evaluation import evaluating
-from cvlib.models import TinySSD
+from cvlib.models import Model
 from cvlib.structures import Detections
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
@@ -118,9 +118,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
         yield Frame(path, image, number)
 
 
-def detect(
-    model: TinySSD, images: list[Tensor], *, score_threshold: float = 0.5
-) -> list[Detections]:
+def detect(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) -> list[Detections]:
     """Finds the objects in pictures of any size.
 
     Args:
@@ -147,7 +145,7 @@ def detect(
 
 
 def predict(
-    model: TinySSD,
+    model: Model,
     source: str | Path | Iterable[str | Path],
     *,
     score_threshold: float = 0.5,
@@ -174,7 +172,8 @@ def predict(
     Example:
         >>> import tempfile
         >>> from PIL import Image
-        >>> model = TinySSD(("banana",))
+        >>> from cvlib.models import create_model
+        >>> model = create_model("tiny_ssd", ("banana",))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.new("RGB", (40, 30)).save(Path(folder) / "black.png")
         ...     for frame, found in predict(model, folder):
@@ -206,7 +205,7 @@ def _readable_frames(
 
 
 def _detect_frames(
-    model: TinySSD, frames: list[Frame], score_threshold: float
+    model: Model, frames: list[Frame], score_threshold: float
 ) -> Iterator[tuple[Frame, Detections]]:
     images = [frame.image for frame in frames]
     yield from zip(frames, detect(model, images, score_threshold=score_threshold), strict=True)

@@ -35,7 +35,7 @@ class Killed(BaseException):
     pass
 
 
-CONFIG = TrainConfig(epochs=2, batch_size=2, precision="float32", device="cpu", augment=False)
+CONFIG = TrainConfig(epochs=2, batch_size=2, precision="float32", device="cpu", recipe="none")
 
 
 def bananas(n, seed=0):
@@ -118,9 +118,9 @@ def test_fit_into_a_folder_with_a_run(tmp_path):
         run(tmp_path, config=dataclasses.replace(CONFIG, epochs=1))
 
 
-def test_pictures_of_another_size_than_the_models(tmp_path):
-    with pytest.raises(ValueError):
-        evaluate(TinySSD(("banana",)), bananas(2))
+def test_pictures_of_another_size_than_the_models():
+    found = evaluate(TinySSD(("banana",)), bananas(2))
+    assert found.anchors.class_error_baseline > 0
 
 
 def test_fit_pictures_of_another_size(tmp_path):

@@ -3,9 +3,10 @@
     python tools/train_ssd.py --data banana-detection
     python tools/train_ssd.py --synthetic --images 16000 --out runs/mine
     python tools/train_ssd.py --resume --out runs/mine
+    python tools/train_ssd.py --config runs/mine/run.yaml --seed 1
 
-The run folder holds config.json, metrics.csv, metrics.json, best.pt, last.pt, curves.png and
-predictions.png.
+The run folder holds run.yaml (the settings), metrics.csv, metrics.json, best.pt, best.safetensors,
+last.pt, curves.png and predictions.png.
 """
 
 from __future__ import annotations
@@ -15,18 +16,17 @@ import sys
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
-import tyro
 from torch.utils.data import Dataset
 
 from cvlib.data import BananaDataset, SyntheticBananas, fetch_bananas
-from cvlib.engine import TrainConfig, evaluate, fit
+from cvlib.engine import TrainConfig, evaluate, fit, parse_command_line
 from cvlib.engine.checkpoint import load_checkpoint, save_json
 from cvlib.engine.memory import keep_freed_memory
-from cvlib.engine.report import plot_history
 from cvlib.metrics import GroundTruth
-from cvlib.models import TinySSD
+from cvlib.models import Model, create_model
 from cvlib.predict import detect
 from cvlib.visualize import draw_comparison
 
@@ -46,6 +46,11 @@ class Arguments(TrainConfig):
     images: int = TrainConfig.images
     """Pictures to train on altogether, in as many epochs as come nearest to it. Left at its
     default, it becomes 24,000 when the pictures are drawn."""
+    loss: Literal["multibox", "book"] = "multibox"
+    """"multibox": quality focal loss and generalised IoU. "book": cross-entropy over all anchors
+    and L1."""
+    config: Path | None = None
+    """YAML file of settings, such as run.yaml of another run; the other options override it."""
     data: Path | None = None
     """Folder with bananas_train and bananas_val. Unset: the book's set, from the cache or
     downloaded; without a network, drawn bananas."""
@@ -128,7 +133,7 @@ def choose_folder(arguments: Arguments) -> Path:
     return folder
 
 
-def save_predictions(path: Path, model: TinySSD, val: Dataset) -> None:
+def save_predictions(path: Path, model: Model, val: Dataset) -> None:
     """Writes a grid of validation pictures with the truth and the detections."""
     samples = [val[i] for i in range(min(PICTURES_SHOWN, len(val)))]  # type: ignore[arg-type]
     images = [image.as_subclass(torch.Tensor) for image, _ in samples]
@@ -141,18 +146,20 @@ def save_predictions(path: Path, model: TinySSD, val: Dataset) -> None:
 
 def main() -> None:
     """Runs the script."""
-    arguments = tyro.cli(Arguments, description=__doc__)
+    arguments = parse_command_line(Arguments, description=__doc__ or "")
     torch.set_flush_denormal(True)
     keep_freed_memory()
     start = time.perf_counter()
     out = choose_folder(arguments)
     if arguments.resume:
-        load_checkpoint(out / "last.pt")  # a missing or damaged run is told before all else
+        saved = load_checkpoint(out / "last.pt")  # told before all else when it is damaged
+        options = saved.get("options", {})
         source = Source(**json.loads((out / "source.json").read_text()))
         config = TrainConfig(**json.loads((out / "config.json").read_text()))
         print(f"going on with {out}")
     else:
         source = choose_source(arguments)
+        options = {"loss": arguments.loss}
         config = arguments.train_config(is_drawn=source.folder is None)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -160,11 +167,9 @@ def main() -> None:
     train, val = source.open()
     out.mkdir(parents=True, exist_ok=True)
     save_json(out / "source.json", asdict(source))
-    model = TinySSD(train.classes)
+    model = create_model("tiny_ssd", train.classes, **options)
     print(f"training on {source}: {len(train)} pictures, validating on {len(val)}")
     result = fit(model, train, val, config, out, resume=arguments.resume)
-    if result.history:
-        plot_history(out / "curves.png", result.history)
     if not result.finished:
         sys.exit(130)
     save_predictions(out / "predictions.png", result.model, val)
@@ -178,5 +183,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, MemoryError) as error:
         sys.exit(f"train_ssd: {error}")

@@ -22,7 +22,7 @@ LEAST_VISIBLE = 0.5
 # What comes in from beyond the border: ImageNet's mean colour.
 BORDER = (124, 116, 104)
 # Weights of red, green and blue in brightness (ITU-R BT.601).
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def augment_batch(
@@ -121,12 +121,24 @@ def _warp(picture: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
     )
 
 
+def colour_matrix(draw: np.ndarray, strength: float = COLOUR_STRENGTH) -> np.ndarray:
+    """One matrix for a change of brightness, contrast and saturation.
+
+    Args:
+        draw: Three numbers in [0, 1]; at .5 nothing changes.
+        strength: Each of the three is multiplied by 1 - this to 1 + this.
+
+    Returns:
+        Shape (3, 4): weights of red, green and blue, and what is added.
+    """
+    brightness, contrast, saturation = 1 + strength * (2 * draw - 1)
+    mix = saturation * np.eye(3) + (1 - saturation) * LUMA
+    shift = np.full((3, 1), (1 - contrast) * 127.5)
+    return np.hstack([mix * brightness * contrast, shift])
+
+
 def _recolour(picture: np.ndarray, draw: np.ndarray) -> None:
     """Changes brightness, contrast and saturation in place."""
     import cv2
 
-    brightness, contrast, saturation = 1 + COLOUR_STRENGTH * (2 * draw - 1)
-    mix = saturation * np.eye(3) + (1 - saturation) * _LUMA
-    shift = np.full((3, 1), (1 - contrast) * 127.5)
-    matrix = np.hstack([mix * brightness * contrast, shift])
-    cv2.transform(picture, matrix, dst=picture)
+    cv2.transform(picture, colour_matrix(draw), dst=picture)

@@ -10,23 +10,37 @@ from torch import Tensor
 
 Sample = tuple[Tensor, Mapping[str, Any]]
 
+# What tells the task of a sample: objects, a class for each pixel, a class for the picture.
+_KINDS = ("boxes", "mask", "label")
 
-def collate(samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Stack samples into a batch, padding boxes and labels with -1.
+
+def collate(samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Any]]:
+    """Stack samples into a batch, padding boxes, labels and crowd flags with -1.
 
     Args:
         samples: Pairs ``(image, target)`` as the datasets of ``cvlib.data`` give them: image
-            uint8 (3, H, W), all of one size; target with ``boxes`` float32 (N, 4), ``labels``
-            int64 (N,) and ``image_id`` int. N differs from sample to sample and may be 0.
+            uint8 (3, H, W), all of one size; target with ``image_id`` int and
+
+            - for detection ``boxes`` float32 (N, 4) and ``labels`` int64 (N,); also ``iscrowd``
+              int64 (N,) and ``masks`` uint8 (N, H, W), where all samples have them. N differs
+              from sample to sample and may be 0;
+            - for segmentation ``mask`` uint8 (H, W);
+            - for classification ``label`` int64, a single number.
 
     Returns:
-        ``(images, targets)``: images uint8 (B, 3, H, W); targets a dict of ``boxes`` float32
-        (B, M, 4) and ``labels`` int64 (B, M), rows past a sample's own N filled with -1, and
-        ``image_id`` int64 (B,). M is the largest N of the batch, at least 1.
+        ``(images, targets)``: images uint8 (B, 3, H, W), channels-last in memory where those of
+        the samples are; targets a dict of ``image_id`` int64 (B,) and
+
+        - for detection ``boxes`` float32 (B, M, 4), ``labels`` and ``iscrowd`` int64 (B, M), rows
+          past a sample's own N filled with -1, and ``masks``, a list of B tensors uint8 (N, H, W).
+          M is the largest N of the batch, at least 1;
+        - for segmentation ``mask`` uint8 (B, H, W);
+        - for classification ``label`` int64 (B,).
 
     Raises:
         TypeError: an image is not uint8.
-        ValueError: no samples, images of different sizes, boxes that do not match labels.
+        ValueError: no samples, samples of two tasks, images of different sizes, boxes that do not
+            match labels, masks that do not match boxes or image.
 
     Example:
         >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
@@ -44,32 +58,92 @@ def collate(samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Tensor]]:
     images = [image.as_subclass(Tensor) for image, _ in samples]
     targets = [target for _, target in samples]
     _check_images(images, targets)
+    stackers = {"boxes": _stack_objects, "mask": _stack_maps, "label": _stack_labels}
+    batch = stackers[_kind_of(targets)](targets, images)
+    batch["image_id"] = torch.tensor([int(one["image_id"]) for one in targets], dtype=torch.int64)
+    return _stack_images(images), batch
+
+
+def _stack_images(images: list[Tensor]) -> Tensor:
+    if any(image.stride(0) != 1 or image.device.type != "cpu" for image in images):
+        return torch.stack(images)
+    # Copied by NumPy: torch.stack takes ten times as long for this order of memory.
+    size = (len(images), *images[0].shape)
+    batch = torch.empty(size, dtype=torch.uint8, memory_format=torch.channels_last)
+    for slot, image in zip(batch.permute(0, 2, 3, 1).numpy(), images, strict=True):
+        slot[:] = image.permute(1, 2, 0).numpy()
+    return batch
+
+
+def _stack_objects(targets: list[Mapping[str, Any]], images: list[Tensor]) -> dict[str, Any]:
     boxes = [target["boxes"].as_subclass(Tensor) for target in targets]
     labels = [target["labels"] for target in targets]
     _check_objects(boxes, labels, targets)
-    padded_boxes, padded_labels = _pad(boxes, labels)
-    image_ids = torch.tensor([int(target["image_id"]) for target in targets], dtype=torch.int64)
-    batch = {"boxes": padded_boxes, "labels": padded_labels, "image_id": image_ids}
-    return torch.stack(images), batch
+    slots, width = _slots([len(one) for one in labels])
+    batch: dict[str, Any] = {
+        "boxes": _pad(boxes, slots, width, torch.float32),
+        "labels": _pad(labels, slots, width, torch.int64),
+    }
+    if all("iscrowd" in target for target in targets):
+        flags = [target["iscrowd"] for target in targets]
+        _check_rows("iscrowd", flags, labels, targets)
+        batch["iscrowd"] = _pad(flags, slots, width, torch.int64)
+    if all("masks" in target for target in targets):
+        masks = [target["masks"].as_subclass(Tensor) for target in targets]
+        _check_rows("masks", masks, labels, targets, images[0].shape[1:])
+        batch["masks"] = masks
+    return batch
 
 
-def _pad(boxes: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, Tensor]:
-    counts = [len(one) for one in labels]
-    size, width = len(counts), max(1, *counts)
-    padded_boxes = torch.full((size, width, 4), -1.0)
-    padded_labels = torch.full((size, width), -1, dtype=torch.int64)
-    slots = torch.tensor(
-        [row * width + column for row, count in enumerate(counts) for column in range(count)],
-        dtype=torch.int64,
+def _stack_maps(targets: list[Mapping[str, Any]], images: list[Tensor]) -> dict[str, Any]:
+    maps = [target["mask"].as_subclass(Tensor) for target in targets]
+    size = images[0].shape[1:]
+    for one, target in zip(maps, targets, strict=True):
+        if one.shape != size:
+            raise ValueError(
+                f"collate: expected a mask of the image's size {tuple(size)}, got "
+                f"{tuple(one.shape)} in image_id {target['image_id']}"
+            )
+    return {"mask": torch.stack(maps)}
+
+
+def _stack_labels(targets: list[Mapping[str, Any]], images: list[Tensor]) -> dict[str, Any]:
+    return {"label": torch.tensor([int(one["label"]) for one in targets], dtype=torch.int64)}
+
+
+def _kind_of(targets: list[Mapping[str, Any]]) -> str:
+    """Which of the three kinds of target all samples have."""
+    for kind in _KINDS:
+        if all(kind in target for target in targets):
+            return kind
+    first = next((kind for kind in _KINDS if kind in targets[0]), "none of them")
+    other = next((one for one in targets if first not in one), targets[0])
+    raise ValueError(
+        "collate: expected targets that all have boxes, mask or label, got "
+        f"{first} in image_id {targets[0].get('image_id')} and {', '.join(other) or 'nothing'} in "
+        f"image_id {other.get('image_id')}"
     )
-    padded_boxes.view(-1, 4)[slots] = torch.cat(boxes).to(torch.float32)
-    padded_labels.view(-1)[slots] = torch.cat(labels).to(torch.int64)
-    return padded_boxes, padded_labels
+
+
+def _slots(counts: list[int]) -> tuple[Tensor, int]:
+    """Where each object goes in a table of a row for each picture, and how wide that table is."""
+    width = max(1, *counts)
+    slots = [row * width + column for row, count in enumerate(counts) for column in range(count)]
+    return torch.tensor(slots, dtype=torch.int64).reshape(-1), width
+
+
+def _pad(values: list[Tensor], slots: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    rest = values[0].shape[1:]
+    padded = torch.full((len(values) * width, *rest), -1, dtype=dtype)
+    padded[slots] = torch.cat(values).to(dtype)
+    return padded.view(len(values), width, *rest)
 
 
 def _check_images(images: list[Tensor], targets: list[Mapping[str, Any]]) -> None:
     first = images[0].shape
     for image, target in zip(images, targets, strict=True):
+        if image.dtype == torch.uint8 and image.shape == first and image.ndim == 3 == len(image):
+            continue
         name = f"image_id {target['image_id']}"
         if image.dtype != torch.uint8:
             raise TypeError(
@@ -80,12 +154,11 @@ def _check_images(images: list[Tensor], targets: list[Mapping[str, Any]]) -> Non
             raise ValueError(
                 f"collate: expected images of shape (3, H, W), got {tuple(image.shape)} in {name}"
             )
-        if image.shape != first:
-            raise ValueError(
-                "collate: expected images of one size (height, width), got "
-                f"{tuple(first[1:])} in image_id {targets[0]['image_id']} and "
-                f"{tuple(image.shape[1:])} in {name}; add a transforms.v2.Resize to the dataset"
-            )
+        raise ValueError(
+            "collate: expected images of one size (height, width), got "
+            f"{tuple(first[1:])} in image_id {targets[0]['image_id']} and "
+            f"{tuple(image.shape[1:])} in {name}; add a transforms.v2.Resize to the dataset"
+        )
 
 
 def _check_objects(
@@ -96,4 +169,21 @@ def _check_objects(
             raise ValueError(
                 "collate: expected boxes of shape (N, 4) and labels of shape (N,), got "
                 f"{tuple(box.shape)} and {tuple(label.shape)} in image_id {target['image_id']}"
+            )
+
+
+def _check_rows(
+    name: str,
+    values: list[Tensor],
+    labels: list[Tensor],
+    targets: list[Mapping[str, Any]],
+    size: Sequence[int] = (),
+) -> None:
+    """Refuses what has not one row, of the given size, for each object."""
+    for value, label, target in zip(values, labels, targets, strict=True):
+        expected = (len(label), *size)
+        if tuple(value.shape) != expected:
+            raise ValueError(
+                f"collate: expected {name} of shape {expected}, as the boxes have it, got "
+                f"{tuple(value.shape)} in image_id {target['image_id']}"
             )

@@ -2,17 +2,23 @@
 
 from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint
 from cvlib.engine.config import TrainConfig
+from cvlib.engine.config_files import config_for, load_config, parse_command_line
 from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.loop import TrainingResult, fit
 from cvlib.engine.models import load
+from cvlib.engine.state import Run
 
 __all__ = [
     "Evaluation",
+    "Run",
     "TrainConfig",
     "TrainingResult",
+    "config_for",
     "evaluate",
     "fit",
     "load",
     "load_checkpoint",
+    "load_config",
+    "parse_command_line",
     "save_checkpoint",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,20 @@ import torch
 from cvlib._files import save_json, write_atomically, write_text
 from cvlib.engine.device import choose_device
 
-__all__ = ["load_checkpoint", "save_checkpoint", "save_json", "write_atomically", "write_text"]
+__all__ = [
+    "load_checkpoint",
+    "save_checkpoint",
+    "save_json",
+    "save_safetensors",
+    "write_atomically",
+    "write_text",
+]
 
-FORMAT = 1
+# 2 added the model's name and options; a file of 1 holds a TinySSD.
+FORMAT = 2
+_READABLE = (1, FORMAT)
+# The key of a safetensors file under which everything but tensors stands, as JSON.
+_METADATA = "cvlib"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -33,11 +45,39 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
+def save_safetensors(path: Path, state: dict[str, Any]) -> None:
+    """Writes a model as safetensors, atomically: weights that other programs read, too.
+
+    Args:
+        path: Of the file, ``.safetensors``.
+        state: ``model`` with tensors by name; everything else must be plain values and goes into
+            the file's metadata, from which `cvlib.load` rebuilds the model.
+
+    Raises:
+        OSError: Full disk or unwritable folder.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state["model"].items()}
+    facts = {name: value for name, value in state.items() if name != "model"}
+    metadata = {"format": "pt", _METADATA: json.dumps({"format": FORMAT, **facts})}
+    write_atomically(path, save(tensors, metadata))
+
+
+def _read_safetensors(path: Path, device: torch.device) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        facts = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+        return {**facts, "model": {name: file.get_tensor(name) for name in file.keys()}}
+
+
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Reads a checkpoint of `save_checkpoint`.
 
     Args:
-        path: Of the file, or of a run folder, where ``best.pt`` is meant.
+        path: Of the file (``.pt``, or ``.safetensors`` with the model alone), or of a run folder,
+            where ``best.pt`` is meant.
         device: Where tensors are put.
 
     Returns:
@@ -57,7 +97,10 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
         )
     device = choose_device(device)
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        if path.suffix == ".safetensors":
+            state = _read_safetensors(path, device)
+        else:
+            state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         # torch explains at length; the first line says what it is.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -69,7 +112,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
             f"load_checkpoint: expected a checkpoint written by cvlib, got {path}, which does not "
             "hold model, classes and image_size"
         )
-    if state.get("format") != FORMAT:
+    if state.get("format") not in _READABLE:
         raise ValueError(
             f"load_checkpoint: expected format {FORMAT}, got {state.get('format')} in {path}; it "
             "was written by another version of cvlib"

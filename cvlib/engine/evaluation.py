@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as T
+from tqdm.auto import tqdm
 
-from cvlib.data import collate
-from cvlib.metrics import AnchorMeter, AnchorMetrics, BoxMetrics, GroundTruth, evaluate_boxes
-from cvlib.models import TinySSD
-from cvlib.structures import Detections
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Figures of a model on a set.
-
-    Attributes:
-        boxes: COCO's figures of the detections.
-        anchors: The book's figures, beside their baselines.
-    """
-
-    boxes: BoxMetrics
-    anchors: AnchorMetrics
-
-    def as_dict(self) -> dict[str, float]:
-        """All figures by name."""
-        return {**self.boxes.as_dict(), **self.anchors.as_dict()}
-
-    def __str__(self) -> str:
-        b, a = self.boxes, self.anchors
-        return (
-            f"AP {b.ap:.3f}  AP50 {b.ap50:.3f}  AP75 {b.ap75:.3f}  "
-            f"positive recall {a.positive_recall:.3f}  "
-            f"class error {a.class_error:.2e} (background everywhere: "
-            f"{a.class_error_baseline:.2e})  box MAE {a.box_mae:.2e} (zeros: "
-            f"{a.box_mae_baseline:.2e})"
-        )
+from cvlib.boxes import clip_boxes
+from cvlib.engine.figures import (
+    ClassificationEvaluation,
+    DetectionEvaluation,
+    Evaluation,
+    SegmentationEvaluation,
+)
+from cvlib.metrics import (
+    AnchorMeter,
+    ClassificationMeter,
+    CocoMeter,
+    SegmentationMeter,
+    evaluate_masks,
+)
+from cvlib.metrics._gather import gather_objects, rank
+from cvlib.structures import Detections, GroundTruth, Segmentation
+from cvlib.targets import check_targets
 
 
 @contextmanager
@@ -55,7 +46,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def check_image_size(function: str, size: tuple[int, int], model: TinySSD) -> None:
+def check_image_size(function: str, size: tuple[int, int], model: Any) -> None:
     """Raises ValueError unless pictures have the size that the model counts its pixels in."""
     if size != model.image_size:
         raise ValueError(
@@ -64,42 +55,286 @@ def check_image_size(function: str, size: tuple[int, int], model: TinySSD) -> No
         )
 
 
-def evaluate(model: TinySSD, dataset: Dataset, *, batch_size: int = 32) -> Evaluation:
-    """Detects objects in every picture of a set and compares them with the truth.
+def evaluate(
+    model: nn.Module, dataset: Dataset, *, batch_size: int = 32, workers: int = 0
+) -> Evaluation:
+    """Compares what a model finds in every picture of a set with the truth.
+
+    Pictures may have any sizes: each is resized to the model's, and what is found there is brought
+    back to the picture's own pixels before it is compared.
 
     Args:
-        model: On any device; its mode is restored afterwards.
-        dataset: Pictures of the model's ``image_size``.
+        model: A detector, a classifier or a segmentation model, as its ``task`` says; on any
+            device. Its mode is restored afterwards.
+        dataset: Samples ``(image, target)`` of the model's task and classes.
         batch_size: Pictures in one forward pass.
+        workers: Processes that read pictures; 0: this one.
 
     Returns:
-        COCO's figures and the book's.
+        For a detector COCO's figures, of masks too where both sides have them, and the book's where
+        it has anchors; for a classifier accuracies; for segmentation mean IoU and accuracies.
 
     Raises:
-        ValueError: The set is empty, its pictures have another size than the model's, or its labels
-            are wrong (see `check_targets`).
+        TypeError: The model has no known ``task``, or targets are those of another task.
+        ValueError: The set is empty or has other classes than the model, or its labels are wrong
+            (see `check_targets`).
+
+    Note:
+        Under ``torch.distributed`` every process must call it; each looks at its share of the
+        pictures, no picture is seen twice, and all get the figures of the whole set.
 
     Example:
         >>> from cvlib.data import SyntheticBananas
+        >>> from cvlib.models import TinySSD
         >>> model = TinySSD(("banana",), image_size=(64, 64))
-        >>> 0 <= evaluate(model, SyntheticBananas(2, image_size=64)).boxes.ap <= 1
-        True
+        >>> found = evaluate(model, SyntheticBananas(2, image_size=80))
+        >>> found.primary[0], 0 <= found.as_dict()["ap50"] <= 1
+        ('ap', True)
     """
-    if not len(dataset):  # type: ignore[arg-type]
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module
+    judge = _choose_judge(model)
+    _check_dataset(model, dataset, batch_size)
+    problem: Exception | None = None
+    try:
+        _look(model, dataset, judge, batch_size, workers)
+    except Exception as error:
+        problem = error
+    # A process that failed tells the others, which would wait for it.
+    texts = gather_objects(None if problem is None else f"{type(problem).__name__}: {problem}")
+    if problem is not None:
+        raise problem
+    for number, text in enumerate(texts):
+        if text is not None:
+            raise RuntimeError(f"evaluate: process {number} failed with {text}")
+    return judge.finish()
+
+
+def _look(model: Any, dataset: Dataset, judge: _Judge, batch_size: int, workers: int) -> None:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    loader = DataLoader(
+        _Share(dataset, model),
+        batch_size,
+        num_workers=workers,
+        collate_fn=_stack,
+        pin_memory=device.type == "cuda",
+    )
+    quiet = True if rank() else None
+    bar = tqdm(loader, desc="evaluating", unit="batch", leave=False, disable=quiet)
+    with evaluating(model), bar:
+        for images, shots in bar:
+            judge.look(model(images.to(device, non_blocking=True)), shots)
+
+
+def _check_dataset(model: Any, dataset: Any, batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"evaluate: expected batch_size >= 1, got {batch_size}")
+    if not len(dataset):
         raise ValueError("evaluate: expected at least one picture, got an empty set")
-    device = model.device
-    meter = AnchorMeter()
-    truths: list[GroundTruth] = []
-    found: list[Detections] = []
-    with evaluating(model):
-        for images, targets in DataLoader(dataset, batch_size, collate_fn=collate):
-            size = (images.shape[2], images.shape[3])
-            check_image_size("evaluate", size, model)
-            raw = model(images.to(device))
-            assigned = model.assign(raw.anchors, targets["boxes"], targets["labels"], size)
-            meter.update(raw.class_logits, raw.offsets, assigned)
-            found += [one.cpu() for one in model.decode(raw)]
-            for boxes, labels in zip(targets["boxes"], targets["labels"], strict=True):
-                valid = labels >= 0
-                truths.append(GroundTruth(boxes[valid], labels[valid], size))
-    return Evaluation(evaluate_boxes(truths, found, model.classes), meter.compute())
+    classes = tuple(getattr(dataset, "classes", model.classes))
+    if classes != tuple(model.classes):
+        raise ValueError(
+            f"evaluate: expected a set with the classes of the model {tuple(model.classes)}, got "
+            f"{classes}"
+        )
+    task = getattr(dataset, "task", model.task)
+    if task != model.task:
+        raise TypeError(f"evaluate: expected a set for {model.task}, as the model is, got {task}")
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """What is known of a picture beside its pixels: place in the set, own size, target."""
+
+    index: int
+    size: tuple[int, int]
+    target: Mapping[str, Any]
+
+    def read(self, name: str) -> Any:
+        if name not in self.target:
+            raise TypeError(
+                f"evaluate: expected targets with {name!r}, got {sorted(self.target)} in sample "
+                f"{self.index}; is the set one for another task than the model?"
+            )
+        return self.target[name]
+
+
+class _Share(Dataset[tuple[Tensor, _Shot]]):
+    """This process's pictures of a set, at the model's size, with their targets as they are."""
+
+    def __init__(self, dataset: Dataset, model: Any) -> None:
+        self._dataset = dataset
+        self._size: tuple[int, int] = tuple(model.image_size)
+        self._resize: Callable[[Tensor], Tensor] | None = getattr(model, "resize", None)
+        shares = len(gather_objects(None))
+        self._indices = range(rank(), len(dataset), shares)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, _Shot]:
+        index = self._indices[place]
+        image, target = self._dataset[index]
+        image = image.as_subclass(Tensor)
+        if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
+            raise ValueError(
+                f"evaluate: expected pictures uint8 (3, H, W), got {image.dtype} "
+                f"{tuple(image.shape)} in sample {index}"
+            )
+        size = (image.shape[1], image.shape[2])
+        if size != self._size:
+            image = self._resize(image) if self._resize else _stretch(image, self._size)
+        return image, _Shot(index, size, target)
+
+
+def _stretch(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return T.resize(image, list(size), antialias=True)
+
+
+def _stack(samples: list[tuple[Tensor, _Shot]]) -> tuple[Tensor, list[_Shot]]:
+    return torch.stack([image for image, _ in samples]), [shot for _, shot in samples]
+
+
+class _Judge(ABC):
+    """Compares raw output with targets, batch by batch."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @abstractmethod
+    def look(self, raw: Any, shots: list[_Shot]) -> None:
+        """Takes one batch."""
+
+    @abstractmethod
+    def finish(self) -> Evaluation:
+        """Gathers what all processes have seen and gives the figures."""
+
+
+class _DetectionJudge(_Judge):
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._pictures = CocoMeter(model.classes)
+        self._anchors = AnchorMeter() if hasattr(model, "assign") else None
+
+    def look(self, raw: Any, shots: list[_Shot]) -> None:
+        truths = [self._read(shot) for shot in shots]
+        if self._anchors is not None:
+            boxes, labels = self._pad(truths)
+            targets = self.model.assign(raw.anchors, boxes, labels, self.model.image_size)
+            self._anchors.update(raw.class_logits, raw.offsets, targets)
+        found = [
+            _in_own_pixels(one.cpu(), self.model.image_size, shot.size)
+            for one, shot in zip(self.model.decode(raw), shots, strict=True)
+        ]
+        self._pictures.update([shot.index for shot in shots], truths, found)
+
+    def _read(self, shot: _Shot) -> GroundTruth:
+        boxes, labels = shot.read("boxes"), shot.read("labels")
+        try:
+            check_targets(
+                boxes.as_subclass(Tensor)[None], labels[None], len(self.model.classes), shot.size
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"evaluate: sample {shot.index} of the set is wrong: {error}"
+            ) from None
+        return GroundTruth.from_target(shot.target, shot.size)
+
+    def _pad(self, truths: list[GroundTruth]) -> tuple[Tensor, Tensor]:
+        """Boxes in the model's pixels, crowds left out, padded with -1 as `collate` does."""
+        height, width = self.model.image_size
+        longest = max(1, *(len(one) for one in truths))
+        boxes = torch.full((len(truths), longest, 4), -1.0)
+        labels = torch.full((len(truths), longest), -1, dtype=torch.int64)
+        for row, one in enumerate(truths):
+            kept = ~one.crowds
+            scale = torch.tensor([width / one.size[1], height / one.size[0]] * 2)
+            boxes[row, : int(kept.sum())] = one.boxes[kept] * scale
+            labels[row, : int(kept.sum())] = one.labels[kept]
+        return boxes, labels
+
+    def finish(self) -> DetectionEvaluation:
+        pictures = self._pictures.gather()
+        masks = None
+        if all(
+            any(one.masks is not None for one in side)
+            for side in (pictures.truths, pictures.detections)
+        ):
+            masks = evaluate_masks(pictures.truths, pictures.detections, pictures.classes)
+        anchors = None if self._anchors is None else self._anchors.gather().compute()
+        return DetectionEvaluation(pictures.compute(), anchors, masks, pictures)
+
+
+class _ClassificationJudge(_Judge):
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._pictures = ClassificationMeter(model.classes)
+
+    def look(self, raw: Any, shots: list[_Shot]) -> None:
+        labels = torch.tensor([int(shot.read("label")) for shot in shots])
+        indices = [shot.index for shot in shots]
+        self._pictures.update(indices, self.model.decode(raw).float(), labels)
+
+    def finish(self) -> ClassificationEvaluation:
+        pictures = self._pictures.gather()
+        return ClassificationEvaluation(pictures.compute(), pictures)
+
+
+class _SegmentationJudge(_Judge):
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._pictures = SegmentationMeter(model.classes)
+
+    def look(self, raw: Any, shots: list[_Shot]) -> None:
+        for shot, one in zip(shots, self.model.decode(raw), strict=True):
+            found = one if isinstance(one, Segmentation) else Segmentation(one, self.model.classes)
+            self._pictures.update(
+                [shot.index], [found.resize(shot.size).labels], [shot.read("mask")]
+            )
+
+    def finish(self) -> SegmentationEvaluation:
+        pictures = self._pictures.gather()
+        return SegmentationEvaluation(pictures.compute(), pictures)
+
+
+_JUDGES: dict[str, type[_Judge]] = {
+    "detection": _DetectionJudge,
+    "classification": _ClassificationJudge,
+    "segmentation": _SegmentationJudge,
+}
+
+
+def _choose_judge(model: Any) -> _Judge:
+    task = getattr(model, "task", None)
+    if task not in _JUDGES:
+        raise TypeError(
+            f"evaluate: expected a model whose task is one of {', '.join(_JUDGES)}, got "
+            f"{type(model).__name__} with task {task!r}"
+        )
+    return _JUDGES[task](model)
+
+
+def _in_own_pixels(
+    found: Detections, model_size: tuple[int, int], size: tuple[int, int]
+) -> Detections:
+    if size == tuple(model_size):
+        return found
+    scale = torch.tensor([size[1] / model_size[1], size[0] / model_size[0]] * 2)
+    masks = None if found.masks is None else resize_masks(found.bitmaps(), size)
+    return replace(found, boxes=clip_boxes(found.boxes * scale, size), masks=masks)
+
+
+def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Stretches masks to another size; a pixel is set where they cover at least half of it.
+
+    Args:
+        masks: Shape (N, H, W), bool.
+        size: Height and width of the result.
+
+    Returns:
+        Shape (N, *size), bool.
+    """
+    if not len(masks):
+        return masks.new_zeros(0, *size)
+    stretched = F.interpolate(masks[:, None].float(), size, mode="bilinear", antialias=True)
+    return stretched[:, 0] >= 0.5

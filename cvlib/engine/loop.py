@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import math
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from cvlib.data import collate
-from cvlib.data.augment import augment_batch
-from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint, save_json
+from cvlib.engine.bad_pictures import leave_out_unreadable, note_bad_pictures
+from cvlib.engine.batches import Batch, Batches, load_batches
 from cvlib.engine.config import TrainConfig
-from cvlib.engine.device import choose_device
-from cvlib.engine.evaluation import Evaluation, check_image_size, evaluate
-from cvlib.engine.optim import make_optimizers
-from cvlib.engine.report import write_history
-from cvlib.models import TinySSD
-from cvlib.targets import assign_targets, check_targets
+from cvlib.engine.evaluation import Evaluation, evaluate
+from cvlib.engine.interrupt import interruptible
+from cvlib.engine.memory import advising
+from cvlib.engine.optim import set_training_mode
+from cvlib.engine.processes import join_processes
+from cvlib.engine.report import Logs, describe, finish_row, format_time
+from cvlib.engine.sampling import SEED_STRIDE
+from cvlib.engine.saving import publish, restore_best, save
+from cvlib.engine.schedules import schedule, set_learning_rate
+from cvlib.engine.start import start
+from cvlib.engine.state import Callback, History, Run
+from cvlib.models import Model
 
-History = list[dict[str, float]]
+# Evaluation keeps no activations: so many times the pictures of a training step fit.
+EVALUATION_FACTOR = 4
 
 
 @dataclass
@@ -38,377 +38,210 @@ class TrainingResult:
     """What a run has given.
 
     Attributes:
-        model: With the weights of the best epoch by AP.
+        model: With the weights of the best epoch.
         history: One row of figures for each epoch.
         finished: False when the run was interrupted.
-        best: Evaluation figures of the best epoch.
+        best: Figures of the best epoch.
     """
 
-    model: TinySSD
+    model: Model
     history: History
     finished: bool
     best: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass
-class Progress:
-    """What a resumed run has to know beside weights and optimiser."""
-
-    pictures: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    waiting: float = 0.0
-    images: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    history: History = field(default_factory=list)
-    best_ap: float = -2.0
-    precision: str = "float32"
-
-
 def fit(
-    model: TinySSD,
-    train: Dataset,
-    val: Dataset,
+    model: Model,
+    train: Dataset[Any],
+    val: Dataset[Any],
     config: TrainConfig,
     out: str | Path,
     *,
     resume: bool = False,
     say: Callable[[str], None] = print,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainingResult:
     """Trains a model and writes a run folder.
 
-    The folder gets ``config.json``, ``metrics.csv``, ``metrics.json``, ``last.pt`` after every
-    epoch and ``best.pt`` whenever AP on the validation set is higher than before. Ctrl-C finishes
-    the step, saves ``last.pt`` and returns.
+    The folder gets ``config.json`` and ``run.yaml`` (the settings), ``metrics.csv``,
+    ``metrics.jsonl`` and ``metrics.json`` (figures of every epoch), ``curves.png``, ``last.pt``
+    after every epoch and every few minutes, and ``best.pt`` and ``best.safetensors`` whenever the
+    model is better on the validation set than before. Ctrl-C finishes the step, saves ``last.pt``
+    and returns.
+
+    Started by ``torchrun``, all processes train one model: each takes its share of every step, and
+    the first one prints and writes.
 
     Args:
         model: To train, in place.
-        train: Training set; its samples are stacked by `collate`.
+        train: Training set. A picture of it that cannot be read is reported and left out; see
+            ``max_bad_share``.
         val: Validation set.
-        config: Settings.
+        config: Settings; pictures are changed at random by its ``recipe``.
         out: The run folder; made when it is not there.
-        resume: Go on from ``last.pt`` in ``out``; on the CPU, with the same number of threads, the
-            result is bit for bit that of an undisturbed run.
+        resume: Go on from ``last.pt`` in ``out``; on the CPU, with the same number of threads and
+            processes, the result is bit for bit that of an undisturbed run.
         say: Called with each line of report.
+        callbacks: Functions that are called with the name of an event and the `Run`: ``"start"``,
+            ``"step"`` after each one, ``"epoch"`` after evaluation, ``"saved"`` after ``last.pt``
+            was written, ``"end"``. In every process.
 
     Returns:
         The best model and the figures of every epoch.
 
     Raises:
-        ValueError: Wrong labels, another configuration than that of the run to resume.
+        ValueError: Wrong labels, too many unreadable pictures, another configuration than that of
+            the run to resume.
         FileNotFoundError: Nothing to resume.
         FileExistsError: ``out`` holds a run already, and ``resume`` is False.
         FloatingPointError: The loss has become NaN or infinite; the last checkpoint stays.
+        MemoryError: Memory of the device or the host has run out; the message says what to do.
         OSError: The run folder cannot be written.
 
     Example:
         >>> import tempfile
         >>> from cvlib.data import SyntheticBananas
+        >>> from cvlib.models import create_model
         >>> bananas = SyntheticBananas(4, image_size=64)
-        >>> model = TinySSD(bananas.classes, image_size=(64, 64))
+        >>> model = create_model("tiny_ssd", bananas.classes, image_size=(64, 64))
         >>> config = TrainConfig(epochs=1, batch_size=2, precision="float32")
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     result = fit(model, bananas, bananas, config, folder, say=lambda line: None)
         >>> result.finished, len(result.history)
         (True, 1)
     """
-    out = Path(out)
     for name, dataset in (("training", train), ("validation", val)):
         if not len(dataset):  # type: ignore[arg-type]
             raise ValueError(f"fit: expected at least one {name} picture, got an empty set")
-    if not resume and (out / "last.pt").exists():
-        raise FileExistsError(f"fit: {out} holds a run already; resume it or choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    device = choose_device(config.device)
-    size: int = len(train)  # type: ignore[arg-type]
-    model.to(device).to(memory_format=torch.channels_last)
-    optimizers = make_optimizers(
-        model, config.learning_rate, config.muon_learning_rate, config.weight_decay
-    )
-    progress = Progress(pictures=size)
-    if resume:
-        progress = restore(out / "last.pt", model, optimizers, config, size)
-    else:
-        progress.precision = choose_precision(model, config, device, say)
-        save_json(out / "config.json", config.as_dict())
-    steps_per_epoch, epochs = math.ceil(size / config.batch_size), config.epochs_for(size)
-    with interruptible() as is_interrupted:
-        for epoch in range(progress.step // steps_per_epoch, epochs):
-            train_epoch(model, train, optimizers, config, progress, epoch, is_interrupted)
-            if is_interrupted() and progress.step < (epoch + 1) * steps_per_epoch:
-                save_checkpoint(out / "last.pt", snapshot(model, optimizers, config, progress))
-                say(f"interrupted in epoch {epoch + 1}; resume goes on from {out / 'last.pt'}")
-                return TrainingResult(model, progress.history, finished=False)
-            check_finite(model, progress)
-            last = epoch + 1 == epochs
-            row = finish_epoch(progress, epoch)
-            if last or (epoch + 1) % config.eval_every == 0:
-                evaluation = evaluate(model, val)
-                row.update(evaluation.as_dict())
-            progress.history.append(row)
-            say(describe(row, epochs, evaluation if "ap" in row else None))
-            is_best = row.get("ap", -2.0) > progress.best_ap
-            progress.best_ap = max(progress.best_ap, row.get("ap", -2.0))
-            state = snapshot(model, optimizers, config, progress)
-            # Best before last: killed in between, the epoch is done again and gives both.
-            if is_best:
-                published = {name: state[name] for name in PUBLISHED}
-                save_checkpoint(out / "best.pt", published | {"figures": row})
-            write_history(out, progress.history)
-            save_checkpoint(out / "last.pt", state)
-            if is_interrupted() and not last:
-                say(f"interrupted after epoch {epoch + 1}; resume goes on from there")
-                return TrainingResult(model, progress.history, finished=False)
-    best = load_checkpoint(out / "best.pt", device)
-    model.load_state_dict(best["model"])
-    return TrainingResult(model, progress.history, finished=True, best=best["figures"])
+    device = join_processes(config.device)
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpus), advising(config), interruptible() as is_interrupted:
+        run = start(model, train, config, Path(out), device, resume, say, callbacks)
+        with contextlib.closing(Logs(run)) as logs:
+            batches = Batches(train, model, config.recipe, config.seed)
+            steps = load_batches(batches, run.plan, run.progress.step, config.workers, device)
+            run.tell("start")
+            while not run.is_over:
+                interrupted = train_epoch(run, steps, is_interrupted)
+                if not (interrupted and run.steps_done):
+                    val = finish_epoch(run, val, logs)
+                if interrupted and not run.is_over:
+                    save(run)
+                    run.say(f"interrupted; resume goes on from {run.out / 'last.pt'}")
+                    break
+            logs.finish()
+        run.tell("end")
+        best = restore_best(run) if run.is_over else {}
+    return TrainingResult(model, run.progress.history, run.is_over, best)
 
 
-def train_epoch(
-    model: TinySSD,
-    dataset: Dataset,
-    optimizers: list[torch.optim.Optimizer],
-    config: TrainConfig,
-    progress: Progress,
-    epoch: int,
-    is_interrupted: Callable[[], bool],
-) -> None:
-    """Trains on the rest of an epoch: all of it, unless the run was resumed in its middle."""
-    order = epoch_order(len(dataset), config, epoch)  # type: ignore[arg-type]
-    done = progress.step - epoch * len(order)
-    loader = DataLoader(
-        dataset, batch_sampler=order[done:], collate_fn=collate, num_workers=config.workers
-    )
-    device = model.device
-    epochs = config.epochs_for(len(dataset))  # type: ignore[arg-type]
-    total = epochs * len(order)
-    model.train()
-    bar = tqdm(
-        total=len(order),
-        initial=done,
-        desc=f"epoch {epoch + 1}/{epochs}",
-        unit="batch",
+def train_epoch(run: Run, steps: Iterator[list[Batch]], is_interrupted: Callable[[], bool]) -> bool:
+    """Trains on the rest of an epoch: all of it, unless the run was resumed in its middle.
+
+    Returns:
+        Whether the run was interrupted.
+    """
+    progress, device, interrupted = run.progress, run.model.device, False
+    set_training_mode(run.model, run.config)
+    with tqdm(
+        total=run.plan.steps_per_epoch,
+        initial=run.steps_done,
+        desc=f"epoch {run.epoch + 1}/{run.plan.epochs}",
+        unit="step",
         leave=False,
-        disable=None,
-    )
-    start = waited_from = time.perf_counter()
-    with bar:
-        for images, targets in loader:
-            progress.waiting += time.perf_counter() - waited_from
-            set_learning_rate(optimizers, schedule(progress.step, total, config.warmup))
-            losses = train_step(model, optimizers, images, targets, config, progress)
-            for name, value in losses.items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + value * len(images)
-            progress.images += len(images)
-            progress.step += 1
+        disable=None if run.is_first else True,
+    ) as bar:
+        marked = time.perf_counter()
+        for _ in range(run.plan.steps_per_epoch - run.steps_done):
+            batches = next(steps)
+            progress.waiting += time.perf_counter() - marked
+            train_step(run, batches)
+            if run.meter.is_due(progress.step) or run.steps_done == 0:
+                interrupted, bad = run.meter.look(is_interrupted())
+                note_bad_pictures(run, bad)
+                losses = {name: f"{value:.3f}" for name, value in run.meter.losses.items()}
+                ends = format_time(run.finishing_time())
+                bar.set_postfix({**losses, "ends": ends}, refresh=False)
             bar.update()
-            bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
-            waited_from = time.perf_counter()
-            if is_interrupted():
+            if run.steps_done == 0 and device.type == "cuda":
+                torch.cuda.synchronize(device)
+            now = time.perf_counter()
+            progress.seconds, marked = progress.seconds + now - marked, now
+            run.tell("step")
+            if interrupted:
                 break
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    progress.seconds += time.perf_counter() - start
+            if now - run.saved > 60 * run.config.save_minutes and run.steps_done:
+                save(run)
+    return interrupted
 
 
-def train_step(
-    model: TinySSD,
-    optimizers: list[torch.optim.Optimizer],
-    images: Tensor,
-    targets: dict[str, Tensor],
-    config: TrainConfig,
-    progress: Progress,
-) -> dict[str, float]:
-    """Learns from one batch; gives the values of the losses."""
-    device = model.device
-    boxes, labels = targets["boxes"], targets["labels"]
-    size = (images.shape[2], images.shape[3])
-    check_image_size("fit", size, model)
-    # Before augmentation, which would clip a wrong box into a right one.
-    check_targets(boxes, labels, model.num_classes, size)
-    if config.augment:
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + progress.step)
-        images, boxes, labels = augment_batch(images, boxes, labels, generator)
-    images = images.to(device, memory_format=torch.channels_last)
-    with torch.autocast(
-        device.type, torch.bfloat16, enabled=progress.precision == "bfloat16", cache_enabled=True
-    ):
-        raw = model(images)
-    assigned = assign_targets(raw.anchors, boxes.to(device), labels.to(device), size)
-    losses = model.loss(raw, assigned, config.loss)
-    total = torch.stack(list(losses.values())).sum()
-    model.zero_grad(set_to_none=True)
-    total.backward()
-    values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-    if not all(map(math.isfinite, values.values())):
-        raise FloatingPointError(
-            f"fit: the loss is {values} at step {progress.step}; lower the learning rates (now "
-            f"{config.learning_rate} and {config.muon_learning_rate}); the checkpoints of earlier "
-            "epochs are unharmed"
-        )
-    for optimizer in optimizers:
-        optimizer.step()
-    return values
+def train_step(run: Run, batches: list[Batch]) -> None:
+    """Learns from the batches of one step."""
+    config, optimizer, step = run.config, run.optimizer, run.progress.step
+    set_learning_rate(optimizer, schedule(step, run.plan.total_steps, config))
+    # Dropout must not depend on what was drawn before, or a resumed run would differ.
+    torch.manual_seed((config.seed * SEED_STRIDE + step) * run.plan.processes + run.plan.rank)
+    optimizer.zero_grad()
+    for batch in batches:
+        images, targets = batch.to(run.model.device)
+        is_last = batch is batches[-1]  # gradients of all processes are averaged once
+        with contextlib.nullcontext() if is_last else run.accelerator.no_sync(run.forward):
+            losses = run.model.loss(run.forward(images), targets)
+            total = torch.stack(list(losses.values())).sum()
+            run.accelerator.backward(total if batch.key.weight == 1 else total * batch.key.weight)
+        run.meter.add(batch, losses)
+    if config.clip_norm is not None:
+        run.accelerator.clip_grad_norm_(run.model.parameters(), config.clip_norm)
+    optimizer.step()
+    if run.average is not None:
+        run.average.update_parameters(run.model)
+    run.progress.step += 1
 
 
-def check_finite(model: TinySSD, progress: Progress) -> None:
-    """Raises FloatingPointError when a step has broken the weights, before they are saved."""
-    broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
-    if broken:
-        raise FloatingPointError(
-            f"fit: NaN or infinite values in {', '.join(broken[:3])} after step {progress.step}; "
-            "lower the learning rates; the checkpoints of earlier epochs are unharmed"
-        )
+def finish_epoch(run: Run, val: Dataset[Any], logs: Logs) -> Dataset[Any]:
+    """Evaluates, reports and saves; gives the readable part of the validation set."""
+    progress, evaluation, is_best = run.progress, None, False
+    run.row = finish_row(run)
+    run.tell("epoch")
+    if run.is_over or run.end or run.epoch % run.config.eval_every == 0:
+        evaluation, val = validate(run, val)
+        run.row.update(evaluation.as_dict())
+        is_best = judge(run, *evaluation.primary)
+        run.tell("evaluated")
+    progress.ended_early = run.end
+    progress.history.append(run.row)
+    run.say(describe(run, evaluation))
+    if run.end:
+        run.say(f"ended early: {run.end}")
+    # Best before last: killed in between, the epoch is done again and gives both.
+    publish(run, is_best)
+    logs.write()
+    save(run)
+    return val
 
 
-def schedule(step: int, total: int, warmup: float) -> float:
-    """The learning rate as a share of its peak: a linear rise, then half a cosine down to 0."""
-    rising = max(1, round(warmup * total))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
-
-
-def set_learning_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:
-    """Sets every group to a share of its peak."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * share
-
-
-def epoch_order(size: int, config: TrainConfig, epoch: int) -> list[list[int]]:
-    """Indices of every batch of an epoch: the same for the same seed, whatever went before."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    order = torch.randperm(size, generator=generator)
-    return [batch.tolist() for batch in order.split(config.batch_size)]
-
-
-def choose_precision(
-    model: TinySSD, config: TrainConfig, device: torch.device, say: Callable[[str], None]
-) -> str:
-    """Times forward and backward in both precisions on this machine and takes the faster one."""
-    if config.precision != "auto":
-        return config.precision
-    trial = copy.deepcopy(model).train()
-    images = torch.rand(config.batch_size, 3, *model.image_size, device=device)
-    images = images.to(memory_format=torch.channels_last)
-
-    def run(enabled: bool) -> float:
-        start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
-            raw = trial(images)
-        (raw.class_logits.sum() + raw.offsets.sum()).backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
-    run(False), run(True)
-    pairs = [(run(False), run(True)) for _ in range(5)]
-    ratio = sorted(float32 / bfloat16 for float32, bfloat16 in pairs)[len(pairs) // 2]
-    chosen = "bfloat16" if ratio > 1 else "float32"
-    say(f"precision: {chosen} (a step in bfloat16 is {ratio:.2f} times as fast as in float32 here)")
-    return chosen
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C into a flag; the second one stops at once."""
-    interrupted = False
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if interrupted:
-            raise KeyboardInterrupt
-        interrupted = True
-        print("\nfinishing the step, then saving; Ctrl-C again stops at once", file=sys.stderr)
-
+def validate(run: Run, val: Dataset[Any]) -> tuple[Evaluation, Dataset[Any]]:
+    """Evaluates; when a picture turns out to be unreadable, once more without it."""
+    options = {
+        "batch_size": EVALUATION_FACTOR * run.config.batch_size,
+        "workers": run.config.workers,
+    }
     try:
-        previous = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not the main thread: nobody can press Ctrl-C for it
-        yield lambda: False
-        return
-    try:
-        yield lambda: interrupted
-    finally:
-        signal.signal(signal.SIGINT, previous)
+        return evaluate(run.best_model, val, **options), val
+    except (OSError, ValueError):
+        readable = leave_out_unreadable(val, run.config.max_bad_share, run.say)
+        if readable is None:
+            raise
+        return evaluate(run.best_model, readable, **options), readable
 
 
-# Settings that do not change what is learnt.
-FREE_ON_RESUME = ("workers", "eval_every", "device")
-# What best.pt holds: enough to predict.
-PUBLISHED = ("model", "classes", "image_size", "config")
-
-
-def snapshot(
-    model: TinySSD, optimizers: list[torch.optim.Optimizer], config: TrainConfig, progress: Progress
-) -> dict[str, Any]:
-    """Everything that a resumed run needs, as plain values and tensors."""
-    return {
-        "model": model.state_dict(),
-        "classes": list(model.classes),
-        "image_size": list(model.image_size),
-        "config": config.as_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "progress": vars(progress),
-    }
-
-
-def restore(
-    path: Path,
-    model: TinySSD,
-    optimizers: list[torch.optim.Optimizer],
-    config: TrainConfig,
-    pictures: int,
-) -> Progress:
-    """Puts a snapshot back; refuses one of another configuration, model or training set."""
-    state = load_checkpoint(path, model.device)
-    progress = Progress(**state["progress"])
-    new = config.as_dict()
-    changed = {
-        name: (old, new.get(name))
-        for name, old in state["config"].items()
-        if name not in FREE_ON_RESUME and old != new.get(name)
-    }
-    if changed:
-        text = ", ".join(f"{name} was {old}, is {new}" for name, (old, new) in changed.items())
-        raise ValueError(
-            f"fit: expected the configuration of the run to resume ({path}), but {text}; start "
-            "anew in another folder, or give the old settings"
-        )
-    facts = {
-        "classes": (state["classes"], list(model.classes)),
-        "image_size": (state["image_size"], list(model.image_size)),
-        "number of training pictures": (progress.pictures, pictures),
-    }
-    for name, (old, now) in facts.items():
-        if old != now:
-            raise ValueError(f"fit: expected {name} {old} as in {path}, got {now}")
-    model.load_state_dict(state["model"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return progress
-
-
-def finish_epoch(progress: Progress, epoch: int) -> dict[str, float]:
-    """The epoch's row of figures; the sums start anew."""
-    images = max(progress.images, 1)
-    row = {"epoch": float(epoch + 1)}
-    row.update({f"loss_{name}": total / images for name, total in progress.sums.items()})
-    row["images_per_second"] = images / max(progress.seconds, 1e-9)
-    row["data_wait"] = progress.waiting / max(progress.seconds, 1e-9)
-    row["seconds"] = progress.seconds
-    progress.sums, progress.images = {}, 0
-    progress.seconds = progress.waiting = 0.0
-    return row
-
-
-def describe(row: dict[str, float], epochs: int, evaluation: Evaluation | None) -> str:
-    """One clear line."""
-    losses = "  ".join(
-        f"{name[5:]} {value:.3f}" for name, value in row.items() if name.startswith("loss_")
-    )
-    line = (
-        f"epoch {row['epoch']:.0f}/{epochs}  {losses}  {row['images_per_second']:.1f} images/s "
-        f"(waiting for data {row['data_wait']:.0%})"
-    )
-    return line if evaluation is None else f"{line}  |  {evaluation}"
+def judge(run: Run, name: str, value: float) -> bool:
+    """Says whether the model is better than ever; ends the run when it has not been for long."""
+    progress, patience = run.progress, run.config.patience
+    if progress.best is None or value > progress.best:
+        progress.best, progress.since_best = value, 0
+        return True
+    progress.since_best += 1
+    if patience is not None and progress.since_best >= patience:
+        run.end = f"{name} has not risen above {progress.best:.3f} in {patience} evaluations"
+    return False

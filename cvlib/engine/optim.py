@@ -1,123 +1,117 @@
-"""Optimisers: Muon for the convolutions of the trunk, AdamW for everything else."""
+"""Which optimiser trains which parameter, and how fast."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# Coefficients of the quintic Newton-Schulz iteration: they pull all singular values near 1 in five
-# steps, without converging to exactly 1, which is not needed.
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-_ITERATIONS = 5
+from cvlib.engine.config import TrainConfig
+from cvlib.engine.muon import Muon
+from cvlib.models import Model
+
+ADAMW_BETAS = (0.9, 0.99)
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    """Replaces the singular values of a matrix by numbers near 1.
-
-    The iteration X <- p(X X^T) X with p(G) = a + b G + c G^2 runs on the Gram matrix G alone, which
-    is small: every p(G) is a polynomial in the first G, so they commute, and the long side of the
-    matrix is met twice instead of ten times.
+class Together(torch.optim.Optimizer):
+    """Several optimisers that step as one, so that loop, scaler and checkpoint see one.
 
     Args:
-        matrix: Shape (M, N), floating point.
-
-    Returns:
-        Shape (M, N), same dtype.
-    """
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    wide = wide / (wide.norm() + 1e-7)
-    a, b, c = _COEFFICIENTS
-    gram = wide @ wide.T
-    product = identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    for _ in range(_ITERATIONS):
-        factor = a * identity + b * gram + c * gram @ gram
-        product = factor @ product
-        gram = factor @ gram @ factor
-    wide = product @ wide
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose step is orthogonalised, for weights that act as matrices.
-
-    torch has an optimiser of that name for matrices; this one takes convolutions as well, as
-    matrices of output channels x (input channels x kernel).
-
-    Args:
-        params: Weights of two dimensions and more.
-        lr: Learning rate.
-        momentum: Of the moving average of gradients (Nesterov's form).
-        weight_decay: Decoupled.
-
-    References:
-        Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+        parts: Optimisers of different parameters.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        lr: float,
-        momentum: float = 0.95,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.parts = parts
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Takes one step."""
+        """Takes one step of each."""
         if closure is not None:
-            raise TypeError("Muon.step: expected no closure, got one")
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, weight.grad, group)
+            raise TypeError("Together.step: expected no closure, got one")
+        for part in self.parts:
+            part.step()
 
-    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[weight]
-        if not state:
-            state["average"] = torch.zeros_like(weight)
-        average = state["average"].lerp_(gradient, 1 - group["momentum"])
-        matrix = gradient.lerp(average, group["momentum"]).flatten(1)
-        # Tall matrices need longer steps for the same change of their output.
-        scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(orthogonalize(matrix).view_as(weight), alpha=-group["lr"] * scale)
+    def state_dict(self) -> dict[str, Any]:
+        """The states of the parts."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Puts the states of the parts back."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def make_optimizers(
-    model: nn.Module, learning_rate: float, muon_learning_rate: float, weight_decay: float
-) -> list[torch.optim.Optimizer]:
-    """Chooses an optimiser for every parameter.
+def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
+    """Gives every parameter that is to be trained an optimiser and a learning rate.
 
     Args:
-        model: Its modules named ``stages`` are the trunk.
-        learning_rate: Of AdamW, for heads, biases and normalisation.
-        muon_learning_rate: Of Muon, for the convolutions of the trunk.
-        weight_decay: Of all weights of two dimensions and more.
+        model: Its ``head`` says what learns ``head_factor`` times faster; with ``freeze_trunk``
+            everything else gets no gradient any more.
+        config: ``optimizer``, learning rates, ``weight_decay`` and ``momentum``.
 
     Returns:
-        Muon and AdamW. Each parameter group has its peak learning rate as ``peak_lr``.
+        The optimiser. Each parameter group has its peak learning rate as ``peak_lr``.
+
+    Example:
+        >>> from cvlib.models import create_model
+        >>> model = create_model("resnet18", ("ant", "bee"))
+        >>> config = TrainConfig(optimizer="sgd", learning_rate=0.01, head_factor=10)
+        >>> sorted({group["peak_lr"] for group in make_optimizer(model, config).param_groups})
+        [0.01, 0.1]
     """
-    trunk: list[Tensor] = []
-    heads: list[Tensor] = []
-    others: list[Tensor] = []
+    if config.freeze_trunk:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(model.is_head(name))
+    matrices: list[Tensor] = []  # what Muon takes
+    others: dict[tuple[bool, bool], list[Tensor]] = {}  # by (is head, is decayed)
     for name, parameter in model.named_parameters():
-        if parameter.dim() <= 1:
-            others.append(parameter)
+        if not parameter.requires_grad:
+            continue
+        is_head, is_decayed = model.is_head(name), parameter.dim() > 1
+        if config.optimizer == "muon" and is_decayed and not is_head:
+            matrices.append(parameter)
         else:
-            (trunk if name.startswith("stages.") else heads).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": heads, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+            others.setdefault((is_head, is_decayed), []).append(parameter)
+    if not others and not matrices:
+        raise ValueError("fit: expected parameters to train, got a model without any")
+    groups = [
+        {
+            "params": parameters,
+            "lr": config.learning_rate * (config.head_factor if is_head else 1.0),
+            "weight_decay": config.weight_decay if is_decayed else 0.0,
+        }
+        for (is_head, is_decayed), parameters in others.items()
     ]
-    optimizers: list[torch.optim.Optimizer] = [
-        Muon(trunk, muon_learning_rate, weight_decay=weight_decay),
-        torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True),
-    ]
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
+    parts: list[torch.optim.Optimizer] = []
+    if matrices:
+        parts.append(Muon(matrices, config.muon_learning_rate, weight_decay=config.weight_decay))
+    if groups and config.optimizer == "sgd":
+        parts.append(torch.optim.SGD(groups, momentum=config.momentum))
+    elif groups:
+        parts.append(torch.optim.AdamW(groups, betas=ADAMW_BETAS, fused=True))
+    for part in parts:
+        for group in part.param_groups:
             group["peak_lr"] = group["lr"]
-    return optimizers
+    return parts[0] if len(parts) == 1 else Together(parts)
+
+
+def set_training_mode(model: Model, config: TrainConfig) -> None:
+    """Puts a model into training mode, except for normalisation that is to stay as it is.
+
+    A frozen trunk stays in evaluation mode as a whole: its statistics and dropout, too.
+    """
+    model.train()
+    for name, module in model.named_modules():
+        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        in_trunk = name != "" and not model.is_head(f"{name}.")
+        if (is_norm and config.freeze_norm) or (
+            config.freeze_trunk and in_trunk and _is_leaf(module)
+        ):
+            module.eval()
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None

@@ -1,5 +1,8 @@
 """Models: each a class with one static forward, and loss and decode beside it."""
 
+from cvlib.models.base import Model
+from cvlib.models.classifier import Classifier
+from cvlib.models.create import create_model, list_models
 from cvlib.models.tiny_ssd import Predictions, TinySSD
 
-__all__ = ["Predictions", "TinySSD"]
+__all__ = ["Classifier", "Model", "Predictions", "TinySSD", "create_model", "list_models"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from cvlib.anchors import multibox_prior
 from cvlib.box_coding import decode_boxes
 from cvlib.boxes import box_area, clip_boxes
 from cvlib.losses import LOSSES
+from cvlib.models.base import Model
 from cvlib.models.postprocess import vote_boxes
 from cvlib.ops import batched_nms
 from cvlib.structures import Detections
@@ -22,9 +23,6 @@ SIZES = ((0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961)
 RATIOS = (1.0, 2.0, 0.5)
 ANCHORS_PER_CELL = 4
 HALVINGS = 6
-# ImageNet's statistics, the field's habit; what counts is that the input is centred.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 # Share of objects that an untrained class head predicts: nearly every anchor is background.
 PRIOR = 0.01
 
@@ -64,15 +62,16 @@ def _halving_block(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-class TinySSD(nn.Module):
+class TinySSD(Model):
     """A single-shot detector with a million parameters.
 
     Args:
         classes: Names of the K real classes; background is the model's own business.
         image_size: Height and width that pictures are resized to before `forward`; at least 64.
+        loss: ``"multibox"``, our own, or ``"book"``; see `cvlib.losses`.
 
     Raises:
-        ValueError: No classes, or a size below 64.
+        ValueError: No classes, a size below 64, or an unknown loss.
 
     References:
         Zhang et al., "Dive into Deep Learning", section 14.7; Liu et al., "SSD" (2016).
@@ -84,18 +83,24 @@ class TinySSD(nn.Module):
         (torch.Size([1, 5444, 2]), torch.Size([1, 5444, 4]))
     """
 
-    mean: Tensor
-    std: Tensor
+    task = "detection"
+    name = "tiny_ssd"
+    head = ("class_heads", "box_heads")
     anchors: Tensor
 
-    def __init__(self, classes: Sequence[str], image_size: tuple[int, int] = (256, 256)) -> None:
-        super().__init__()
-        if isinstance(classes, str) or not len(classes):
-            raise ValueError(f"TinySSD: expected classes to be a list of names, got {classes!r}")
+    def __init__(
+        self,
+        classes: Sequence[str],
+        image_size: Sequence[int] = (256, 256),
+        *,
+        loss: str = "multibox",
+    ) -> None:
+        super().__init__(classes, image_size)
         if min(image_size) < 2**HALVINGS:
             raise ValueError(f"TinySSD: expected image_size of at least 64 x 64, got {image_size}")
-        self.classes = tuple(classes)
-        self.image_size = (int(image_size[0]), int(image_size[1]))
+        if loss not in LOSSES:
+            raise ValueError(f"TinySSD: expected loss one of {', '.join(LOSSES)}, got {loss!r}")
+        self.options = {"image_size": list(self.image_size), "loss": loss}
         self.stages = nn.ModuleList(
             [
                 nn.Sequential(
@@ -113,22 +118,10 @@ class TinySSD(nn.Module):
         self.box_heads = nn.ModuleList(
             nn.Conv2d(c, ANCHORS_PER_CELL * 4, 3, padding=1) for c in channels
         )
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         height, width = self.image_size
         self._maps = [(height >> n, width >> n) for n in range(3, HALVINGS + 1)] + [(1, 1)]
         self.register_buffer("anchors", _make_anchors(self._maps), persistent=False)
         self._initialise()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.mean.device
-
-    @property
-    def num_classes(self) -> int:
-        """K, without background."""
-        return len(self.classes)
 
     def _initialise(self) -> None:
         for name, weight in self.named_parameters():
@@ -143,12 +136,6 @@ class TinySSD(nn.Module):
                     weight.normal_(std=0.01)
                 elif name.startswith("class_heads.") and name.endswith("bias"):
                     weight.view(ANCHORS_PER_CELL, -1)[:, 0] = background
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """Centres and scales pixels: uint8 0..255, or floating point 0..1."""
-        if images.dtype == torch.uint8:
-            images = images.to(self.mean.dtype) / 255
-        return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Predictions:
         """Predicts class and offsets of every anchor.
@@ -201,29 +188,30 @@ class TinySSD(nn.Module):
             anchors, boxes.to(anchors.device), labels.to(anchors.device), image_size
         )
 
-    def loss(
-        self, predictions: Predictions, targets: AnchorTargets, name: str = "multibox"
-    ) -> dict[str, Tensor]:
-        """Compares predictions with targets.
+    def loss(self, raw: Predictions, targets: dict[str, Any]) -> dict[str, Tensor]:
+        """Compares predictions with the truth.
 
         Args:
-            predictions: Of `forward`.
-            targets: Of `assign`.
-            name: ``"multibox"``, our own, or ``"book"``; see `cvlib.losses`.
+            raw: Of `forward`.
+            targets: ``boxes`` (B, M, 4) in pixels of ``image_size`` and ``labels`` (B, M), padded
+                with -1, as of `collate`; where ``iscrowd`` (B, M) is 1 an object is left out.
 
         Returns:
             Scalars ``class`` and ``box``; their sum is what is minimised.
+
+        Raises:
+            ValueError: Wrong ground truths; see `assign`.
         """
-        if name not in LOSSES:
-            raise ValueError(f"TinySSD.loss: expected one of {', '.join(LOSSES)}, got {name!r}")
-        return LOSSES[name](
-            predictions.class_logits, predictions.offsets, predictions.anchors, targets
-        )
+        labels = targets["labels"]
+        if "iscrowd" in targets:  # a crowd is no object to learn from
+            labels = labels.masked_fill(targets["iscrowd"] == 1, -1)
+        assigned = self.assign(raw.anchors, targets["boxes"], labels, self.image_size)
+        return LOSSES[self.options["loss"]](raw.class_logits, raw.offsets, raw.anchors, assigned)
 
     @torch.no_grad()
     def decode(
         self,
-        predictions: Predictions,
+        raw: Predictions,
         *,
         score_threshold: float = 0.01,
         iou_threshold: float = 0.45,
@@ -233,7 +221,7 @@ class TinySSD(nn.Module):
         """Turns raw predictions into objects: threshold, suppression per class, the best ones.
 
         Args:
-            predictions: Of `forward`.
+            raw: Of `forward`.
             score_threshold: Least class probability.
             iou_threshold: Of `batched_nms`.
             vote_threshold: Of `vote_boxes`; ``None`` leaves the kept boxes as they are.
@@ -242,10 +230,10 @@ class TinySSD(nn.Module):
         Returns:
             One for each image of the batch, boxes in pixels of ``image_size``.
         """
-        probabilities = predictions.class_logits.softmax(dim=-1)[..., 1:]  # (B, A, K)
+        probabilities = raw.class_logits.softmax(dim=-1)[..., 1:]  # (B, A, K)
         image, anchor, label = (probabilities >= score_threshold).nonzero(as_tuple=True)
         height, width = self.image_size
-        boxes = decode_boxes(predictions.offsets[image, anchor], predictions.anchors[anchor])
+        boxes = decode_boxes(raw.offsets[image, anchor], raw.anchors[anchor])
         boxes = clip_boxes(boxes * boxes.new_tensor([width, height] * 2), self.image_size)
         # Boxes outside of the picture and NaN have no area.
         visible = box_area(boxes) > 0

@@ -63,6 +63,87 @@ def test_takes_dataset_samples():
     assert targets["image_id"].tolist() == [0, 1, 2, 3]
 
 
+def detection(count, image_id, size=(6, 8)):
+    image, target = sample(count, image_id, size)
+    masks = torch.ones(count, *size, dtype=torch.uint8) * (image_id + 1)
+    return image, target | {
+        "iscrowd": torch.arange(count) % 2,
+        "masks": tv_tensors.Mask(masks),
+        "area": torch.ones(count),
+    }
+
+
+def test_crowds_are_padded_and_masks_listed():
+    _, targets = collate([detection(3, 0), detection(0, 1), detection(1, 2)])
+    assert targets["iscrowd"].tolist() == [[0, 1, 0], [-1] * 3, [0, -1, -1]]
+    assert targets["iscrowd"].dtype == torch.int64
+    assert [tuple(masks.shape) for masks in targets["masks"]] == [(3, 6, 8), (0, 6, 8), (1, 6, 8)]
+    assert targets["masks"][2].unique().tolist() == [3]
+    assert all(type(masks) is torch.Tensor for masks in targets["masks"])
+    assert targets.keys() == {"boxes", "labels", "image_id", "iscrowd", "masks"}
+
+
+def test_crowds_and_masks_are_left_out_where_a_sample_has_none():
+    _, targets = collate([detection(3, 0), sample(1, 1)])
+    assert targets.keys() == {"boxes", "labels", "image_id"}
+
+
+def test_maps_of_classes_are_stacked():
+    maps = [torch.full((6, 8), value, dtype=torch.uint8) for value in (3, 255)]
+    samples = [(sample(0)[0], {"mask": tv_tensors.Mask(m), "image_id": 4}) for m in maps]
+    images, targets = collate(samples)
+    assert images.shape == (2, 3, 6, 8)
+    assert torch.equal(targets["mask"], torch.stack(maps))
+    assert targets["mask"].dtype == torch.uint8 and type(targets["mask"]) is torch.Tensor
+    assert targets["image_id"].tolist() == [4, 4]
+
+
+def test_labels_of_pictures_are_stacked():
+    samples = [(sample(0)[0], {"label": torch.tensor(k), "image_id": k}) for k in (2, 0)]
+    _, targets = collate(samples)
+    assert targets["label"].tolist() == [2, 0] and targets["label"].dtype == torch.int64
+
+
+def test_interleaved_pictures_stay_interleaved():
+    samples = [sample(1, i) for i in range(3)]
+    plain, _ = collate(samples)
+    interleaved = [
+        (image.permute(1, 2, 0).contiguous().permute(2, 0, 1), target) for image, target in samples
+    ]
+    images, _ = collate(interleaved)
+    assert torch.equal(images, plain)
+    assert plain.is_contiguous()
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    mixed, _ = collate([interleaved[0], *samples[1:]])
+    assert torch.equal(mixed, plain)
+
+
+@pytest.mark.parametrize("other", [{"label": torch.tensor(1)}, {}])
+def test_samples_of_two_tasks(other):
+    with pytest.raises(ValueError, match="all have boxes, mask or label, got boxes in image_id 3"):
+        collate([sample(1, 3), (sample(1)[0], other | {"image_id": 4})])
+
+
+def test_mask_of_another_size():
+    target = {"mask": torch.zeros(6, 9, dtype=torch.uint8), "image_id": 5}
+    message = r"expected a mask of the image's size \(6, 8\), got \(6, 9\) in image_id 5"
+    with pytest.raises(ValueError, match=message):
+        collate([(sample(0)[0], target)])
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("iscrowd", torch.zeros(1), r"iscrowd of shape \(2,\), as the boxes have it, got \(1,\)"),
+        ("masks", torch.zeros(2, 6, 6), r"masks of shape \(2, 6, 8\), as .*, got \(2, 6, 6\)"),
+    ],
+)
+def test_rows_and_boxes_disagree(name, value, message):
+    image, target = detection(2, 5)
+    with pytest.raises(ValueError, match=message):
+        collate([(image, target | {name: value})])
+
+
 def test_no_samples():
     with pytest.raises(ValueError, match="collate: expected at least one sample, got none"):
         collate([])

@@ -46,7 +46,7 @@ def test_settings_cannot_be_altered():
 
 
 def test_settings_survive_json():
-    config = TrainConfig(epochs=3, loss="book", augment=False)
+    config = TrainConfig(epochs=3, recipe="none", milestones=(0.5, 0.9))
     assert TrainConfig(**json.loads(json.dumps(config.as_dict()))) == config
 
 

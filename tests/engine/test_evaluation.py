@@ -123,10 +123,5 @@ def test_an_empty_set_is_refused(model):
 def test_wrong_labels_are_refused(model, bananas):
     image, target = bananas[0]
     wrong = [*bananas[:2], (image, {**target, "labels": target["labels"] + 3})]
-    with pytest.raises(ValueError, match=r"labels\[2, 0\] = 3"):
+    with pytest.raises(ValueError, match=r"evaluate: sample 2 of the set is wrong: .* labels in 0"):
         evaluate(model, wrong)
-
-
-def test_pictures_of_another_size_than_the_models_are_refused(bananas):
-    with pytest.raises(ValueError, match=r"evaluate: expected pictures of the model's size"):
-        evaluate(TinySSD(("banana",), (64, 128)), bananas)

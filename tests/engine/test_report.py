@@ -22,6 +22,8 @@ def history(epochs=3, eval_every=2):
 def test_table_and_json_hold_every_figure(tmp_path):
     write_history(tmp_path, history())
     assert json.loads((tmp_path / "metrics.json").read_text()) == history()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == history()
     with open(tmp_path / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["epoch", "loss_class", "loss_box", "ap", "ap50", "ap75"]
@@ -33,7 +35,11 @@ def test_table_and_json_hold_every_figure(tmp_path):
 def test_files_are_replaced_and_nothing_else_is_left(tmp_path):
     for epochs in (1, 2):
         write_history(tmp_path, history(epochs))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.csv", "metrics.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "metrics.csv",
+        "metrics.json",
+        "metrics.jsonl",
+    ]
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 3
 
 

@@ -164,11 +164,10 @@ def test_cpu_and_cuda_agree(model, cuda):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_batch_without_objects_is_survived(model, name):
-    model.train()
+def test_a_batch_without_objects_is_survived(name):
+    model = TinySSD(CLASSES, SIZE, loss=name).train()
     raw = model(pictures())
-    targets = model.assign(raw.anchors, *no_objects(2), SIZE)
-    losses = model.loss(raw, targets, name)
+    losses = model.loss(raw, dict(zip(("boxes", "labels"), no_objects(2), strict=True)))
     sum(losses.values()).backward()
     assert all(value.isfinite() for value in losses.values())
     for head in model.class_heads:
@@ -179,22 +178,32 @@ def test_a_batch_without_objects_is_survived(model, name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_parameter_learns(model, name, device):
-    model.to(device).train()
+def test_every_parameter_learns(name, device):
+    model = TinySSD(CLASSES, SIZE, loss=name).to(device).train()
     raw = model(pictures().to(device))
     boxes = torch.tensor([[[4.0, 4, 24, 24], [0, 0, 60, 60]], [[20, 20, 60, 40], [-1] * 4]])
-    targets = model.assign(raw.anchors, boxes, torch.tensor([[0, 2], [1, -1]]), SIZE)
-    sum(model.loss(raw, targets, name).values()).backward()
+    targets = {"boxes": boxes.to(device), "labels": torch.tensor([[0, 2], [1, -1]]).to(device)}
+    sum(model.loss(raw, targets).values()).backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
 
 
-def test_unknown_losses_are_refused(model):
+def test_crowds_are_neither_objects_nor_counted(model):
+    model.eval()
     raw = model(pictures())
-    targets = model.assign(raw.anchors, *no_objects(2), SIZE)
-    with pytest.raises(ValueError, match=r"TinySSD\.loss: expected one of .*book.*got 'huber'"):
-        model.loss(raw, targets, "huber")
+    boxes = torch.tensor([[[4.0, 4, 24, 24], [30, 30, 60, 60]]] * 2)
+    labels = torch.tensor([[0, 1]] * 2)
+    crowd = model.loss(
+        raw, {"boxes": boxes, "labels": labels, "iscrowd": torch.tensor([[0, 1]] * 2)}
+    )
+    without = model.loss(raw, {"boxes": boxes[:, :1], "labels": labels[:, :1]})
+    assert crowd == without
+
+
+def test_unknown_losses_are_refused():
+    with pytest.raises(ValueError, match=r"TinySSD: expected loss one of .*book.*got 'huber'"):
+        TinySSD(CLASSES, SIZE, loss="huber")
 
 
 # --- decode ----------------------------------------------------------------------------------

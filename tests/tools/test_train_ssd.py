@@ -19,12 +19,15 @@ TOOL = Path(__file__).parents[2] / "tools" / "train_ssd.py"
 DEADLINE = 60
 FILES = {
     "best.pt",
+    "best.safetensors",
     "config.json",
     "curves.png",
     "last.pt",
     "metrics.csv",
     "metrics.json",
+    "metrics.jsonl",
     "predictions.png",
+    "run.yaml",
     "source.json",
 }
 FAST = ["--precision", "float32", "--threads", "1", "--device", "cpu", "--batch-size", "3"]

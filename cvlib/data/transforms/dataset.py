@@ -1,0 +1,126 @@
+"""A dataset whose samples go through a transform, with random numbers that can be repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import operator
+import random
+import struct
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+
+class TransformedDataset(Dataset[Any]):
+    """Samples of a dataset, changed at random.
+
+    A sample is asked for by ``(epoch, index)``, or by its index alone in epoch 0. Its random
+    numbers, those of torch, NumPy and Python, follow from ``(seed, epoch, index)`` alone:
+    not from the order of access, nor from the number of workers. The global generators are left as
+    they were.
+
+    A transform that has a method ``partners()`` is called with as many further samples as that asks
+    for, drawn from the same dataset with the same random numbers.
+
+    Args:
+        dataset: Gives ``(image, target)``.
+        transform: Called as ``transform(image, target, *partners)``; see `make_transform`.
+        seed: Any integer of 64 bits.
+
+    Attributes:
+        classes: Those of the dataset.
+        task: That of the dataset.
+
+    Raises:
+        ValueError: ``seed`` has more than 64 bits.
+
+    Example:
+        >>> from cvlib.data import SyntheticBananas
+        >>> from cvlib.data.transforms import make_transform
+        >>> light = make_transform("light", "detection", (64, 64), train=True)
+        >>> bananas = TransformedDataset(SyntheticBananas(8), light, seed=1)
+        >>> bool((bananas[2, 5][0] == bananas[2, 5][0]).all())
+        True
+        >>> bool((bananas[2, 5][0] == bananas[3, 5][0]).all())
+        False
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], transform: Callable[..., tuple[Any, Any]], seed: int = 0
+    ) -> None:
+        if not -(2**63) <= operator.index(seed) < 2**64:
+            raise ValueError(f"TransformedDataset: expected seed of 64 bits, got {seed}")
+        self.dataset, self.transform, self.seed = dataset, transform, seed % 2**64
+        self.classes: tuple[str, ...] = tuple(getattr(dataset, "classes", ()))
+        self.task: str = getattr(dataset, "task", "detection")
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Any, Any]:
+        """Make a sample.
+
+        Args:
+            item: ``(epoch, index)``, or an index for epoch 0; indices from -len to len - 1.
+
+        Returns:
+            What the transform gives.
+
+        Raises:
+            IndexError: The index is out of range.
+        """
+        epoch, index = item if isinstance(item, tuple) else (0, item)
+        size = len(self)
+        if not -size <= index < size:
+            raise IndexError(f"TransformedDataset: expected index below {size}, got {index}")
+        index %= size
+        if get_worker_info() is not None:
+            _stay_on_one_thread()
+        with random_numbers_of(self.seed, epoch, index):
+            image, target = self.dataset[index]
+            partners = getattr(self.transform, "partners", None)
+            count = partners() if partners is not None else 0
+            others = torch.randint(size, (count,)).tolist()
+            return self.transform(image, target, *(self.dataset[other] for other in others))
+
+
+@contextlib.contextmanager
+def random_numbers_of(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Seeds the global generators by three numbers, and puts them back at the end.
+
+    Args:
+        seed: From 0 to 2**64 - 1.
+        epoch: From 0 to 2**63 - 1.
+        index: The same.
+    """
+    digest = hashlib.blake2b(struct.pack("<Qqq", seed, epoch, index), digest_size=20).digest()
+    for_torch, for_python, for_numpy = struct.unpack("<QQI", digest)
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    # Of the CPU alone: seeding all devices takes longer than most transforms.
+    torch.default_generator.manual_seed(for_torch)
+    random.seed(for_python)
+    np.random.seed(for_numpy)  # noqa: NPY002 - what other people's transforms may use
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])  # noqa: NPY002
+
+
+@lru_cache(maxsize=1)
+def _stay_on_one_thread() -> None:
+    """Keeps OpenCV of a worker from starting a thread for every core, as torch does for its own.
+
+    0 and not 1: for 1 OpenCV would wait for the threads of its pool to end, and after a fork the
+    pool's threads do not exist.
+    """
+    import cv2
+
+    cv2.setNumThreads(0)

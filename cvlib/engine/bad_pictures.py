@@ -1,0 +1,116 @@
+"""Pictures that cannot be read: told once, left out, counted, and too many of them stop the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from cvlib.engine.batches import BadPicture
+from cvlib.engine.checkpoint import save_json
+from cvlib.engine.state import Run
+
+_SHOWN = 20
+
+
+def note_bad_pictures(run: Run, found: list[BadPicture]) -> None:
+    """Reports unreadable training pictures that are new, and writes ``bad_pictures.json``.
+
+    Args:
+        run: Its ``progress.bad`` gets them.
+        found: Indices and reasons.
+
+    Raises:
+        ValueError: More than ``max_bad_share`` of the set; the message lists them.
+    """
+    known = {index for index, _ in run.progress.bad}
+    new = list({bad[0]: bad for bad in found if bad[0] not in known}.values())
+    if not new:
+        return
+    run.progress.bad += new
+    for index, reason in new:
+        run.say(f"left out: training picture {index} cannot be read: {reason}")
+    bad = run.progress.bad
+    if run.is_first:
+        save_json(
+            run.out / "bad_pictures.json",
+            [{"index": index, "reason": reason} for index, reason in bad],
+        )
+    allowed = allow_bad(run.plan.size, run.config.max_bad_share)
+    if len(bad) > allowed:
+        lines = [f"  picture {index}: {reason}" for index, reason in bad[:_SHOWN]]
+        if len(bad) > _SHOWN:
+            lines.append(f"  ... and {len(bad) - _SHOWN} more")
+        raise ValueError(
+            f"fit: expected at most {allowed} unreadable training pictures (max_bad_share "
+            f"{run.config.max_bad_share} of {run.plan.size}), got {len(bad)}; repair or remove "
+            f"them, or raise --max-bad-share; bad_pictures.json has all:\n" + "\n".join(lines)
+        )
+
+
+def allow_bad(size: int, share: float) -> int:
+    """How many of ``size`` pictures may be unreadable: a share, but at least one unless it is 0.
+
+    Example:
+        >>> allow_bad(1000, 0.01), allow_bad(10, 0.01), allow_bad(10, 0.0)
+        (10, 1, 0)
+    """
+    return max(1, int(size * share)) if share else 0
+
+
+class Kept(Dataset[Any]):
+    """A data set without some of its pictures; everything else is as there.
+
+    Args:
+        dataset: Has classes and task.
+        kept: Indices of the pictures that stay.
+    """
+
+    def __init__(self, dataset: Any, kept: list[int]) -> None:
+        self.dataset, self.kept = dataset, kept
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.kept[index]]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "dataset":  # before there is anything to ask
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+def leave_out_unreadable(dataset: Any, share: float, say: Callable[[str], None]) -> Kept | None:
+    """Reads a whole set, and leaves out what cannot be read.
+
+    Args:
+        dataset: Raises OSError or ValueError for a picture that it cannot read.
+        share: Of the pictures that may be unreadable; see `allow_bad`.
+        say: Called with each of them.
+
+    Returns:
+        The readable pictures, or ``None`` when all are.
+
+    Raises:
+        ValueError: Too many are unreadable; the message lists them.
+    """
+    bad: list[BadPicture] = []
+    for index in range(len(dataset)):
+        try:
+            dataset[index]
+        except (OSError, ValueError) as error:
+            bad.append((index, str(error)))
+    if not bad:
+        return None
+    if len(bad) > min(allow_bad(len(dataset), share), len(dataset) - 1):
+        lines = [f"  picture {index}: {reason}" for index, reason in bad[:_SHOWN]]
+        raise ValueError(
+            f"fit: expected readable validation pictures, got {len(bad)} of {len(dataset)} that "
+            "are not; repair or remove them:\n" + "\n".join(lines)
+        )
+    for index, reason in bad:
+        say(f"left out: validation picture {index} cannot be read: {reason}")
+    gone = {index for index, _ in bad}
+    return Kept(dataset, [index for index in range(len(dataset)) if index not in gone])

@@ -1,0 +1,92 @@
+"""One process or several: started by plain ``torchrun``, joined by accelerate."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from cvlib._distributed import is_distributed, rank
+from cvlib.engine.device import choose_device
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+_NAMES = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def join_processes(device: str) -> torch.device:
+    """Joins the processes that ``torchrun`` has started, where it has, and gives each its device.
+
+    Args:
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or, for a single process, ``"cuda:N"``.
+
+    Returns:
+        The device of this process.
+
+    Raises:
+        ValueError: No such device here.
+    """
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    chosen = choose_device(device)
+    if chosen.index is not None:
+        torch.cuda.set_device(chosen)
+    # accelerate keeps the settings of the first run of a process for all that follow.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    was_joined = dist.is_available() and dist.is_initialized()
+    state = PartialState(cpu=chosen.type == "cpu")
+    if is_distributed() and not was_joined:
+        atexit.register(_leave)
+    return state.device if is_distributed() else chosen
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def make_accelerator(device: torch.device, precision: str) -> Accelerator:
+    """Makes what places models, averages gradients and scales them.
+
+    Args:
+        device: Of `join_processes`.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+    """
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=_NAMES[precision])
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """Calls a function in the first process and gives all of them its result, or its error.
+
+    So that all machines read what only the first one has on its disk, and none waits for a process
+    that has failed.
+    """
+    if not is_distributed():
+        return make()
+    found: list[object] = [None, None]
+    if rank() == 0:
+        try:
+            found[0] = make()
+        except Exception as error:
+            found[1] = error
+    dist.broadcast_object_list(found, src=0)
+    if isinstance(found[1], Exception):
+        raise found[1]
+    return found[0]  # type: ignore[return-value]
+
+
+def gather_lists(own: list[T]) -> list[T]:
+    """Joins the lists of all processes, in their order; all of them get it."""
+    if not is_distributed():
+        return own
+    found: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(found, own)
+    return [one for part in found for one in part]

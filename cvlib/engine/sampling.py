@@ -1,0 +1,122 @@
+"""Which pictures make which step: a plan that depends on seed and epoch alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from cvlib.engine.config import TrainConfig
+
+# Seeds of neighbouring epochs and steps must differ; so must those of neighbouring runs.
+SEED_STRIDE = 1_000_003
+
+
+@dataclass(frozen=True)
+class Key:
+    """One batch of one process.
+
+    Attributes:
+        step: Of the whole run, from 0.
+        epoch: From 0.
+        indices: Of the pictures.
+        offset: How many pictures of the same step come before them, in all processes together.
+        weight: Share of the batches of the step that this one stands for; 1 without accumulation.
+    """
+
+    step: int
+    epoch: int
+    indices: tuple[int, ...]
+    offset: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order of all pictures of a run.
+
+    A step takes ``batch_size * accumulate * processes`` pictures of the epoch's order. They are cut
+    into ``accumulate`` batches, and each of them into one share for every process. So two processes
+    with batches of B take the steps of one with 2B, and nothing is padded: shares of the last step
+    are smaller, and may be unequal. A last step with fewer pictures than processes is left out.
+
+    Attributes:
+        size: Pictures in the set.
+        config: ``batch_size``, ``accumulate`` and ``seed``.
+        rank: Of this process.
+        processes: How many there are.
+    """
+
+    size: int
+    config: TrainConfig
+    rank: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size < self.processes:
+            raise ValueError(
+                f"fit: expected at least one picture for each of {self.processes} processes, got "
+                f"{self.size}"
+            )
+
+    @property
+    def pictures_per_step(self) -> int:
+        """In all processes together."""
+        return self.config.batch_size * self.config.accumulate * self.processes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every picture comes once."""
+        whole, rest = divmod(self.size, self.pictures_per_step)
+        return whole + (rest >= self.processes)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the set."""
+        return self.config.epochs_for(self.size)
+
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def order(self, epoch: int) -> list[int]:
+        """All indices in the order of an epoch: always the same for a seed."""
+        generator = torch.Generator().manual_seed(self.config.seed * SEED_STRIDE + epoch)
+        return torch.randperm(self.size, generator=generator).tolist()
+
+    def steps(self, epoch: int, first: int = 0) -> Iterator[list[Key]]:
+        """This process's batches, step by step.
+
+        Args:
+            epoch: From 0.
+            first: Steps of the epoch that are done.
+
+        Yields:
+            The batches of one step; as many in every process.
+        """
+        order, count = self.order(epoch), self.pictures_per_step
+        for number in range(first, self.steps_per_epoch):
+            pictures = order[number * count : (number + 1) * count]
+            yield self._batches(pictures, epoch * self.steps_per_epoch + number, epoch)
+
+    def _batches(self, pictures: list[int], step: int, epoch: int) -> list[Key]:
+        together = self.config.batch_size * self.processes
+        # Never so many batches that a process would have nothing to do in one of them.
+        number = max(1, min(-(-len(pictures) // together), len(pictures) // self.processes))
+        keys, start = [], 0
+        for batch in _split(pictures, number):
+            shares = _split(batch, self.processes)
+            offset = start + sum(len(share) for share in shares[: self.rank])
+            weight = len(batch) / len(pictures)
+            keys.append(Key(step, epoch, tuple(shares[self.rank]), offset, weight))
+            start += len(batch)
+        return keys
+
+
+def _split(items: list[int], parts: int) -> list[list[int]]:
+    """Runs of nearly equal length, in order."""
+    bounds = [len(items) * i // parts for i in range(parts + 1)]
+    return [items[a:b] for a, b in itertools.pairwise(bounds)]

@@ -1,0 +1,125 @@
+"""How large a model is, and how much work a picture costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cvlib.engine.evaluation import evaluating
+from cvlib.models import Model
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a model.
+
+    Attributes:
+        name: As in ``named_children``.
+        kind: Its class.
+        parameters: Numbers in it.
+        trainable: Those that get a gradient.
+        flops: For one picture; a multiplication and an addition are two.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    trainable: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Size and work of a model; ``str()`` gives a table.
+
+    Attributes:
+        name: Of the model.
+        image_size: Height and width of the picture that was counted.
+        parts: The model's children, in order.
+        parameters: Numbers in all weights.
+        trainable: Those that get a gradient.
+        flops: For one picture; a multiplication and an addition are two.
+        megabytes: Of the weights.
+    """
+
+    name: str
+    image_size: tuple[int, int]
+    parts: tuple[Part, ...]
+    parameters: int
+    trainable: int
+    flops: int
+    megabytes: float
+
+    def __str__(self) -> str:
+        rows = [("part", "kind", "parameters", "trained", "GFLOPs")]
+        for one in self.parts:
+            counts = (f"{one.parameters:,}", f"{one.trainable:,}", f"{one.flops / 1e9:.3f}")
+            rows.append((one.name, one.kind, *counts))
+        total = (f"{self.parameters:,}", f"{self.trainable:,}", f"{self.flops / 1e9:.3f}")
+        rows.append((self.name, "", *total))
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = [
+            "  ".join(
+                text.ljust(width) if i < 2 else text.rjust(width)
+                for i, (text, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        height, width = self.image_size
+        lines.append(f"one picture of {height} x {width}; weights of {self.megabytes:.1f} MB")
+        return "\n".join(lines)
+
+
+def summary(model: Model) -> Summary:
+    """Counts the parameters of a model and the operations of one picture.
+
+    Args:
+        model: On any device; its mode is restored afterwards.
+
+    Returns:
+        The counts. Convolutions and matrix products are counted, by PyTorch's own counter; what is
+        done to each number alone is not.
+
+    Example:
+        >>> from cvlib.models import create_model
+        >>> found = summary(create_model("tiny_ssd", ("banana",)))
+        >>> found.parameters, round(found.flops / 1e9, 2)
+        (1014736, 1.18)
+    """
+    images = torch.zeros(1, 3, *model.image_size, dtype=torch.uint8, device=model.device)
+    counter = FlopCounterMode(display=False)
+    with evaluating(model), counter:
+        model(images)
+    counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    owner = type(model).__name__
+    parts = tuple(
+        Part(
+            name,
+            type(child).__name__,
+            sum(p.numel() for p in child.parameters()),
+            sum(p.numel() for p in child.parameters() if p.requires_grad),
+            counts.get(f"{owner}.{name}", _of_children(counts, f"{owner}.{name}.")),
+        )
+        for name, child in model.named_children()
+    )
+    parameters = list(model.parameters())
+    return Summary(
+        model.name,
+        model.image_size,
+        parts,
+        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in parameters if p.requires_grad),
+        counter.get_total_flops(),
+        sum(p.numel() * p.element_size() for p in parameters) / 1e6,
+    )
+
+
+def _of_children(counts: dict[str, int], prefix: str) -> int:
+    """Of a list of modules, which is not called itself."""
+    return sum(
+        count
+        for name, count in counts.items()
+        if name.startswith(prefix) and "." not in name[len(prefix) :]
+    )

@@ -1,0 +1,90 @@
+"""The plan of a run: every picture once, shares of several processes, accumulated batches."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvlib.engine import TrainConfig
+from cvlib.engine.sampling import Plan
+
+
+def indices(plan, epoch=0, first=0):
+    return [[list(key.indices) for key in step] for step in plan.steps(epoch, first)]
+
+
+@given(
+    size=st.integers(1, 60),
+    batch_size=st.integers(1, 70),
+    seed=st.integers(0, 1000),
+    epoch=st.integers(0, 1000),
+)
+def test_every_picture_comes_once_in_an_epoch(size, batch_size, seed, epoch):
+    plan = Plan(size, TrainConfig(batch_size=batch_size, seed=seed))
+    order = indices(plan, epoch)
+    assert sorted(index for (batch,) in order for index in batch) == list(range(size))
+    assert all(len(batch) == batch_size for (batch,) in order[:-1])
+    assert len(order) == plan.steps_per_epoch == math.ceil(size / batch_size)
+    assert order == indices(plan, epoch)
+
+
+def test_orders_differ_between_epochs_and_seeds():
+    orders = [
+        tuple(Plan(50, TrainConfig(batch_size=50, seed=seed)).order(epoch))
+        for seed in range(4)
+        for epoch in range(4)
+    ]
+    assert len(set(orders)) == 16
+
+
+@given(
+    size=st.integers(1, 80),
+    batch_size=st.integers(1, 9),
+    accumulate=st.integers(1, 4),
+    processes=st.integers(1, 5),
+    epoch=st.integers(0, 3),
+)
+def test_processes_share_the_steps_of_one(size, batch_size, accumulate, processes, epoch):
+    if size < processes:
+        return
+    config = TrainConfig(batch_size=batch_size, accumulate=accumulate)
+    alone = Plan(size, TrainConfig(batch_size=batch_size * accumulate * processes))
+    plans = [Plan(size, config, rank, processes) for rank in range(processes)]
+    shares = [list(plan.steps(epoch)) for plan in plans]
+    whole = indices(alone, epoch)
+    left_out = len(whole) - len(shares[0])
+    assert left_out in (0, 1)
+    if left_out:
+        assert len(whole[-1][0]) < processes
+    for number, (expected,) in enumerate(whole[: len(shares[0])]):
+        steps = [share[number] for share in shares]
+        assert len({len(step) for step in steps}) == 1, "all processes talk equally often"
+        at_offset = {
+            key.offset + i: index
+            for step in steps
+            for key in step
+            for i, index in enumerate(key.indices)
+        }
+        assert [at_offset[i] for i in range(len(expected))] == expected
+        for keys in zip(*steps, strict=True):
+            assert all(key.indices for key in keys), "no process is without work"
+            assert len({key.weight for key in keys}) == 1
+            own = sum(len(key.indices) for key in keys)
+            assert keys[0].weight == pytest.approx(own / len(expected))
+            assert max(len(key.indices) for key in keys) <= batch_size + 1
+        assert sum(key.weight for key in steps[0]) == pytest.approx(1)
+        assert {key.step for step in steps for key in step} == {
+            epoch * plans[0].steps_per_epoch + number
+        }
+
+
+@given(size=st.integers(2, 40), first=st.integers(0, 10))
+def test_an_epoch_can_be_entered_in_its_middle(size, first):
+    plan = Plan(size, TrainConfig(batch_size=3))
+    assert indices(plan, 1, first) == indices(plan, 1)[first:]
+
+
+def test_more_processes_than_pictures_are_refused():
+    with pytest.raises(ValueError, match="at least one picture for each of 3 processes, got 2"):
+        Plan(2, TrainConfig(), 0, 3)
