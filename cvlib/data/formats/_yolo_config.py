@@ -20,8 +20,9 @@ from cvlib.data.formats._folders import (
 )
 
 SPLITS = ("train", "val", "test")
-# Names of many thousand classes take a tenth of it.
-_MOST_BYTES = 1 << 23
+# Names of twenty thousand classes take half of it.
+_MOST_BYTES = 1 << 20
+_DEEPEST = 10
 _NOTHING = ("", "~", "null", "Null", "NULL", "None")
 _NAME_FILES = ("classes.txt", "labels/classes.txt", "obj.names")
 _FOLDERS_OF_SPLITS = {
@@ -136,12 +137,9 @@ def _parse(file: Path) -> dict[str, Any]:
         )
     text = read_text(file, "read_yolo", "YAML")
     try:
-        # Aliases of aliases of aliases are a bomb, and no data set needs one.
-        for event in yaml.parse(text, Loader=yaml.BaseLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise yaml.YAMLError(f"the alias *{event.anchor}")
+        _refuse_bombs(text)
         values = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(
             f"read_yolo: expected plain YAML in {shown(file)}, got: {error}"
         ) from error
@@ -151,6 +149,18 @@ def _parse(file: Path) -> dict[str, Any]:
             f"{type(values).__name__}"
         )
     return values
+
+
+def _refuse_bombs(text: str) -> None:
+    """Aliases of aliases, and lists in lists in lists, which no data set needs."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.BaseLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"the alias *{event.anchor}")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"lists nested more than {_DEEPEST} deep")
 
 
 def _read_names(values: dict[str, Any], file: Path) -> list[str]:

@@ -191,10 +191,10 @@ def _read_labels(root: Path, pictures: list[Path], findings: list[Finding]) -> _
         files = beside
     labels = _Labels(files)
     for picture, file in tqdm(files.items(), "reading labels", disable=None, leave=False, delay=1):
-        if file.is_file():
-            labels.lines[picture] = _read_file(file, labels, findings)
-        else:
+        if not file.is_file():
             labels.missing.append(picture)
+        elif (lines := _read_file(file, labels, findings)) is not None:
+            labels.lines[picture] = lines
     _tell_missing(labels, findings)
     _tell_orphans(set(files.values()), findings)
     _tell_shared(files, findings)
@@ -206,12 +206,13 @@ def _label_file(root: Path, picture: Path) -> Path:
     return root / labels_folder(picture.relative_to(root)).with_suffix(".txt")
 
 
-def _read_file(file: Path, labels: _Labels, findings: list[Finding]) -> list[_Line]:
+def _read_file(file: Path, labels: _Labels, findings: list[Finding]) -> list[_Line] | None:
+    """The right lines of a file, or None where it cannot be read: it is not the same as empty."""
     try:
         text = read_text(file, "read_yolo", "a file of labels")
     except (OSError, ValueError) as error:
         findings.append(_finding("unreadable-labels", str(error), file, "", "restore the file"))
-        return []
+        return None
     lines = []
     for number, row in enumerate(text.splitlines(), 1):
         fields = row.split()
@@ -340,7 +341,8 @@ def _fill(builder: TableBuilder, pictures: list[Path], labels: _Labels) -> None:
     kinds = {len(line.values) > 4 for lines in labels.lines.values() for line in lines}
     if len(kinds) > 1:
         _tell_mixed(builder, labels)
-    for picture in pictures:
+    missing = set(labels.missing)
+    for picture in (one for one in pictures if one in labels.lines or one in missing):
         try:
             height, width = read_image_size(picture)
         except (OSError, ValueError) as error:
@@ -348,7 +350,7 @@ def _fill(builder: TableBuilder, pictures: list[Path], labels: _Labels) -> None:
                 Finding("error", "unreadable-picture", str(error), picture=shown(picture))
             )
             continue
-        file = labels.files[picture] if picture in labels.lines else ""
+        file = "" if picture in missing else labels.files[picture]
         relative = picture.relative_to(builder.root)
         builder.add_picture(relative, size=(height, width), label_file=file)
         for line in labels.lines.get(picture, ()):
