@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cvlib.data._shard_files import INDEX, is_index
 from cvlib.data.formats import folder as image_folder
 from cvlib.data.formats import masks, voc, voc_segmentation, yolo
 from cvlib.data.formats._folders import is_hidden, is_picture, list_files, list_folders, name_some
@@ -185,6 +186,46 @@ def _voc_mask_splits(path: Path) -> list[str]:
     return list_splits(home, "Segmentation") if home else []
 
 
+# --- shards ----------------------------------------------------------------------------------
+
+
+def _shard_folders(path: Path) -> dict[str, Path]:
+    """The folders of the splits; one that is not divided is its own, without a name."""
+    if not path.is_dir():
+        return {}
+    if _has_shards(path):
+        return {"": path}
+    return {name: path / name for name in list_folders(path) if _has_shards(path / name)}
+
+
+def _has_shards(folder: Path) -> bool:
+    return is_index(folder / INDEX) or bool(list_files(folder, lambda n: n.endswith(".tar")))
+
+
+def _find_shards(path: Path) -> str | None:
+    folders = _shard_folders(path)
+    names = [
+        f"{name}/{file}".removeprefix("/")
+        for name, folder in folders.items()
+        for file in [INDEX if is_index(folder / INDEX) else "*.tar"]
+    ]
+    return name_some(names) if names else None
+
+
+def _read_shards(
+    path: Path, split: str | None, classes: Sequence[str] | None, options: Mapping[str, Any]
+) -> Any:
+    from cvlib.data.shards import ShardDataset
+
+    if options["cache"]:
+        raise ValueError(
+            "load_dataset: expected cache=False for shards, got True; the system keeps the files "
+            "that it has read in memory"
+        )
+    folder = _shard_folders(path)[split or ""]
+    return ShardDataset(folder, classes=classes, transform=options["transform"])
+
+
 # --- ImageFolder -----------------------------------------------------------------------------
 
 
@@ -291,6 +332,14 @@ LAYOUTS = (
         _find_csv,
         lambda path: list(_csv_files(path)),
         _read_csv,
+    ),
+    Layout(
+        "shards",
+        "WebDataset shards",
+        "*.tar, with the index.json of write_shards or without",
+        _find_shards,
+        lambda path: [name for name in _shard_folders(path) if name],
+        _read_shards,
     ),
     Layout(
         "folder",
