@@ -124,8 +124,8 @@ def test_pictures_of_another_size_than_the_models():
 
 
 def test_fit_pictures_of_another_size(tmp_path):
-    with pytest.raises(ValueError):
-        run(tmp_path, model=TinySSD(("banana",)))
+    model, config = TinySSD(("banana",)), dataclasses.replace(CONFIG, epochs=1)
+    assert run(tmp_path, model=model, config=config).finished
 
 
 def test_empty_val_is_noticed_before_training(tmp_path):
@@ -433,7 +433,7 @@ def test_tool_pictures_of_another_size(tmp_path):
         "a",
         *o,
     )
-    bad_exit(r, lines=3)
+    assert r[0] == 0, r[2]
 
 
 def test_tool_detect_keeps_results_before_a_damaged_picture(tmp_path, model):

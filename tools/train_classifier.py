@@ -17,10 +17,12 @@ from pathlib import Path
 
 import torch
 
+from cvlib._distributed import rank
 from cvlib.data.load import load_dataset
 from cvlib.engine import TrainConfig, config_for, evaluate, fit, parse_command_line
 from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.memory import keep_freed_memory
+from cvlib.engine.processes import join_processes
 from cvlib.engine.summary import summary
 from cvlib.models import create_model
 
@@ -53,6 +55,10 @@ class Arguments(TrainConfig):
         return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
 
 
+def _say_nothing(line: str) -> None:
+    """In all processes but the first."""
+
+
 def main() -> None:
     """Runs the script."""
     defaults = config_for(MODEL).as_dict()
@@ -61,9 +67,11 @@ def main() -> None:
     )
     keep_freed_memory()
     start = time.perf_counter()
+    join_processes(arguments.device)
+    say = print if rank() == 0 else _say_nothing
     # Kept in memory: decoding costs as much as a small network's step.
-    train = load_dataset(arguments.data, "train", cache=True)
-    val = load_dataset(arguments.data, "val", cache=True)
+    train = load_dataset(arguments.data, "train", cache=True, say=say)
+    val = load_dataset(arguments.data, "val", cache=True, say=say)
     config, options = arguments.train_config(), {}
     if arguments.resume:
         saved = load_checkpoint(arguments.out / "last.pt")
@@ -78,12 +86,12 @@ def main() -> None:
         }
     torch.manual_seed(config.seed)
     model = create_model(name, train.classes, **options)
-    print(summary(model))
-    result = fit(model, train, val, config, arguments.out, resume=arguments.resume)
+    say(str(summary(model)))
+    result = fit(model, train, val, config, arguments.out, resume=arguments.resume, say=say)
     if not result.finished:
         sys.exit(130)
-    print(f"best: {evaluate(result.model, val)}")
-    print(
+    say(f"best: {evaluate(result.model, val)}")
+    say(
         f"done in {time.perf_counter() - start:.0f} s; the model is {arguments.out / 'best.pt'}, "
         f"its curves are {arguments.out / 'curves.png'}"
     )

@@ -21,10 +21,12 @@ from typing import Literal
 import torch
 from torch.utils.data import Dataset
 
+from cvlib._distributed import rank
 from cvlib.data import BananaDataset, SyntheticBananas, fetch_bananas
 from cvlib.engine import TrainConfig, evaluate, fit, parse_command_line
 from cvlib.engine.checkpoint import load_checkpoint, save_json
 from cvlib.engine.memory import keep_freed_memory
+from cvlib.engine.processes import from_first, join_processes
 from cvlib.metrics import GroundTruth
 from cvlib.models import Model, create_model
 from cvlib.predict import detect
@@ -144,37 +146,45 @@ def save_predictions(path: Path, model: Model, val: Dataset) -> None:
     draw_comparison(images, truths, detect(model, images)).save(path)
 
 
+def _say_nothing(line: str) -> None:
+    """In all processes but the first."""
+
+
 def main() -> None:
     """Runs the script."""
     arguments = parse_command_line(Arguments, description=__doc__ or "")
     torch.set_flush_denormal(True)
     keep_freed_memory()
     start = time.perf_counter()
-    out = choose_folder(arguments)
+    join_processes(arguments.device)
+    say = print if rank() == 0 else _say_nothing
+    out = from_first(lambda: choose_folder(arguments))
     if arguments.resume:
         saved = load_checkpoint(out / "last.pt")  # told before all else when it is damaged
         options = saved.get("options", {})
         source = Source(**json.loads((out / "source.json").read_text()))
         config = TrainConfig(**json.loads((out / "config.json").read_text()))
-        print(f"going on with {out}")
+        say(f"going on with {out}")
     else:
-        source = choose_source(arguments)
+        source = from_first(lambda: choose_source(arguments))
         options = {"loss": arguments.loss}
         config = arguments.train_config(is_drawn=source.folder is None)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(config.seed)
     train, val = source.open()
-    out.mkdir(parents=True, exist_ok=True)
-    save_json(out / "source.json", asdict(source))
+    if rank() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        save_json(out / "source.json", asdict(source))
     model = create_model("tiny_ssd", train.classes, **options)
-    print(f"training on {source}: {len(train)} pictures, validating on {len(val)}")
-    result = fit(model, train, val, config, out, resume=arguments.resume)
+    say(f"training on {source}: {len(train)} pictures, validating on {len(val)}")
+    result = fit(model, train, val, config, out, resume=arguments.resume, say=say)
     if not result.finished:
         sys.exit(130)
-    save_predictions(out / "predictions.png", result.model, val)
-    print(f"best: {evaluate(result.model, val)}")
-    print(
+    if rank() == 0:
+        save_predictions(out / "predictions.png", result.model, val)
+    say(f"best: {evaluate(result.model, val)}")
+    say(
         f"done in {time.perf_counter() - start:.0f} s; look at {out / 'predictions.png'} and "
         f"{out / 'curves.png'}; find bananas with: python tools/detect.py {out} PICTURES"
     )

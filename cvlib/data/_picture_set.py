@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 import warnings
 from collections.abc import Callable, Sequence
@@ -93,7 +92,9 @@ class PictureSet(Dataset[Any]):
             IndexError: An index is out of range.
         """
         chosen = np.array([self._checked(index) for index in indices], dtype=np.int64)
-        part = copy.copy(self)
+        # Not copy.copy, which would leave the cache behind as pickling does.
+        part = object.__new__(type(self))
+        part.__dict__.update(self.__dict__)
         part._shared, part._slots = None, self._slots[chosen]
         for name in self.columns:
             column = getattr(self, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import operator
 import warnings
@@ -374,8 +373,8 @@ class DetectionDataset(Dataset[Any]):
         return sizes
 
     def _copy(self: _Self, table: LabelTable) -> _Self:
-        other = copy.copy(self)
-        other.table, other._shared = table, None
+        other = object.__new__(type(self))  # not copy.copy, which would pickle the cache away
+        other.__dict__.update(self.__dict__, table=table, _shared=None)
         return other
 
     def _with(self: _Self, pictures: NDArray[np.int64]) -> _Self:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from cvlib.engine.batches import BadPicture
+from cvlib.engine.batches import UNREADABLE, BadPicture
 from cvlib.engine.checkpoint import save_json
 from cvlib.engine.state import Run
 
@@ -86,7 +86,7 @@ def leave_out_unreadable(dataset: Any, share: float, say: Callable[[str], None])
     """Reads a whole set, and leaves out what cannot be read.
 
     Args:
-        dataset: Raises OSError or ValueError for a picture that it cannot read.
+        dataset: Raises one of ``UNREADABLE`` for a picture that it cannot read.
         share: Of the pictures that may be unreadable; see `allow_bad`.
         say: Called with each of them.
 
@@ -100,7 +100,7 @@ def leave_out_unreadable(dataset: Any, share: float, say: Callable[[str], None])
     for index in range(len(dataset)):
         try:
             dataset[index]
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             bad.append((index, str(error)))
     if not bad:
         return None

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cvlib.data import collate
+from cvlib.data._images import UnreadablePictureError
 from cvlib.engine.recipes import make_recipe
 from cvlib.engine.sampling import Key, Plan
 from cvlib.models import Model
@@ -56,15 +57,24 @@ def _move(value: Any, device: torch.device) -> Any:
     return [_move(one, device) for one in value] if isinstance(value, list) else value
 
 
-class UnreadablePicture(Exception):
-    """A picture that is missing or damaged; the message says why."""
+# What a data set raises for a picture that is missing or damaged. Anything else is a mistake of
+# labels or of code, and stops the run.
+UNREADABLE = (OSError, UnreadablePictureError)
+
+
+class LeftOut(Exception):
+    """A picture that cannot be read, by index and reason."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        self.bad: BadPicture = (index, reason)
+        super().__init__(index, reason)
 
 
 class Readable(Dataset[Any]):
     """Tells pictures that cannot be read from labels that are wrong.
 
     Args:
-        dataset: Raises OSError or ValueError for a picture that it cannot read.
+        dataset: Raises one of ``UNREADABLE`` for a picture that it cannot read.
         num_classes: K.
     """
 
@@ -77,8 +87,8 @@ class Readable(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         try:
             image, target = self.dataset[index]
-        except (OSError, ValueError) as error:
-            raise UnreadablePicture(str(error)) from error
+        except UNREADABLE as error:
+            raise LeftOut(index, str(error)) from error
         if "boxes" in target:  # before a transform clips a wrong box into a right one
             size = (image.shape[-2], image.shape[-1])
             boxes, labels = target["boxes"].as_subclass(Tensor), target["labels"]
@@ -115,8 +125,8 @@ class Batches(Dataset[Batch]):
         for index in key.indices:
             try:
                 samples.append(self.samples[key.epoch, index])
-            except UnreadablePicture as error:
-                bad.append((index, str(error)))
+            except LeftOut as error:
+                bad.append(error.bad)
         if not samples:
             samples.append(self._substitute(key, bad))
         images, targets = collate(samples)
@@ -129,8 +139,8 @@ class Batches(Dataset[Batch]):
             index = (key.indices[-1] + further) % self.size
             try:
                 return self.samples[key.epoch, index]
-            except UnreadablePicture as error:
-                bad.append((index, str(error)))
+            except LeftOut as error:
+                bad.append(error.bad)
         raise ValueError(f"fit: expected readable pictures, got none; the first: {bad[0][1]}")
 
 

@@ -29,7 +29,7 @@ class TrainConfig:
     images: int = 20_000
     """Pictures to train on altogether; as many epochs as come nearest to it."""
     epochs: int | None = None
-    """Passes over the training set; given, it counts instead of --images."""
+    """Passes over the training set; given, it counts instead of the number of images."""
     batch_size: int = 8
     """Pictures that a process computes at a time."""
     accumulate: int = 1
@@ -48,7 +48,7 @@ class TrainConfig:
     """Leave the statistics of batch normalisation as they are: for small batches of a trunk that
     has been trained before."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Share of the last step that SGD keeps in the next one."""
     weight_decay: float = 0.05
     """Not applied to biases and normalisation; decoupled, except for SGD."""
     clip_norm: float | None = None
@@ -59,9 +59,9 @@ class TrainConfig:
     warmup: float = 0.1
     """Share of all steps in which learning rates rise, linearly, to their peak."""
     milestones: tuple[float, ...] = (0.6, 0.85)
-    """Shares of all steps after which "step" multiplies the learning rates by --step-factor."""
+    """Shares of all steps after which the schedule "step" lowers the learning rates."""
     step_factor: float = 0.1
-    """See --milestones."""
+    """What the schedule "step" multiplies the learning rates by, each time."""
     ema: float | None = None
     """Decay of a moving average of the weights, such as 0.999; evaluation and best.pt take it."""
     patience: int | None = None

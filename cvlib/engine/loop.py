@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from cvlib.engine.bad_pictures import leave_out_unreadable, note_bad_pictures
-from cvlib.engine.batches import Batch, Batches, load_batches
+from cvlib.engine.batches import UNREADABLE, Batch, Batches, load_batches
 from cvlib.engine.config import TrainConfig
 from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.interrupt import interruptible
@@ -23,9 +23,9 @@ from cvlib.engine.optim import set_training_mode
 from cvlib.engine.processes import join_processes
 from cvlib.engine.report import Logs, describe, finish_row, format_time
 from cvlib.engine.sampling import SEED_STRIDE
-from cvlib.engine.saving import publish, restore_best, save
+from cvlib.engine.saving import check_finite, publish, restore_best, save
 from cvlib.engine.schedules import schedule, set_learning_rate
-from cvlib.engine.start import start
+from cvlib.engine.start import check_set, start
 from cvlib.engine.state import Callback, History, Run
 from cvlib.models import Model
 
@@ -57,7 +57,7 @@ def fit(
     config: TrainConfig,
     out: str | Path,
     *,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     say: Callable[[str], None] = print,
     callbacks: Sequence[Callback] = (),
 ) -> TrainingResult:
@@ -74,13 +74,14 @@ def fit(
 
     Args:
         model: To train, in place.
-        train: Training set. A picture of it that cannot be read is reported and left out; see
-            ``max_bad_share``.
+        train: Training set. A picture for which it raises OSError or UnreadablePictureError is
+            reported and left out; see ``max_bad_share``.
         val: Validation set.
         config: Settings; pictures are changed at random by its ``recipe``.
         out: The run folder; made when it is not there.
         resume: Go on from ``last.pt`` in ``out``; on the CPU, with the same number of threads and
-            processes, the result is bit for bit that of an undisturbed run.
+            processes, the result is bit for bit that of an undisturbed run. ``"auto"``: where there
+            is something to resume, for processes that are started again when they have died.
         say: Called with each line of report.
         callbacks: Functions that are called with the name of an event and the `Run`: ``"start"``,
             ``"step"`` after each one, ``"epoch"`` after evaluation, ``"saved"`` after ``last.pt``
@@ -110,9 +111,8 @@ def fit(
         >>> result.finished, len(result.history)
         (True, 1)
     """
-    for name, dataset in (("training", train), ("validation", val)):
-        if not len(dataset):  # type: ignore[arg-type]
-            raise ValueError(f"fit: expected at least one {name} picture, got an empty set")
+    check_set("training", train, model)
+    check_set("validation", val, model)
     device = join_processes(config.device)
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(gpus), advising(config), interruptible() as is_interrupted:
@@ -156,7 +156,8 @@ def train_epoch(run: Run, steps: Iterator[list[Batch]], is_interrupted: Callable
             batches = next(steps)
             progress.waiting += time.perf_counter() - marked
             train_step(run, batches)
-            if run.meter.is_due(progress.step) or run.steps_done == 0:
+            is_looking = run.meter.is_due(progress.step) or run.steps_done == 0
+            if is_looking:
                 interrupted, bad = run.meter.look(is_interrupted())
                 note_bad_pictures(run, bad)
                 losses = {name: f"{value:.3f}" for name, value in run.meter.losses.items()}
@@ -170,7 +171,8 @@ def train_epoch(run: Run, steps: Iterator[list[Batch]], is_interrupted: Callable
             run.tell("step")
             if interrupted:
                 break
-            if now - run.saved > 60 * run.config.save_minutes and run.steps_done:
+            is_late = now - run.saved > 60 * run.config.save_minutes
+            if is_late and is_looking and run.steps_done:  # an epoch's end is saved by itself
                 save(run)
     return interrupted
 
@@ -201,6 +203,7 @@ def train_step(run: Run, batches: list[Batch]) -> None:
 def finish_epoch(run: Run, val: Dataset[Any], logs: Logs) -> Dataset[Any]:
     """Evaluates, reports and saves; gives the readable part of the validation set."""
     progress, evaluation, is_best = run.progress, None, False
+    check_finite(run)
     run.row = finish_row(run)
     run.tell("epoch")
     if run.is_over or run.end or run.epoch % run.config.eval_every == 0:
@@ -228,7 +231,10 @@ def validate(run: Run, val: Dataset[Any]) -> tuple[Evaluation, Dataset[Any]]:
     }
     try:
         return evaluate(run.best_model, val, **options), val
-    except (OSError, ValueError):
+    except (*UNREADABLE, RuntimeError) as error:
+        # RuntimeError: another process may have met such a picture.
+        if not isinstance(error, UNREADABLE) and not str(error).startswith("evaluate: process"):
+            raise
         readable = leave_out_unreadable(val, run.config.max_bad_share, run.say)
         if readable is None:
             raise

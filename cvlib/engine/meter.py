@@ -10,6 +10,7 @@ from torch import Tensor
 from cvlib._distributed import sum_over_ranks, world_size
 from cvlib.engine.batches import BadPicture, Batch
 from cvlib.engine.processes import gather_lists
+from cvlib.engine.sampling import Key
 
 # Steps between two looks at the losses on CUDA: looking waits for the device.
 LOOK_EVERY = 20
@@ -23,20 +24,25 @@ class Meter:
 
     Attributes:
         sums: Of each loss, times pictures.
-        images: Pictures, since `restart`.
+        images: Pictures of the epoch so far.
         losses: Of the last step.
     """
 
     def __init__(self, device: torch.device, sums: dict[str, float], images: int) -> None:
         self.device, self.sums, self.images = device, sums, images
         self.losses: dict[str, float] = {}
-        self._pending: list[tuple[Batch, Tensor]] = []
-        self._steps = 0
+        self._names: list[str] = []
+        self._pending: list[Tensor] = []
+        # Without their pictures, which would be kept in memory.
+        self._facts: list[tuple[Key, int]] = []
+        self._bad: list[BadPicture] = []
 
     def add(self, batch: Batch, losses: dict[str, Tensor]) -> None:
         """Notes the losses of one batch."""
         self._names = list(losses)
-        self._pending.append((batch, torch.stack(list(losses.values())).detach()))
+        self._pending.append(torch.stack(list(losses.values())).detach())
+        self._facts.append((batch.key, len(batch.images)))
+        self._bad += batch.bad
 
     def is_due(self, step: int) -> bool:
         """Says whether it is time for `look`, the same in all processes."""
@@ -54,29 +60,29 @@ class Meter:
         Raises:
             FloatingPointError: A loss is NaN or infinite; in all processes alike.
         """
-        own_bad = [bad for batch, _ in self._pending for bad in batch.bad]
-        counts = [[float(len(batch.images))] for batch, _ in self._pending]
-        values = torch.stack([one for _, one in self._pending]).double().cpu()
-        table = torch.cat([values, torch.tensor(counts, dtype=torch.float64)], dim=1)
-        flags = table.new_tensor([[float(wants_to_stop), float(len(own_bad))]])
-        flags = torch.nn.functional.pad(flags, (0, table.shape[1] - 2))
+        counts = torch.tensor([[count] for _, count in self._facts], dtype=torch.float64)
+        values = torch.stack(self._pending).double().cpu()
+        table = torch.cat([values, counts], dim=1)
+        flags = torch.zeros(1, table.shape[1], dtype=torch.float64)
+        flags[0, 0], flags[0, 1] = wants_to_stop, len(self._bad)
         # On the device: NCCL knows no other place.
         total = sum_over_ranks(torch.cat([table, flags]).to(self.device)).cpu()
         rows = total[:-1].tolist()
         self.losses = dict.fromkeys(self._names, 0.0)
-        for (batch, _), row in zip(self._pending, rows, strict=True):
-            step, images = batch.key.step, row.pop()
+        for (key, _), row in zip(self._facts, rows, strict=True):
+            images = row.pop()
             found = {n: v / world_size() for n, v in zip(self._names, row, strict=True)}
             if not all(map(math.isfinite, found.values())):
                 raise FloatingPointError(
-                    f"fit: the loss is {found} at step {step}; lower the learning rate; the "
+                    f"fit: the loss is {found} at step {key.step}; lower the learning rate; the "
                     "checkpoints of earlier epochs are unharmed"
                 )
             self.images += int(images)
             for name, value in found.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value * images
-                if step == self._pending[-1][0].key.step:
-                    self.losses[name] += value * batch.key.weight
-        self._pending = []
-        stop, bad = total[-1, :2].tolist()
-        return stop > 0, gather_lists(own_bad) if bad else []
+                if key.step == self._facts[-1][0].step:
+                    self.losses[name] += value * key.weight
+        stop, count = total[-1, :2].tolist()
+        bad = gather_lists(self._bad) if count else []
+        self._pending, self._facts, self._bad = [], [], []
+        return stop > 0, bad

@@ -29,7 +29,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Model:
     Example:
         >>> import tempfile
         >>> from cvlib.engine import save_checkpoint
-        >>> from cvlib.engine.state import describe_model
+        >>> from cvlib.engine.saving import describe_model
         >>> model = create_model("tiny_ssd", ("banana",))
         >>> state = {**describe_model(model), "model": model.state_dict()}
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -8,75 +8,54 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from cvlib.data.augment import augment_batch
+from cvlib.data.transforms import RECIPES, TransformedDataset, make_transform
 from cvlib.engine.sampling import SEED_STRIDE, Key
 from cvlib.models import Model
 
 Change = Callable[[Tensor, dict[str, Any], Key], tuple[Tensor, dict[str, Any]]]
-# By task: what "auto" means.
-AUTO = {"detection": "light-batch", "classification": "classify", "segmentation": "none"}
+LIGHT_BATCH = "light-batch"
+# What "auto" means, by task.
+AUTO = {
+    "detection": LIGHT_BATCH,
+    "segmentation": "segmentation",
+    "classification": "classification",
+}
 # Random numbers of one picture in `augment_batch`.
 _DRAWS = 10
 
 
-def make_recipe(recipe: str, dataset: Dataset[Any], model: Model, seed: int) -> tuple[Any, Change]:
+def make_recipe(
+    recipe: str, dataset: Dataset[Any], model: Model, seed: int
+) -> tuple[TransformedDataset, Change]:
     """Builds what a recipe does to pictures one by one, and to whole batches.
 
     Args:
-        recipe: ``"auto"``, the one for the model's task; ``"light-batch"``: flips, shifts, changes
-            of scale and colour on the whole batch, for detection; ``"none"``: sizes alone.
+        recipe: A name in ``cvlib.data.transforms.RECIPES`` for the model's task;
+            ``"light-batch"``, for detection: pictures are stretched to the model's size where they
+            have another one, then `augment_batch` mirrors, turns, moves and recolours the batch;
+            ``"auto"``: the one of ``AUTO``.
         dataset: Gives samples by index.
-        model: Its task, ``image_size`` and ``resize``.
+        model: Its task and ``image_size``.
         seed: Of random changes.
 
     Returns:
         Samples by ``(epoch, index)``, and the change of a collated batch.
 
     Raises:
-        ValueError: No such recipe, or one for another task.
+        ValueError: No such recipe for the model's task.
     """
     name = AUTO[model.task] if recipe == "auto" else recipe
-    if name == "light-batch" and model.task != "detection":
+    known = [*RECIPES[model.task], *([LIGHT_BATCH] if model.task == "detection" else [])]
+    if name not in known:
         raise ValueError(
-            f"fit: expected a recipe for {model.task}, got 'light-batch', which is for detection"
+            f"fit: expected a recipe for {model.task} ({', '.join(known)}), got {recipe!r}"
         )
-    if name not in ("light-batch", "none", "classify"):
-        raise ValueError(f"fit: expected a known recipe, got {recipe!r}")
-    samples = Samples(dataset, model, name, seed)
-    return samples, _LightBatch(seed) if name == "light-batch" else _keep
-
-
-class Samples(Dataset[Any]):
-    def __init__(self, dataset: Any, model: Model, name: str, seed: int) -> None:
-        self.dataset, self.task, self.size, self.seed = dataset, model.task, model.image_size, seed
-        self.transform = None
-        if model.task == "classification":
-            self.transform = (
-                v2.Compose(
-                    [
-                        v2.RandomResizedCrop(self.size, (0.5, 1), antialias=True),
-                        v2.RandomHorizontalFlip(),
-                    ]
-                )
-                if name == "classify"
-                else v2.Compose([v2.Resize(round(self.size[0] / 0.875)), v2.CenterCrop(self.size)])
-            )
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, at: tuple[int, int]) -> Any:
-        epoch, index = at
-        image, target = self.dataset[index]
-        if self.transform is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed((self.seed * SEED_STRIDE + epoch) * SEED_STRIDE + index)
-                return self.transform(image), target
-        if tuple(image.shape[-2:]) != self.size:
-            return v2.Resize(self.size, antialias=True)(image, target)
-        return image, target
+    by_picture = "none" if name == LIGHT_BATCH else name
+    transform = make_transform(by_picture, model.task, model.image_size, train=True)
+    samples = TransformedDataset(dataset, transform, seed)
+    return samples, _LightBatch(seed) if name == LIGHT_BATCH else _keep
 
 
 def _keep(images: Tensor, targets: dict[str, Any], _: Key) -> tuple[Tensor, dict[str, Any]]:
@@ -97,4 +76,6 @@ class _LightBatch:
         images, boxes, labels = augment_batch(
             images, targets["boxes"], targets["labels"], generator
         )
-        return images, {**targets, "boxes": boxes, "labels": labels}
+        # Masks are not moved along, so they would be wrong.
+        rest = {name: value for name, value in targets.items() if name != "masks"}
+        return images, {**rest, "boxes": boxes, "labels": labels}

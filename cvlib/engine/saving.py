@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint, save_safetensors
 from cvlib.engine.config import TrainConfig
 from cvlib.engine.processes import from_first
@@ -32,7 +30,6 @@ def publish(run: Run, is_best: bool) -> None:
         "config": run.config.as_dict(),
         "figures": run.row,
     }
-    check_finite(run, state["model"])
     if is_best:
         save_safetensors(run.out / "best.safetensors", state)
         save_checkpoint(run.out / "best.pt", state)
@@ -43,15 +40,15 @@ def publish(run: Run, is_best: bool) -> None:
 def save(run: Run) -> None:
     """Writes ``last.pt``, unless a step has broken the weights."""
     if run.is_first:
-        state = snapshot(run)
-        check_finite(run, state["model"])
-        save_checkpoint(run.out / "last.pt", state)
+        check_finite(run)
+        save_checkpoint(run.out / "last.pt", snapshot(run))
         run.saved = time.perf_counter()
         run.tell("saved")
 
 
-def check_finite(run: Run, weights: dict[str, Tensor]) -> None:
-    """Raises FloatingPointError for broken weights, before they are saved."""
+def check_finite(run: Run) -> None:
+    """Raises FloatingPointError for broken weights, before they are evaluated or saved."""
+    weights = run.model.state_dict()
     broken = [name for name, value in weights.items() if not value.isfinite().all()]
     if broken:
         raise FloatingPointError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +38,26 @@ class Forward(nn.Module):
         return self.call(images)
 
 
+def check_set(name: str, dataset: Any, model: Model) -> None:
+    """Raises ValueError for an empty set, or one of another task or other classes."""
+    if not len(dataset):
+        raise ValueError(f"fit: expected at least one {name} picture, got an empty set")
+    for fact in ("task", "classes"):
+        own = getattr(model, fact)
+        found = getattr(dataset, fact, own)  # a list of samples knows neither
+        if tuple(found) != tuple(own):
+            raise ValueError(
+                f"fit: expected a {name} set with the {fact} of the model, {own}, got {found}"
+            )
+
+
 def start(
     model: Model,
     train: Dataset[Any],
     config: TrainConfig,
     out: Path,
     device: torch.device,
-    resume: bool,
+    resume: bool | Literal["auto"],
     say: Callable[[str], None],
     callbacks: Sequence[Callback],
 ) -> Run:
@@ -99,11 +112,11 @@ def share_norm(model: Model, device: torch.device) -> None:
 
 
 def open_folder(
-    out: Path, model: Model, config: TrainConfig, pictures: int, resume: bool
+    out: Path, model: Model, config: TrainConfig, pictures: int, resume: bool | Literal["auto"]
 ) -> dict[str, Any] | None:
     """Makes the folder of a new run, or gives the snapshot of the one to resume."""
     path = out / "last.pt"
-    if resume:
+    if path.exists() if resume == "auto" else resume:
         state = load_checkpoint(path)
         check_resumable(state, path, model, config, pictures)
         return state

@@ -86,7 +86,7 @@ def summary(model: Model) -> Summary:
         >>> from cvlib.models import create_model
         >>> found = summary(create_model("tiny_ssd", ("banana",)))
         >>> found.parameters, round(found.flops / 1e9, 2)
-        (1014736, 1.18)
+        (1010376, 1.95)
     """
     images = torch.zeros(1, 3, *model.image_size, dtype=torch.uint8, device=model.device)
     counter = FlopCounterMode(display=False)

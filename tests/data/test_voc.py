@@ -5,12 +5,16 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cvlib.data.dataset import DetectionDataset
 from cvlib.data.findings import errors_of
+from cvlib.data.formats._voc_xml import read_annotation
 from cvlib.data.formats.voc import read_voc
 from cvlib.data.label_rules import find_bad_labels
+from cvlib.data.load import find_splits
 
 RNG = np.random.default_rng(0)
 
@@ -118,6 +122,50 @@ def test_root_above_the_set(tmp_path, below):
     assert read_voc(tmp_path).num_objects == 1
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [("Annotations", "images"), ("annotations", "images"), ("annotations/xmls", "images")],
+)
+def test_folders_of_sets_that_follow_voc(tmp_path, folders):
+    write_set(tmp_path / "x", {"a": xml(thing(), filename="a.jpg")})
+    for old, new in zip(("Annotations", "JPEGImages"), folders, strict=True):
+        (tmp_path / new).parent.mkdir(exist_ok=True)
+        os.rename(tmp_path / "x" / old, tmp_path / new)
+    table = read_voc(tmp_path)
+    assert list(table.pictures) == ["images/a.jpg"]
+    assert table.label_file(0) == str(tmp_path / folders[0] / "a.xml")
+    DetectionDataset(table)[0]
+
+
+def write_together(folder, files):
+    write_set(folder, files)
+    for name in ("Annotations", "JPEGImages"):
+        for path in (folder / name).iterdir():
+            os.rename(path, folder / path.name)
+        (folder / name).rmdir()
+    (folder / "ImageSets/Main").rmdir()
+    (folder / "ImageSets").rmdir()
+
+
+def test_xml_beside_pictures(tmp_path):
+    write_together(tmp_path, {"a": xml(thing())})
+    table = read_voc(tmp_path)
+    assert list(table.pictures) == ["a.jpg"]
+    assert DetectionDataset(table)[0][1]["boxes"].tolist() == [[0, 0, 10, 20]]
+
+
+def test_xml_beside_pictures_in_folders_of_splits(tmp_path):
+    write_together(tmp_path / "train", {"a": xml(thing("dog"))})
+    write_together(tmp_path / "valid", {"a": xml(thing("cat"))})
+    train, valid = read_voc(tmp_path, "train"), read_voc(tmp_path, "valid")
+    assert list(train.pictures) == ["train/a.jpg"]
+    assert train.classes == valid.classes == ("cat", "dog")
+    assert (train.labels.tolist(), valid.labels.tolist()) == ([1], [0])
+    with pytest.raises(FileNotFoundError, match="split one of train, valid, got 'test'"):
+        read_voc(tmp_path, "test")
+    assert find_splits(tmp_path) == ["train", "valid"]
+
+
 def test_several_years_are_not_mixed(tmp_path):
     for year in ("VOC2007", "VOC2012"):
         write_set(tmp_path / "VOCdevkit" / year, {"a": xml(thing())})
@@ -127,7 +175,9 @@ def test_several_years_are_not_mixed(tmp_path):
 
 def test_missing_folders(tmp_path):
     (tmp_path / "photos").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"with Annotations/ and JPEGImages/, got .*photos"):
+    with pytest.raises(
+        FileNotFoundError, match=r"with Annotations/ and JPEGImages/, .*, got .*photos"
+    ):
         read_voc(tmp_path)
     with pytest.raises(FileNotFoundError, match="which does not exist"):
         read_voc(tmp_path / "nothing")
@@ -365,6 +415,19 @@ def test_size_from_the_picture_where_the_xml_has_none(tmp_path, size):
     assert table.sizes.tolist() == [[30, 40]]
 
 
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=4)), min_size=1, max_size=5))
+def test_damage_of_any_kind_becomes_findings(tmp_path_factory, changes):
+    data = bytearray(xml(thing(), thing("dog", (2, 3, 9, 9)), filename="a.jpg").encode())
+    for place, bytes_ in changes:
+        place %= len(data)
+        data[place : place + len(bytes_)] = bytes_
+    path = tmp_path_factory.mktemp("xml") / "a.xml"
+    path.write_bytes(data)
+    one = read_annotation(path)
+    assert one.readable or [f.severity for f in one.findings] == ["error"]
+    assert all(len(item.corners) == 4 for item in one.objects)
+
+
 # --- pictures --------------------------------------------------------------------------------
 
 
@@ -377,8 +440,10 @@ def test_filename_that_disagrees(tmp_path):
 
 def test_filename_of_another_picture_is_an_error(tmp_path):
     files = {"a": xml(thing(), filename="b.jpg"), "b": xml(thing())}
-    error = only_error(read_voc(write_set(tmp_path, files)))
-    assert "got the filename b.jpg, which is another picture of the set" in error.message
+    table = read_voc(write_set(tmp_path, files))
+    message = only_error(table).message
+    assert "got the filename b.jpg, which is another picture of the set" in message
+    assert list(table.pictures) == ["JPEGImages/b.jpg"]
 
 
 def test_picture_that_only_filename_knows(tmp_path):
@@ -393,7 +458,7 @@ def test_filename_never_leads_out(tmp_path):
     root = write_set(tmp_path / "set", {"a": xml(thing(), filename="../../secret.jpg")})
     os.rename(root / "JPEGImages/a.jpg", tmp_path / "secret.jpg")
     table = read_voc(root)
-    assert list(table.pictures) == ["JPEGImages/secret.jpg"]
+    assert table.num_pictures == 0
     assert only_error(table).code == "missing-picture"
 
 
@@ -403,6 +468,7 @@ def test_missing_pictures_and_missing_xml(tmp_path):
     os.remove(root / "JPEGImages/a.jpg")
     table = read_voc(root, "train")
     assert [f.code for f in errors_of(table.findings)] == ["missing-picture", "missing-labels"]
+    assert list(table.pictures) == ["JPEGImages/b.jpg"]
     assert str(root / "JPEGImages/a.jpg") == errors_of(table.findings)[0].picture
 
 
@@ -417,7 +483,7 @@ def test_unlabelled_pictures_are_told(tmp_path):
     os.remove(root / "Annotations/b.xml")
     table = read_voc(root)
     assert codes(table) == ["missing-labels"]
-    assert "got none for b.jpg: these pictures are left out" in str(table.findings)
+    assert "got none for JPEGImages/b.jpg: these pictures are left out" in str(table.findings)
 
 
 def test_names_that_are_not_utf8(tmp_path):

@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cvlib.data.dataset import DetectionDataset
@@ -338,6 +340,14 @@ def test_pixels_are_told_for_the_whole_set(tmp_path):
     assert len(errors_of(table.findings)) == 3
 
 
+def test_many_errors_are_counted(tmp_path):
+    lines = [BOX, *["0 0.5"] * 1500]
+    errors = errors_of(read_yolo(write_set(tmp_path, {"a": "\n".join(lines)}), "train").findings)
+    assert len(errors) == 1001
+    assert sum(error.count for error in errors) == 1500
+    assert errors[-1].code == "bad-object"
+
+
 def test_missing_label_files_are_counted(tmp_path):
     table = read_yolo(write_set(tmp_path, {"a": BOX, "b": None, "c": None}), "train")
     assert table.num_pictures == 3
@@ -386,6 +396,23 @@ def test_names_that_are_not_utf8(tmp_path):
     table = read_yolo(root, "train")
     assert table.num_pictures == 2
     str(errors_of(table.findings)[0]).encode()  # can be printed
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=4)), min_size=1, max_size=5))
+def test_damage_of_any_kind_is_an_error_or_a_finding(tmp_path_factory, changes):
+    root = write_set(tmp_path_factory.mktemp("set"), {"a": f"{BOX}\n{POLYGON}\n"})
+    for file in (root / "data.yaml", root / "labels/train/a.txt"):
+        data = bytearray(file.read_bytes())
+        for place, bytes_ in changes:
+            place %= len(data)
+            data[place : place + len(bytes_)] = bytes_
+        file.write_bytes(data)
+    try:
+        table = read_yolo(root / "data.yaml", "train", classes=["cat", "dog"])
+    except (ValueError, FileNotFoundError) as error:
+        assert str(error).startswith("read_yolo: expected")
+    else:
+        assert table.num_objects + len(errors_of(table.findings)) >= 1
 
 
 # --- written and read again --------------------------------------------------------------------

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.transforms import v2 as transforms
 
 from cvlib.data import SyntheticBananas
+from cvlib.data.transforms import Resize
 from cvlib.engine import TrainConfig, evaluate, fit, load, load_checkpoint, loop
 from cvlib.engine.device import choose_device
 from cvlib.engine.precision import choose_precision
@@ -464,7 +464,7 @@ def test_wrong_labels_stop_the_run(tmp_path, train, val, change, message, recipe
 def test_pictures_of_another_size_are_resized_with_their_boxes(tmp_path, val, recipe):
     """Which gives the run that their owner would get by resizing them himself."""
     large = [SyntheticBananas(4, image_size=128)[i] for i in range(4)]
-    small = [transforms.Resize(SIZE, antialias=True)(*sample) for sample in large]
+    small = [Resize(SIZE)(*sample) for sample in large]
     config = dataclasses.replace(CONFIG, epochs=1, recipe=recipe)
     run(tmp_path / "large", large, val, config)
     run(tmp_path / "small", small, val, config)

@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from cvlib.engine import load, save_checkpoint
-from cvlib.models import TinySSD
+from cvlib.engine.checkpoint import save_safetensors
+from cvlib.engine.saving import describe_model
+from cvlib.models import TinySSD, create_model
 
 SIZE = (64, 96)
 
@@ -59,3 +63,39 @@ def test_weights_of_another_model_are_named(tmp_path, model):
 def test_a_missing_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a checkpoint"):
         load(tmp_path)
+
+
+def test_safetensors_hold_the_same_model(tmp_path, model):
+    state = {**describe_model(model), "model": model.state_dict(), "figures": {"ap": 0.5}}
+    save_safetensors(tmp_path / "best.safetensors", state)
+    loaded = load(tmp_path / "best.safetensors")
+    assert loaded.classes == model.classes and loaded.image_size == SIZE
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    with safe_open(tmp_path / "best.safetensors", "pt") as file:
+        assert sorted(file.keys()) == sorted(model.state_dict())
+
+
+def test_the_kind_of_model_and_its_options_come_from_the_file(tmp_path):
+    model = create_model("resnet18", ("a", "b"), image_size=SIZE, label_smoothing=0.2)
+    save_checkpoint(tmp_path / "a.pt", {**describe_model(model), "model": model.state_dict()})
+    loaded = load(tmp_path / "a.pt")
+    assert loaded.name == "resnet18" and loaded.options == model.options
+    assert not loaded.training
+
+
+def test_a_model_of_another_version_is_named(tmp_path, model):
+    state = {**describe_model(model), "model": model.state_dict()}
+    for change in ({"name": "ssd9000"}, {"options": {"wings": 2}}):
+        save_checkpoint(tmp_path / "a.pt", {**state, **change})
+        with pytest.raises(ValueError, match="does not describe a model of this version"):
+            load(tmp_path / "a.pt")
+
+
+def test_safetensors_of_others_are_named(tmp_path):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="expected a checkpoint written by cvlib"):
+        load(tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"short")
+    with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
+        load(tmp_path / "a.safetensors")

@@ -12,6 +12,7 @@ from cvlib._files import PICTURE_SUFFIXES
 # What tools leave behind beside the data; a notebook's checkpoints have become a class before.
 _RUBBISH = ("__MACOSX", "Thumbs.db", "desktop.ini")
 _SHOWN = 5
+SPLITS = ("train", "val", "test")
 
 
 def is_hidden(name: str) -> bool:
@@ -38,15 +39,23 @@ def list_files(folder: Path, wanted: Callable[[str], bool]) -> list[str]:
         wanted: Says of a name whether it counts; hidden ones never do.
     """
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not is_hidden(e.name) and wanted(e.name)]
+        every = [e for e in entries if not is_hidden(e.name) and wanted(e.name)]
+        names = [e.name for e in every if not _is_folder(e)]
     return sorted(names, key=natural_order)
 
 
 def list_folders(folder: Path) -> list[str]:
     """Names of the folders directly in a folder, hidden ones left out, in natural order."""
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not is_hidden(e.name) and e.is_dir()]
+        names = [e.name for e in entries if not is_hidden(e.name) and _is_folder(e)]
     return sorted(names, key=natural_order)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def walk_files(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:
@@ -110,3 +119,11 @@ def name_some(names: Iterable[str | Path]) -> str:
 def shown(name: str | Path) -> str:
     """A name as it can be printed, also where its bytes are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def canonical_split(name: str) -> str:
+    """``"train"`` for ``"train2017"``, ``"val"`` for ``"valid"`` and the like."""
+    short = re.sub(r"[_-]?[0-9].*$", "", name.lower())
+    return {"training": "train", "valid": "val", "validation": "val", "testing": "test"}.get(
+        short, short
+    )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from cvlib._files import inside, read_text
 from cvlib.data.findings import Finding
 from cvlib.data.formats._folders import (
+    SPLITS,
+    canonical_split,
     describe_folder,
     is_picture,
     list_files,
@@ -15,8 +18,68 @@ from cvlib.data.formats._folders import (
     shown,
 )
 
+# Folders of XML files and of pictures: VOC's own, and those of sets that follow it.
+_PAIRS = (
+    ("Annotations", "JPEGImages"),
+    ("Annotations", "images"),
+    ("annotations", "images"),
+    ("annotations/xmls", "images"),
+)
 # In a list for one class: the picture lacks it, has it in doubt, has it.
 _MARKS = ("-1", "0", "1")
+
+
+@dataclass(frozen=True)
+class VocHome:
+    """Where a set of boxes lies.
+
+    Attributes:
+        root: Its folder.
+        folders: For each folder of XML files, relative to ``root``, that of the pictures.
+        by_folder: Whether these folders are the splits; else lists in ``ImageSets`` are.
+    """
+
+    root: Path
+    folders: dict[str, str]
+    by_folder: bool = False
+
+    def has_xml(self) -> bool:
+        """Says whether there is any XML file."""
+        return any(list_files(self.root / folder, is_xml) for folder in self.folders)
+
+
+def is_xml(name: str) -> bool:
+    """Says whether a file name ends as annotations do."""
+    return name.endswith(".xml")
+
+
+def find_voc_home(root: Path) -> VocHome | None:
+    """Where the boxes of a set lie; that of the first pair of folders where none has XML files.
+
+    Raises:
+        ValueError: Several sets lie there.
+    """
+    homes = [
+        VocHome(home, {labels: pictures})
+        for labels, pictures in _PAIRS
+        if (home := find_home(root, (labels, pictures))) is not None
+    ]
+    if root.is_dir() and _lie_together(root):
+        homes.append(VocHome(root, {"": ""}))
+    splits = [name for name in list_folders(root) if canonical_split(name) in SPLITS]
+    together = {name: name for name in splits if _lie_together(root / name)}
+    if together:
+        homes.append(VocHome(root, together, by_folder=True))
+    return next((home for home in homes if home.has_xml()), homes[0] if homes else None)
+
+
+def _lie_together(folder: Path) -> bool:
+    """Says whether a folder has XML of pictures beside pictures."""
+    files = list_files(folder, is_xml)
+    if not files or not list_files(folder, is_picture):
+        return False
+    with open(folder / files[0], "rb") as file:
+        return b"<annotation" in file.read(1000)
 
 
 def find_home(root: Path, folders: tuple[str, ...]) -> Path | None:
@@ -25,6 +88,8 @@ def find_home(root: Path, folders: tuple[str, ...]) -> Path | None:
     Raises:
         ValueError: Several have them.
     """
+    if not root.is_dir():
+        return None
     if _has(root, folders):
         return root
     below = [root / name for name in list_folders(root) if name.lower().startswith("voc")]
@@ -170,7 +235,7 @@ def require_home(root: str | Path, function: str, folders: tuple[str, ...]) -> P
         FileNotFoundError: It is not.
     """
     root = Path(root).expanduser()
-    home = find_home(root, folders) if root.is_dir() else None
+    home = find_home(root, folders)
     if home is None:
         wanted = " and ".join(f"{name}/" for name in folders)
         raise FileNotFoundError(

@@ -12,6 +12,7 @@ import yaml
 from cvlib._files import read_text
 from cvlib.data.findings import Finding
 from cvlib.data.formats._folders import (
+    SPLITS,
     describe_folder,
     list_files,
     list_folders,
@@ -19,7 +20,6 @@ from cvlib.data.formats._folders import (
     shown,
 )
 
-SPLITS = ("train", "val", "test")
 # Names of twenty thousand classes take half of it.
 _MOST_BYTES = 1 << 20
 _DEEPEST = 10

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from cvlib._files import inside, read_text, write_text
-from cvlib.data.findings import Finding, Severity
-from cvlib.data.table import LabelTable, Mask, TableBuilder
+from cvlib.data.formats._coco_entries import (
+    BadEntryError,
+    is_id,
+    is_number,
+    is_object,
+    is_side,
+    parse_box,
+    parse_mask,
+)
+from cvlib.data.formats._common import Notes, find_pictures_folder, show
+from cvlib.data.table import LabelTable, TableBuilder
 
 # A bar is shown for more annotations than are read in a second or two.
 _LONG = 300_000
-# So many pictures are looked for in each folder that might hold them.
-_LOOKED_FOR = 50
-_LARGEST_ID = 2**63 - 1
 
 
 def read_coco(json_path: str | Path, images_folder: str | Path | None = None) -> LabelTable:
@@ -46,13 +51,15 @@ def read_coco(json_path: str | Path, images_folder: str | Path | None = None) ->
         ValueError: Not JSON, not COCO's layout, or two folders that might be meant.
 
     Note:
-        About 3 microseconds for each annotation, beside what Python's ``json`` takes.
+        A million annotations with small polygons take 15 seconds, of which Python's ``json`` takes
+        half.
     """
     path = Path(json_path).expanduser()
     content = _parse(path)
     images, annotations, categories = (_section(content, key, path) for key in _SECTIONS)
-    folder = _find_images(path, images_folder, images)
-    reader = _Reader(path, folder)
+    names = (entry.get("file_name") for entry in images if is_object(entry))
+    folder = find_pictures_folder("read_coco", path, images_folder, names)
+    reader = _Reader(path, folder, Notes(path))
     reader.read_categories(categories)
     reader.read_images(images)
     reader.read_annotations(annotations)
@@ -95,61 +102,13 @@ def _section(content: dict[str, Any], key: str, path: Path) -> list[Any]:
     return entries
 
 
-def _find_images(path: Path, images_folder: str | Path | None, images: list[Any]) -> Path:
-    """Finds the folder that holds the pictures, by looking."""
-    if images_folder is not None:
-        folder = Path(images_folder).expanduser()
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"read_coco: expected images_folder an existing folder, got {folder}"
-            )
-        return folder
-    names = [e.get("file_name") for e in images[:_LOOKED_FOR] if isinstance(e, dict)]
-    tried = [folder for folder in _candidates(path) if folder.is_dir()]
-    held = {folder: sum(_holds(folder, name) for name in names) for folder in tried}
-    best = max(held.values(), default=0)
-    winners = [folder for folder in tried if held[folder] == best]
-    if not names:
-        return path.parent
-    if not best:
-        raise FileNotFoundError(
-            f"read_coco: expected the pictures of {path} beside it, such as {names[0]!r}, got "
-            f"none of the first {len(names)} in {', '.join(map(str, tried))}; pass images_folder="
-        )
-    if len(winners) > 1:
-        raise ValueError(
-            f"read_coco: expected one folder with the pictures of {path}, got "
-            f"{', '.join(map(str, winners))}; pass images_folder="
-        )
-    return winners[0]
-
-
-def _candidates(path: Path) -> list[Path]:
-    """Folders that usually hold the pictures, each once, whatever links lead there."""
-    stem = re.sub(r"^_*(instances|annotations)[_.-]?|[_.-]?(annotations|instances)\.?(coco)?$", "",
-                  path.stem)  # fmt: skip
-    found: dict[Path, Path] = {}
-    for base in (path.parent, path.parent.parent):
-        for name in ("", "images", stem, f"images/{stem}", f"{stem}/images", "data", "JPEGImages"):
-            folder = base / name
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
-
-
-def _holds(folder: Path, name: object) -> bool:
-    try:
-        return inside(folder, name).is_file()
-    except (OSError, ValueError):
-        return False
-
-
 @dataclass
 class _Reader:
     """Collects what the three lists say, with what is wrong about it."""
 
     path: Path
     folder: Path
-    findings: list[Finding] = field(default_factory=list)
+    notes: Notes
     classes: list[str] = field(default_factory=list)
     category_ids: list[int] = field(default_factory=list)
     # Of each picture: path, id, (height, width).
@@ -160,34 +119,22 @@ class _Reader:
     _places: dict[int, int] = field(default_factory=dict)
     _unusable: set[int] = field(default_factory=set)
 
-    def refuse(self, code: str, row: str, message: str, fix: str = "", picture: str = "") -> None:
-        """Adds an error."""
-        self._note("error", code, row, message, fix, picture)
-
-    def warn(self, code: str, row: str, message: str, fix: str = "") -> None:
-        """Adds a warning."""
-        self._note("warning", code, row, message, fix, "")
-
-    def _note(
-        self, severity: Severity, code: str, row: str, message: str, fix: str, picture: str
-    ) -> None:
-        place = str(self.path)
-        self.findings.append(Finding(severity, code, message, place, row, picture, fix=fix))
-
     def read_categories(self, entries: list[Any]) -> None:
         """Gives classes their numbers, in the order of their ids."""
         names: dict[int, str] = {}
         for place, entry in enumerate(entries):
             row = f"category {place}"
-            number, name = (entry.get(k) for k in ("id", "name")) if _is_dict(entry) else (0, 0)
-            if not _is_id(number) or not isinstance(name, str) or not name.strip():
-                self.refuse("bad-category", row, f"expected an id and a name, got {_show(entry)}")
+            number, name = (entry.get(k) for k in ("id", "name")) if is_object(entry) else (0, 0)
+            if not is_id(number) or not isinstance(name, str) or not name.strip():
+                self.notes.error(
+                    "bad-category", row, f"expected an id and a name, got {show(entry)}"
+                )
             elif number in names:
-                self.refuse(
+                self.notes.error(
                     "duplicate-id", row, f"expected each category id once, got {number} again"
                 )
             elif name in names.values():
-                self.refuse(
+                self.notes.error(
                     "duplicate-class",
                     row,
                     f"expected each category name once, got {name!r} again with id {number}",
@@ -206,13 +153,15 @@ class _Reader:
         if not entries:
             raise ValueError(f"read_coco: expected images in {self.path}, got none")
         for place, entry in enumerate(entries):
-            number = entry.get("id") if _is_dict(entry) else None
-            if not _is_id(number):
-                self.refuse("bad-picture", f"image {place}", f"expected an id, got {_show(entry)}")
+            number = entry.get("id") if is_object(entry) else None
+            if not is_id(number):
+                self.notes.error(
+                    "bad-picture", f"image {place}", f"expected an id, got {show(entry)}"
+                )
                 continue
             row = f"image {number}"
             if number in self._places:
-                self.refuse(
+                self.notes.error(
                     "duplicate-id",
                     row,
                     f"expected each image id once, got {entry.get('file_name')!r} with that of "
@@ -224,7 +173,7 @@ class _Reader:
                 path = inside(self.folder, entry.get("file_name"))
             except ValueError as error:
                 self._unusable.add(number)
-                self.refuse("bad-path", row, str(error))
+                self.notes.error("bad-path", row, str(error))
                 continue
             self._places[number] = len(self.pictures)
             name = path.relative_to(self.folder).as_posix()
@@ -233,10 +182,10 @@ class _Reader:
 
     def _size(self, entry: Mapping[str, Any], row: str) -> tuple[int, int]:
         height, width = entry.get("height"), entry.get("width")
-        if _is_side(height) and _is_side(width):
+        if is_side(height) and is_side(width):
             return int(height), int(width)  # type: ignore[arg-type]
         if height is not None or width is not None:
-            self.warn(
+            self.notes.warning(
                 "bad-size",
                 row,
                 f"expected height and width in whole pixels, got {height!r} and {width!r}",
@@ -258,37 +207,37 @@ class _Reader:
 
     def _rows(self, entries: list[Any]) -> list[int]:
         """The annotations' own ids; where one has none, the next free number."""
-        given = [entry.get("id") if _is_dict(entry) else None for entry in entries]
-        own = [number for number in given if _is_id(number)]
+        given = [entry.get("id") if is_object(entry) else None for entry in entries]
+        own = [number for number in given if is_id(number)]
         free = max([0, *own]) + 1
         without = len(given) - len(own)
         if without:
-            self.warn(
+            self.notes.warning(
                 "bad-id",
                 "",
                 f"expected annotations with an id, got {without} without; they count from {free}",
             )
         if len(set(own)) < len(own):
             for number in (number for number, times in Counter(own).items() if times > 1):
-                self.warn(
+                self.notes.warning(
                     "duplicate-id",
                     f"annotation {number}",
                     "expected each annotation id once, got it again; other tools keep the last",
                     "give each its own",
                 )
         numbers = iter(range(free, free + without))
-        return [number if _is_id(number) else next(numbers) for number in given]
+        return [number if is_id(number) else next(numbers) for number in given]
 
     def _read_annotation(self, number: int, entry: Any) -> None:
         row = f"annotation {number}"
-        if not _is_dict(entry):
-            self.refuse("bad-annotation", row, f"expected an object, got {_show(entry)}")
+        if not is_object(entry):
+            self.notes.error("bad-annotation", row, f"expected an object, got {show(entry)}")
             return
         image = entry.get("image_id")
-        place = self._places.get(image) if _is_id(image) else None
+        place = self._places.get(image) if is_id(image) else None
         if place is None:
             if image not in self._unusable:
-                self.refuse(
+                self.notes.error(
                     "unknown-image",
                     row,
                     f"expected image_id that of a picture of the file, got {image!r}",
@@ -297,15 +246,15 @@ class _Reader:
             return
         try:
             self.objects[place].append(self._object(number, entry, self.pictures[place][2]))
-        except _BadEntryError as error:
+        except BadEntryError as error:
             picture = str(self.folder / self.pictures[place][0])
-            self.refuse(error.code, row, str(error), error.fix, picture=picture)
+            self.notes.error(error.code, row, str(error), error.fix, picture=picture)
 
     def _object(self, number: int, entry: Mapping[str, Any], size: tuple[int, int]) -> Any:
         try:
             label = self._labels[entry["category_id"]]
         except (KeyError, TypeError):
-            raise _BadEntryError(
+            raise BadEntryError(
                 "unknown-class",
                 f"expected category_id one of {len(self.classes)} categories, got "
                 f"{entry.get('category_id')!r}",
@@ -313,13 +262,13 @@ class _Reader:
             ) from None
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
-            raise _BadEntryError("bad-crowd", f"expected iscrowd 0 or 1, got {crowd!r}")
-        mask = _mask(entry.get("segmentation"), size)
-        box = _box(entry.get("bbox"), mask)
+            raise BadEntryError("bad-crowd", f"expected iscrowd 0 or 1, got {crowd!r}")
+        mask = parse_mask(entry.get("segmentation"), size)
+        box = parse_box(entry.get("bbox"), mask)
         area = entry.get("area")
-        if area is None or not _is_number(area) or not math.isfinite(area) or area < 0:
+        if area is None or not is_number(area) or not math.isfinite(area) or area < 0:
             if area is not None:
-                self.warn(
+                self.notes.warning(
                     "bad-area",
                     f"annotation {number}",
                     f"expected area a number of at least 0, got {area!r}; that of the box is taken",
@@ -329,8 +278,9 @@ class _Reader:
 
     def table(self) -> LabelTable:
         """All of it as arrays."""
-        builder = TableBuilder("COCO json", self.folder, self.classes, "annotation",
-                               self.category_ids, self.findings)  # fmt: skip
+        builder = TableBuilder(
+            "COCO json", self.folder, self.classes, "annotation", self.category_ids
+        )
         missing = 0
         for (name, number, size), things in zip(self.pictures, self.objects, strict=True):
             builder.add_picture(name, image_id=number, size=size, label_file=self.path)
@@ -341,122 +291,14 @@ class _Reader:
                 missing += mask is None
         total = sum(map(len, self.objects))
         if 0 < missing < total:
-            self.warn(
+            self.notes.warning(
                 "missing-mask",
                 "",
                 f"expected masks of all objects or of none, got {missing} of {total} without",
                 "draw them, or remove all",
             )
+        builder.findings = self.notes.findings()
         return builder.build()
-
-
-class _BadEntryError(Exception):
-    def __init__(self, code: str, message: str, fix: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        self.fix = fix
-
-
-def _box(bbox: Any, mask: Mask) -> tuple[float, float, float, float]:
-    """(x1, y1, x2, y2) of ``[x, y, width, height]``; without one, that of the mask."""
-    if bbox is None or bbox == []:
-        if mask is None:
-            raise _BadEntryError("missing-box", "expected a bbox or a segmentation, got neither")
-        return _box_of_mask(mask)
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-        raise _BadEntryError(
-            "bad-box",
-            f"expected bbox four numbers [x, y, width, height], got {_show(bbox)}",
-            "write numbers without quotes",
-        )
-    try:
-        x, y, width, height = map(float, bbox)
-    except OverflowError:
-        raise _BadEntryError("bad-box", "expected bbox in pixels, got huge numbers") from None
-    return x, y, x + width, y + height
-
-
-def _box_of_mask(mask: Mask) -> tuple[float, float, float, float]:
-    if isinstance(mask, dict):
-        from cvlib.ops.masks import masks_to_boxes
-        from cvlib.ops.rle import rle_to_masks
-
-        try:
-            x1, y1, x2, y2 = masks_to_boxes(rle_to_masks([mask]))[0].tolist()
-        except (TypeError, ValueError) as error:
-            raise _BadEntryError("bad-mask", str(error)) from None
-        return x1, y1, x2, y2
-    xs = [x for part in mask or () for x in part[::2]]
-    ys = [y for part in mask or () for y in part[1::2]]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _mask(segmentation: Any, size: tuple[int, int]) -> Mask:
-    """Checks the form; whether runs add up is seen when they are decoded."""
-    if segmentation is None or segmentation == []:
-        return None
-    if isinstance(segmentation, dict):
-        return _run_lengths(segmentation, size)
-    if not isinstance(segmentation, list):
-        raise _BadEntryError(
-            "bad-mask", f"expected segmentation polygons or run lengths, got {_show(segmentation)}"
-        )
-    if not isinstance(segmentation[0], list):
-        raise _BadEntryError(
-            "bad-mask",
-            f"expected segmentation a list of polygons, got {_show(segmentation)}",
-            "write a single polygon as [[x1, y1, ...]]",
-        )
-    for part in segmentation:
-        if not isinstance(part, list) or len(part) < 6 or len(part) % 2:
-            raise _BadEntryError(
-                "bad-mask",
-                f"expected polygons [x1, y1, x2, y2, x3, y3, ...], got {_show(part)}",
-                "draw it again or remove it",
-            )
-        if not all(map(_is_finite, part)):
-            raise _BadEntryError("bad-mask", "expected polygons of finite numbers, got others")
-    return segmentation
-
-
-def _run_lengths(rle: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    own, counts = rle.get("size"), rle.get("counts")
-    if not isinstance(own, list) or len(own) != 2 or not all(map(_is_side, own)):
-        raise _BadEntryError("bad-mask", f"expected a size [height, width], got {_show(own)}")
-    if not isinstance(counts, str | list):
-        raise _BadEntryError("bad-mask", f"expected counts a text or a list, got {_show(counts)}")
-    if size[0] >= 0 and tuple(own) != size:
-        raise _BadEntryError(
-            "mask-size",
-            f"expected run lengths of the picture's size (height, width) {size}, got {tuple(own)}",
-            "encode the mask in the size of the picture",
-        )
-    return {"size": own, "counts": counts}
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_finite(value: Any) -> bool:
-    return _is_number(value) and abs(value) < 1e18
-
-
-def _is_id(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST_ID
-
-
-def _is_side(value: Any) -> bool:
-    return _is_finite(value) and value == int(value) and 0 < value < 2**31
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def table_to_coco(table: LabelTable, sizes: np.ndarray | None = None) -> dict[str, Any]:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import mmap
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cvlib.data._shard_files import INDEX, is_index
 from cvlib.data.formats import folder as image_folder
-from cvlib.data.formats import masks, voc, voc_segmentation, yolo
-from cvlib.data.formats._folders import is_hidden, is_picture, list_files, list_folders, name_some
+from cvlib.data.formats import masks, shards, voc, voc_segmentation, yolo
+from cvlib.data.formats._folders import (
+    SPLITS,
+    canonical_split,
+    is_hidden,
+    is_picture,
+    list_files,
+    list_folders,
+    name_some,
+)
 from cvlib.data.formats._voc_lists import find_home, list_splits
 from cvlib.data.table import LabelTable
 
 # Path, split, classes, and what data sets that are no table are made with: transform and cache.
 Reader = Callable[[Path, str | None, Sequence[str] | None, Mapping[str, Any]], Any]
-_SPLIT_FOLDERS = image_folder.SPLIT_NAMES
 # Folders of the layouts that are no classes of pictures.
-_NO_CLASSES = {*_SPLIT_FOLDERS, "images", "labels", "masks", "annotations", "jpegimages"} | {
-    "imagesets", "segmentationclass", "segmentationobject", "pngimages", "pedmasks"
+_NO_CLASSES = {
+    "images", "labels", "masks", "annotations", "jpegimages", "imagesets", "segmentationclass",
+    "segmentationobject", "pngimages", "pedmasks",
 }  # fmt: skip
 
 
@@ -104,7 +110,7 @@ def _read_coco(
     from cvlib.data.formats.coco import read_coco
 
     files = _coco_files(path)
-    table: LabelTable = read_coco(files[split] if split is not None else next(iter(files.values())))
+    table = read_coco(files[split or next(iter(files))])
     return table if classes is None else select_classes(table, classes)
 
 
@@ -120,7 +126,7 @@ def _csv_files(path: Path) -> dict[str, Path]:
 
 
 def _find_csv(path: Path) -> str | None:
-    files = _csv_files(path)
+    files = {} if _banana_splits(path) else _csv_files(path)
     return name_some(_below(path, file) for file in files.values()) if files else None
 
 
@@ -130,8 +136,7 @@ def _read_csv(
     from cvlib.data.formats.csv import read_csv
 
     files = _csv_files(path)
-    table: LabelTable = read_csv(files[split] if split is not None else next(iter(files.values())))
-    return table if classes is None else select_classes(table, classes)
+    return read_csv(files[split or next(iter(files))], classes=classes)
 
 
 # --- bananas ---------------------------------------------------------------------------------
@@ -160,70 +165,26 @@ def _read_banana(
 # --- Pascal VOC ------------------------------------------------------------------------------
 
 
-def _voc_home(path: Path, folders: tuple[str, ...]) -> Path | None:
-    return find_home(path, folders) if path.is_dir() else None
-
-
-def _find_voc(path: Path) -> str | None:
-    home = _voc_home(path, voc.FOLDERS)
-    if home is None or not list_files(home / "Annotations", lambda name: name.endswith(".xml")):
-        return None
-    return "Annotations/*.xml and JPEGImages"
-
-
-def _voc_splits(path: Path) -> list[str]:
-    home = _voc_home(path, voc.FOLDERS)
-    return list_splits(home, "Main") if home else []
-
-
 def _find_voc_masks(path: Path) -> str | None:
-    home = _voc_home(path, voc_segmentation.FOLDERS)
+    home = find_home(path, voc_segmentation.FOLDERS)
     return "SegmentationClass and JPEGImages" if home else None
 
 
 def _voc_mask_splits(path: Path) -> list[str]:
-    home = _voc_home(path, voc_segmentation.FOLDERS)
+    home = find_home(path, voc_segmentation.FOLDERS)
     return list_splits(home, "Segmentation") if home else []
 
 
-# --- shards ----------------------------------------------------------------------------------
+# --- masks of objects ------------------------------------------------------------------------
 
 
-def _shard_folders(path: Path) -> dict[str, Path]:
-    """The folders of the splits; one that is not divided is its own, without a name."""
-    if not path.is_dir():
-        return {}
-    if _has_shards(path):
-        return {"": path}
-    return {name: path / name for name in list_folders(path) if _has_shards(path / name)}
-
-
-def _has_shards(folder: Path) -> bool:
-    return is_index(folder / INDEX) or bool(list_files(folder, lambda n: n.endswith(".tar")))
-
-
-def _find_shards(path: Path) -> str | None:
-    folders = _shard_folders(path)
-    names = [
-        f"{name}/{file}".removeprefix("/")
-        for name, folder in folders.items()
-        for file in [INDEX if is_index(folder / INDEX) else "*.tar"]
-    ]
-    return name_some(names) if names else None
-
-
-def _read_shards(
+def _read_masks(
     path: Path, split: str | None, classes: Sequence[str] | None, options: Mapping[str, Any]
-) -> Any:
-    from cvlib.data.shards import ShardDataset
-
-    if options["cache"]:
-        raise ValueError(
-            "load_dataset: expected cache=False for shards, got True; the system keeps the files "
-            "that it has read in memory"
-        )
-    folder = _shard_folders(path)[split or ""]
-    return ShardDataset(folder, classes=classes, transform=options["transform"])
+) -> LabelTable:
+    """Of Penn-Fudan's folders, or, where you say so, of others: masks could be of classes, too."""
+    if masks.find_masks(path) or not (path / "images").is_dir():
+        return masks.read_masks(path, classes=classes)
+    return masks.read_masks(path, classes=classes, pictures="images", masks="masks")
 
 
 # --- ImageFolder -----------------------------------------------------------------------------
@@ -234,10 +195,14 @@ def _class_folders(folder: Path) -> list[str]:
 
     Where one holds nothing but folders, this is no folder of classes.
     """
-    names = [name for name in list_folders(folder) if name.lower() not in _NO_CLASSES]
+    names = [name for name in list_folders(folder) if _may_be_class(name)]
     full = [name for name in names if list_files(folder / name, is_picture)]
     deeper = any(list_folders(folder / name) for name in set(names) - set(full))
     return [] if deeper or len(full) < 2 else names
+
+
+def _may_be_class(name: str) -> bool:
+    return name.lower() not in _NO_CLASSES and canonical_split(name) not in SPLITS
 
 
 def _find_folder(path: Path) -> str | None:
@@ -294,9 +259,9 @@ LAYOUTS = (
     Layout(
         "voc",
         "Pascal VOC boxes",
-        "Annotations/*.xml with JPEGImages/",
-        _find_voc,
-        _voc_splits,
+        "Annotations/*.xml with JPEGImages/, or *.xml beside pictures, also in train/ and val/",
+        voc.find_voc,
+        voc.list_voc_splits,
         lambda path, split, classes, options: voc.read_voc(path, split, classes=classes),
     ),
     Layout(
@@ -320,10 +285,10 @@ LAYOUTS = (
     Layout(
         "masks",
         "pictures with masks of objects (Penn-Fudan)",
-        "PNGImages/ with PedMasks/",
+        'PNGImages/ with PedMasks/; images/ with masks/ only as format="masks"',
         masks.find_masks,
         lambda path: [],
-        lambda path, split, classes, options: masks.read_masks(path, classes=classes),
+        _read_masks,
     ),
     Layout(
         "csv",
@@ -337,9 +302,9 @@ LAYOUTS = (
         "shards",
         "WebDataset shards",
         "*.tar, with the index.json of write_shards or without",
-        _find_shards,
-        lambda path: [name for name in _shard_folders(path) if name],
-        _read_shards,
+        shards.find_shards,
+        shards.list_shard_splits,
+        shards.read_shards,
     ),
     Layout(
         "folder",
@@ -364,11 +329,3 @@ def descend(path: Path) -> Path:
     """The only folder in a folder that has nothing else, as archives make it; else the path."""
     names = [p.name for p in path.iterdir() if not is_hidden(p.name)] if path.is_dir() else []
     return path / names[0] if len(names) == 1 and (path / names[0]).is_dir() else path
-
-
-def canonical_split(name: str) -> str:
-    """``"train"`` for ``"train2017"``, ``"val"`` for ``"valid"`` and the like."""
-    short = re.sub(r"[_-]?[0-9].*$", "", name.lower())
-    return {"training": "train", "valid": "val", "validation": "val", "testing": "test"}.get(
-        short, short
-    )

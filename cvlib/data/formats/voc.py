@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-import codecs
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
 
-import defusedxml
-from defusedxml import ElementTree
 from tqdm.auto import tqdm
 
 from cvlib.data._images import read_image_size
 from cvlib.data._picture_set import check_classes
-from cvlib.data.findings import Finding
-from cvlib.data.formats._folders import list_files, name_some, shown
-from cvlib.data.formats._voc_lists import list_pictures, read_split, require_home
+from cvlib.data.findings import Finding, Severity
+from cvlib.data.formats._folders import describe_folder, join, list_files, name_some, shown
+from cvlib.data.formats._voc_lists import (
+    VocHome,
+    find_voc_home,
+    is_xml,
+    list_pictures,
+    list_splits,
+    read_split,
+)
+from cvlib.data.formats._voc_xml import Annotation, read_annotation
 from cvlib.data.table import LabelTable, TableBuilder
-
-FOLDERS = ("Annotations", "JPEGImages")
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
-# A thousand objects take a tenth of it.
-_MOST_BYTES = 1 << 24
-_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
-
-
-@dataclass
-class _Object:
-    name: str
-    corners: tuple[float, ...]
-    number: int
-    difficult: bool
-
-
-@dataclass
-class _Annotation:
-    """What one XML file says."""
-
-    path: Path
-    filename: str = ""
-    size: tuple[int, int] | None = None
-    objects: list[_Object] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    readable: bool = True
 
 
 def read_voc(
@@ -63,10 +39,12 @@ def read_voc(
     layout count from 0; their numbers are taken as they are.
 
     Args:
-        root: Folder with ``Annotations`` and ``JPEGImages``, or one that holds it as
-            ``VOC2012``.
+        root: Folder with ``Annotations`` and ``JPEGImages`` (or ``images``), or one that holds it
+            as ``VOC2012``; or a folder with XML files beside pictures, itself or in ``train``,
+            ``val`` and ``test``.
         split: Name of a list in ``ImageSets/Main``; also of one for a single class, such as
-            ``"dog_train"``, which means the pictures with a dog. ``None``: all XML files.
+            ``"dog_train"``, which means the pictures with a dog; or of a folder. ``None``: all XML
+            files.
         classes: Names, in the order of the labels. By default every name that occurs in any
             split, sorted; so all splits have the same labels.
         one_based: Whether pixels are counted from 1. By default the boxes at the border decide,
@@ -75,51 +53,110 @@ def read_voc(
             without an area, which they usually are: clicks.
 
     Returns:
-        The labels, with a finding for everything in the files that is not as expected. Occlusion,
-        truncation, poses and parts are not kept.
+        The labels, with a finding for everything in the files that is not as expected; where that
+        is an error, the object or the picture is left out. Occlusion, truncation, poses and parts
+        are not kept.
 
     Raises:
         FileNotFoundError: A folder or the list is missing.
         ValueError: There is no XML file, or none has an object.
 
     Note:
-        Some 3,000 files a second. XML with entities is refused, so that no file can fill the
-        memory or read another one.
+        Some 3,600 files of 13 objects a second on one core of a server. XML with entities is
+        refused, so that no file can fill the memory or read another one.
 
     References:
         http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
     """
-    home = require_home(root, "read_voc", FOLDERS)
+    home = _require_home(Path(root).expanduser())
     findings: list[Finding] = []
-    pictures = list_pictures(home / "JPEGImages", findings)
-    stems = [Path(n).stem for n in list_files(home / "Annotations", lambda n: n.endswith(".xml"))]
-    if not stems:
-        raise ValueError(f"read_voc: expected XML files in {shown(home / 'Annotations')}, got none")
-    chosen = stems
-    if split is not None:
-        chosen = read_split(home, "Main", split, {*stems, *pictures}, findings)
-    annotations = _read_all(home, stems, chosen, findings)
+    pictures = {
+        labels: list_pictures(home.root / folder, findings)
+        for labels, folder in home.folders.items()
+    }
+    keys = [
+        join(labels, Path(name).stem)
+        for labels in home.folders
+        for name in list_files(home.root / labels, is_xml)
+    ]
+    chosen = _choose(home, split, keys, pictures, findings)
+    annotations = _read_all(home.root, keys, chosen, findings)
     names = _choose_classes(classes, annotations, findings)
     if one_based is None:
-        counts_from_1 = _counts_from_1(annotations.values(), findings, home)
+        counts_from_1 = _counts_from_1(annotations.values(), findings, home.root)
     else:
         counts_from_1 = one_based
-    builder = TableBuilder("Pascal VOC", home, names, row_word="object", findings=findings)
-    if split is None:
-        _tell_unlabelled(pictures, stems, home, findings)
-    for stem in chosen:
-        _add(builder, stem, annotations.get(stem), pictures, counts_from_1, one_based is True)
+    builder = TableBuilder("Pascal VOC", home.root, names, row_word="object", findings=findings)
+    for key in chosen:
+        picture = _check(builder, home, key, annotations.get(key), pictures)
+        if picture is not None:
+            _add(builder, annotations[key], picture, counts_from_1, one_based is True)
     return builder.build()
 
 
+def find_voc(path: Path) -> str | None:
+    """What was found of a set of boxes, in words."""
+    home = find_voc_home(path) if path.is_dir() else None
+    if home is None or not home.has_xml():
+        return None
+    places = [f"{join(labels, '*.xml')}" for labels in home.folders]
+    pictures = next(iter(home.folders.values()))
+    return f"{name_some(places)} " + (
+        "beside pictures" if pictures in home.folders else f"and {pictures}"
+    )
+
+
+def list_voc_splits(path: Path) -> list[str]:
+    """Names of the splits: of lists, or of folders."""
+    home = find_voc_home(path)
+    if home is None:
+        return []
+    return list(home.folders) if home.by_folder else list_splits(home.root, "Main")
+
+
+def _require_home(root: Path) -> VocHome:
+    home = find_voc_home(root) if root.is_dir() else None
+    if home is None:
+        raise FileNotFoundError(
+            "read_voc: expected root a folder with Annotations/ and JPEGImages/, or with XML files "
+            f"beside pictures, got {describe_folder(root)}"
+        )
+    if not home.has_xml():
+        places = name_some(home.root / labels for labels in home.folders)
+        raise ValueError(f"read_voc: expected XML files in {places}, got none")
+    return home
+
+
+def _choose(
+    home: VocHome,
+    split: str | None,
+    keys: list[str],
+    pictures: dict[str, dict[str, str]],
+    findings: list[Finding],
+) -> list[str]:
+    """Paths of the XML files of a split without their ending, relative to the root."""
+    if split is None:
+        _tell_unlabelled(home, keys, pictures, findings)
+        return keys
+    if home.by_folder:
+        if split not in home.folders:
+            raise FileNotFoundError(
+                f"read_voc: expected split one of {', '.join(home.folders)}, got {split!r}"
+            )
+        return [key for key in keys if key.rpartition("/")[0] == split]
+    (labels,) = home.folders
+    known = {key.rpartition("/")[2] for key in keys} | set(pictures[labels])
+    return [join(labels, stem) for stem in read_split(home.root, "Main", split, known, findings)]
+
+
 def _read_all(
-    home: Path, stems: list[str], chosen: list[str], findings: list[Finding]
-) -> dict[str, _Annotation]:
+    root: Path, keys: list[str], chosen: list[str], findings: list[Finding]
+) -> dict[str, Annotation]:
     """All files: classes and the way of counting must not depend on the split."""
-    bar = tqdm(stems, desc="reading XML", unit="file", disable=None, leave=False, delay=1)
-    read = {stem: _read_file(home / "Annotations" / f"{stem}.xml") for stem in bar}
+    bar = tqdm(keys, desc="reading XML", unit="file", disable=None, leave=False, delay=1)
+    read = {key: read_annotation(root / f"{key}.xml") for key in bar}
     others = read.keys() - chosen
-    unread = [read[stem].path for stem in stems if stem in others and not read[stem].readable]
+    unread = [read[key].path for key in keys if key in others and not read[key].readable]
     if unread:
         findings.append(
             Finding(
@@ -136,10 +173,15 @@ def _read_all(
 
 
 def _tell_unlabelled(
-    pictures: dict[str, str], stems: list[str], home: Path, findings: list[Finding]
+    home: VocHome, keys: list[str], pictures: dict[str, dict[str, str]], findings: list[Finding]
 ) -> None:
-    labelled = set(stems)
-    without = [name for stem, name in pictures.items() if stem not in labelled]
+    labelled = set(keys)
+    without = [
+        join(home.folders[labels], name)
+        for labels, names in pictures.items()
+        for stem, name in names.items()
+        if join(labels, stem) not in labelled
+    ]
     if without:
         findings.append(
             Finding(
@@ -147,7 +189,7 @@ def _tell_unlabelled(
                 "missing-labels",
                 f"expected an XML file for every picture, got none for {name_some(without)}: these "
                 "pictures are left out",
-                picture=shown(home / "JPEGImages" / without[0]),
+                picture=shown(home.root / without[0]),
                 fix="label them; a picture without objects needs an XML file without objects",
                 count=len(without),
             )
@@ -156,7 +198,7 @@ def _tell_unlabelled(
 
 def _choose_classes(
     classes: Sequence[str] | None,
-    annotations: dict[str, _Annotation],
+    annotations: dict[str, Annotation],
     findings: list[Finding],
 ) -> list[str]:
     counts = Counter(thing.name for one in annotations.values() for thing in one.objects)
@@ -182,7 +224,7 @@ def _choose_classes(
     return names
 
 
-def _counts_from_1(annotations: Iterable[_Annotation], findings: list[Finding], home: Path) -> bool:
+def _counts_from_1(annotations: Iterable[Annotation], findings: list[Finding], root: Path) -> bool:
     lows = Counter(min(thing.corners[:2]) for one in annotations for thing in one.objects)
     zeros, ones = lows[0.0], lows[1.0]
     from_1 = zeros <= ones
@@ -195,40 +237,45 @@ def _counts_from_1(annotations: Iterable[_Annotation], findings: list[Finding], 
             "info",
             "pixels-from-1" if from_1 else "pixels-from-0",
             f"pixels are counted from {int(from_1)}: {reason}",
-            file=shown(home / "Annotations"),
+            file=shown(root),
             fix=f"read_voc(..., one_based={not from_1}) reads them the other way",
         )
     )
     return from_1
 
 
-def _add(
+def _check(
     builder: TableBuilder,
-    stem: str,
-    one: _Annotation | None,
-    pictures: dict[str, str],
-    from_1: bool,
-    pixels_are_objects: bool,
-) -> None:
-    """Adds a picture of the split with its objects, or says why not."""
-    path = builder.root / "Annotations" / f"{stem}.xml"
+    home: VocHome,
+    key: str,
+    one: Annotation | None,
+    pictures: dict[str, dict[str, str]],
+) -> str | None:
+    """The picture of an XML file, or None, and a finding that says why it is left out."""
     if one is None:
         builder.findings.append(
             Finding(
                 "error",
                 "missing-labels",
                 "expected an XML file for every picture of the split, got none",
-                file=shown(path),
+                file=shown(builder.root / f"{key}.xml"),
                 fix="restore it, or take the picture out of the list",
             )
         )
-        return
+        return None
     builder.findings.extend(one.findings)
     if not one.readable:
-        return
-    picture = _find_picture(one, stem, pictures, builder)
+        return None
+    labels, _, stem = key.rpartition("/")
+    name = _find_picture(one, stem, pictures[labels], home.folders[labels], builder)
+    return None if name is None else join(home.folders[labels], name)
+
+
+def _add(
+    builder: TableBuilder, one: Annotation, picture: str, from_1: bool, pixels_are_objects: bool
+) -> None:
     size = one.size or _measure(builder.root / picture)
-    builder.add_picture(picture, size=size, label_file=path)
+    builder.add_picture(picture, size=size, label_file=one.path)
     for thing in one.objects:
         x1, y1, x2, y2 = thing.corners
         empty = x1 == x2 or y1 == y2
@@ -239,35 +286,38 @@ def _add(
 
 
 def _find_picture(
-    one: _Annotation, stem: str, pictures: dict[str, str], builder: TableBuilder
-) -> str:
-    """The picture that an XML file labels, relative to the root."""
+    one: Annotation, stem: str, pictures: dict[str, str], folder: str, builder: TableBuilder
+) -> str | None:
+    """File name of the picture that an XML file labels; None where nobody knows."""
     named = re.split(r"[\\/]", one.filename)[-1]
     other = pictures.get(named) or pictures.get(Path(named).stem) if named else None
     mine = pictures.get(stem)
+    severity: Severity = "error"
+    code, text = "other-filename", f"got {other}, which its filename says"
     if mine is None and other is None:
-        severity, code, text = "error", "missing-picture", "got no such file"
+        code, text = "missing-picture", "got no such file"
     elif mine is None:
-        severity, code, text = "warning", "other-filename", f"got {other}, which its filename says"
+        severity = "warning"
     elif other is not None and other != mine:
-        severity, code = "error", "other-filename"
         text = f"got the filename {named}, which is another picture of the set"
     elif named and Path(named).stem != stem and named != stem:
-        severity, code, text = "warning", "other-filename", f"got the filename {named}"
+        severity, text = "warning", f"got the filename {named}"
     else:
-        return f"JPEGImages/{mine}"
-    picture = mine or other or named or f"{stem}.jpg"
+        return mine
+    picture = mine or other or f"{stem}.jpg"
     builder.findings.append(
         Finding(
-            severity,  # type: ignore[arg-type]
+            severity,
             code,
             f"expected the picture {shown(stem)} of the same name, {shown(text)}",
             file=shown(one.path),
-            picture=shown(builder.root / "JPEGImages" / picture),
-            fix="rename the XML file, or correct its filename",
+            picture=shown(builder.root / folder / picture),
+            fix="restore the picture"
+            if code == "missing-picture"
+            else "rename the XML file, or correct its filename",
         )
     )
-    return f"JPEGImages/{picture}"
+    return picture if severity == "warning" else None
 
 
 def _measure(path: Path) -> tuple[int, int] | None:
@@ -276,120 +326,3 @@ def _measure(path: Path) -> tuple[int, int] | None:
         return read_image_size(path)
     except (OSError, ValueError):
         return None  # found again, and told, where pictures are checked
-
-
-def _read_file(path: Path) -> _Annotation:
-    one = _Annotation(path)
-    try:
-        root = _parse(path)
-    except (OSError, ValueError) as error:
-        one.readable = False
-        one.findings.append(
-            Finding("error", "unreadable-labels", str(error), shown(path), fix="restore the file")
-        )
-        return one
-    one.filename = _strip(root.find("filename"))
-    one.size = _read_size(root)
-    things = [child for child in root if child.tag == "object"]
-    for number, thing in enumerate(things, 1):
-        _read_object(thing, number, one)
-    return one
-
-
-def _parse(path: Path) -> Element:
-    """The root of an XML file, namespaces removed.
-
-    Raises:
-        ValueError: It is not the XML of one picture.
-    """
-    size = path.stat().st_size
-    if size > _MOST_BYTES:
-        raise ValueError(f"expected at most {_MOST_BYTES:,} bytes of XML, got {size:,}")
-    data = path.read_bytes()
-    if not data.strip():
-        raise ValueError("expected XML, got an empty file")
-    try:
-        root = _from_bytes(data)
-    except defusedxml.DefusedXmlException as error:
-        raise ValueError(
-            "expected XML without entities, got a file that declares some: it could fill the "
-            f"memory or read other files ({type(error).__name__})"
-        ) from error
-    except (ParseError, RecursionError, LookupError, UnicodeError, ValueError) as error:
-        raise ValueError(f"expected whole, well-formed XML, got: {error}") from error
-    for element in root.iter():
-        if isinstance(element.tag, str):
-            element.tag = element.tag.rpartition("}")[2]
-    if root.tag != "annotation":
-        raise ValueError(f"expected an <annotation>, got <{root.tag}>")
-    return root
-
-
-def _from_bytes(data: bytes) -> Element:
-    declared = _DECLARED.match(data)
-    encoding = codecs.lookup(declared[1].decode("ascii")).name if declared else "utf-8"
-    if encoding in ("utf-8", "utf-16", "iso8859-1", "ascii"):
-        return ElementTree.fromstring(data, forbid_external=True)
-    # expat knows few encodings; Python knows the others. It must not see the declaration again.
-    text = data[declared.end() :].decode(encoding) if declared else data.decode(encoding)
-    return ElementTree.fromstring(text, forbid_external=True)
-
-
-def _strip(element: Element | None) -> str:
-    return "" if element is None else (element.text or "").strip()
-
-
-def _read_size(root: Element) -> tuple[int, int] | None:
-    """(height, width); tools write 0 where they do not know."""
-    try:
-        height, width = (
-            int(float(_strip(root.find(f"size/{s}")) or 0)) for s in ("height", "width")
-        )
-    except (ValueError, OverflowError):
-        return None
-    return (height, width) if height > 0 and width > 0 else None
-
-
-def _read_object(element: Element, number: int, one: _Annotation) -> None:
-    """Adds an object to the annotation, or an error in its place."""
-    fields = {child.tag: child for child in element}
-    corners_of = {child.tag: child.text for child in fields.get("bndbox", ())}
-    name = _strip(fields.get("name"))
-    try:
-        corners = tuple(_number(side, corners_of.get(side)) for side in _SIDES)
-        if not name:
-            raise ValueError("expected a name, got none")
-    except ValueError as error:
-        one.findings.append(
-            Finding(
-                "error",
-                "bad-object",
-                str(error),
-                file=shown(one.path),
-                row=f"object {number}",
-                fix="label the object again, or remove it",
-            )
-        )
-        return
-    mark = _strip(fields.get("difficult")) or "0"
-    if mark not in ("0", "1"):
-        one.findings.append(
-            Finding(
-                "warning",
-                "bad-object",
-                f"expected difficult 0 or 1, got {mark!r}, which is taken for 1",
-                file=shown(one.path),
-                row=f"object {number}",
-            )
-        )
-    one.objects.append(_Object(name, corners, number, mark != "0"))
-
-
-def _number(side: str, text: str | None) -> float:
-    if not text or not text.strip():
-        raise ValueError(f"expected {side} a number, got none")
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"expected {side} a number, got {text[:40]!r}") from None
-    return value if math.isfinite(value) else math.nan

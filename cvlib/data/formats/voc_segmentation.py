@@ -50,6 +50,7 @@ def read_voc_segmentation(
         The set; its findings say which classes were taken from where.
 
     Raises:
+        BadLabelsError: Two pictures or masks that differ only in their ending.
         FileNotFoundError: A folder or the list is missing.
         ValueError: Pictures without a mask or masks without a picture, in the split.
     """
@@ -61,7 +62,7 @@ def read_voc_segmentation(
     chosen = list(masks)
     if split is not None:
         chosen = read_split(home, "Segmentation", split, {*pictures, *masks}, findings)
-    _check_pairs(home, chosen, pictures, masks, findings)
+    _check_pairs(home, chosen, pictures, masks)
     return SegmentationDataset(
         [home / "JPEGImages" / pictures[stem] for stem in chosen],
         [home / "SegmentationClass" / masks[stem] for stem in chosen],
@@ -124,9 +125,7 @@ def _check_pairs(
     chosen: Sequence[str],
     pictures: dict[str, str],
     masks: dict[str, str],
-    findings: list[Finding],
 ) -> None:
-    ambiguous = [finding for finding in findings if finding.code == "ambiguous-picture"]
     for names, folder, thing in ((pictures, "JPEGImages", "picture"), (masks, FOLDERS[0], "mask")):
         missing = [stem for stem in chosen if stem not in names]
         if missing:
@@ -135,5 +134,3 @@ def _check_pairs(
                 f"{len(chosen)} names, got none for {len(missing)}: {name_some(missing)}; restore "
                 "them, or take the names out of the list"
             )
-    if ambiguous:
-        raise ValueError(f"read_voc_segmentation: {ambiguous[0]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,9 @@ from cvlib.data.table import LabelTable, TableBuilder
 _SLACK = 1e-3
 # From here on a number is no fraction that somebody drew over the border.
 _PIXELS = 2.0
+_SCALE = "divide x by the width of the picture and y by its height"
+# A set whose every line is wrong would fill the memory with messages.
+_MOST_OF_A_KIND = 1000
 # Beyond it a number is damage.
 _MOST_CLASSES = 1e9
 
@@ -54,6 +58,15 @@ class _Labels:
     missing: list[Path] = field(default_factory=list)
     in_pixels: int = 0
     total: int = 0
+    told: Counter[str] = field(default_factory=Counter)
+
+    def refuse(
+        self, findings: list[Finding], code: str, message: str, file: Path, row: str, fix: str
+    ) -> None:
+        """Adds an error; of a kind that a thousand lines have, the others are only counted."""
+        self.told[code] += 1
+        if self.told[code] <= _MOST_OF_A_KIND:
+            findings.append(Finding("error", code, message, file=shown(file), row=row, fix=fix))
 
 
 def read_yolo(
@@ -198,7 +211,7 @@ def _read_labels(root: Path, pictures: list[Path], findings: list[Finding]) -> _
     _tell_missing(labels, findings)
     _tell_orphans(set(files.values()), findings)
     _tell_shared(files, findings)
-    _tell_pixels(labels, findings)
+    _tell_more(labels, findings)
     return labels
 
 
@@ -211,7 +224,7 @@ def _read_file(file: Path, labels: _Labels, findings: list[Finding]) -> list[_Li
     try:
         text = read_text(file, "read_yolo", "a file of labels")
     except (OSError, ValueError) as error:
-        findings.append(_finding("unreadable-labels", str(error), file, "", "restore the file"))
+        labels.refuse(findings, "unreadable-labels", str(error), file, "", "restore the file")
         return None
     lines = []
     for number, row in enumerate(text.splitlines(), 1):
@@ -223,18 +236,11 @@ def _read_file(file: Path, labels: _Labels, findings: list[Finding]) -> list[_Li
             lines.append(_parse(number, fields, labels))
         except _FractionError as error:
             labels.in_pixels += error.largest >= _PIXELS
-            findings.append(
-                _finding(
-                    "not-normalised",
-                    f"expected fractions of the picture from 0 to 1, got {row.strip()[:80]}",
-                    file,
-                    f"line {number}",
-                    "divide x by the width of the picture and y by its height",
-                )
-            )
+            message = f"expected fractions of the picture from 0 to 1, got {row.strip()[:80]}"
+            labels.refuse(findings, "not-normalised", message, file, f"line {number}", _SCALE)
         except ValueError as error:
             fix = "label the object again, or remove it"
-            findings.append(_finding("bad-object", str(error), file, f"line {number}", fix))
+            labels.refuse(findings, "bad-object", str(error), file, f"line {number}", fix)
     return lines
 
 
@@ -268,10 +274,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"expected numbers, got {text[:40]!r}") from None
-
-
-def _finding(code: str, message: str, file: Path, row: str, fix: str) -> Finding:
-    return Finding("error", code, message, file=shown(file), row=row, fix=fix)
 
 
 def _tell_missing(labels: _Labels, findings: list[Finding]) -> None:
@@ -322,19 +324,20 @@ def _tell_shared(files: dict[Path, Path], findings: list[Finding]) -> None:
             )
 
 
-def _tell_pixels(labels: _Labels, findings: list[Finding]) -> None:
+def _tell_more(labels: _Labels, findings: list[Finding]) -> None:
+    """What holds for the whole set: pixels for fractions, and errors that were only counted."""
+    folder = shown(next(iter(labels.files.values())).parent)
     if labels.in_pixels > labels.total / 2:
-        findings.insert(
-            0,
-            _finding(
-                "not-normalised",
-                f"expected fractions of the picture from 0 to 1, got numbers beyond in "
-                f"{labels.in_pixels} of {labels.total} lines: they look like pixels",
-                next(iter(labels.files.values())).parent,
-                "",
-                "divide x by the width of the picture and y by its height",
-            ),
+        message = (
+            "expected fractions of the picture from 0 to 1, got numbers beyond in "
+            f"{labels.in_pixels} of {labels.total} lines: they look like pixels"
         )
+        findings.insert(0, Finding("error", "not-normalised", message, file=folder, fix=_SCALE))
+    for code, count in labels.told.items():
+        if count > _MOST_OF_A_KIND:
+            more = count - _MOST_OF_A_KIND
+            message = f"expected right labels, got as many more that are of the kind {code}"
+            findings.append(Finding("error", code, message, file=folder, count=more))
 
 
 def _fill(builder: TableBuilder, pictures: list[Path], labels: _Labels) -> None:

@@ -14,8 +14,7 @@ from tqdm.auto import tqdm
 
 from cvlib._files import write_text
 from cvlib.data.dataset import DetectionDataset
-from cvlib.data.formats._folders import describe_folder
-from cvlib.data.formats._yolo_config import SPLITS
+from cvlib.data.formats._folders import SPLITS, describe_folder
 
 
 def write_yolo(

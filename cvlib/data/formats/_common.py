@@ -1,0 +1,133 @@
+"""What the readers of label files share: findings by the row, and where the pictures are."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from cvlib._files import inside
+from cvlib.data.findings import Finding, Severity
+
+# Equal kinds of findings in one file beyond this are counted, not listed: a file whose every line
+# is wrong would fill the memory with messages.
+_MOST_OF_A_KIND = 1000
+# So many pictures are looked for in each folder that might hold them.
+_LOOKED_FOR = 50
+
+
+class Notes:
+    """Findings about one label file.
+
+    Args:
+        path: Of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._findings: list[Finding] = []
+        self._counts: Counter[str] = Counter()
+        self._last: dict[str, int] = {}
+
+    def error(self, code: str, row: str, message: str, fix: str = "", picture: str = "") -> None:
+        """Something that is left out."""
+        self._add("error", code, row, message, fix, picture)
+
+    def warning(self, code: str, row: str, message: str, fix: str = "") -> None:
+        """Something odd that is kept."""
+        self._add("warning", code, row, message, fix, "")
+
+    def info(self, code: str, message: str, fix: str = "") -> None:
+        """A fact about the file."""
+        self._add("info", code, "", message, fix, "")
+
+    def _add(
+        self, severity: Severity, code: str, row: str, message: str, fix: str, picture: str
+    ) -> None:
+        self._counts[code] += 1
+        if self._counts[code] <= _MOST_OF_A_KIND:
+            self._last[code] = len(self._findings)
+            self._findings.append(
+                Finding(severity, code, message, self._path, row, picture, fix=fix)
+            )
+
+    def findings(self) -> list[Finding]:
+        """All of them; the last of a kind stands for those beyond the first thousand."""
+        found = list(self._findings)
+        for code, place in self._last.items():
+            more = self._counts[code] - _MOST_OF_A_KIND
+            if more > 0:
+                found[place] = replace(found[place], count=more + 1)
+        return found
+
+
+def find_pictures_folder(
+    function: str, label_file: Path, given: str | Path | None, names: Iterable[object]
+) -> Path:
+    """Finds the folder that holds the pictures which a label file names, by looking.
+
+    Args:
+        function: Whom errors speak for.
+        label_file: That names them.
+        given: The folder, where the user says so.
+        names: What the file names; the first fifty are looked for.
+
+    Raises:
+        FileNotFoundError: ``given`` is no folder, or no folder beside the file holds any.
+        ValueError: Two folders hold as many.
+    """
+    if given is not None:
+        folder = Path(given).expanduser()
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{function}: expected images_folder an existing folder, got {folder}"
+            )
+        return folder
+    wanted = [name for name, _ in zip(names, range(_LOOKED_FOR), strict=False)]
+    if not wanted:
+        return label_file.parent
+    tried = [folder for folder in _candidates(label_file) if folder.is_dir()]
+    held = {folder: sum(_holds(folder, name) for name in wanted) for folder in tried}
+    best = max(held.values(), default=0)
+    winners = [folder for folder in tried if held[folder] == best]
+    if not best:
+        raise FileNotFoundError(
+            f"{function}: expected the pictures of {label_file} beside it, such as {wanted[0]!r}, "
+            f"got none of the first {len(wanted)} in {', '.join(map(str, tried))}; pass "
+            "images_folder="
+        )
+    if len(winners) > 1:
+        raise ValueError(
+            f"{function}: expected one folder with the pictures of {label_file}, got "
+            f"{', '.join(map(str, winners))}; pass images_folder="
+        )
+    return winners[0]
+
+
+def _candidates(label_file: Path) -> list[Path]:
+    """Folders that usually hold the pictures, each once, whatever links lead there."""
+    stem = re.sub(r"^_*(instances|annotations|labels)[_.-]?", "", label_file.stem)
+    stem = re.sub(r"[_.-]?(annotations|instances|labels)([_.-]coco)?$", "", stem)
+    names = ["", "images", "data", "JPEGImages"]
+    if stem:
+        names += [stem, f"images/{stem}", f"{stem}/images"]
+    found: dict[Path, Path] = {}
+    for base in (label_file.parent, label_file.parent.parent):
+        for name in names:
+            found.setdefault((base / name).resolve(), base / name)
+    return list(found.values())
+
+
+def _holds(folder: Path, name: object) -> bool:
+    try:
+        return inside(folder, name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def show(value: object) -> str:
+    """A value in a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

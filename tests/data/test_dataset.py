@@ -1,0 +1,443 @@
+"""DetectionDataset: samples, parts, workers, cache, and one bad picture among good ones."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from cvlib.data import _shared, collate
+from cvlib.data._images import UnreadablePictureError
+from cvlib.data.dataset import DetectionDataset
+from cvlib.data.findings import BadLabelsError
+from cvlib.data.formats.coco import read_coco
+
+CLASSES = ("cat", "dog", "cow")
+
+
+def make(root, count=6, seed=0, **options):
+    """A set of pictures of 40 x 30 whose every pixel tells its number, 0 to 2 objects each."""
+    rng = np.random.default_rng(seed)
+    pictures, boxes, labels = [], [], []
+    for i in range(count):
+        Image.new("RGB", (40, 30), (i % 256, 0, 0)).save(root / f"{i}.png")
+        pictures.append(root / f"{i}.png")
+        corners = rng.integers(0, 12, (i % 3, 2))
+        boxes.append(np.concatenate([corners, corners + rng.integers(4, 16, (i % 3, 2))], 1))
+        labels.append(rng.integers(0, 3, i % 3))
+    return DetectionDataset.from_lists(pictures, boxes, labels, CLASSES, **options)
+
+
+def with_size(root, size=(30, 40), mask=None, orientation=1, **options):
+    """One picture of 40 x 30 in a COCO file that claims ``size``."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 30)).save(root / "1.png", exif=exif)
+    thing = {"id": 17, "image_id": 1, "category_id": 1, "bbox": [2, 3, 10, 8]}
+    image = {"id": 1, "file_name": "1.png"}
+    if size:
+        image |= {"height": size[0], "width": size[1]}
+    if mask:
+        thing["segmentation"] = mask
+    content = {"images": [image], "annotations": [thing], "categories": [{"id": 1, "name": "cat"}]}
+    (root / "a.json").write_text(json.dumps(content))
+    return DetectionDataset(read_coco(root / "a.json"), **options)
+
+
+# --- samples ---------------------------------------------------------------------------------
+
+
+def test_sample(tmp_path):
+    dataset = make(tmp_path)
+    image, target = dataset[5]
+    assert isinstance(image, tv_tensors.Image)
+    assert isinstance(target["boxes"], tv_tensors.BoundingBoxes)
+    assert target["boxes"].canvas_size == (30, 40)
+    assert target["boxes"].dtype == target["area"].dtype == torch.float32
+    assert target["labels"].dtype == target["iscrowd"].dtype == torch.int64
+    assert image[0, 0, 0] == 5
+    assert target["image_id"] == 5
+    widths = target["boxes"][:, 2:] - target["boxes"][:, :2]
+    assert torch.equal(target["area"], widths.prod(1))
+    assert torch.equal(dataset[-1][1]["boxes"], target["boxes"])
+    assert (dataset.task, dataset.classes) == ("detection", CLASSES)
+    target["labels"].fill_(9)
+    target["boxes"].fill_(9)
+    assert dataset[5][1]["labels"].tolist() != target["labels"].tolist()
+    assert dataset[5][1]["boxes"].tolist() != target["boxes"].tolist()
+
+
+def test_transform_gets_the_pair(tmp_path):
+    plain, flipped = make(tmp_path), make(tmp_path, transform=v2.RandomHorizontalFlip(1.0))
+    before, after = plain[2][1]["boxes"], flipped[2][1]["boxes"]
+    assert torch.equal(after[:, 0], 40 - before[:, 2])
+
+
+def test_target_and_facts_without_decoding(tmp_path):
+    dataset = make(tmp_path)
+    expected = dataset[2][1]
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:60])
+    target = dataset.target(2)
+    assert torch.equal(target["boxes"], expected["boxes"])
+    assert target["boxes"].canvas_size == (30, 40)
+    facts = dataset.image_info(-4)
+    assert (facts["height"], facts["width"], facts["image_id"]) == (30, 40, 2)
+    assert facts["path"] == tmp_path / "2.png"
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(UnreadablePictureError, match="at index 2"):
+        dataset.target(2)
+    assert len(dataset.target(2, (30, 40))["boxes"]) == 2
+
+
+@pytest.mark.parametrize("index", [6, -7])
+def test_index_out_of_range(tmp_path, index):
+    dataset = make(tmp_path)
+    for read in (dataset.__getitem__, dataset.target, dataset.image_info):
+        with pytest.raises(
+            IndexError, match=f"DetectionDataset: expected index below 6, got {index}"
+        ):
+            read(index)
+
+
+def test_bad_labels_must_be_known(tmp_path):
+    with pytest.raises(ValueError, match="bad_labels 'raise' or 'drop', got 'skip'"):
+        make(tmp_path, bad_labels="skip")
+
+
+def test_wrong_labels_are_left_out_when_asked(tmp_path):
+    pictures = make(tmp_path).table
+    arguments = [[pictures.path(0)], [[[0, 0, 5, 5], [5, 5, 0, 0]]], [[0, 0]], CLASSES]
+    with pytest.raises(BadLabelsError, match="box 1"):
+        DetectionDataset.from_lists(*arguments)
+    with pytest.warns(UserWarning, match="left out labels .* 1 findings, the first: .*box 1") as w:
+        dataset = DetectionDataset.from_lists(*arguments, bad_labels="drop")
+    assert len(w) == 1
+    assert dataset[0][1]["boxes"].tolist() == [[0, 0, 5, 5]]
+    assert len(dataset.subset([0])) == 1
+
+
+# --- one bad picture -------------------------------------------------------------------------
+
+
+def spoil(path, kind):
+    if kind == "missing":
+        path.unlink()
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:60])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    else:
+        path.write_text("<html>404</html>")
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "text"])
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_bad_picture_has_an_error_of_its_own(tmp_path, kind, cache):
+    dataset = make(tmp_path, cache=cache)
+    spoil(tmp_path / "3.png", kind)
+    with pytest.raises(UnreadablePictureError, match=r"a readable picture at index 3, got: ") as e:
+        dataset[3]
+    assert e.value.path == str(tmp_path / "3.png")
+    assert dataset[2][0][0, 0, 0] == 2
+
+
+def test_the_error_reaches_the_loop_from_a_worker(tmp_path):
+    dataset = make(tmp_path)
+    spoil(tmp_path / "3.png", "empty")
+    loader = DataLoader(dataset, batch_size=1, num_workers=1, collate_fn=collate)
+    with pytest.raises(ValueError, match="a readable picture at index 3"):
+        list(loader)
+
+
+def test_another_size_than_claimed(tmp_path):
+    dataset = with_size(tmp_path, (60, 80))
+    with pytest.raises(
+        UnreadablePictureError,
+        match=r"at index 0 to have the size 80 x 60 that .*a\.json claims, got 40 x 30 in .*1\.png",
+    ):
+        dataset[0]
+    assert with_size(tmp_path, None)[0][0].shape == (3, 30, 40)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_labels_in_stored_or_upright_pixels(tmp_path, orientation):
+    turned = orientation in (6, 8)
+    assert with_size(tmp_path, (40, 30) if turned else (30, 40), None, orientation)[0]
+    stored = with_size(tmp_path, (30, 40), None, orientation, upright=False)
+    assert stored[0][0].shape == (3, 30, 40)
+    if turned:
+        with pytest.raises(UnreadablePictureError, match="in stored pixels: pass upright=False"):
+            with_size(tmp_path, (30, 40), None, orientation)[0]
+        with pytest.raises(UnreadablePictureError, match="in upright pixels: pass upright=True"):
+            with_size(tmp_path, (40, 30), None, orientation, upright=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ({"size": [31, 40], "counts": [1240]}, r"\(30, 40\), got rles\[0\] of \(31, 40\)|of size"),
+        ({"size": [30, 40], "counts": [1000]}, "add up to 30 x 40 = 1200 pixels, got 1000"),
+        ({"size": [30, 40], "counts": "zzz"}, "compressed run lengths"),
+        ([[0, 0, 900, 0, 900, 900]], "within one image's size"),
+    ],
+)
+def test_masks_that_cannot_be_decoded(tmp_path, mask, message):
+    dataset = with_size(tmp_path, None, mask)
+    with pytest.raises(
+        UnreadablePictureError, match=r"expected a mask of .* in annotation 17"
+    ) as e:
+        dataset[0]
+    assert e.value.path == str(tmp_path / "1.png")
+    with pytest.raises(UnreadablePictureError, match=message):
+        dataset[0]
+
+
+# --- parts of a set --------------------------------------------------------------------------
+
+
+def test_subset_by_index(tmp_path):
+    dataset = make(tmp_path)
+    part = dataset.subset([4, -1, 0])
+    assert [int(part[i][0][0, 0, 0]) for i in range(3)] == [4, 5, 0]
+    assert torch.equal(part[1][1]["boxes"], dataset[5][1]["boxes"])
+    assert len(dataset.subset(np.array([1, 2]))) == 2
+    assert len(dataset.subset(range(2))) == 2
+    with pytest.raises(IndexError, match="expected index below 6, got 6"):
+        dataset.subset([6])
+    with pytest.raises(TypeError, match=r"got booleans; use numpy\.flatnonzero"):
+        dataset.subset(np.ones(6, bool))
+    with pytest.raises(TypeError, match="got the string 'cat'"):
+        dataset.subset("cat")
+
+
+def test_subset_by_class(tmp_path):
+    dataset = make(tmp_path, 30)
+    part = dataset.subset(["cow", "cat"])
+    assert part.classes == ("cow", "cat")
+    assert part.table.category_ids == (2, 0)
+    for i in range(len(part)):
+        whole, mine = dataset.target(int(part.table.image_ids[i])), part.target(i)
+        pairs = zip(whole["boxes"].tolist(), whole["labels"].tolist(), strict=True)
+        kept = [(box, CLASSES[label]) for box, label in pairs if CLASSES[label] != "dog"]
+        names = [part.classes[label] for label in mine["labels"].tolist()]
+        assert kept == list(zip(mine["boxes"].tolist(), names, strict=True))
+        assert kept
+    assert part.table.num_objects == (dataset.table.labels != 1).sum()
+    with pytest.raises(ValueError, match="expected names among cat, dog, cow, got pig"):
+        dataset.subset(["pig"])
+    with pytest.raises(ValueError, match="expected each class once, got cat, cat"):
+        dataset.subset(["cat", "cat"])
+
+
+@pytest.mark.parametrize("stratify", [False, True])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.8])
+def test_split_shares_no_picture(tmp_path, fraction, stratify):
+    dataset = make(tmp_path, 30)
+    first, second = dataset.split(fraction, seed=3, stratify=stratify)
+    assert len(first) == round(fraction * 30)
+    ids = [*first.table.image_ids, *second.table.image_ids]
+    assert sorted(ids) == list(range(30))
+    again, _ = dataset.split(fraction, seed=3, stratify=stratify)
+    other, _ = dataset.split(fraction, seed=4, stratify=stratify)
+    assert np.array_equal(again.table.image_ids, first.table.image_ids)
+    assert not np.array_equal(other.table.image_ids, first.table.image_ids)
+    assert torch.equal(first.target(0)["boxes"], dataset.target(int(ids[0]))["boxes"])
+
+
+def test_split_keeps_the_share_of_every_class(tmp_path):
+    # 300 pictures, one class in every tenth alone.
+    labels = [[0] * (i % 3) + [1] * (i % 10 == 0) + [2] * (i % 50 == 0) for i in range(300)]
+    boxes = [[[0, 0, 5, 5]] * len(own) for own in labels]
+    names = [tmp_path / f"{i}.png" for i in range(300)]
+    dataset = DetectionDataset.from_lists(names, boxes, labels, CLASSES)
+    for seed in range(5):
+        first, second = dataset.split(1 / 3, seed, stratify=True)
+        for part, share in ((first, 1 / 3), (second, 2 / 3)):
+            counts = np.bincount(part.table.labels, minlength=3)
+            whole = np.bincount(dataset.table.labels, minlength=3)
+            assert np.abs(counts - share * whole).max() <= 1, (seed, counts)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, float("nan")])
+def test_split_out_of_range(tmp_path, fraction):
+    with pytest.raises(ValueError, match="split: expected fraction between 0 and 1"):
+        make(tmp_path).split(fraction)
+    with pytest.raises(ValueError, match="one picture in each part, got 0 and 6 of 6"):
+        make(tmp_path).split(0.01)
+
+
+def test_rename_and_merge_classes(tmp_path):
+    dataset = make(tmp_path, 30)
+    merged = dataset.rename_classes({"cow": "cat", "dog": "hound"})
+    assert merged.classes == ("cat", "hound")
+    assert merged.table.labels.tolist() == [k % 2 for k in dataset.table.labels.tolist()]
+    assert dataset.classes == CLASSES
+    with pytest.raises(ValueError, match=r"rename_classes: expected names among .*, got pig"):
+        dataset.rename_classes({"pig": "cat"})
+
+
+# --- COCO ------------------------------------------------------------------------------------
+
+
+def test_to_coco_gives_sizes_and_reads_back(tmp_path):
+    dataset = make(tmp_path)
+    dataset.save_coco(tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content == dataset.to_coco()
+    assert {(i["height"], i["width"]) for i in content["images"]} == {(30, 40)}
+    assert [a["id"] for a in content["annotations"]] == list(range(1, 7))
+    for image in content["images"]:
+        image["file_name"] = os.path.basename(image["file_name"])
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    again = DetectionDataset(read_coco(tmp_path / "b.json"))
+    assert again.classes == CLASSES
+    for i in range(6):
+        mine, other = dataset[i][1], again[i][1]
+        assert mine["boxes"].tolist() == other["boxes"].tolist()
+        assert mine["labels"].tolist() == other["labels"].tolist()
+
+
+# --- workers ---------------------------------------------------------------------------------
+
+
+# A spawned worker imports everything anew, which takes seconds; the next test has one of them.
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(m, marks=pytest.mark.slow) for m in ("spawn", "forkserver"))]
+)
+@pytest.mark.parametrize("cache", [False, True])
+def test_workers_give_the_same_samples(tmp_path, method, cache):
+    dataset = make(tmp_path, 9, cache=cache)
+    expected = [dataset[i] for i in range(9)]
+    context = multiprocessing.get_context(method)
+    loader = DataLoader(
+        dataset, None, num_workers=2, multiprocessing_context=context, persistent_workers=True
+    )
+    for _ in range(2):
+        for (image, target), (other, label) in zip(loader, expected, strict=True):
+            assert torch.equal(image, other)
+            assert torch.equal(target["boxes"], label["boxes"])
+            assert target["labels"].tolist() == label["labels"].tolist()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_what_a_worker_has_decoded_is_there_for_all(tmp_path, method):
+    dataset = make(tmp_path, 5, cache=True)
+    expected = [dataset.target(i) for i in range(5)]
+    context = multiprocessing.get_context(method)
+    samples = list(DataLoader(dataset, None, num_workers=1, multiprocessing_context=context))
+    for (image, target), own in zip(samples, expected, strict=True):
+        assert image[0, 0, 0] == own["image_id"]
+        assert torch.equal(target["boxes"], own["boxes"])
+    for i in range(5):
+        (tmp_path / f"{i}.png").unlink()
+    assert [int(dataset[i][0][0, 0, 0]) for i in range(5)] == list(range(5))
+    part = dataset.subset([4, 1])
+    assert [int(part[i][0][0, 0, 0]) for i in range(2)] == [4, 1]
+
+
+def test_a_copy_for_elsewhere_is_whole(tmp_path):
+    dataset = make(tmp_path, cache=True)
+    assert dataset[2][0][0, 0, 0] == 2
+    again = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(again[2][1]["boxes"], dataset[2][1]["boxes"])
+    assert again.classes == CLASSES
+    with pytest.raises(TypeError, match="SharedBlock: expected to be pickled for a worker"):
+        pickle.dumps(_shared.SharedBlock(5))
+
+
+MEMORY = """
+import multiprocessing, os, sys
+import numpy as np
+from torch.utils.data import DataLoader
+from cvlib.data.dataset import DetectionDataset
+
+class Labels(DetectionDataset):
+    def __getitem__(self, index):
+        self.target(index, (30, 40))
+        own = [line for line in open("/proc/self/smaps_rollup") if line.startswith("Private_")]
+        return sum(int(line.split()[1]) for line in own)
+
+def main():
+    method, count = sys.argv[1], int(sys.argv[2])
+    boxes = [np.array([[0, 0, 5, 5]])] * 1
+    names = [f"{i:0200d}.png" for i in range(count)]
+    table = DetectionDataset.from_lists(names, boxes * count, [[0]] * count, ["cat"]).table
+    loader = DataLoader(
+        Labels(table), None, num_workers=8, shuffle=True,
+        multiprocessing_context=multiprocessing.get_context(method),
+    )
+    print(max(loader))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_memory_of_workers_does_not_grow_with_the_labels(tmp_path, method):
+    script = tmp_path / "memory.py"
+    script.write_text(MEMORY)
+    used = []
+    for count in (2_000, 100_000):
+        command = [sys.executable, script, method, str(count)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+        used.append(int(run.stdout))
+    # 100,000 paths of 200 characters alone are 20 MB; the indices of the sampler remain.
+    assert used[1] - used[0] < 8_000, used
+
+
+# --- cache -----------------------------------------------------------------------------------
+
+
+def test_cache_gives_independent_pictures(tmp_path):
+    dataset = make(tmp_path, cache=True)
+    dataset[2][0].zero_()
+    (tmp_path / "2.png").unlink()
+    image = dataset[2][0]
+    assert image[0, 0, 0] == 2
+    image.zero_()
+    assert dataset[2][0][0, 0, 0] == 2
+
+
+def test_cache_that_does_not_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(_shared, "available_memory", lambda: 20_000)
+    with pytest.raises(
+        MemoryError, match=r"room for a cache of 0\.0 GB, got .*; leave cache=False"
+    ):
+        make(tmp_path, cache=True)
+    assert make(tmp_path, 4, cache=True)[3]
+
+
+def test_available_memory_is_plausible(monkeypatch, tmp_path):
+    assert 1e7 < _shared.available_memory() < 1e14
+    (tmp_path / "max").write_text("1000\n")
+    (tmp_path / "now").write_text("400\n")
+    files = ((str(tmp_path / "max"), str(tmp_path / "now")), ("/nowhere", "/nowhere"))
+    monkeypatch.setattr(_shared, "_CGROUP_FILES", files)
+    assert _shared.available_memory() == 600
+
+
+def test_real_sets(test_data):
+    for name in (
+        "tiny-coco/annotations/instances_val2017.json",
+        "pennfudan-coco/instances_val.json",
+    ):
+        dataset = DetectionDataset(read_coco(test_data / name))
+        for i in range(len(dataset)):
+            image, target = dataset[i]
+            height, width = image.shape[1:]
+            assert target["masks"].shape == (len(target["boxes"]), height, width)
+            for box, mask in zip(target["boxes"].tolist(), target["masks"].numpy(), strict=True):
+                ys, xs = np.nonzero(mask)
+                assert len(xs) and box[0] - 2 <= xs.min() and xs.max() <= box[2] + 2
+                assert box[1] - 2 <= ys.min() and ys.max() <= box[3] + 2

@@ -1,0 +1,96 @@
+"""DetectionDataset.from_lists: formats, kinds of labels and masks, and what does not fit."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cvlib.data.dataset import DetectionDataset
+from cvlib.data.findings import BadLabelsError
+
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
+    return [tmp_path / "a.png", str(tmp_path / "b.png")]
+
+
+def make(pictures, boxes=((), ()), labels=((), ()), classes=CLASSES, **options):
+    return DetectionDataset.from_lists(pictures, boxes, labels, classes, **options)
+
+
+@pytest.mark.parametrize(
+    ("format", "box"),
+    [("xyxy", (2, 3, 12, 11)), ("xywh", (2, 3, 10, 8)), ("cxcywh", (7, 7, 10, 8))],
+)
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_formats_and_kinds(pictures, format, box, kind):
+    dataset = make(pictures, [kind([box, box]), []], [kind([1, 0]), []], format=format)
+    image, target = dataset[0]
+    assert image.shape == (3, 30, 40)
+    assert target["boxes"].tolist() == [[2, 3, 12, 11]] * 2
+    assert target["labels"].tolist() == [1, 0]
+    assert target["image_id"] == 0
+    assert dataset[1][1]["boxes"].shape == (0, 4)
+    assert dataset.classes == CLASSES
+
+
+def test_names_as_labels(pictures):
+    dataset = make(pictures, [[[2, 3, 12, 11]] * 2, []], [["dog", "cat"], []])
+    assert dataset[0][1]["labels"].tolist() == [1, 0]
+
+
+def test_masks_of_every_kind(pictures):
+    square = np.zeros((30, 40), np.uint8)
+    square[3:11, 2:12] = 9
+    runs = {"size": [30, 40], "counts": [2 * 30 + 3, *([8, 22] * 9), 8, 30 * 40 - 11 * 30 - 11]}
+    polygon = [[2, 3, 12, 3, 12, 11, 2, 11]]
+    masks = [[square, square > 0, runs, polygon, None], []]
+    dataset = make(pictures, [[[2, 3, 12, 11]] * 5, []], [[0] * 5, []], masks=masks)
+    found = dataset[0][1]["masks"]
+    assert all(np.array_equal(found[k].numpy(), square > 0) for k in range(4))
+    assert not found[4].any()
+    assert dataset[1][1]["masks"].shape == (0, 30, 40)
+
+
+def test_wrong_boxes_are_named_by_picture_and_place(pictures):
+    boxes = [[[2, 3, 12, 11], [12, 3, 2, 11]], [[0, 0, float("nan"), 4]]]
+    with pytest.raises(BadLabelsError) as caught:
+        make(pictures, boxes, [[0, 0], [5]])
+    found = {(f.code, f.picture, f.row) for f in caught.value.findings}
+    a, b = map(str, pictures)
+    assert found == {("inverted-box", a, "box 1"), ("unknown-class", b, "box 0")}
+    assert f"{a}, box 1: expected x1 <= x2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"classes": "cat"}, TypeError, r"got the string 'cat'; write \('cat',\)"),
+        ({"format": "yolo"}, ValueError, "format one of xyxy, xywh, cxcywh, got 'yolo'"),
+        ({"boxes": [[]]}, ValueError, "boxes with an entry for each of 2 pictures, got 1"),
+        ({"labels": [[]]}, ValueError, "labels with an entry for each of 2 pictures, got 1"),
+        ({"masks": [[]]}, ValueError, "masks with an entry for each of 2 pictures, got 1"),
+        ({"boxes": [[1, 2, 3, 4], []]}, ValueError, r"boxes\[0\] of shape \(N, 4\), got \(4,\)"),
+        ({"boxes": [[[1, 2, 3]], []]}, ValueError, r"of shape \(N, 4\), got \(1, 3\)"),
+        ({"boxes": [[["a", 2, 3, 4]], []]}, ValueError, r"boxes\[0\] numbers of shape \(N, 4\)"),
+        ({"labels": [[[1]], []]}, ValueError, r"labels\[0\] of shape \(N,\), got \(1, 1\)"),
+        ({"labels": [[1.0], []]}, TypeError, r"labels\[0\] integers or names of classes, got"),
+        ({"labels": [["cow"], []]}, ValueError, r"labels\[0\] among cat, dog, got cow"),
+        ({"labels": [[1], []]}, ValueError, "in entry 0, got 0 boxes, 1 labels, 0 masks"),
+        ({"pictures": [5, "b.png"]}, TypeError, r"pictures\[0\] a path, got int"),
+    ],
+)
+def test_what_does_not_fit(pictures, options, error, message):
+    arguments = {"pictures": pictures} | options
+    with pytest.raises(error, match=f"^from_lists: expected .*{message}"):
+        make(arguments.pop("pictures"), **arguments)
+
+
+def test_masks_of_another_shape(pictures):
+    masks = [[np.zeros((1, 30, 40))], []]
+    with pytest.raises(ValueError, match=r"masks\[0\]\[0\] polygons, .*, got float64 of shape \(1"):
+        make(pictures, [[[2, 3, 12, 11]], []], [[0], []], masks=masks)

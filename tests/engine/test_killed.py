@@ -1,0 +1,191 @@
+"""SIGKILL at any moment, also inside of a write: every resumed run ends bit-identical."""
+
+import csv
+import itertools
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cvlib.data import SyntheticBananas
+from cvlib.engine import TrainConfig, fit, load_checkpoint
+from cvlib.engine.report import TIMES
+from cvlib.models import TinySSD
+
+# Everything that has a state: averages, accumulation, early stopping, workers, saves in epochs.
+CONFIG = TrainConfig(
+    epochs=4,
+    batch_size=2,
+    accumulate=2,
+    ema=0.9,
+    clip_norm=5.0,
+    patience=3,
+    keep_every=2,
+    save_minutes=0,
+    precision="float32",
+    device="cpu",
+)
+DEADLINE = 120
+
+CHILD = """
+import os, signal, torch
+from pathlib import Path
+from cvlib import SyntheticBananas, TinySSD, TrainConfig, fit
+torch.set_num_threads(1)
+train, val = (SyntheticBananas(n, image_size=64, seed=s) for n, s in ((10, 0), (2, 1)))
+train, val = [train[i] for i in range(10)], [val[i] for i in range(2)]
+fsync, writes = os.fsync, 0
+
+def die_while_writing(file):
+    global writes
+    writes += 1
+    if writes == fatal_write:
+        os.ftruncate(file, os.fstat(file).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(file)
+
+os.fsync = die_while_writing
+torch.manual_seed(0)
+model = TinySSD(("banana",), (64, 64))
+resume = (Path(out) / "last.pt").exists()
+Path(ready).touch()
+fit(model, train, val, TrainConfig(**config), out, resume=resume, say=lambda line: None)
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    train = SyntheticBananas(10, image_size=64)
+    val = SyntheticBananas(2, image_size=64, seed=1)
+    torch.manual_seed(0)
+    start = time.perf_counter()
+    result = fit(
+        TinySSD(("banana",), (64, 64)),
+        [train[i] for i in range(10)],
+        [val[i] for i in range(2)],
+        CONFIG,
+        out,
+        say=lambda line: None,
+    )
+    assert result.finished
+    return out, time.perf_counter() - start
+
+
+def start_child(out, fatal_write=0, workers=0):
+    """Trains in a process of its own; returns when it is about to begin."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cvlib", "matplotlib.figure", "tyro", "accelerate"])
+    ready = Path(f"{out}-ready")
+    ready.unlink(missing_ok=True)
+    config = {**CONFIG.as_dict(), "workers": workers}
+    given = {"out": str(out), "ready": str(ready), "config": config, "fatal_write": fatal_write}
+    process = context.Process(target=exec, args=(CHILD, given))
+    process.start()
+    end = time.monotonic() + DEADLINE
+    while not ready.exists():
+        assert process.is_alive() and time.monotonic() < end, "the child has not begun"
+        time.sleep(0.002)
+    return process
+
+
+def finish(out, workers=0):
+    process = start_child(out, workers=workers)
+    process.join(DEADLINE)
+    assert process.exitcode == 0
+    for leftover in out.glob(".*.tmp"):  # nobody can tidy up after SIGKILL
+        leftover.unlink()
+
+
+def without_times(state):
+    """A snapshot as comparable values."""
+    progress = {k: v for k, v in state["progress"].items() if k not in ("elapsed", "seconds")}
+    history = [{k: v for k, v in row.items() if k not in TIMES} for row in progress["history"]]
+    config = {k: v for k, v in state["config"].items() if k != "workers"}
+    return {**state, "config": config, "progress": {**progress, "waiting": 0, "history": history}}
+
+
+def assert_equal(one, other, at=""):
+    assert type(one) is type(other), at
+    if isinstance(one, dict):
+        assert list(one) == list(other), at
+        for name in one:
+            if name not in TIMES:
+                assert_equal(one[name], other[name], f"{at}/{name}")
+    elif isinstance(one, list | tuple):
+        for i, (a, b) in enumerate(itertools.zip_longest(one, other)):
+            assert_equal(a, b, f"{at}/{i}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), at
+    else:
+        assert one == other, at
+
+
+def assert_same_run(out, other):
+    """Weights, averages, optimisers, figures and files."""
+    assert {path.name for path in out.iterdir()} == {path.name for path in other.iterdir()}
+    for name in ("last.pt", "best.pt", "best.safetensors", "epoch-0002.pt"):
+        one, two = (without_workers(load_checkpoint(folder / name)) for folder in (out, other))
+        if name == "last.pt":
+            one, two = without_times(one), without_times(two)
+        assert_equal(one, two, name)
+    tables = []
+    for folder in (out, other):
+        with open(folder / "metrics.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        tables.append([{k: v for k, v in row.items() if k not in TIMES} for row in rows])
+    assert tables[0] == tables[1]
+
+
+def without_workers(state):
+    return {**state, "config": {**state["config"], "workers": 0}}
+
+
+@pytest.mark.parametrize("fatal_write", [3, 6, 11])
+def test_killed_inside_of_a_write(undisturbed, tmp_path, fatal_write):
+    out = tmp_path / "run"
+    process = start_child(out, fatal_write)
+    process.join(DEADLINE)
+    assert process.exitcode == -9, "it was killed while it wrote"
+    assert list(out.glob(".*.tmp")), "half a file is left"
+    finish(out)
+    assert_same_run(out, undisturbed[0])
+
+
+def kill_at_random_moments(undisturbed, out, moments, seed):
+    """Kills a run again and again until it has ended; gives how often it was killed."""
+    whole, seconds = undisturbed
+    chance, killed = random.Random(seed), 0
+    for _ in range(moments):
+        workers = chance.choice([0, 0, 1])
+        process = start_child(out, workers=workers)
+        # The first third: a resumed run must come further, or it would never end.
+        process.join(chance.uniform(0, seconds / 3))
+        killed += process.is_alive()
+        process.kill()
+        process.join(DEADLINE)
+    finish(out)
+    assert_same_run(out, whole)
+    return killed
+
+
+def test_killed_at_three_random_moments(undisturbed, tmp_path):
+    assert kill_at_random_moments(undisturbed, tmp_path / "run", 3, time.time_ns())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(20))
+def test_killed_at_twenty_random_moments(undisturbed, tmp_path, number):
+    """Twenty runs, each killed at several moments of its own."""
+    kill_at_random_moments(undisturbed, tmp_path / "run", 4, time.time_ns() + number)

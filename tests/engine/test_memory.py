@@ -1,0 +1,61 @@
+"""Advice when memory runs out."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from cvlib.engine import TrainConfig
+from cvlib.engine.memory import advising, is_out_of_memory
+
+CONFIG = TrainConfig(batch_size=8, accumulate=2, precision="float32")
+
+
+def fail(error, config=CONFIG):
+    with advising(config):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        MemoryError("no more"),
+    ],
+)
+def test_settings_that_need_less_are_named(error):
+    with pytest.raises(MemoryError, match="fit: out of memory; try one of: ") as found:
+        fail(error)
+    text = str(found.value)
+    assert "--batch-size 4 --accumulate 4" in text
+    assert "--precision bfloat16" in text and "--freeze-trunk" in text
+    assert str(error)[:10] in text, "the reason stays"
+
+
+def test_only_what_can_be_lowered_is_advised():
+    config = dataclasses.replace(CONFIG, batch_size=1, precision="bfloat16", freeze_trunk=True)
+    with pytest.raises(MemoryError) as found:
+        fail(MemoryError(), config)
+    assert "--" not in str(found.value)
+    assert "smaller image_size" in str(found.value)
+
+
+def test_a_killed_worker_is_explained():
+    error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+    with pytest.raises(MemoryError, match=r"loads pictures was killed.*--workers 2"):
+        fail(error, dataclasses.replace(CONFIG, workers=4))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("wrong")])
+def test_other_errors_stay_what_they_are(error):
+    with pytest.raises(type(error), match=str(error)) as found:
+        fail(error)
+    assert found.value is error
+
+
+def test_what_the_allocator_of_the_host_says_is_understood():
+    # The real thing: more than any machine has.
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(found.value)

@@ -1,0 +1,159 @@
+"""Several processes under plain torchrun take the steps of one with larger batches."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cvlib._distributed import mean_over_ranks
+from cvlib.data import SyntheticBananas
+from cvlib.engine import TrainConfig, fit, load_checkpoint
+from cvlib.engine.processes import from_first, gather_lists
+from cvlib.models import TinySSD
+
+SETTINGS = {
+    "epochs": 2,
+    "optimizer": "sgd",
+    "learning_rate": 0.02,
+    "freeze_norm": True,  # statistics of batches depend on their size
+    "ema": 0.9,
+    "precision": "float32",
+    "device": "cpu",
+}
+
+SCRIPT = """
+import json, os, sys, torch
+torch.set_num_threads(1)
+from cvlib import SyntheticBananas, TinySSD, TrainConfig, fit
+from cvlib._distributed import mean_over_ranks, rank
+from cvlib.data._images import UnreadablePictureError
+from cvlib.engine.processes import from_first, gather_lists
+
+out, settings = sys.argv[1], json.loads(sys.argv[2])
+train, val = (SyntheticBananas(n, image_size=64, seed=s) for n, s in ((11, 0), (3, 1)))
+train, val = [train[i] for i in range(11)], [val[i] for i in range(3)]
+torch.manual_seed(int(os.environ["RANK"]))  # the first process's weights count
+model = TinySSD(("banana",), (64, 64))
+seen = {"start": 0, "step": 0, "lines": []}
+
+def note(event, run):
+    if event in seen:
+        seen[event] += 1
+
+result = fit(model, train, val, TrainConfig(**settings), out, callbacks=[note],
+             say=seen["lines"].append)
+assert all(len(batch) for batch in seen["lines"])
+seen["mean"] = float(mean_over_ranks(torch.tensor(rank() * 3)))
+seen["least"] = float(mean_over_ranks(torch.tensor(0), least=1))
+seen["joined"] = gather_lists([rank()] * rank())
+
+def fail():
+    raise FileNotFoundError("only the first process looks")
+
+try:
+    from_first(fail)
+except FileNotFoundError as error:
+    seen["error"] = str(error)
+seen["best"] = result.best
+seen["weights"] = float(sum(v.double().sum() for v in result.model.state_dict().values()))
+with open(f"{out}-{rank()}.json", "w") as file:
+    json.dump(seen, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The same run in two processes of batches of two, and in one of batches of four."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "script.py").write_text(SCRIPT)
+    settings = {**SETTINGS, "batch_size": 2}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [*command, folder / "script.py", folder / "two", json.dumps(settings)],
+        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    train, val = (SyntheticBananas(n, image_size=64, seed=s) for n, s in ((11, 0), (3, 1)))
+    torch.manual_seed(0)
+    lines = []
+    result = fit(
+        TinySSD(("banana",), (64, 64)),
+        [train[i] for i in range(11)],
+        [val[i] for i in range(3)],
+        TrainConfig(**SETTINGS, batch_size=4),
+        folder / "one",
+        say=lines.append,
+    )
+    reports = [json.loads((folder / f"two-{rank}.json").read_text()) for rank in range(2)]
+    return folder, result, lines, reports
+
+
+def test_two_processes_learn_what_one_does_with_twice_the_batch(both):
+    folder, _, _, _ = both
+    one, two = (load_checkpoint(folder / name / "last.pt") for name in ("one", "two"))
+    assert one["progress"]["step"] == two["progress"]["step"] == 6
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=1e-4, atol=1e-6, msg=name)
+    for name, value in one["average"].items():
+        torch.testing.assert_close(two["average"][name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_figures_are_those_of_all_processes_together(both):
+    folder, result, _, reports = both
+    rows = json.loads((folder / "two" / "metrics.json").read_text())
+    for row, expected in zip(rows, result.history, strict=True):
+        assert row["loss_class"] == pytest.approx(expected["loss_class"], rel=1e-4)
+        assert row["loss_box"] == pytest.approx(expected["loss_box"], rel=1e-4)
+        assert row["images_per_second"] * row["seconds"] == pytest.approx(11)
+    assert reports[0]["best"] == reports[1]["best"]
+    assert reports[0]["weights"] == reports[1]["weights"]
+
+
+def test_the_first_process_alone_prints_and_writes(both):
+    folder, _, lines, reports = both
+    assert len(reports[0]["lines"]) == len(lines) == 2
+    assert reports[1]["lines"] == []
+    assert {p.name for p in (folder / "one").iterdir()} == {
+        p.name for p in (folder / "two").iterdir()
+    }
+    for report in reports:
+        assert (report["start"], report["step"]) == (1, 6), "callbacks are called in all"
+
+
+def test_numbers_and_errors_are_shared(both):
+    for report in both[3]:
+        assert report["mean"] == 1.5
+        assert report["least"] == 0.5
+        assert report["joined"] == [1]
+        assert report["error"] == "only the first process looks"
+
+
+def test_another_number_of_processes_is_refused(both, tmp_path):
+    folder, _, _, _ = both
+    train = SyntheticBananas(11, image_size=64)
+    model = TinySSD(("banana",), (64, 64))
+    with pytest.raises(ValueError, match=r"expected 2 processes as in .*, got 1; another number"):
+        fit(
+            model,
+            train,
+            train,
+            TrainConfig(**SETTINGS, batch_size=2),
+            folder / "two",
+            resume=True,
+            say=lambda line: None,
+        )
+
+
+def test_one_process_needs_no_others():
+    assert mean_over_ranks(torch.tensor(3)) == 3
+    assert mean_over_ranks(torch.tensor(0), least=1) == 1
+    assert from_first(lambda: 5) == 5
+    assert gather_lists([1, 2]) == [1, 2]

@@ -1,0 +1,484 @@
+"""What a run can be told: callbacks, averages, accumulation, early stopping, bad pictures."""
+
+import dataclasses
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cvlib.data import SyntheticBananas
+from cvlib.data._images import UnreadablePictureError
+from cvlib.data.classification import ClassificationDataset
+from cvlib.engine import TrainConfig, evaluate, fit, load, load_checkpoint, loop
+from cvlib.engine.report import format_time
+from cvlib.models import Classifier, TinySSD
+
+SIZE = (64, 64)
+CONFIG = TrainConfig(epochs=2, batch_size=4, precision="float32", device="cpu")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def train():
+    dataset = SyntheticBananas(10, image_size=64)
+    return [dataset[i] for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def val():
+    dataset = SyntheticBananas(2, image_size=64, seed=1)
+    return [dataset[i] for i in range(2)]
+
+
+def run(out, train, val, config=CONFIG, *, loss="multibox", **options):
+    torch.manual_seed(0)
+    model = TinySSD(("banana",), SIZE, loss=loss)
+    return fit(model, train, val, config, out, **{"say": lambda line: None, **options})
+
+
+def weights(path):
+    return load_checkpoint(path)["model"]
+
+
+def assert_close(one, other, **tolerance):
+    for name, value in weights(one).items():
+        torch.testing.assert_close(value, weights(other)[name], msg=name, **tolerance)
+
+
+def pretend(monkeypatch, values):
+    """Evaluations find these values of AP, one after the other."""
+    values = iter(values)
+
+    def evaluate_as_told(model, dataset, **options):
+        found = evaluate(model, dataset, **options)
+        boxes = dataclasses.replace(found.boxes, ap=next(values))
+        return dataclasses.replace(found, boxes=boxes)
+
+    monkeypatch.setattr(loop, "evaluate", evaluate_as_told)
+
+
+# --- callbacks -------------------------------------------------------------------------------
+
+
+def test_callbacks_hear_of_everything_in_order(tmp_path, train, val):
+    heard = []
+
+    def note(event, run):
+        heard.append((event, run.progress.step))
+        if event == "step":
+            assert set(run.meter.losses) == {"class", "box"}
+        if event == "evaluated":
+            assert "ap" in run.row
+
+    run(tmp_path, train, val, callbacks=[note])
+    epochs = [
+        [("step", 3 * e + s) for s in (1, 2, 3)]
+        + [(event, 3 * e + 3) for event in ("epoch", "evaluated", "saved")]
+        for e in (0, 1)
+    ]
+    assert heard == [("start", 0), *epochs[0], *epochs[1], ("end", 6)]
+
+
+def test_a_callback_can_end_the_run(tmp_path, train, val):
+    lines = []
+
+    def stop(event, run):
+        if event == "step" and run.progress.step == 2:
+            run.end = "seen enough"
+
+    config = dataclasses.replace(CONFIG, epochs=5, eval_every=5)
+    result = run(tmp_path, train, val, config, callbacks=[stop], say=lines.append)
+    assert result.finished and len(result.history) == 1
+    assert "ap" in result.history[0], "the end is always evaluated"
+    assert lines[-1] == "ended early: seen enough"
+    again = run(tmp_path, train, val, config, resume=True)
+    assert again.finished and again.history == result.history
+
+
+# --- averages, accumulation, clipping ----------------------------------------------------------
+
+
+def test_the_average_is_evaluated_and_published(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, ema=0.9)
+    result = run(tmp_path, train, val, config)
+    last = load_checkpoint(tmp_path / "last.pt")
+    average = {n.removeprefix("module."): v for n, v in last["average"].items()}
+    assert not torch.equal(average["class_heads.0.weight"], last["model"]["class_heads.0.weight"])
+    best = next(row for row in result.history if row["ap"] == result.best["ap"])
+    if best is result.history[-1]:
+        assert torch.equal(
+            average["class_heads.0.weight"], weights(tmp_path)["class_heads.0.weight"]
+        )
+    assert evaluate(load(tmp_path), val).as_dict()["ap"] == result.best["ap"]
+    # What is trained is not touched by its average.
+    run(tmp_path / "plain", train, val)
+    assert_close(tmp_path / "last.pt", tmp_path / "plain" / "last.pt", rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("batch_size, accumulate", [(2, 4), (1, 8), (3, 3)])
+def test_accumulated_batches_are_one_large_batch(tmp_path, train, val, batch_size, accumulate):
+    """With a loss that is a mean over pictures, and without statistics of batches."""
+    config = dataclasses.replace(
+        CONFIG, optimizer="sgd", learning_rate=0.05, freeze_norm=True, epochs=2
+    )
+    large = dataclasses.replace(config, batch_size=batch_size * accumulate)
+    small = dataclasses.replace(config, batch_size=batch_size, accumulate=accumulate)
+    one = run(tmp_path / "large", train, val, large, loss="book")
+    two = run(tmp_path / "small", train, val, small, loss="book")
+    assert_close(tmp_path / "large/last.pt", tmp_path / "small/last.pt", rtol=1e-4, atol=1e-6)
+    for a, b in zip(one.history, two.history, strict=True):
+        assert a["loss_class"] == pytest.approx(b["loss_class"], rel=1e-4)
+
+
+def test_gradients_are_clipped(tmp_path, train, val):
+    norms = {}
+
+    def note(event, run):
+        if event == "step":
+            gradients = [p.grad.norm() for p in run.model.parameters() if p.grad is not None]
+            norms.setdefault(run.out.name, []).append(float(torch.stack(gradients).norm()))
+
+    config = dataclasses.replace(CONFIG, epochs=1, clip_norm=0.5)
+    run(tmp_path / "clipped", train, val, config, callbacks=[note])
+    run(tmp_path / "plain", train, val, dataclasses.replace(CONFIG, epochs=1), callbacks=[note])
+    assert max(norms["plain"]) > 1
+    assert max(norms["clipped"]) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_steps_call_what_is_compiled(tmp_path, train, val, monkeypatch):
+    calls = []
+
+    def compile_by_counting(forward):
+        return lambda images: calls.append(len(images)) or forward(images)
+
+    monkeypatch.setattr(torch, "compile", compile_by_counting)
+    config = dataclasses.replace(CONFIG, epochs=1, compile=True)
+    run(tmp_path / "compiled", train, val, config)
+    assert calls == [4, 4, 2], "steps alone, not the evaluation"
+    run(tmp_path / "plain", train, val, dataclasses.replace(config, compile=False))
+    assert_close(tmp_path / "plain/last.pt", tmp_path / "compiled/last.pt", rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_the_same(tmp_path, train, val, fresh_compiler):
+    config = dataclasses.replace(
+        CONFIG, epochs=1, optimizer="sgd", learning_rate=0.02, freeze_norm=True
+    )
+    four = train[:4]
+    run(tmp_path / "plain", four, val, config)
+    result = run(tmp_path / "compiled", four, val, dataclasses.replace(config, compile=True))
+    assert result.finished
+    assert_close(tmp_path / "plain/last.pt", tmp_path / "compiled/last.pt", rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for the CPU alone")
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"precision": "float16"}, "float32 or bfloat16 on the CPU, got float16"),
+        ({"sync_norm": True}, "expected CUDA for sync_norm, got cpu"),
+        ({"recipe": "sdd"}, r"expected a recipe for detection \(ssd, .*light-batch\), got 'sdd'"),
+        ({"recipe": "classification"}, "expected a recipe for detection"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path, train, val, settings, message):
+    with pytest.raises(ValueError, match=f"fit: .*{message}"):
+        run(tmp_path, train, val, dataclasses.replace(CONFIG, **settings))
+
+
+def test_sets_of_another_task_or_other_classes_are_refused(tmp_path, train, colours):
+    fruit = SyntheticBananas(2, image_size=64)
+    with pytest.raises(ValueError, match=r"training set with the task of the model, detection"):
+        run(tmp_path, colours, fruit)
+    model = TinySSD(("apple",), SIZE)
+    with pytest.raises(ValueError, match=r"validation set with the classes .*'apple'.*'banana'"):
+        fit(model, train, fruit, CONFIG, tmp_path)
+
+
+# --- early stopping, checkpoints ---------------------------------------------------------------
+
+
+def test_a_run_without_progress_ends_early(tmp_path, train, val, monkeypatch):
+    config = dataclasses.replace(CONFIG, epochs=9, patience=2)
+    pretend(monkeypatch, [0.1, 0.3, 0.2, 0.3, 0.9])
+    lines = []
+    result = run(tmp_path, train[:4], val, config, say=lines.append)
+    assert result.finished and len(result.history) == 4
+    assert result.best["ap"] == 0.3 and result.best["epoch"] == 2
+    assert lines[-1] == "ended early: ap has not risen above 0.300 in 2 evaluations"
+
+
+def test_a_run_that_is_started_again_goes_on_by_itself(tmp_path, train, val):
+    def die(event, run):
+        if event == "saved":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", train, val, resume="auto", callbacks=[die])
+    again = run(tmp_path / "cut", train, val, resume="auto")
+    whole = run(tmp_path / "whole", train, val)
+    assert [row["ap"] for row in again.history] == [row["ap"] for row in whole.history]
+    assert_close(tmp_path / "cut/last.pt", tmp_path / "whole/last.pt", rtol=0, atol=0)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_trains_on_cuda_and_is_resumed(tmp_path, train, val, cuda, precision):
+    config = dataclasses.replace(CONFIG, precision=precision, device=cuda, clip_norm=5.0)
+
+    def die(event, run):
+        if event == "saved":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, train, val, config, callbacks=[die])
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert (state["scaler"] is not None) == (precision == "float16")
+    result = run(tmp_path, train, val, config, resume=True)
+    assert result.finished and len(result.history) == 2
+    assert all(value.isfinite().all() for value in weights(tmp_path / "last.pt").values())
+    assert result.model.class_heads[0].weight.dtype == torch.float32
+
+
+def test_checkpoints_are_kept_every_so_often(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, epochs=5, keep_every=2)
+    run(tmp_path, train[:4], val, config)
+    kept = sorted(tmp_path.glob("epoch-*.pt"))
+    assert [path.name for path in kept] == ["epoch-0002.pt", "epoch-0004.pt"]
+    assert load(kept[0]).classes == ("banana",)
+    assert load_checkpoint(kept[0])["figures"]["epoch"] == 2
+
+
+def test_last_is_saved_within_an_epoch(tmp_path, train, val):
+    steps = []
+
+    def note(event, run):
+        if event == "saved":
+            steps.append(load_checkpoint(run.out / "last.pt")["progress"]["step"])
+
+    run(tmp_path, train, val, dataclasses.replace(CONFIG, save_minutes=0), callbacks=[note])
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_safetensors_hold_the_best_model(tmp_path, train, val):
+    run(tmp_path, train, val)
+    images = torch.stack([image for image, _ in val])
+    one, two = load(tmp_path), load(tmp_path / "best.safetensors")
+    assert torch.equal(one(images).class_logits, two(images).class_logits)
+
+
+def test_tensorboard_gets_the_figures(tmp_path, train, val):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", exc_type=ImportError
+    )
+    result = run(tmp_path, train, val, dataclasses.replace(CONFIG, tensorboard=True))
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    found = [event.value for event in events.Scalars("training/loss_class")]
+    assert found == pytest.approx([row["loss_class"] for row in result.history])
+    assert [event.step for event in events.Scalars("validation/ap")] == [1, 2]
+
+
+def test_the_end_is_projected(tmp_path, train, val):
+    ends = []
+
+    def note(event, run):
+        if event == "step":
+            left = run.plan.total_steps - run.progress.step
+            expected = run.elapsed / run.progress.step * left
+            ends.append(run.finishing_time(now=0.0) - expected)
+
+    lines = []
+    run(tmp_path, train, val, callbacks=[note], say=lines.append)
+    assert max(map(abs, ends)) < 1
+    assert "  ends " in lines[0] and "  ends " not in lines[1]
+
+
+def test_times_are_told_as_a_clock_does():
+    noon = time.mktime((2030, 1, 2, 12, 0, 0, 0, 0, -1))
+    assert format_time(noon + 300, now=noon) == "12:05"
+    assert format_time(noon + 86400, now=noon) == "Thu 3 Jan 12:00"
+
+
+def test_a_run_of_another_number_of_options_is_refused(tmp_path, train, val):
+    run(tmp_path, train, val)
+    with pytest.raises(ValueError, match=r"expected options .*multibox.* got .*book"):
+        run(tmp_path, train, val, loss="book", resume=True)
+
+
+def test_weights_alone_cannot_be_resumed(tmp_path, train, val):
+    run(tmp_path, train, val)
+    (tmp_path / "last.pt").write_bytes((tmp_path / "best.pt").read_bytes())
+    with pytest.raises(ValueError, match=r"expected a run to resume, got .* weights alone"):
+        run(tmp_path, train, val, resume=True)
+
+
+# --- unreadable pictures -----------------------------------------------------------------------
+
+
+TORN = UnreadablePictureError("torn file")
+
+
+class Damaged(list):
+    """A set some of whose pictures cannot be read."""
+
+    def __init__(self, samples, bad, error=TORN):
+        super().__init__(samples)
+        self.bad, self.error = bad, error
+
+    def __getitem__(self, index):
+        if index in self.bad:
+            raise self.error
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("error", [UnreadablePictureError("torn file"), OSError(5, "torn file")])
+def test_an_unreadable_picture_is_told_once_left_out_and_counted(
+    tmp_path, train, val, workers, error
+):
+    lines = []
+    config = dataclasses.replace(CONFIG, max_bad_share=0.2, workers=workers)
+    result = run(tmp_path, Damaged(train, {3, 7}, error), val, config, say=lines.append)
+    assert result.finished
+    told = sorted(line for line in lines if "left out" in line)
+    assert len(told) == 2
+    assert told[0].startswith("left out: training picture 3 cannot be read: ")
+    assert "torn file" in told[0]
+    listed = json.loads((tmp_path / "bad_pictures.json").read_text())
+    assert sorted(one["index"] for one in listed) == [3, 7]
+    for row in result.history:
+        assert row["images_per_second"] * row["seconds"] == pytest.approx(8)
+
+
+def test_too_many_unreadable_pictures_stop_the_run_with_the_list(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, max_bad_share=0.2)
+    with pytest.raises(ValueError) as error:
+        run(tmp_path, Damaged(train, {1, 4, 8}), val, config)
+    text = str(error.value)
+    assert "at most 2 unreadable training pictures" in text and "got 3" in text
+    for index in (1, 4, 8):
+        assert f"picture {index}: torn file" in text
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_no_unreadable_picture_may_be_tolerated(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, max_bad_share=0.0)
+    with pytest.raises(ValueError, match="at most 0 unreadable"):
+        run(tmp_path, Damaged(train, {1}), val, config)
+
+
+def test_a_step_without_a_readable_picture_takes_the_next_one(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, batch_size=1, epochs=1, max_bad_share=0.5)
+    result = run(tmp_path, Damaged(train[:4], {2}), val, config)
+    assert result.finished
+    assert result.history[0]["images_per_second"] * result.history[0]["seconds"] == pytest.approx(4)
+
+
+def test_a_set_without_any_readable_picture_is_refused(tmp_path, train, val):
+    config = dataclasses.replace(CONFIG, max_bad_share=1.0)
+    with pytest.raises(ValueError, match=r"expected readable pictures, got none.*torn file"):
+        run(tmp_path, Damaged(train[:4], {0, 1, 2, 3}), val, config)
+
+
+def test_mistakes_of_code_are_not_taken_for_bad_pictures(tmp_path, train, val):
+    with pytest.raises(KeyError, match="a typing error"):
+        run(tmp_path, Damaged(train, {1}, KeyError("a typing error")), val)
+
+
+def test_unreadable_pictures_are_remembered_by_a_resumed_run(tmp_path, train, val):
+    lines = []
+    config = dataclasses.replace(CONFIG, max_bad_share=0.2)
+
+    def stop(event, run):
+        if event == "saved":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Damaged(train, {3}), val, config, callbacks=[stop])
+    run(tmp_path, Damaged(train, {3}), val, config, resume=True, say=lines.append)
+    assert not any("left out" in line for line in lines), "known already"
+
+
+def test_an_unreadable_validation_picture_is_left_out(tmp_path, train, val):
+    lines = []
+    damaged = Damaged([*val, *train[:3]], {1})
+    result = run(tmp_path, train, damaged, say=lines.append)
+    assert result.finished
+    told = [line for line in lines if "left out" in line]
+    assert told == ["left out: validation picture 1 cannot be read: torn file"]
+    readable = [sample for i, sample in enumerate([*val, *train[:3]]) if i != 1]
+    assert result.best["ap"] == evaluate(result.model, readable).as_dict()["ap"]
+
+
+def test_too_many_unreadable_validation_pictures_stop_the_run(tmp_path, train, val):
+    with pytest.raises(ValueError, match="expected readable validation pictures, got 2 of 2"):
+        run(tmp_path, train, Damaged(val, {0, 1}))
+
+
+# --- classification ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """Red and blue pictures of several sizes."""
+    folder, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
+    paths, labels = [], []
+    for i in range(12):
+        pixels = rng.integers(0, 60, (40 + 5 * i, 70, 3), dtype=np.uint8)
+        pixels[..., 2 * (i % 2)] += 180
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        paths.append(folder / f"{i}.png")
+        labels.append(i % 2)
+    return ClassificationDataset(paths, labels, ("red", "blue"))
+
+
+def test_a_classifier_learns_from_pictures_of_any_size(tmp_path, colours):
+    torch.manual_seed(0)
+    model = Classifier(colours.classes, SIZE, architecture="resnet18")
+    config = TrainConfig(
+        epochs=6, batch_size=4, optimizer="adamw", learning_rate=0.01, freeze_trunk=True,
+        precision="float32", device="cpu",
+    )  # fmt: skip
+    result = fit(model, colours, colours, config, tmp_path, say=lambda line: None)
+    assert result.best["accuracy"] == 1.0
+    assert load(tmp_path).name == "resnet18"
+
+
+def test_dropout_draws_the_same_in_a_resumed_run(tmp_path, colours):
+    config = TrainConfig(epochs=2, batch_size=4, optimizer="sgd", precision="float32", device="cpu")
+
+    def new():
+        torch.manual_seed(0)
+        return Classifier(colours.classes, SIZE, architecture="squeezenet1_1")
+
+    def stop(event, run):
+        if event == "saved":
+            raise KeyboardInterrupt
+
+    quiet = {"say": lambda line: None}
+    fit(new(), colours, colours, config, tmp_path / "whole", **quiet)
+    with pytest.raises(KeyboardInterrupt):
+        fit(new(), colours, colours, config, tmp_path / "cut", callbacks=[stop], **quiet)
+    torch.rand(17)
+    fit(new(), colours, colours, config, tmp_path / "cut", resume=True, **quiet)
+    assert_close(tmp_path / "whole/last.pt", tmp_path / "cut/last.pt", rtol=0, atol=0)
+
+
+def test_the_global_generator_is_left_as_it_was(tmp_path, train, val):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    model = TinySSD(("banana",), SIZE)
+    torch.manual_seed(5)
+    fit(model, train[:4], val, CONFIG, tmp_path, say=lambda line: None)
+    assert torch.equal(torch.rand(3), expected)
