@@ -14,7 +14,6 @@ from cvlib._distributed import rank, world_size
 from cvlib.data import SyntheticBananas
 from cvlib.engine import TrainConfig, evaluate, fit
 from cvlib.engine.checkpoint import save_json
-from cvlib.models import create_model
 from cvlib.models.base import Model
 from cvlib.models.tiny_ssd import TinySSD
 
@@ -34,7 +33,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--accumulate", type=int, default=1)
-    parser.add_argument("--pictures", type=int, default=9)
+    parser.add_argument("--pictures", type=int, default=11)
     parser.add_argument("--norm", choices=("none", "frozen", "batch"), default="none")
     parser.add_argument("--die-at", type=int, default=-1)
     parser.add_argument("--save-minutes", type=float, default=10)
