@@ -282,7 +282,7 @@ class ShardStream(IterableDataset[Any]):
         buffer: Samples that are kept to draw from at random, shards being shuffled, too; 0: none.
         seed: Of the random order; `set_epoch` changes it.
         transform: Called as ``transform(image, target)``.
-        open_shard: Opens a shard for reading bytes.
+        open_shard: Opens a shard for reading bytes; ``None``: a file of this machine.
         on_damaged: Called with the place and the error of each damaged sample or shard, which is
             then skipped; ``None`` raises instead.
 
@@ -309,7 +309,7 @@ class ShardStream(IterableDataset[Any]):
         buffer: int = 0,
         seed: int = 0,
         transform: Callable[..., Any] | None = None,
-        open_shard: Callable[[str], BinaryIO] = lambda name: open(name, "rb"),
+        open_shard: Callable[[str], BinaryIO] | None = None,
         on_damaged: Callable[[str, Exception], None] | None = None,
     ) -> None:
         self.shards = sorted(str(shard) for shard in shards)
@@ -340,7 +340,7 @@ class ShardStream(IterableDataset[Any]):
 
     def _read(self, shard: str) -> Iterator[tuple[Any, Any]]:
         try:
-            with self.open_shard(shard) as file:
+            with open(shard, "rb") if self.open_shard is None else self.open_shard(shard) as file:
                 for number, (key, members) in enumerate(read_stream(file)):
                     sample = self._decode(members, f"{shard}, sample {key}", number)
                     if sample is not None:

@@ -290,6 +290,15 @@ def test_a_stream_gives_every_sample_once(classification, tmp_path):
         assert sorted(loaded) == list(range(5))
 
 
+def test_a_stream_opens_shards_as_it_is_told(classification, tmp_path):
+    write_shards(classification, tmp_path / "s", say=quiet)
+    data = (tmp_path / "s" / "shard-000000.tar").read_bytes()
+    stream = ShardStream(
+        ["store://a"], ("x", "y", "z"), "classification", open_shard=lambda name: io.BytesIO(data)
+    )
+    assert len(list(stream)) == 5
+
+
 def test_a_stream_shuffles_by_epoch(tmp_path):
     write_shards(SyntheticBananas(12, image_size=32), tmp_path / "s", per_shard=3, say=quiet)
     shards = list((tmp_path / "s").glob("*.tar"))
