@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,18 +77,20 @@ def _rate(read: Callable[[int], object], count: int, seconds: float) -> float:
 
 def _describe(table: LabelTable) -> str:
     """Bytes of a table: everything with an entry for each picture, each object, each mask."""
-    pictures = sum(map(_size, (table.pictures, table.image_ids, table.sizes, table.starts)))
+    kept = (table.pictures, table.image_ids, table.sizes, table.starts)
+    pictures = sum(_size(column) for column in kept)
     columns = (table.boxes, table.labels, table.rows, table.iscrowd, table.difficult, table.areas)
     things = max(1, table.num_objects)
     masks = 0 if table.masks is None else _size(table.masks)
     return (
         f"labels in memory: {pictures / table.num_pictures:.0f} bytes for a picture, "
-        f"{sum(map(_size, columns)) / things:.0f} for an object, {masks / things:.0f} for a mask; "
+        f"{sum(c.nbytes for c in columns) / things:.0f} for an object, "
+        f"{masks / things:.0f} for a mask; "
         f"{table.num_objects / table.num_pictures:.1f} objects on a picture"
     )
 
 
-def _size(column: PackedList | np.ndarray) -> int:
+def _size(column: Any) -> int:
     if isinstance(column, PackedList):
         return column._bytes.nbytes + column._starts.nbytes
     return column.nbytes
