@@ -7,6 +7,7 @@ from cvlib.data.dataset import DetectionDataset
 from cvlib.data.download import download, extract_zip, fetch_bananas
 from cvlib.data.load import find_splits, load_dataset
 from cvlib.data.segmentation import SegmentationDataset
+from cvlib.data.shards import ShardDataset, ShardStream, verify_shards, write_shards
 from cvlib.data.synthetic import SyntheticBananas
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "ClassificationDataset",
     "DetectionDataset",
     "SegmentationDataset",
+    "ShardDataset",
+    "ShardStream",
     "SyntheticBananas",
     "collate",
     "download",
@@ -21,4 +24,6 @@ __all__ = [
     "fetch_bananas",
     "find_splits",
     "load_dataset",
+    "verify_shards",
+    "write_shards",
 ]

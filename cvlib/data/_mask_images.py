@@ -61,6 +61,16 @@ def read_numbers(path: Path) -> NDArray[Any]:
     return pixels
 
 
+def decode_numbers(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode a PNG of numbers 0..255; raises as `read_numbers`, and for larger numbers."""
+    pixels = _decode(data, Path(name))
+    if pixels.ndim == 3:
+        raise _coloured(Path(name))
+    if pixels.dtype != np.uint8:
+        raise _damaged(Path(name), f"numbers of type {pixels.dtype}")
+    return pixels
+
+
 def read_classes(
     path: Path, num_classes: int, void: int = 255, palette: Sequence[Colour] | None = None
 ) -> NDArray[np.uint8]:
@@ -112,7 +122,10 @@ def _check_numbers(pixels: NDArray[Any], path: Path, num_classes: int, void: int
 
 def _read(path: Path) -> NDArray[Any]:
     """Numbers (H, W), or colours (H, W, 3)."""
-    data = read_bytes(path, "read_mask", "a mask")
+    return _decode(read_bytes(path, "read_mask", "a mask"), path)
+
+
+def _decode(data: bytes, path: Path) -> NDArray[Any]:
     header = _images._known_header("read_mask", data[:32], MemorySource(data), path)
     _images._check_pixels(header, path)
     if header.format not in _FORMATS:

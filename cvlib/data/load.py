@@ -17,9 +17,10 @@ from cvlib.data.formats.layouts import (
     find_layouts,
 )
 from cvlib.data.segmentation import SegmentationDataset
+from cvlib.data.shards import ShardDataset
 from cvlib.data.table import LabelTable
 
-AnyDataset = DetectionDataset | SegmentationDataset | ClassificationDataset
+AnyDataset = DetectionDataset | SegmentationDataset | ClassificationDataset | ShardDataset
 # So many folders that hold nothing but the next one; a link to itself would have no end.
 _DEPTH = 3
 
@@ -45,7 +46,7 @@ def load_dataset(
         split: Such as ``"train"``, which also means ``train2017``, and ``"val"``, which also
             means ``valid``. May be left out where there is only one.
         format: ``"coco"``, ``"banana"``, ``"voc"``, ``"voc-segmentation"``, ``"yolo"``,
-            ``"masks"``, ``"csv"`` or ``"folder"``; by default what it looks like.
+            ``"masks"``, ``"csv"``, ``"shards"`` or ``"folder"``; by default what it looks like.
         classes: Class names in the order of the labels; by default those of the files.
         transform: Called as ``transform(image, target)``, for instance from
             ``torchvision.transforms.v2``; gives the pair that is returned.

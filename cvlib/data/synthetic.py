@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -71,6 +71,7 @@ class SyntheticBananas(Dataset[Any]):
 
     Attributes:
         classes: ``("banana",)``.
+        task: ``"detection"``.
 
     Raises:
         TypeError: an argument is not an integer.
@@ -85,6 +86,8 @@ class SyntheticBananas(Dataset[Any]):
         >>> image.shape, target["image_id"]
         (torch.Size([3, 64, 64]), 3)
     """
+
+    task: ClassVar[str] = "detection"
 
     def __init__(
         self,

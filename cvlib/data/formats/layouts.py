@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cvlib.data.formats import folder as image_folder
-from cvlib.data.formats import masks, voc, voc_segmentation, yolo
+from cvlib.data.formats import masks, shards, voc, voc_segmentation, yolo
 from cvlib.data.formats._folders import (
     SPLITS,
     canonical_split,
@@ -297,6 +297,14 @@ LAYOUTS = (
         _find_csv,
         lambda path: list(_csv_files(path)),
         _read_csv,
+    ),
+    Layout(
+        "shards",
+        "WebDataset shards",
+        "*.tar, with the index.json of write_shards or without",
+        shards.find_shards,
+        shards.list_shard_splits,
+        shards.read_shards,
     ),
     Layout(
         "folder",

@@ -1,0 +1,416 @@
+"""Data sets in tar files: for sets of many millions of pictures, and for stores across a network.
+
+`ShardDataset` is like any other set: it has a length and gives any picture, so that order, exact
+resumption, and shares of several processes work as always. It reads of a tar file the bytes of the
+sample that is asked for, in one piece. `ShardStream` reads whole shards from beginning to end.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from tqdm.auto import tqdm
+
+from cvlib._distributed import rank, world_size
+from cvlib.data._images import UnreadablePictureError
+from cvlib.data._picture_set import check_classes
+from cvlib.data._shard_files import (
+    INDEX,
+    OFFSETS,
+    Index,
+    is_index,
+    read_index,
+    read_members,
+    read_offsets,
+    read_range,
+    read_stream,
+    scan_shards,
+)
+from cvlib.data._shard_samples import decode_sample, guess_task, picture_of
+from cvlib.data._shard_writer import write_shards
+from cvlib.data.findings import Finding
+
+__all__ = ["ShardDataset", "ShardStream", "verify_shards", "write_shards"]
+
+Fetch = Callable[[str, int, int], bytes]
+
+
+class _Folder:
+    """One folder of shards; its offsets are mapped anew in each process."""
+
+    def __init__(self, path: Path, classes: Sequence[str] | None, local: bool) -> None:
+        self.path, self.findings = path, list[Finding]()
+        self.has_index = is_index(path / INDEX)
+        if self.has_index:
+            self.index = read_index(path / INDEX)
+            self.offsets = read_offsets(path / OFFSETS, self.index)
+            if local:
+                self._compare_sizes()
+        else:
+            self._scan(classes)
+        counts = [shard.pictures for shard in self.index.shards]
+        self.firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self.firsts[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | ({"offsets": None} if self.has_index else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.has_index:
+            self.offsets = read_offsets(self.path / OFFSETS, self.index)
+
+    def find(self, index: int) -> tuple[Path, int, int]:
+        """Tar file, first byte and number of bytes of a sample."""
+        shard = int(np.searchsorted(self.firsts, index, side="right")) - 1
+        start, end = self.offsets[index + shard : index + shard + 2].tolist()
+        return self.path / self.index.shards[shard].name, start, end - start
+
+    def _compare_sizes(self) -> None:
+        for shard in self.index.shards:
+            path = self.path / shard.name
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard.bytes:
+                actual = "which is missing" if size is None else f"a file of {size:,} bytes"
+                self._note(f"expected {path} with {shard.bytes:,} bytes, got {actual}", str(path))
+
+    def _note(self, message: str, file: str) -> None:
+        advice = "restore it; its samples cannot be read"
+        self.findings.append(Finding("warning", "damaged-shard", message, file, fix=advice))
+
+    def _scan(self, classes: Sequence[str] | None) -> None:
+        names = sorted(p.name for p in self.path.glob("*.tar") if p.is_file())
+        if not names:
+            raise FileNotFoundError(
+                f"ShardDataset: expected a folder with {INDEX} or *.tar, got {self.path}; tar "
+                "files must not be compressed, so that one sample can be read without the others"
+            )
+        shards, self.offsets, damaged = scan_shards(self.path, names)
+        for text in damaged:
+            self._note(f"expected a whole tar file, got {text}", str(self.path))
+        if not any(shard.pictures for shard in shards):
+            raise ValueError(f"ShardDataset: expected samples in {self.path}, got none")
+        if classes is None:
+            raise ValueError(
+                f"ShardDataset: expected classes, got none, and {self.path} has no {INDEX} with "
+                'their names; pass classes=("cat", "dog")'
+            )
+        first = next(i for i, shard in enumerate(shards) if shard.pictures)
+        start, end = self.offsets[first : first + 2].tolist()
+        _, members = read_members(read_range(self.path / names[first], start, end - start))
+        task = guess_task(members)
+        if task is None:
+            raise ValueError(
+                f"ShardDataset: expected samples with json, cls or mask.png, got "
+                f"{', '.join(members)} in {self.path / names[first]}"
+            )
+        self.index = Index(task, tuple(classes), True, tuple(shards))
+
+
+class ShardDataset(Dataset[Any]):
+    """Pictures in tar files, read one by one in any order.
+
+    Args:
+        folders: Of `write_shards`, one or several; or of uncompressed tar files in WebDataset's
+            layout, which are looked through once.
+        classes: Class names; needed where there is no ``index.json``.
+        transform: Called as ``transform(image, target)``; gives the pair that is returned.
+        fetch: Called as ``fetch(path, start, length)`` for bytes of a tar file that lies
+            elsewhere, in a worker; the folder then needs ``index.json`` and ``offsets.npy`` alone.
+
+    Attributes:
+        classes: Class names.
+        task: ``"detection"``, ``"segmentation"`` or ``"classification"``.
+        findings: Shards that are missing or damaged.
+        transform: As given; may be replaced.
+
+    Raises:
+        FileNotFoundError: No shards there.
+        ValueError: A damaged index, folders of different sets, no classes.
+
+    Warns:
+        UserWarning: Shards are missing or damaged; their samples raise when they are read.
+
+    Note:
+        ``offsets.npy`` is mapped, not read: 8 bytes for each picture, which all processes share.
+
+    Example:
+        >>> import tempfile
+        >>> from cvlib.data import SyntheticBananas
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_shards(SyntheticBananas(2, image_size=32), folder, say=lambda line: None)
+        ...     image, target = ShardDataset(folder)[1]
+        >>> image.shape, target["labels"]
+        (torch.Size([3, 32, 32]), tensor([0, 0]))
+    """
+
+    def __init__(
+        self,
+        folders: str | Path | Sequence[str | Path],
+        *,
+        classes: Sequence[str] | None = None,
+        transform: Callable[..., Any] | None = None,
+        fetch: Fetch | None = None,
+    ) -> None:
+        paths = [folders] if isinstance(folders, str | Path) else list(folders)
+        names = None if classes is None else check_classes("ShardDataset", classes)
+        self._folders = [_Folder(Path(path), names, fetch is None) for path in paths]
+        kinds = {(f.index.task, f.index.classes) for f in self._folders}
+        if len(kinds) != 1:
+            raise ValueError(f"ShardDataset: expected folders of one set, got {len(kinds)} sets")
+        self.task, own = kinds.pop()
+        if names is not None and tuple(names) != own:
+            raise ValueError(f"ShardDataset: expected classes {own} as in {INDEX}, got {names}")
+        self.classes = own
+        self.transform = transform
+        self._fetch = fetch
+        counts = [len(folder) for folder in self._folders]
+        self._firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._chosen: NDArray[np.int64] | None = None
+        self.findings = tuple(one for folder in self._folders for one in folder.findings)
+        if self.findings:
+            warnings.warn(
+                f"ShardDataset: {len(self.findings)} damaged shards, the first: {self.findings[0]}",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return int(self._firsts[-1]) if self._chosen is None else len(self._chosen)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """Read a sample.
+
+        Args:
+            index: -len to len - 1.
+
+        Returns:
+            ``(image, target)`` as data sets of this task give them.
+
+        Raises:
+            IndexError: ``index`` is out of range.
+            UnreadablePictureError: The shard is missing or damaged here, the picture cannot be
+                decoded, or its labels cannot be right. A ``ValueError``.
+        """
+        members, place, number, upright = self._read(index)
+        try:
+            sample = decode_sample(members, self.task, len(self.classes), upright, number)
+        except ValueError as error:
+            raise _unreadable(place, error) from error
+        return sample if self.transform is None else self.transform(*sample)
+
+    def read_picture(self, index: int) -> bytes:
+        """The bytes of a picture as they were stored.
+
+        Raises:
+            IndexError: ``index`` is out of range.
+            UnreadablePictureError: As for samples, except that nothing is decoded.
+        """
+        members, place, *_ = self._read(index)
+        try:
+            return picture_of(members)
+        except ValueError as error:
+            raise _unreadable(place, error) from error
+
+    def name(self, index: int) -> str:
+        """Where a sample is: tar file and first byte."""
+        path, start, _, _, _ = self._find(index)
+        return f"{path}:{start}"
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> ShardDataset:
+        """The same set with some of its pictures, in the order given.
+
+        Raises:
+            IndexError: An index is out of range.
+        """
+        part = copy.copy(self)
+        part._chosen = np.array([self._number(index) for index in indices], dtype=np.int64)
+        return part
+
+    def _number(self, index: int) -> int:
+        """Of a picture in all folders together."""
+        index = operator.index(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"ShardDataset: expected index below {len(self)}, got {index}")
+        index %= len(self)
+        return index if self._chosen is None else int(self._chosen[index])
+
+    def _find(self, index: int) -> tuple[Path, int, int, int, bool]:
+        number = self._number(index)
+        place = int(np.searchsorted(self._firsts, number, side="right")) - 1
+        folder = self._folders[place]
+        path, start, length = folder.find(number - int(self._firsts[place]))
+        return path, start, length, number, folder.index.upright
+
+    def _read(self, index: int) -> tuple[dict[str, bytes], str, int, bool]:
+        path, start, length, number, upright = self._find(index)
+        try:
+            if self._fetch is None:
+                block = read_range(path, start, length)
+            else:
+                block = self._fetch(str(path), start, length)
+            key, members = read_members(block)
+        except (OSError, EOFError, ValueError) as error:
+            raise _unreadable(f"{path} at byte {start:,}", error) from error
+        return members, f"{path}, sample {key}", number, upright
+
+
+class ShardStream(IterableDataset[Any]):
+    """Samples of whole shards, from the beginning to the end of each: for stores without seeking.
+
+    Processes of a training and workers of a loader share the shards among them: one shard is read
+    by one of them, so give each at least one. The order is that of the shards, or random with
+    ``buffer``.
+
+    Args:
+        shards: Paths, or whatever ``open_shard`` takes.
+        classes: Class names.
+        task: As of data sets.
+        upright: Turn pictures as EXIF says.
+        buffer: Samples that are kept to draw from at random, shards being shuffled, too; 0: none.
+        seed: Of the random order; `set_epoch` changes it.
+        transform: Called as ``transform(image, target)``.
+        open_shard: Opens a shard for reading bytes; ``None``: a file of this machine.
+        on_damaged: Called with the place and the error of each damaged sample or shard, which is
+            then skipped; ``None`` raises instead.
+
+    Raises:
+        ValueError: No shard, or an unknown task.
+
+    Example:
+        >>> import tempfile
+        >>> from cvlib.data import SyntheticBananas
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_shards(SyntheticBananas(3, image_size=32), folder, say=lambda line: None)
+        ...     stream = ShardStream(Path(folder).glob("*.tar"), ("banana",), "detection")
+        ...     print(sum(1 for image, target in stream))
+        3
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[str | Path] | Iterator[str | Path],
+        classes: Sequence[str],
+        task: str,
+        *,
+        upright: bool = True,
+        buffer: int = 0,
+        seed: int = 0,
+        transform: Callable[..., Any] | None = None,
+        open_shard: Callable[[str], BinaryIO] | None = None,
+        on_damaged: Callable[[str, Exception], None] | None = None,
+    ) -> None:
+        self.shards = sorted(str(shard) for shard in shards)
+        self.classes = tuple(check_classes("ShardStream", classes))
+        if not self.shards or task not in ("detection", "segmentation", "classification"):
+            raise ValueError(
+                f"ShardStream: expected shards and a known task, got {len(self.shards)} shards and "
+                f"task {task!r}"
+            )
+        self.task, self.upright, self.buffer, self.seed = task, upright, buffer, seed
+        self.transform, self.open_shard, self.on_damaged = transform, open_shard, on_damaged
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next pass take another random order."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        shards = list(self.shards)
+        if self.buffer:
+            generator.shuffle(shards)
+        worker = get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        mine = shards[rank() * workers + number :: world_size() * workers]
+        samples = (sample for shard in mine for sample in self._read(shard))
+        return _shuffled(samples, self.buffer, generator) if self.buffer else samples
+
+    def _read(self, shard: str) -> Iterator[tuple[Any, Any]]:
+        try:
+            with open(shard, "rb") if self.open_shard is None else self.open_shard(shard) as file:
+                for number, (key, members) in enumerate(read_stream(file)):
+                    sample = self._decode(members, f"{shard}, sample {key}", number)
+                    if sample is not None:
+                        yield sample
+        except UnreadablePictureError:
+            raise
+        except (OSError, ValueError) as error:
+            self._tell(shard, error)
+
+    def _decode(self, members: dict[str, bytes], place: str, number: int) -> Any:
+        try:
+            sample = decode_sample(members, self.task, len(self.classes), self.upright, number)
+        except ValueError as error:
+            self._tell(place, error)
+            return None
+        return sample if self.transform is None else self.transform(*sample)
+
+    def _tell(self, place: str, error: Exception) -> None:
+        damage = _unreadable(place, error, "ShardStream")
+        if self.on_damaged is None:
+            raise damage from error
+        self.on_damaged(place, damage)
+
+
+def _shuffled(samples: Iterator[Any], size: int, generator: np.random.Generator) -> Iterator[Any]:
+    kept: list[Any] = []
+    for sample in samples:
+        if len(kept) < size:
+            kept.append(sample)
+            continue
+        place = int(generator.integers(size))
+        kept[place], sample = sample, kept[place]
+        yield sample
+    yield from (kept[place] for place in generator.permutation(len(kept)))
+
+
+def verify_shards(folder: str | Path) -> list[Finding]:
+    """Reads every shard of a folder and compares it with the checksum in its index.
+
+    Returns:
+        An error for each shard that is missing or has changed.
+
+    Raises:
+        FileNotFoundError: There is no ``index.json``.
+        ValueError: It is damaged.
+    """
+    folder = Path(folder)
+    found = []
+    shards = read_index(folder / INDEX).shards
+    for shard in tqdm(shards, "verifying shards", disable=None, leave=False, delay=1):
+        path = folder / shard.name
+        actual = _checksum(path) if path.is_file() else "no file"
+        if actual != shard.sha256:
+            message = f"expected SHA-256 {shard.sha256}, got {actual}"
+            advice = "copy the shard again"
+            found.append(Finding("error", "damaged-shard", message, str(path), fix=advice))
+    return found
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _unreadable(
+    place: str, error: Exception, function: str = "ShardDataset"
+) -> UnreadablePictureError:
+    return UnreadablePictureError(
+        f"{function}: expected a readable sample in {place}, got: {error}", place
+    )

@@ -1,0 +1,78 @@
+"""A training run for tests: the same script for one process and for several.
+
+Given a step and ``--die-at``, the last process kills itself there, once.
+"""
+
+import argparse
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from cvlib._distributed import rank, world_size
+from cvlib.data import SyntheticBananas
+from cvlib.engine import TrainConfig, evaluate, fit
+from cvlib.engine.checkpoint import save_json
+from cvlib.models.base import Model
+from cvlib.models.tiny_ssd import TinySSD
+
+
+def without_norm(model: Model) -> Model:
+    """The model without batch normalisation, whose statistics see one process's pictures."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.BatchNorm2d):
+                setattr(module, name, torch.nn.Identity())
+    return model
+
+
+def main() -> None:
+    """Trains, and writes weights, losses and figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--pictures", type=int, default=11)
+    parser.add_argument("--norm", choices=("none", "frozen", "batch"), default="none")
+    parser.add_argument("--die-at", type=int, default=-1)
+    parser.add_argument("--save-minutes", type=float, default=10)
+    arguments = parser.parse_args()
+
+    torch.manual_seed(0)
+    model = TinySSD(("banana",), (64, 64))
+    if arguments.norm == "none":
+        without_norm(model)
+    config = TrainConfig(
+        epochs=2,
+        batch_size=arguments.batch_size,
+        accumulate=arguments.accumulate,
+        optimizer="sgd",
+        learning_rate=0.01,
+        freeze_norm=arguments.norm == "frozen",
+        precision="float32",
+        device="cpu",
+        save_minutes=arguments.save_minutes,
+    )
+    losses: list[dict[str, float]] = []
+    marker = arguments.out.with_suffix(".died")
+
+    def watch(event, run):
+        if event != "step":
+            return
+        losses.append({name: float(value) for name, value in run.meter.losses.items()})
+        is_last = rank() == world_size() - 1
+        if run.progress.step == arguments.die_at and is_last and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train = SyntheticBananas(arguments.pictures, image_size=64)
+    val = SyntheticBananas(5, image_size=64, seed=1)
+    result = fit(model, train, val, config, arguments.out, resume="auto", callbacks=[watch])
+    figures = evaluate(result.model, val, batch_size=2).as_dict()
+    if rank() == 0:
+        save_json(arguments.out / "seen.json", {"losses": losses, "figures": figures})
+
+
+if __name__ == "__main__":
+    main()
