@@ -6,9 +6,19 @@ from cvlib._version import __version__
 from cvlib.anchors import multibox_prior
 from cvlib.box_coding import decode_boxes, encode_boxes
 from cvlib.boxes import box_area, box_convert, clip_boxes
-from cvlib.data import BananaDataset, SyntheticBananas, collate
-from cvlib.engine import TrainConfig, evaluate, fit, load
-from cvlib.models import TinySSD
+from cvlib.data import (
+    BananaDataset,
+    ClassificationDataset,
+    DetectionDataset,
+    SegmentationDataset,
+    SyntheticBananas,
+    collate,
+    load_dataset,
+)
+from cvlib.data.check import check_dataset, fix_dataset
+from cvlib.engine import TrainConfig, config_for, evaluate, fit, load
+from cvlib.engine.summary import summary
+from cvlib.models import Classifier, TinySSD, create_model, list_models
 from cvlib.ops import (
     batched_nms,
     box_iou,
@@ -18,15 +28,21 @@ from cvlib.ops import (
     nms,
 )
 from cvlib.predict import predict
-from cvlib.structures import Detections
-from cvlib.visualize import draw
+from cvlib.structures import Detections, GroundTruth, Segmentation
+from cvlib.visualize import draw, show_anchors, show_batch, show_targets, show_transforms
 
 warn_of_namesake()
 load_kernels()
 
 __all__ = [
     "BananaDataset",
+    "ClassificationDataset",
+    "Classifier",
+    "DetectionDataset",
     "Detections",
+    "GroundTruth",
+    "Segmentation",
+    "SegmentationDataset",
     "SyntheticBananas",
     "TinySSD",
     "TrainConfig",
@@ -36,18 +52,29 @@ __all__ = [
     "box_convert",
     "box_iou",
     "build_info",
+    "check_dataset",
     "clip_boxes",
     "collate",
+    "config_for",
+    "create_model",
     "decode_boxes",
     "draw",
     "encode_boxes",
     "evaluate",
     "fit",
+    "fix_dataset",
+    "list_models",
     "load",
+    "load_dataset",
     "match_anchors",
     "multibox_detection",
     "multibox_prior",
     "multibox_target",
     "nms",
     "predict",
+    "show_anchors",
+    "show_batch",
+    "show_targets",
+    "show_transforms",
+    "summary",
 ]

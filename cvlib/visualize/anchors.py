@@ -153,6 +153,13 @@ def show_targets(
 
     Raises:
         ValueError: The model has no anchors.
+
+    Example:
+        >>> from cvlib.data import SyntheticBananas
+        >>> from cvlib.models import TinySSD
+        >>> image, target = SyntheticBananas(2, image_size=64)[0]
+        >>> show_targets(TinySSD(("banana",), image_size=(64, 64)), image, target).mode
+        'RGB'
     """
     wanted = {"boxes": target["boxes"], "labels": target["labels"]}
     wanted = {name: value[target["labels"] >= 0] for name, value in wanted.items()}

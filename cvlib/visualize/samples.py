@@ -102,6 +102,12 @@ def show_transforms(
 
     Raises:
         ValueError: Unknown recipe.
+
+    Example:
+        >>> from cvlib.data import SyntheticBananas
+        >>> bananas = SyntheticBananas(2, image_size=64)
+        >>> show_transforms(bananas, 0, "light", image_size=(64, 64), count=3).mode
+        'RGB'
     """
     classes: Sequence[str] = getattr(dataset, "classes", ())
     task = getattr(dataset, "task", "detection")

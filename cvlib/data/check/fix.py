@@ -82,6 +82,18 @@ def fix_dataset(
 
     Note:
         Deterministic. What is written has no finding of severity ``"error"``.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from cvlib.data.formats.lists import read_lists
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (40, 30)).save(f"{folder}/a.png")
+        ...     boxes = [[[5, 5, 20, 20], [8, 8, 8, 9]]]  # the second one has no width
+        ...     labels = read_lists([f"{folder}/a.png"], boxes, [[0, 0]], ["cat"])
+        ...     changes = fix_dataset(labels, f"{folder}/fixed", progress=False)
+        >>> [change.code for change in changes.made]
+        ['degenerate-box']
     """
     if pictures not in ("link", "copy"):
         raise ValueError(f"fix_dataset: expected pictures 'link' or 'copy', got {pictures!r}")
