@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,7 +184,9 @@ def _train(
     *,
     resume: bool,
 ) -> int:
-    from_first(lambda: check_labels(train, val, model, source.bad_labels, say))
+    if source.bad_labels == "drop" and config.check:
+        from_first(lambda: tell_faults(train, val, model, say))
+        config = replace(config, check=False)  # which would refuse them
     say(str(summary(model)))
 
     def note_source(event: str, run: Run) -> None:
@@ -204,22 +206,12 @@ def _train(
     return GOOD
 
 
-def check_labels(
-    train: AnyDataset,
-    val: AnyDataset,
-    model: Model,
-    bad_labels: BadLabels,
-    say: Callable[[str], None],
+def tell_faults(
+    train: AnyDataset, val: AnyDataset, model: Model, say: Callable[[str], None]
 ) -> None:
-    """Looks both sets over before hours are spent on them.
-
-    Raises:
-        BadLabelsError: Errors, and ``bad_labels`` is ``"raise"``; the message lists them.
-    """
+    """Says what is wrong with data that shall be learnt from nevertheless."""
     anchored = model if hasattr(model, "anchors") else None
     report = check_dataset(train, val=val, model=anchored, fast=True)
-    if bad_labels == "raise":
-        report.raise_if_bad()
     for finding in report.errors:
         say(f"left in, though it is an error: {finding}")
     for finding in report.warnings:
