@@ -18,7 +18,6 @@ from cvlib.cli import GOOD, INTERRUPTED
 from cvlib.cli._data import open_train_val
 from cvlib.cli._pictures import draw_predictions
 from cvlib.cli.running import UsageError, choose_folder, parse
-from cvlib.data.check import check_dataset
 from cvlib.data.dataset import BadLabels
 from cvlib.data.load import AnyDataset
 from cvlib.engine import TrainConfig, config_for, evaluate, fit, load_config
@@ -184,7 +183,6 @@ def _train(
     *,
     resume: bool,
 ) -> int:
-    from_first(lambda: check_labels(train, val, model, source.bad_labels, say))
     say(str(summary(model)))
 
     def note_source(event: str, run: Run) -> None:
@@ -202,28 +200,6 @@ def _train(
         f"{out} PICTURES"
     )
     return GOOD
-
-
-def check_labels(
-    train: AnyDataset,
-    val: AnyDataset,
-    model: Model,
-    bad_labels: BadLabels,
-    say: Callable[[str], None],
-) -> None:
-    """Looks both sets over before hours are spent on them.
-
-    Raises:
-        BadLabelsError: Errors, and ``bad_labels`` is ``"raise"``; the message lists them.
-    """
-    anchored = model if hasattr(model, "anchors") else None
-    report = check_dataset(train, val=val, model=anchored, fast=True)
-    if bad_labels == "raise":
-        report.raise_if_bad()
-    for finding in report.errors:
-        say(f"left in, though it is an error: {finding}")
-    for finding in report.warnings:
-        say(f"warning: {finding}")
 
 
 def _silent(line: str) -> None:
