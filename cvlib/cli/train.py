@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,6 @@ from cvlib.cli import GOOD, INTERRUPTED
 from cvlib.cli._data import open_train_val
 from cvlib.cli._pictures import draw_predictions
 from cvlib.cli.running import UsageError, choose_folder, parse
-from cvlib.data.check import check_dataset
 from cvlib.data.dataset import BadLabels
 from cvlib.data.load import AnyDataset
 from cvlib.engine import TrainConfig, config_for, evaluate, fit, load_config
@@ -184,9 +183,6 @@ def _train(
     *,
     resume: bool,
 ) -> int:
-    if source.bad_labels == "drop" and config.check:
-        from_first(lambda: tell_faults(train, val, model, say))
-        config = replace(config, check=False)  # which would refuse them
     say(str(summary(model)))
 
     def note_source(event: str, run: Run) -> None:
@@ -204,18 +200,6 @@ def _train(
         f"{out} PICTURES"
     )
     return GOOD
-
-
-def tell_faults(
-    train: AnyDataset, val: AnyDataset, model: Model, say: Callable[[str], None]
-) -> None:
-    """Says what is wrong with data that shall be learnt from nevertheless."""
-    anchored = model if hasattr(model, "anchors") else None
-    report = check_dataset(train, val=val, model=anchored, fast=True)
-    for finding in report.errors:
-        say(f"left in, though it is an error: {finding}")
-    for finding in report.warnings:
-        say(f"warning: {finding}")
 
 
 def _silent(line: str) -> None:

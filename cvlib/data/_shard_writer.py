@@ -95,7 +95,7 @@ def write_shards(
                 writer.add(f"{index:09d}", members)
     if not writer.shards:
         raise ValueError(f"write_shards: expected readable pictures, got none: {bad[0]['reason']}")
-    upright = bool(getattr(dataset, "_upright", True))
+    upright = bool(getattr(dataset, "upright", True))
     index_ = Index(plain.task, tuple(plain.classes), upright, tuple(writer.shards), tuple(bad))
     save_index(folder, index_, np.array(writer.offsets, dtype=np.int64))
     say(f"{len(order) - len(bad):,} pictures in {len(writer.shards)} shards")

@@ -91,7 +91,7 @@ class DetectionDataset(Dataset[Any]):
         if wrong and (bad_labels == "raise" or is_misread):
             raise BadLabelsError(f"{table.layout} in {table.root}", wrong)
         self._warn(wrong, table.findings)
-        self.table = table.without_objects(bad) if bad.any() else table
+        self.table = _without_faults(table, bad) if wrong else table
         self.transform = transform
         self.upright = upright
         # Where in the cache each picture lies: a subset shares that of the whole set.
@@ -417,3 +417,9 @@ class DetectionDataset(Dataset[Any]):
                     UserWarning,
                     stacklevel=3 if type(self) is DetectionDataset else 4,
                 )
+
+
+def _without_faults(table: LabelTable, bad: NDArray[np.bool_]) -> LabelTable:
+    """What is left when wrong objects are dropped; that they were has been told."""
+    left = tuple(finding for finding in table.findings if finding.severity != "error")
+    return replace(table.without_objects(bad), findings=left)

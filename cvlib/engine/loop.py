@@ -85,7 +85,7 @@ def fit(
         say: Called with each line of report.
         callbacks: Functions that are called with the name of an event and the `Run`: ``"start"``,
             ``"step"`` after each one, ``"epoch"`` after evaluation, ``"saved"`` after ``last.pt``
-            was written, ``"end"``. In every process.
+            was written (in the first process alone), ``"end"``. In every process.
 
     Returns:
         The best model and the figures of every epoch.
@@ -116,8 +116,7 @@ def fit(
     device = join_processes(config.device)
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(gpus), advising(config), interruptible() as is_interrupted:
-        if config.check and not (Path(out) / "last.pt").exists():
-            from_first(lambda: check_labels(train, val, model, say))
+        from_first(lambda: check_labels(train, val, model, config, Path(out), say))
         run = start(model, train, config, Path(out), device, resume, say, callbacks)
         with contextlib.closing(Logs(run)) as logs:
             batches = Batches(train, model, config.recipe, config.seed)

@@ -57,15 +57,23 @@ def check_set(name: str, dataset: Any, model: Model) -> None:
 
 
 def check_labels(
-    train: Dataset[Any], val: Dataset[Any], model: Model, say: Callable[[str], None]
+    train: Dataset[Any],
+    val: Dataset[Any],
+    model: Model,
+    config: TrainConfig,
+    out: Path,
+    say: Callable[[str], None],
 ) -> None:
     """Looks both sets over, quickly, before anything is learnt from them; tells what is doubtful.
 
-    Sets whose labels can be had only with their pictures are left to the check of every batch.
+    Sets whose labels can be had only with their pictures are left to the check of every batch. A
+    run that is resumed has been through this.
 
     Raises:
         BadLabelsError: What would teach something false.
     """
+    if not config.check or (out / "last.pt").exists():
+        return
     if not (has_labels_at_hand(train) and has_labels_at_hand(val)):
         return
     anchored = model if hasattr(model, "anchors") else None

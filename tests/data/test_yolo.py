@@ -263,6 +263,26 @@ def test_path_within(tmp_path):
     assert read_yolo(tmp_path, "train").num_objects == 1
 
 
+@pytest.mark.parametrize("place", [".", "set", "../here/set", "set/data.yaml"])
+@pytest.mark.parametrize("key", ["", "path: .\n"])
+def test_relative_paths(tmp_path, monkeypatch, place, key):
+    root = write_set(tmp_path / "here/set", {"a": BOX}, yaml=key + YAML)
+    (root / "val.txt").write_text("images/train/a.jpg\n")
+    (root / "data.yaml").write_text(key + YAML.replace("val: images/val", "val: val.txt"))
+    monkeypatch.chdir(root if place == "." else root.parent)
+    for split in ("train", "val"):
+        assert read_yolo(place, split).num_objects == 1
+
+
+def test_relative_roots(tmp_path, monkeypatch):
+    root = write_set(tmp_path / "set", {"a": BOX}, yaml=YAML)
+    (root / "yaml").mkdir()
+    (root / "data.yaml").rename(root / "yaml/data.yaml")
+    (root / "yaml/data.yaml").write_text(YAML.replace("images/", "../images/"))
+    monkeypatch.chdir(root / "yaml")
+    assert read_yolo("data.yaml", "train", root="..").num_objects == 1
+
+
 def test_lists_of_folders_and_of_pictures(tmp_path):
     root = write_set(tmp_path, {"a": BOX})
     write_set(tmp_path, {"b": BOX}, split="val")

@@ -83,3 +83,12 @@ def test_without_restarts_a_death_ends_all(train):
     out, output = train("--batch-size", "2", "--die-at", "2", processes=2, check=False)
     assert not (out / "seen.json").exists()
     assert "-9" in output
+
+
+def test_processes_resume_where_only_the_first_one_has_the_folder(tmp_path):
+    script = f"{__file__.rsplit('/', 1)[0]}/{SCRIPT}"
+    launch(script, tmp_path / "run", "--own-folders", processes=2)
+    again = launch(script, tmp_path / "run", "--own-folders", processes=2, seconds=60)
+    assert "Error" not in again
+    assert not (tmp_path / "run-1" / "last.pt").exists()
+    assert len(seen(tmp_path / "run")["losses"]) == 0, "the run was over already"

@@ -37,7 +37,10 @@ def main() -> None:
     parser.add_argument("--norm", choices=("none", "frozen", "batch"), default="none")
     parser.add_argument("--die-at", type=int, default=-1)
     parser.add_argument("--save-minutes", type=float, default=10)
+    parser.add_argument("--own-folders", action="store_true", help="machines share no disk")
     arguments = parser.parse_args()
+    own = arguments.own_folders and os.environ.get("RANK", "0") != "0"
+    out = arguments.out.with_name(f"{arguments.out.name}-1") if own else arguments.out
 
     torch.manual_seed(0)
     model = TinySSD(("banana",), (64, 64))
@@ -68,7 +71,7 @@ def main() -> None:
 
     train = SyntheticBananas(arguments.pictures, image_size=64)
     val = SyntheticBananas(5, image_size=64, seed=1)
-    result = fit(model, train, val, config, arguments.out, resume="auto", callbacks=[watch])
+    result = fit(model, train, val, config, out, resume="auto", callbacks=[watch])
     figures = evaluate(result.model, val, batch_size=2).as_dict()
     if rank() == 0:
         save_json(arguments.out / "seen.json", {"losses": losses, "figures": figures})

@@ -203,7 +203,7 @@ def _read_base(values: dict[str, Any], file: Path, config: YoloConfig) -> Path:
     if not isinstance(given, str) or given in _NOTHING:
         return file.parent
     try:
-        base = resolve_inside(config.root, str(file.parent / given), shown(file))
+        base = resolve_inside(config.root, file.parent, given, shown(file))
     except ValueError:
         base = None
     if base is not None and base.is_dir():
@@ -234,7 +234,7 @@ def _find_place(place: str, base: Path, file: Path, split: str, config: YoloConf
     climbs = place.startswith("../") and not _is_inside(config.root, base / place)
     if climbs and below.exists():
         place = place.removeprefix("../")
-    found = resolve_inside(config.root, str(base / place), source)
+    found = resolve_inside(config.root, base, place, source)
     if not found.exists():
         raise FileNotFoundError(
             f"read_yolo: expected {split} a folder or a list, got {shown(found)}, which does not "
@@ -243,15 +243,15 @@ def _find_place(place: str, base: Path, file: Path, split: str, config: YoloConf
     return found
 
 
-def resolve_inside(root: Path, name: str, source: str) -> Path:
-    """The path that a file names, which may be absolute where that is inside of the root.
+def resolve_inside(root: Path, base: Path, name: str, source: str) -> Path:
+    """The path that a file names from ``base`` on, or absolute, where it is inside of the root.
 
     Links are not resolved: who unpacked the set has made them; names come from strangers.
 
     Raises:
         ValueError: The path climbs out of ``root``.
     """
-    path = Path(os.path.normpath(root / name.replace("\\", "/")))
+    path = Path(os.path.normpath(base / name.replace("\\", "/")))
     if not _is_inside(root, path) or "\0" in name:
         raise ValueError(
             f"read_yolo: expected paths inside of {shown(root)}, got {name!r} in {source}; move "
@@ -261,7 +261,7 @@ def resolve_inside(root: Path, name: str, source: str) -> Path:
 
 
 def _is_inside(root: Path, path: Path) -> bool:
-    base, path = Path(os.path.normpath(root)), Path(os.path.normpath(path))
+    base, path = Path(os.path.abspath(root)), Path(os.path.abspath(path))
     return path == base or base in path.parents
 
 

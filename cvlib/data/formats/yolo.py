@@ -185,8 +185,8 @@ def _list_pictures(place: Path, root: Path, findings: list[Finding]) -> list[Pat
         if not name:
             continue
         source = f"{shown(place)}, line {number}"
-        beside = resolve_inside(root, str(place.parent / name), source)
-        found.append(beside if beside.exists() else resolve_inside(root, name, source))
+        beside = resolve_inside(root, place.parent, name, source)
+        found.append(beside if beside.exists() else resolve_inside(root, root, name, source))
     return found
 
 
