@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,10 +41,31 @@ def join_processes(device: str) -> torch.device:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     was_joined = dist.is_available() and dist.is_initialized()
+    if not was_joined and _is_restarted_here():
+        _join_afresh("nccl" if chosen.type == "cuda" else "gloo")
     state = PartialState(cpu=chosen.type == "cpu")
     if is_distributed() and not was_joined:
         atexit.register(_leave)
     return state.device if is_distributed() else chosen
+
+
+def _is_restarted_here() -> bool:
+    """Says whether ``torchrun`` has started these processes again, all of them on this machine."""
+    environment = os.environ
+    is_one_machine = environment.get("WORLD_SIZE") == environment.get("LOCAL_WORLD_SIZE")
+    return is_one_machine and int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def _join_afresh(backend: str) -> None:
+    """Joins under names that no earlier life of these processes has used.
+
+    ``torchrun`` keeps one store for all lives, in which the addresses of the dead ones still stand;
+    who is quicker than the others would call there. On several machines each counts its own lives,
+    so that no number is common to all, and joining is left to PyTorch.
+    """
+    store, own_rank, size = next(dist.rendezvous("env://"))
+    life = dist.PrefixStore(f"life {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=life, rank=own_rank, world_size=size)
 
 
 def _leave() -> None:
