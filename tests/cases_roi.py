@@ -22,6 +22,19 @@ def random_regions(rng, count, maps, scale=1.0, **options):
     return torch.from_numpy(rows).to(maps.dtype).to(maps.device)
 
 
+def as_arrays(maps, regions):
+    """In the dtype that is computed in."""
+    return [
+        (one.float() if one.dtype in DTYPES[2:] else one).detach().cpu().numpy()
+        for one in (maps, regions)
+    ]
+
+
+def close(actual, expected, dtype, tolerances):
+    expected = torch.as_tensor(expected)
+    torch.testing.assert_close(actual.detach().cpu().double(), expected, **tolerances[dtype])
+
+
 # opcheck itself looks at the .grad of its copies.
 ignore_grad = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 MAPS = torch.zeros(2, 3, 8, 8)

@@ -1,46 +1,16 @@
-"""roi_align and roi_pool: values, gradients, registration, errors."""
+"""roi_align and roi_pool: values."""
 
-import textwrap
-
-import numpy as np
 import oracles_roi
 import pytest
 import torch
 import torchvision
-from cases_roi import (
-    DTYPES,
-    FORMATS,
-    GOOD,
-    MAPS,
-    REAL,
-    ignore_grad,
-    inf,
-    nan,
-    random_maps,
-    random_regions,
-)
+from cases_roi import DTYPES, FORMATS, REAL, as_arrays, close, inf, nan, random_maps, random_regions
 from hypothesis import given
 from hypothesis import strategies as st
-from instruction_levels import ENVIRONMENTS, run_on_every_level
 from torchvision import tv_tensors
 
-from cvlib.ops.multiscale_roi import multiscale_roi_align
 from cvlib.ops.roi import _roi_align_backward_reference, _roi_align_reference, roi_align
 from cvlib.ops.roi_pool import _roi_pool_backward_reference, _roi_pool_reference, roi_pool
-
-
-def as_arrays(maps, regions):
-    """In the dtype that is computed in."""
-    return [
-        (one.float() if one.dtype in DTYPES[2:] else one).detach().cpu().numpy()
-        for one in (maps, regions)
-    ]
-
-
-def close(actual, expected, dtype, tolerances):
-    expected = torch.as_tensor(expected)
-    torch.testing.assert_close(actual.detach().cpu().double(), expected, **tolerances[dtype])
-
 
 # --- matches the oracle -------------------------------------------------------------------------
 
@@ -60,22 +30,6 @@ def test_roi_align_matches_oracle(device, dtype, memory_format, channels, rng, t
         close(pooled, expected, dtype, tolerances)
 
 
-@pytest.mark.parametrize("dtype", REAL, ids=str)
-@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-@pytest.mark.parametrize("channels", [1, 8, 19])
-def test_roi_align_gradient_matches_oracle(device, dtype, memory_format, channels, rng, tolerances):
-    maps = random_maps(rng, (2, channels, 9, 21), device, dtype, memory_format).requires_grad_()
-    regions = random_regions(rng, 7, maps, 0.5)
-    for bins, ratio, aligned in (((2, 3), -1, False), ((3, 3), 2, True), ((1, 5), 0, True)):
-        pooled = roi_align(maps, regions, bins, 0.5, ratio, aligned)
-        weight = torch.from_numpy(rng.normal(size=pooled.shape)).to(pooled)
-        (grad,) = torch.autograd.grad(pooled, maps, weight)
-        assert grad.is_contiguous(memory_format=memory_format)
-        weight, rows = as_arrays(weight, regions)
-        expected = oracles_roi.roi_align_gradient(weight, rows, maps.shape, 0.5, ratio, aligned)
-        close(grad, expected, dtype, tolerances)
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("channels", [1, 7, 16, 19])
@@ -91,21 +45,6 @@ def test_roi_pool_matches_oracle(device, dtype, memory_format, channels, rng):
         again, argmax = torch.ops.cvlib.roi_pool(maps, regions, *bins, 0.5, True)
         assert torch.equal(again, pooled) and argmax.dtype == torch.int32
         assert torch.equal(argmax.cpu(), torch.from_numpy(places))
-
-
-@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-@pytest.mark.parametrize("dtype", REAL, ids=str)
-def test_roi_pool_gradient_matches_oracle(device, dtype, memory_format, rng, tolerances):
-    maps = random_maps(rng, (2, 19, 9, 21), device, dtype, memory_format).requires_grad_()
-    regions = random_regions(rng, 7, maps)
-    pooled = roi_pool(maps, regions, (3, 2))
-    weight = torch.from_numpy(rng.normal(size=pooled.shape)).to(pooled)
-    (grad,) = torch.autograd.grad(pooled, maps, weight)
-    assert grad.is_contiguous(memory_format=memory_format)
-    _, places = oracles_roi.roi_pool(*as_arrays(maps, regions), (3, 2))
-    arrays = as_arrays(weight, regions)
-    expected = oracles_roi.roi_pool_gradient(arrays[0], places, arrays[1], maps.shape)
-    close(grad, expected, dtype, tolerances)
 
 
 @pytest.mark.parametrize("operator", [roi_align, roi_pool])
@@ -366,7 +305,6 @@ def test_reference_equals_native(device, dtype, ratio, rng, tolerances):
 
 # --- properties ---------------------------------------------------------------------------------
 
-
 small_regions = st.lists(
     st.tuples(st.integers(0, 1), *[st.integers(-8, 40)] * 2, *[st.integers(0, 40)] * 2),
     min_size=1,
@@ -425,346 +363,6 @@ def test_does_not_change_its_arguments(device, rng):
         operator(maps, regions, 3)
         operator(maps.requires_grad_(), regions, 3).sum().backward()
         assert torch.equal(maps, copies[0]) and torch.equal(regions, copies[1])
-
-
-# --- gradients ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-@pytest.mark.parametrize("ratio", [-1, 2])
-def test_gradients_are_derivatives(device, memory_format, ratio, rng):
-    maps = random_maps(rng, (2, 3, 5, 6), device, torch.float64, memory_format).requires_grad_()
-    regions = random_regions(rng, 4, maps)
-    for function in (
-        lambda x: roi_align(x, regions, (2, 3), 1.0, ratio),
-        lambda x: roi_pool(x, regions, (2, 3)),
-    ):
-        assert torch.autograd.gradcheck(function, (maps,))
-        assert torch.autograd.gradgradcheck(function, (maps,))
-
-
-@pytest.mark.parametrize("operator", [roi_align, roi_pool])
-@pytest.mark.parametrize("dtype", DTYPES[2:], ids=str)
-def test_gradient_of_half_maps_has_their_dtype(device, operator, dtype, rng, tolerances):
-    maps = random_maps(rng, (1, 3, 9, 9), device, dtype).requires_grad_()
-    regions = random_regions(rng, 4, maps)
-    operator(maps, regions, 2).sum().backward()
-    assert maps.grad.dtype == dtype
-    wide = maps.detach().float().requires_grad_()
-    operator(wide, regions.float(), 2).sum().backward()
-    torch.testing.assert_close(maps.grad.float(), wide.grad, **tolerances[dtype])
-
-
-def test_no_gradient_without_argmax(device):
-    maps = torch.ones(1, 1, 4, 4, device=device, requires_grad=True)
-    regions = torch.tensor([[0.0, 0, 0, 3, 3]], device=device)
-    pooled, argmax = torch.ops.cvlib.roi_pool(maps, regions, 2, 2, 1.0, False)
-    assert argmax.shape == (0,)
-    with pytest.raises(RuntimeError, match="roi_pool: expected with_argmax=True for a gradient"):
-        pooled.sum().backward()
-
-
-def test_without_a_gradient(device, rng):
-    maps = random_maps(rng, (1, 3, 9, 9), device).requires_grad_()
-    regions = random_regions(rng, 4, maps)
-    with torch.inference_mode():
-        for operator in (roi_align, roi_pool):
-            assert not operator(maps, regions.clone().requires_grad_(), 2).requires_grad
-
-
-@pytest.mark.parametrize("operator", [roi_align, roi_pool])
-def test_gradient_reaches_through_vmap(device, operator, rng):
-    maps = random_maps(rng, (3, 2, 4, 9, 8), device, torch.float64).requires_grad_()
-    regions = torch.stack([random_regions(rng, 5, one) for one in maps])
-
-    def pool(maps, regions):
-        return operator(maps, regions, (2, 3), 0.5)
-
-    for mapped, rows in (
-        (torch.func.vmap(pool)(maps, regions), regions),
-        (torch.func.vmap(pool, (0, None))(maps, regions[0]), regions[:1].expand_as(regions)),
-    ):
-        expected = torch.stack([pool(*sample) for sample in zip(maps, rows, strict=True)])
-        assert torch.equal(mapped, expected)
-        weight = torch.randn_like(expected)
-        (ours,) = torch.autograd.grad(mapped, maps, weight)
-        (eager,) = torch.autograd.grad(expected, maps, weight)
-        assert torch.equal(ours, eager)
-    with torch.no_grad():
-        assert not torch.func.vmap(pool)(maps, regions).requires_grad
-    assert torch.equal(
-        torch.func.vmap(pool)(maps.detach(), regions), torch.func.vmap(pool)(maps, regions)
-    )
-
-
-# --- registration -------------------------------------------------------------------------------
-
-
-@ignore_grad
-@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-def test_opcheck(device, memory_format, rng):
-    maps = random_maps(rng, (2, 3, 6, 7), device, memory_format=memory_format).requires_grad_()
-    regions = random_regions(rng, 4, maps).detach()
-    opcheck, ops = torch.library.opcheck, torch.ops.cvlib
-    opcheck(ops.roi_align.default, (maps, regions, 2, 3, 0.5, 2, True))
-    opcheck(ops.roi_pool.default, (maps, regions, 2, 3, 0.5, True))
-    opcheck(ops.roi_pool.default, (maps.detach(), regions, 2, 3, 0.5, False))
-    grad = torch.rand(4, 3, 2, 3, device=device, requires_grad=True)
-    last = memory_format == torch.channels_last
-    opcheck(ops.roi_align_backward.default, (grad, regions, 2, 6, 7, 0.5, 2, True, last))
-    argmax = ops.roi_pool(maps.detach(), regions, 2, 3, 0.5, True)[1]
-    opcheck(ops.roi_pool_backward.default, (grad, argmax, regions, 2, 6, 7, 0.5, last))
-
-
-@pytest.mark.parametrize("operator", [roi_align, roi_pool])
-@pytest.mark.parametrize("as_list", [False, True])
-def test_compiles_whole_with_dynamic_shapes(device, operator, as_list, rng, fresh_compiler):
-    def function(maps, boxes):
-        return operator(maps, boxes, (3, 2), 0.5)
-
-    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
-    for shape, count in (((2, 3, 9, 12), 5), ((3, 4, 10, 8), 7)):
-        maps = random_maps(rng, shape, device).requires_grad_()
-        boxes = random_regions(rng, count, maps).detach()
-        if as_list:
-            boxes = [boxes[:3, 1:], *[boxes[3:, 1:]] * (shape[0] - 1)]
-        pooled, expected = compiled(maps, boxes), function(maps, boxes)
-        assert torch.equal(pooled, expected)
-        grads = [torch.autograd.grad((x * x).sum(), maps)[0] for x in (pooled, expected)]
-        assert torch.equal(*grads)
-
-
-def test_exports(rng):
-    class Head(torch.nn.Module):
-        def forward(self, maps, boxes):
-            return roi_align(maps, [boxes], 3, 0.5, 2) + roi_pool(maps, [boxes], 3, 0.5)
-
-    maps = random_maps(rng, (1, 3, 9, 12))
-    boxes = random_regions(rng, 5, maps)[:, 1:]
-    exported = torch.export.export(Head(), (maps, boxes)).module()
-    assert torch.equal(exported(maps, boxes), Head()(maps, boxes))
-
-
-def test_shape_is_known_without_data():
-    maps, regions = torch.empty(2, 3, 9, 9, device="meta"), torch.empty(5, 5, device="meta")
-    for operator in (roi_align, roi_pool):
-        assert operator(maps, regions, (2, 4)).shape == (5, 3, 2, 4)
-        assert operator(maps.half(), regions.half(), 2).dtype == torch.float16
-    assert multiscale_roi_align([maps, maps], regions, 2, (2, 3)).shape == (5, 3, 2, 2)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_takes_boxes_of_another_dtype(device, dtype, rng):
-    maps = random_maps(rng, (1, 3, 9, 9), device, dtype).requires_grad_()
-    regions = random_regions(rng, 4, maps).detach().float()
-    for operator in (roi_align, roi_pool):
-        with torch.autocast(device, torch.bfloat16):
-            pooled = operator(maps, regions, 2)
-        assert pooled.dtype == dtype
-        expected = operator(maps.float(), regions, 2).to(dtype)
-        assert torch.equal(pooled, expected)
-        pooled.sum().backward()
-        assert maps.grad.dtype == dtype
-
-
-# --- independence of threads and instruction sets -------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    maps = random_maps(rng, (2, 70, 33, 45)).requires_grad_()
-    last = maps.detach().to(memory_format=torch.channels_last).requires_grad_()
-    regions = random_regions(rng, 201, maps).detach()
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        row = []
-        for one in (maps, last):
-            for operator in (roi_align, roi_pool):
-                pooled = operator(one, regions, 7)
-                row += [pooled, *torch.autograd.grad((pooled * pooled).sum(), one)]
-        results.append(row)
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
-DIGEST = textwrap.dedent(
-    """
-    import json, sys
-    import numpy as np, torch
-    import oracles_roi
-    from cvlib.ops.multiscale_roi import multiscale_roi_align
-    from cvlib.ops.roi import roi_align
-    from cvlib.ops.roi_pool import roi_pool
-
-    rng, results = np.random.default_rng(0), {}
-    for channels in (5, 37):
-        for dtype in (torch.float32, torch.float64):
-            maps = torch.from_numpy(rng.normal(size=(2, channels, 13, 37))).to(dtype)
-            rows = oracles_roi.random_regions(rng, 6, 2, np.array([37, 13]))
-            regions = torch.from_numpy(rows).to(dtype)
-            coarse = maps[:, :, ::2, ::2].contiguous()
-            calls = {
-                "align": lambda x: roi_align(x, regions, 7, 1.0, 2),
-                "adaptive": lambda x: roi_align(x, regions, (3, 17)),
-                "pool": lambda x: roi_pool(x, regions, 5),
-                "multiscale": lambda x: multiscale_roi_align(
-                    [x, coarse], regions, 3, (0, 1), canonical_scale=20, canonical_level=1
-                ),
-            }
-            for layout in (torch.contiguous_format, torch.channels_last):
-                x = maps.contiguous(memory_format=layout).requires_grad_()
-                for name, call in calls.items():
-                    pooled = call(x)
-                    weight = torch.from_numpy(rng.normal(size=pooled.shape)).to(dtype)
-                    (grad,) = torch.autograd.grad(pooled, x, weight)
-                    key = f"{name} {channels} {dtype} {layout}"
-                    results[key] = pooled.detach().numpy()
-                    results[key + " gradient"] = grad.contiguous().numpy()
-    np.savez(sys.argv[1], **results)
-    """
-)
-
-
-@pytest.fixture(scope="module")
-def digests(tmp_path_factory):
-    return run_on_every_level(DIGEST, tmp_path_factory.mktemp("digests"))
-
-
-@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
-def test_results_do_not_depend_on_the_instruction_set(digests, name):
-    assert digests[name].keys() == digests["default"].keys()
-    for key, expected in digests["default"].items():
-        if name == "reference" and "pool" not in key:
-            np.testing.assert_allclose(digests[name][key], expected, rtol=1e-5, atol=1e-5)
-        elif name == "reference":
-            np.testing.assert_allclose(digests[name][key], expected, rtol=1e-6, atol=1e-6)
-        else:
-            np.testing.assert_array_equal(digests[name][key], expected, err_msg=key)
-
-
-# --- scalars reach the kernel as they are -------------------------------------------------------
-
-
-@pytest.mark.parametrize("scale", [0.1, 1 / 3, 2.5, 1e-3])
-@pytest.mark.parametrize("ratio", [1, 7, -(2**40)])
-@pytest.mark.parametrize("aligned", [False, True])
-def test_scalars_reach_the_kernel(device, scale, ratio, aligned, rng, tolerances):
-    maps = random_maps(rng, (1, 2, 11, 12), device, torch.float64)
-    regions = random_regions(rng, 6, maps, scale)
-    pooled = roi_align(maps, regions, (3, 2), scale, ratio, aligned)
-    expected = oracles_roi.roi_align(*as_arrays(maps, regions), (3, 2), scale, ratio, aligned)
-    close(pooled, expected, torch.float64, tolerances)
-    bins, _ = oracles_roi.roi_pool(*as_arrays(maps, regions), (3, 2), scale)
-    assert torch.equal(roi_pool(maps, regions, (3, 2), scale).cpu(), torch.from_numpy(bins))
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-def with_value(column, value):
-    boxes = GOOD.clone()
-    boxes[1, column] = value
-    return boxes
-
-
-@pytest.mark.parametrize("operator", [roi_align, roi_pool])
-@pytest.mark.parametrize(
-    ("maps", "boxes", "error", "message"),
-    [
-        ([1], GOOD, TypeError, r"expected input to be a torch\.Tensor, got list"),
-        (
-            MAPS.int(),
-            GOOD,
-            TypeError,
-            r"expected input of a floating-point dtype, got torch",
-        ),
-        (MAPS[0], GOOD, ValueError, r"expected input of shape \(N, C, H, W\), got \(3, 8, 8\)"),
-        (MAPS, GOOD.long(), TypeError, r"expected boxes of a floating-point dtype"),
-        (MAPS, GOOD[:, 1:], ValueError, r"expected boxes of shape \(K, 5\), got \(2, 4\)"),
-        (MAPS, GOOD.double(), TypeError, r"expected boxes of the dtype of input \(torch.float32\)"),
-        (MAPS, GOOD.to("meta"), ValueError, r"expected boxes on the device of input \(cpu\)"),
-        (MAPS, 3, TypeError, r"expected boxes to be a torch\.Tensor of shape .* got int"),
-        (
-            MAPS,
-            [GOOD[:, 1:]],
-            ValueError,
-            r"expected boxes to be a list of N = 2 .* got 1",
-        ),
-        (
-            MAPS,
-            [GOOD[:, 1:], GOOD],
-            ValueError,
-            r"expected boxes\[1\] of shape \(L, 4\), got \(2, 5\)",
-        ),
-        (MAPS, [GOOD[:, 1:], 3], TypeError, r"expected boxes\[1\] to be a torch\.Tensor, got int"),
-        (
-            MAPS,
-            GOOD.clone().requires_grad_(),
-            RuntimeError,
-            r"expected boxes that do not require a gradient, .* detach them",
-        ),
-        (
-            MAPS,
-            [GOOD[:, 1:].clone().requires_grad_(), GOOD[:, 1:]],
-            RuntimeError,
-            r"expected boxes that do not require a gradient",
-        ),
-        (MAPS, with_value(0, 2), ValueError, r"image index in \[0, 2\), got boxes\[1, 0\] = 2"),
-        (MAPS, with_value(0, -1), ValueError, r"image index in \[0, 2\), got boxes\[1, 0\] = -1"),
-        (MAPS, with_value(0, nan), ValueError, r"image index in \[0, 2\), got boxes\[1, 0\] = nan"),
-        (MAPS, with_value(2, nan), ValueError, r"expected boxes without NaN, got boxes\[1\]"),
-        (
-            MAPS,
-            with_value(3, 0.5),
-            ValueError,
-            r"expected boxes with x1 <= x2 and y1 <= y2, got boxes\[1\] = \(1, 1, 0.5, 3\)",
-        ),
-        (
-            MAPS,
-            with_value(3, inf),
-            ValueError,
-            r"expected boxes with coordinates of at most 2\*\*30 pixels .* \(1, 1, inf, 3\)",
-        ),
-        (MAPS, with_value(2, -2.0e9), ValueError, r"expected boxes with coordinates of at most"),
-        (
-            MAPS,
-            [GOOD[:, 1:], with_value(4, inf)[:, 1:]],
-            ValueError,
-            r"expected boxes\[1\] with coordinates of at most .* got boxes\[1\]\[1\]",
-        ),
-    ],
-)
-def test_errors(operator, maps, boxes, error, message):
-    with pytest.raises(error, match=f"^{operator.__name__}: .*" + message):
-        operator(maps, boxes, 2)
-
-
-@pytest.mark.parametrize("operator", [roi_align, roi_pool])
-@pytest.mark.parametrize(
-    ("size", "scale", "error", "message"),
-    [
-        (0, 1.0, ValueError, r"expected output_size >= 1, got 0"),
-        ((2, -1), 1.0, ValueError, r"expected output_size >= 1, got \(2, -1\)"),
-        ((2, 2, 2), 1.0, TypeError, r"expected output_size to be an int or a pair"),
-        (2.5, 1.0, TypeError, r"expected output_size to be an int or a pair of them, got 2.5"),
-        (2, 0.0, ValueError, r"expected spatial_scale to be positive and finite, got 0.0"),
-        (2, nan, ValueError, r"expected spatial_scale to be positive and finite, got nan"),
-        (2, inf, ValueError, r"expected spatial_scale to be positive and finite, got inf"),
-    ],
-)
-def test_errors_of_numbers(operator, size, scale, error, message):
-    with pytest.raises(error, match=f"^{operator.__name__}: " + message):
-        operator(MAPS, GOOD, size, scale)
-
-
-@pytest.mark.parametrize("position", [0, 15, 16, 500, 998])
-def test_one_bad_box_among_many_is_found(position, rng):
-    maps = random_maps(rng, (2, 1, 8, 8))
-    regions = random_regions(rng, 999, maps)
-    regions[position, 2] = nan
-    for operator in (roi_align, roi_pool):
-        with pytest.raises(ValueError, match=rf"without NaN, got boxes\[{position}\]"):
-            operator(maps, regions, 2)
 
 
 # --- by hand ------------------------------------------------------------------------------------
