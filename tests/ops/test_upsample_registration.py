@@ -1,13 +1,9 @@
-"""upsample_bilinear: registration, independence of threads and instruction sets, errors."""
+"""upsample_bilinear: registration, threads, scalars."""
 
-import textwrap
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cases_upsample import DTYPES, LAYOUTS, OPERATORS, inf, nan, random_images
-from instruction_levels import ENVIRONMENTS, run_on_every_level
+from cases_upsample import DTYPES, LAYOUTS, OPERATORS, random_images
 
 from cvlib.ops.upsample import upsample_bilinear
 
@@ -107,7 +103,7 @@ def test_maps_over_a_batch_with_a_gradient(device, rng):
     assert torch.equal(grad, expected)
 
 
-# --- independence of threads and instruction sets -----------------------------------------------
+# --- independence of threads ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
@@ -121,45 +117,6 @@ def test_number_of_threads_does_not_matter(thread_counts, layout, size, rng):
         results.append((resized, *torch.autograd.grad(resized.square().sum(), images)))
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
-DIGEST = textwrap.dedent(
-    """
-    import sys
-    import numpy as np, torch
-    from cvlib.ops.upsample import upsample_bilinear
-    from cvlib._extension import load_kernels
-
-    rng, results = np.random.default_rng(0), {}
-    for channels in (1, 2, 3, 17):
-        for shape, size in (((5, 9), (8, 33)), ((9, 70), (5, 35)), ((3, 40), (13, 140))):
-            for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
-                for layout in (torch.contiguous_format, torch.channels_last):
-                    for align_corners in (False, True):
-                        images = torch.from_numpy(rng.normal(size=(2, channels, *shape)))
-                        images = images.to(dtype).contiguous(memory_format=layout).requires_grad_()
-                        resized = upsample_bilinear(images, size, align_corners=align_corners)
-                        weight = torch.from_numpy(rng.normal(size=resized.shape)).to(dtype)
-                        (grad,) = torch.autograd.grad(resized, images, weight)
-                        key = f"{channels} {shape} {str(dtype)[6:]} {layout} {align_corners}"
-                        results["image " + key] = resized.detach().double()
-                        results["gradient " + key] = grad.double()
-    np.savez(sys.argv[1], **{key: value.numpy() for key, value in results.items()})
-    """
-)
-
-
-@pytest.fixture(scope="module")
-def digests(tmp_path_factory):
-    return run_on_every_level(DIGEST, tmp_path_factory.mktemp("digests"))
-
-
-@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
-def test_results_do_not_depend_on_the_instruction_set(digests, name, tolerances):
-    assert digests[name].keys() == digests["default"].keys()
-    for key, expected in digests["default"].items():
-        near = tolerances[next(one for one in DTYPES if f"{str(one)[6:]} " in key)]
-        np.testing.assert_allclose(digests[name][key], expected, **near, err_msg=key)
 
 
 # --- scalars reach the kernel as they are -------------------------------------------------------
@@ -189,123 +146,3 @@ def test_factors_count_as_given(device):
     torch.testing.assert_close(resized[0, 0, 0], position.clamp(0, 4))
     by_size = upsample_bilinear(images, (1, 11))
     assert (by_size - resized).abs().max() > 0.1
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-GOOD = torch.zeros(1, 2, 3, 4)
-
-
-@pytest.mark.parametrize(
-    ("images", "keywords", "error", "message"),
-    [
-        ([[1.0]], {"size": 2}, TypeError, r"expected input to be a torch\.Tensor, got list"),
-        (
-            GOOD.long(),
-            {"size": 2},
-            TypeError,
-            r"expected input of a floating-point dtype, got torch\.int64; convert with",
-        ),
-        (
-            GOOD.to(torch.cfloat),
-            {"size": 2},
-            TypeError,
-            r"expected input of a floating-point dtype, got torch\.complex64",
-        ),
-        (
-            GOOD[0],
-            {"size": 2},
-            ValueError,
-            r"expected input of shape \(N, C, H, W\), got \(2, 3, 4\)",
-        ),
-        (
-            GOOD[:, :, :0],
-            {"size": 2},
-            ValueError,
-            r"expected input with height and width of at least 1, got \(1, 2, 0, 4\)",
-        ),
-        (
-            GOOD[..., :0],
-            {"scale_factor": 2},
-            ValueError,
-            r"expected input with height and width of at least 1, got \(1, 2, 3, 0\)",
-        ),
-        (GOOD, {}, ValueError, "expected one of size and scale_factor, got neither"),
-        (
-            GOOD,
-            {"size": 2, "scale_factor": 2},
-            ValueError,
-            "expected one of size and scale_factor, got both",
-        ),
-        (GOOD, {"size": (2, 0)}, ValueError, r"expected size of at least 1, got \(2, 0\)"),
-        (GOOD, {"size": -1}, ValueError, r"expected size of at least 1, got \(-1, -1\)"),
-        (
-            GOOD,
-            {"size": (1, 2, 3)},
-            ValueError,
-            r"expected size to be one or two integers, got \(1, 2, 3\)",
-        ),
-        (GOOD, {"size": 2.0}, TypeError, r"expected size to be one or two integers, got 2\.0"),
-        (
-            GOOD,
-            {"size": (2, "3")},
-            TypeError,
-            r"expected size to be one or two integers, got \(2, '3'\)",
-        ),
-        (GOOD, {"size": True}, TypeError, "expected size to be one or two integers, got True"),
-        (
-            GOOD,
-            {"scale_factor": (1.0,)},
-            ValueError,
-            r"expected scale_factor to be one or two numbers, got \(1\.0,\)",
-        ),
-        (
-            GOOD,
-            {"scale_factor": "2"},
-            TypeError,
-            "expected scale_factor to be one or two numbers, got 2",
-        ),
-        (
-            GOOD,
-            {"scale_factor": 0},
-            ValueError,
-            "expected scale_factor to be positive and finite, got 0",
-        ),
-        (
-            GOOD,
-            {"scale_factor": (2, -1.5)},
-            ValueError,
-            r"expected scale_factor to be positive and finite, got \(2, -1\.5\)",
-        ),
-        (
-            GOOD,
-            {"scale_factor": nan},
-            ValueError,
-            "expected scale_factor to be positive and finite, got nan",
-        ),
-        (
-            GOOD,
-            {"scale_factor": (inf, 1)},
-            ValueError,
-            r"expected scale_factor to be positive and finite, got \(inf, 1\)",
-        ),
-        (
-            GOOD,
-            {"scale_factor": 0.3},
-            ValueError,
-            r"expected scale_factor that gives a size of at least 1, got 0\.3 for \(3, 4\), which "
-            r"gives \(0, 1\)",
-        ),
-    ],
-)
-def test_errors(images, keywords, error, message):
-    with pytest.raises(error, match="^upsample_bilinear: " + message):
-        upsample_bilinear(images, **keywords)
-
-
-@pytest.mark.parametrize("operator", ["upsample_bilinear", "upsample_bilinear_backward"])
-def test_kernels_refuse_what_python_would_have_refused(operator):
-    for images, size in ((GOOD[0], (2, 2)), (GOOD, (0, 2)), (GOOD[..., :0], (2, 2))):
-        with pytest.raises(RuntimeError):
-            getattr(OPERATORS, operator)(images, *size, 0.0, 0.0, False)
