@@ -2,9 +2,15 @@
 
 import numpy as np
 import oracles
-import pytest
 import torch
-from fuzzing import FACTOR, run
+from fuzzing import (
+    clear_of_overflow,
+    make_tests,
+    random_boxes,
+    random_dtype,
+    random_grid_boxes,
+    random_threshold,
+)
 
 import cvlib
 from cvlib.ops.iou import _box_iou_reference
@@ -14,7 +20,6 @@ from cvlib.ops.nms import _nms_reference
 
 # Dyadic, so that integers on a grid encode and decode without rounding; each different.
 EXACT_VARIANCES = (0.125, 0.25, 0.5, 1.0)
-ROUND_THRESHOLDS = [0.0, 1 / 7, 0.2, 0.3, 1 / 3, 0.4, 0.5, 0.6, 2 / 3, 0.7, 1.0]
 
 
 def random_count(rng, largest=14):
@@ -22,35 +27,8 @@ def random_count(rng, largest=14):
     return int(rng.integers(0, largest)) if rng.random() < 0.99 else int(rng.integers(150, 210))
 
 
-def random_grid_boxes(rng, *shape, smallest=0, factor=1.0):
-    corner = rng.integers(-5, 9, (*shape, 2))
-    return np.concatenate([corner, corner + rng.integers(smallest, 7, (*shape, 2))], -1) * factor
-
-
-def random_boxes(rng, *shape):
-    if rng.random() < 0.5:
-        return random_grid_boxes(rng, *shape, factor=2.0 ** rng.integers(-20, 20))
-    corner = rng.normal(size=(*shape, 2)) * 10.0 ** rng.uniform(-1, 1)
-    boxes = np.concatenate([corner, corner + 10.0 ** rng.uniform(-2, 1, (*shape, 2))], -1)
-    return boxes * 10.0 ** rng.uniform(-18, 15) + rng.choice([0, 0, 0, 1e5, -1e7])
-
-
-def random_dtype(rng):
-    choices = [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16]
-    return choices[rng.integers(len(choices))]
-
-
-def random_threshold(rng):
-    return float(rng.choice(ROUND_THRESHOLDS) if rng.random() < 0.7 else rng.random())
-
-
 def tensors(arrays, device, dtype):
     return [torch.as_tensor(np.asarray(a, np.float64)).to(dtype).to(device) for a in arrays]
-
-
-def clear_of_overflow(boxes, dtype):
-    """float16 ends at 65504; infinities of one's own making say nothing about boxes."""
-    return np.clip(boxes, -6e4, 6e4) if dtype == torch.float16 else boxes
 
 
 def fuzz_box_iou(rng, device):
@@ -151,13 +129,4 @@ CALLS = {
     fuzz_multibox_detection: 250,
 }
 
-
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_many_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=50 * CALLS[fuzzer], seed=1)
+test_random_calls, test_many_random_calls = make_tests(CALLS)

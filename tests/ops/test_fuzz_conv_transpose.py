@@ -1,9 +1,8 @@
 """Random calls of the transposed convolution, native and reference, against the oracle."""
 
 import oracles_conv_transpose
-import pytest
 import torch
-from fuzzing import FACTOR, run
+from fuzzing import make_tests
 
 from cvlib.ops.conv_transpose import _backward_reference, _reference, conv_transpose2d
 from cvlib.ops.conv_transpose_lessons import (
@@ -117,13 +116,4 @@ def fuzz_gradients(rng, device):
 
 CALLS = {fuzz_kernels: 100, fuzz_faces: 100, fuzz_gradients: 30}
 
-
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_many_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=50 * CALLS[fuzzer], seed=1)
+test_random_calls, test_many_random_calls = make_tests(CALLS)

@@ -5,7 +5,7 @@ import oracles
 import oracles_iou
 import pytest
 import torch
-from fuzzing import FACTOR, run
+from fuzzing import FACTOR, clear_of_overflow, random_dtype, random_grid_boxes, run
 
 from cvlib.ops import (
     box_iou,
@@ -40,11 +40,6 @@ def random_count(rng, largest=12):
     return int(rng.integers(0, largest)) if rng.random() < 0.97 else int(rng.integers(40, 70))
 
 
-def random_grid_boxes(rng, *shape, smallest=0, factor=1.0):
-    corner = rng.integers(-5, 9, (*shape, 2))
-    return np.concatenate([corner, corner + rng.integers(smallest, 7, (*shape, 2))], -1) * factor
-
-
 def random_boxes(rng, *shape):
     """Half of them on a grid: ties, equal boxes, points and lines. No square is subnormal."""
     if rng.random() < 0.5:
@@ -58,18 +53,8 @@ def random_boxes(rng, *shape):
     return boxes * 10.0 ** rng.uniform(-18, 15) + rng.choice([0, 0, 0, 1e5, -1e7])
 
 
-def random_dtype(rng):
-    choices = [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16]
-    return choices[rng.integers(len(choices))]
-
-
 def tensor(array, device, dtype):
     return torch.as_tensor(np.asarray(array, np.float64)).to(dtype).to(device)
-
-
-def clear_of_overflow(boxes, dtype):
-    """float16 ends at 65504; infinities of one's own making say nothing about boxes."""
-    return np.clip(boxes, -6e4, 6e4) if dtype == torch.float16 else boxes
 
 
 def assert_near(actual, expected, tolerance, *, factor=1.0):

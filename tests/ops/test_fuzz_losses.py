@@ -3,9 +3,8 @@
 import numpy as np
 import oracles
 import oracles_losses
-import pytest
 import torch
-from fuzzing import FACTOR, run
+from fuzzing import make_tests, random_dtype
 
 from cvlib.ops.focal import _loss_reference, sigmoid_focal_loss
 from cvlib.ops.multibox_loss import _ssd_loss_reference, ssd_loss
@@ -16,11 +15,6 @@ REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 def random_count(rng, largest=14):
     """Mostly few, so that a failure can be read; now and then a few times a vector register."""
     return int(rng.integers(0, largest)) if rng.random() < 0.97 else int(rng.integers(150, 1300))
-
-
-def random_dtype(rng):
-    choices = [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16]
-    return choices[rng.integers(len(choices))]
 
 
 def tolerance(dtype):
@@ -85,13 +79,4 @@ def fuzz_ssd_loss(rng, device):
 # Calls of a test.
 CALLS = {fuzz_focal_loss: 400, fuzz_ssd_loss: 200}
 
-
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_many_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=50 * CALLS[fuzzer], seed=1)
+test_random_calls, test_many_random_calls = make_tests(CALLS)

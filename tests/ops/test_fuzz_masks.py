@@ -3,9 +3,8 @@
 import numpy as np
 import oracles
 import oracles_masks
-import pytest
 import torch
-from fuzzing import FACTOR, run
+from fuzzing import make_tests, random_dtype
 
 from cvlib.ops.masks import (
     _mask_iou_reference,
@@ -16,8 +15,6 @@ from cvlib.ops.masks import (
 from cvlib.ops.paste import _paste_mask_values_reference, _paste_masks_reference, paste_masks
 from cvlib.ops.paste_rle import paste_masks_rle
 from cvlib.ops.rle import masks_to_rle, rle_to_masks
-
-DTYPES = [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 
 def random_size(rng, most):
@@ -38,7 +35,7 @@ def random_masks(rng, n, size):
 def fuzz_masks_to_boxes(rng, device):
     masks = random_masks(rng, int(rng.integers(0, 6)), random_size(rng, 40)).to(device)
     expected = torch.from_numpy(oracles_masks.masks_to_boxes(oracles.to_numpy(masks)))
-    values = masks.to(DTYPES[rng.integers(len(DTYPES))]) * -float(rng.uniform(0.1, 2))
+    values = masks.to(random_dtype(rng)) * -float(rng.uniform(0.1, 2))
     layout = masks.mT.contiguous().mT if rng.random() < 0.3 else masks
     for boxes in map(masks_to_boxes, (masks, values, layout)):
         assert torch.equal(boxes.cpu(), expected)
@@ -65,13 +62,13 @@ def fuzz_paste_masks(rng, device):
     masks = torch.from_numpy(rng.random((n, *cells)))
     if rng.random() < 0.5:
         masks = (masks * 4).round() / 4
-    masks = masks.to(device, DTYPES[rng.integers(len(DTYPES))])
+    masks = masks.to(device, random_dtype(rng))
     corner = rng.normal(size=(n, 2)) * 10.0 ** rng.uniform(-1, 3)
     sides = rng.random((n, 2)) * 10.0 ** rng.uniform(-2, 5, (n, 1))
     if rng.random() < 0.5:
         corner, sides = np.round(corner * 2) / 2, np.round(sides * 2) / 2
     boxes = torch.from_numpy(np.concatenate([corner, corner + sides], 1))
-    boxes = boxes.to(device, DTYPES[rng.integers(3)])
+    boxes = boxes.to(device, [torch.float32, torch.float32, torch.float64][rng.integers(3)])
     threshold = float(rng.choice([0, 0.25, 1 / 3, 0.5, 0.7, 1]))
     values, inside = oracles_masks.paste_masks(*map(oracles.to_numpy, (masks, boxes)), size)
     decided = torch.from_numpy((values.astype(np.float64) >= threshold) & inside)
@@ -101,13 +98,4 @@ CALLS = {
     fuzz_rle: 100,
 }
 
-
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_many_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=50 * CALLS[fuzzer], seed=1)
+test_random_calls, test_many_random_calls = make_tests(CALLS)

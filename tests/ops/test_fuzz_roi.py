@@ -2,9 +2,8 @@
 
 import numpy as np
 import oracles_roi
-import pytest
 import torch
-from fuzzing import FACTOR, run
+from fuzzing import make_tests
 
 from cvlib.ops.multiscale_roi import _choose_levels, multiscale_roi_align
 from cvlib.ops.roi import _roi_align_reference, roi_align
@@ -96,13 +95,4 @@ def fuzz_multiscale(rng, device):
 
 CALLS = {fuzz_roi_align: 120, fuzz_roi_pool: 120, fuzz_multiscale: 120}
 
-
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_many_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=50 * CALLS[fuzzer], seed=1)
+test_random_calls, test_many_random_calls = make_tests(CALLS)

@@ -3,14 +3,11 @@
 import numpy as np
 import oracles
 import oracles_rotated
-import pytest
 import torch
-from fuzzing import FACTOR, run
+from fuzzing import make_tests, random_dtype, random_threshold
 
 from cvlib.ops import rotated
 from cvlib.ops.nms_rotated import _nms_rotated_reference, batched_nms_rotated
-
-ROUND_THRESHOLDS = [0.0, 1 / 7, 0.2, 0.3, 1 / 3, 0.4, 0.5, 0.6, 2 / 3, 0.7, 1.0]
 
 
 def random_count(rng, largest=8):
@@ -34,8 +31,7 @@ def random_boxes(rng, n):
 
 
 def random_tensor(rng, n, device):
-    choices = [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16]
-    dtype = choices[rng.integers(len(choices))]
+    dtype = random_dtype(rng)
     boxes = random_boxes(rng, n)
     if dtype == torch.float16:  # it ends at 65504, and infinities of one's own making say nothing
         boxes = boxes.clip(-6e4, 6e4)
@@ -80,7 +76,7 @@ def fuzz_nms_rotated(rng, device):
     boxes = random_tensor(rng, n, device)
     scores = rng.choice([0.0, -0.0, 0.25, 0.5], n) if rng.random() < 0.5 else rng.normal(size=n)
     scores = torch.from_numpy(scores).to(boxes.dtype).to(device)
-    threshold = float(rng.choice(ROUND_THRESHOLDS) if rng.random() < 0.7 else rng.random())
+    threshold = random_threshold(rng)
     labels, images = (
         None if rng.random() < 0.5 else torch.from_numpy(rng.integers(-1, 2, n)).to(device)
         for _ in range(2)
@@ -110,13 +106,4 @@ CALLS = {
     fuzz_nms_rotated: 300,
 }
 
-
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_many_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=50 * CALLS[fuzzer], seed=1)
+test_random_calls, test_many_random_calls = make_tests(CALLS)

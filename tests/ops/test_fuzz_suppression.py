@@ -3,16 +3,13 @@
 import numpy as np
 import oracles
 import oracles_suppression
-import pytest
 import torch
-from fuzzing import FACTOR, run
+from fuzzing import make_tests, random_boxes, random_dtype, random_threshold
 
 from cvlib.ops.fusion import _CONFIDENCES, _fusion_reference, weighted_boxes_fusion
 from cvlib.ops.matrix_nms import _matrix_nms_reference, matrix_nms
 from cvlib.ops.multiclass_nms import _multiclass_nms_reference, multiclass_nms
 from cvlib.ops.soft_nms import _soft_nms_reference, soft_nms
-
-ROUND_THRESHOLDS = [0.0, 1 / 7, 0.2, 0.3, 1 / 3, 0.5, 0.6, 2 / 3, 1.0]
 
 
 def random_count(rng, largest=14):
@@ -20,29 +17,10 @@ def random_count(rng, largest=14):
     return int(rng.integers(0, largest)) if rng.random() < 0.95 else int(rng.integers(60, 110))
 
 
-def random_boxes(rng, *shape):
-    if rng.random() < 0.5:
-        corner = rng.integers(-5, 9, (*shape, 2))
-        boxes = np.concatenate([corner, corner + rng.integers(0, 7, (*shape, 2))], -1)
-        return boxes * 2.0 ** rng.integers(-20, 20)
-    corner = rng.normal(size=(*shape, 2)) * 10.0 ** rng.uniform(-1, 1)
-    boxes = np.concatenate([corner, corner + 10.0 ** rng.uniform(-2, 1, (*shape, 2))], -1)
-    return boxes * 10.0 ** rng.uniform(-18, 15) + rng.choice([0, 0, 0, 1e5, -1e7])
-
-
-def random_dtype(rng):
-    choices = [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16]
-    return choices[rng.integers(len(choices))]
-
-
 def random_scores(rng, *shape):
     if rng.random() < 0.5:
         return rng.choice([0.0, -0.0, 0.25, 0.5, 1.0], shape)
     return rng.random(shape)
-
-
-def random_threshold(rng):
-    return float(rng.choice(ROUND_THRESHOLDS) if rng.random() < 0.7 else rng.random())
 
 
 def tensors(arrays, device, dtype):
@@ -194,13 +172,4 @@ CALLS = {
     fuzz_multiclass_nms: 150,
 }
 
-
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=FACTOR * CALLS[fuzzer], seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fuzzer", CALLS, ids=lambda fuzzer: fuzzer.__name__)
-def test_many_random_calls(device, fuzzer):
-    run(fuzzer, device, calls=50 * CALLS[fuzzer], seed=1)
+test_random_calls, test_many_random_calls = make_tests(CALLS)

@@ -4,7 +4,7 @@ import numpy as np
 import oracles_upsample
 import pytest
 import torch
-from fuzzing import FACTOR, run
+from fuzzing import FACTOR, random_dtype, run
 
 from cvlib.ops.upsample import _backward_reference, _reference, upsample_bilinear
 
@@ -49,8 +49,7 @@ def as_array(tensor):
 
 
 def fuzz_upsample_bilinear(rng, device, tolerances):
-    choices = [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16]
-    dtype = choices[rng.integers(len(choices))]
+    dtype = random_dtype(rng)
     images, align_corners = random_images(rng, device, dtype), bool(rng.integers(2))
     keywords, size, factors = random_resize(rng, images)
     images.requires_grad_()
