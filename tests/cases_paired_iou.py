@@ -1,10 +1,10 @@
 """Functions, boxes and oracles of the IoU family pair by pair, for its tests."""
 
-import numpy as np
 import oracles
 import oracles_iou
 import pytest
 import torch
+from cases_iou import assert_near, boxes_tensor, inf
 
 from cvlib.ops import (
     box_iou,
@@ -17,8 +17,6 @@ from cvlib.ops import (
     paired_generalized_box_iou,
 )
 
-nan, inf = float("nan"), float("inf")
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 FUNCTIONS = (
     paired_box_iou,
     paired_generalized_box_iou,
@@ -33,24 +31,9 @@ every_kind = pytest.mark.parametrize(
 )
 
 
-def boxes_tensor(boxes, device, dtype=torch.float32):
-    return torch.as_tensor(np.asarray(boxes, np.float64)).to(dtype).to(device)
-
-
-def random_boxes(rng, shape, device, dtype=torch.float32, **options):
-    shape = (shape,) if isinstance(shape, int) else shape
-    rows = oracles.random_boxes(rng, int(np.prod(shape)), **options)
-    return boxes_tensor(rows.reshape(*shape, 4), device, dtype)
-
-
 def oracle(boxes1, boxes2, kind):
     arrays = oracles.to_numpy(boxes1), oracles.to_numpy(boxes2)
     return torch.from_numpy(oracles_iou.of_pairs(*arrays, kind))
-
-
-def assert_near(actual, expected, tolerance):
-    actual, expected = (x.detach().cpu().double() for x in (actual, expected))
-    torch.testing.assert_close(actual, expected, **tolerance)
 
 
 def assert_matches(boxes1, boxes2, kind, tolerances):
@@ -92,9 +75,3 @@ def all_with_all(rows, device, dtype):
     boxes = boxes_tensor(rows, device, dtype)
     shape = len(rows), len(rows), 4
     return boxes[:, None].expand(shape), boxes[None].expand(shape)
-
-
-def gradients(function, boxes1, boxes2, weight=None):
-    a, b = boxes1.detach().requires_grad_(), boxes2.detach().requires_grad_()
-    iou = function(a, b)
-    return torch.autograd.grad(iou, (a, b), torch.ones_like(iou) if weight is None else weight)

@@ -1,10 +1,20 @@
 """box_iou: values, gradients, registration, errors."""
 
-import numpy as np
 import oracles
 import pytest
 import torch
 import torchvision
+from cases_iou import (
+    DTYPES,
+    GOOD,
+    LAYOUTS,
+    WRONG_VALUES,
+    boxes_tensor,
+    grid_boxes,
+    inf,
+    nan,
+    random_boxes,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import tv_tensors
@@ -12,20 +22,9 @@ from torchvision import tv_tensors
 import cvlib
 from cvlib.ops.iou import _box_iou_reference
 
-nan, inf = float("nan"), float("inf")
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-
-
-def boxes_tensor(boxes, device, dtype=torch.float32):
-    return torch.as_tensor(np.asarray(boxes, np.float64)).to(dtype).to(device)
-
 
 def oracle(boxes1, boxes2):
     return torch.from_numpy(oracles.box_iou(oracles.to_numpy(boxes1), oracles.to_numpy(boxes2)))
-
-
-def random_boxes(rng, n, device, dtype=torch.float32, **options):
-    return boxes_tensor(oracles.random_boxes(rng, n, **options).reshape(n, 4), device, dtype)
 
 
 # --- matches the oracle -------------------------------------------------------------------------
@@ -46,15 +45,6 @@ def test_matches_oracle(device, dtype, shape, rng):
 def test_matches_oracle_when_large(device, shape, rng):
     a, b = (random_boxes(rng, n, device, extent=300) for n in shape)
     assert torch.equal(cvlib.box_iou(a, b).cpu(), oracle(a, b))
-
-
-LAYOUTS = {
-    "every second row": lambda boxes: boxes.repeat_interleave(2, 0)[::2],
-    "column-major": lambda boxes: boxes.t().contiguous().t(),
-    "columns of a wider matrix": lambda boxes: torch.cat([boxes, boxes], 1)[:, 4:],
-    "reversed memory": lambda boxes: boxes.flip(0).contiguous().flip(0),
-    "offset in storage": lambda boxes: torch.cat([boxes[:1], boxes])[1:],
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -170,12 +160,6 @@ def test_reference_equals_native(device, dtype, rng):
 
 
 # --- properties ---------------------------------------------------------------------------------
-
-grid_boxes = st.lists(
-    st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9), st.integers(0, 9)),
-    min_size=1,
-    max_size=12,
-).map(lambda rows: torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows]).float())
 
 
 @given(a=grid_boxes, b=grid_boxes)
@@ -350,9 +334,6 @@ def test_number_of_threads_does_not_matter(thread_counts, rng):
 
 # --- errors -------------------------------------------------------------------------------------
 
-GOOD = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
-FORMAT_HINT = r'boxes are \(x1, y1, x2, y2\), for xywh use box_convert\(boxes, "xywh", "xyxy"\)'
-
 
 @pytest.mark.parametrize(
     ("boxes1", "boxes2", "error", "message"),
@@ -382,20 +363,7 @@ FORMAT_HINT = r'boxes are \(x1, y1, x2, y2\), for xywh use box_convert\(boxes, "
         (GOOD, GOOD[:, :3], ValueError, r"expected boxes2 of shape \(M, 4\), got \(2, 3\)"),
         (GOOD[None], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(1, 2, 4\)"),
         (torch.zeros(0), GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(0,\)"),
-        (GOOD, GOOD.to("meta"), ValueError, r"expected boxes2 on the device .*\(cpu\), got meta"),
-        (
-            torch.tensor([[0.0, 0, 1, 1], [0, nan, 1, 1]]),
-            GOOD,
-            ValueError,
-            rf"expected boxes1 without NaN, got boxes1\[1\] = \(0, nan, 1, 1\); {FORMAT_HINT}",
-        ),
-        (
-            GOOD,
-            torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1], [30, 40, 20, 60]]),
-            ValueError,
-            r"expected boxes2 with x1 <= x2 and y1 <= y2, got boxes2\[2\] = \(30, 40, 20, 60\); "
-            + FORMAT_HINT,
-        ),
+        *WRONG_VALUES,
         (
             torch.tensor([[0.0, 3, 1, 1]]),
             GOOD,

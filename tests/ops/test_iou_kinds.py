@@ -5,21 +5,21 @@ import oracles
 import oracles_iou
 import pytest
 import torch
-from cases_iou_kinds import (
+from cases_iou import (
     DTYPES,
-    FUNCTIONS,
+    GOOD,
     LAYOUTS,
-    THEIRS,
+    WRONG_KINDS,
+    WRONG_VALUES,
     assert_near,
     boxes_tensor,
-    every_kind,
     gradients,
+    grid_boxes,
     inf,
     nan,
-    oracle,
     random_boxes,
-    torchvision_tolerance,
 )
+from cases_iou_kinds import FUNCTIONS, THEIRS, every_kind, oracle, torchvision_tolerance
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torchvision import tv_tensors
@@ -283,13 +283,6 @@ def test_reference_equals_native_for_huge_and_infinite_boxes(device, kind, dtype
 # --- properties ---------------------------------------------------------------------------------
 
 
-grid_boxes = st.lists(
-    st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9), st.integers(0, 9)),
-    min_size=1,
-    max_size=12,
-).map(lambda rows: torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows]).float())
-
-
 @every_kind
 @given(a=grid_boxes, b=grid_boxes)
 def test_is_symmetric_and_in_range(device, kind, a, b):
@@ -463,41 +456,15 @@ def test_kind_reaches_the_kernel(device, rng, tolerances):
 # --- errors -------------------------------------------------------------------------------------
 
 
-GOOD = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
-FORMAT_HINT = r'boxes are \(x1, y1, x2, y2\), for xywh use box_convert\(boxes, "xywh", "xyxy"\)'
-
-
 @every_kind
 @pytest.mark.parametrize(
     ("boxes1", "boxes2", "error", "message"),
     [
-        ([[0, 0, 1, 1]], GOOD, TypeError, r"expected boxes1 to be a torch\.Tensor, got list"),
-        (GOOD, None, TypeError, r"expected boxes2 to be a torch\.Tensor, got NoneType"),
-        (GOOD.long(), GOOD, TypeError, r"expected boxes1 of a floating-point dtype, got .*int64"),
-        (GOOD, GOOD > 1, TypeError, r"expected boxes2 of a floating-point dtype, got torch\.bool"),
-        (
-            GOOD,
-            GOOD.double(),
-            TypeError,
-            r"expected boxes2 of the dtype .*float32\), got .*float64",
-        ),
+        *WRONG_KINDS,
         (GOOD[0], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(4,\)"),
         (GOOD, GOOD[:, :3], ValueError, r"expected boxes2 of shape \(M, 4\), got \(2, 3\)"),
         (GOOD[None], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(1, 2, 4\)"),
-        (GOOD, GOOD.to("meta"), ValueError, r"expected boxes2 on the device .*\(cpu\), got meta"),
-        (
-            torch.tensor([[0.0, 0, 1, 1], [0, nan, 1, 1]]),
-            GOOD,
-            ValueError,
-            rf"expected boxes1 without NaN, got boxes1\[1\] = \(0, nan, 1, 1\); {FORMAT_HINT}",
-        ),
-        (
-            GOOD,
-            torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1], [30, 40, 20, 60]]),
-            ValueError,
-            r"expected boxes2 with x1 <= x2 and y1 <= y2, got boxes2\[2\] = \(30, 40, 20, 60\); "
-            + FORMAT_HINT,
-        ),
+        *WRONG_VALUES,
         (
             torch.tensor([[0.0, 3, 1, 1]]),
             GOOD,

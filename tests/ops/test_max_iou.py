@@ -3,23 +3,23 @@
 import oracles
 import pytest
 import torch
+from cases_iou import (
+    DTYPES,
+    GOOD,
+    LAYOUTS,
+    WRONG_KINDS,
+    WRONG_VALUES,
+    boxes_tensor,
+    inf,
+    nan,
+    random_boxes,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import tv_tensors
 
 from cvlib.ops import box_iou, max_iou, paired_box_iou
 from cvlib.ops.iou import _max_iou_reference
-
-nan, inf = float("nan"), float("inf")
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-
-
-def boxes_tensor(boxes, device, dtype=torch.float32):
-    return torch.as_tensor(boxes, dtype=torch.float64).to(dtype).to(device)
-
-
-def random_boxes(rng, n, device, dtype=torch.float32, **options):
-    return boxes_tensor(oracles.random_boxes(rng, n, **options).reshape(n, 4), device, dtype)
 
 
 def grid_boxes(rng, n, device, dtype=torch.float32):
@@ -142,15 +142,6 @@ def test_without_partners_there_is_none(device):
         values, indices = max_iou(torch.ones(n, 4, device=device), torch.ones(0, 4, device=device))
         assert torch.equal(values, torch.zeros(n, device=device))
         assert torch.equal(indices, torch.full((n,), -1, device=device))
-
-
-LAYOUTS = {
-    "every second row": lambda boxes: boxes.repeat_interleave(2, 0)[::2],
-    "column-major": lambda boxes: boxes.t().contiguous().t(),
-    "columns of a wider matrix": lambda boxes: torch.cat([boxes, boxes], 1)[:, 4:],
-    "reversed memory": lambda boxes: boxes.flip(0).contiguous().flip(0),
-    "offset in storage": lambda boxes: torch.cat([boxes[:1], boxes])[1:],
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -353,40 +344,15 @@ def test_number_of_threads_does_not_matter(thread_counts, shape, rng):
 
 # --- errors -------------------------------------------------------------------------------------
 
-GOOD = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
-FORMAT_HINT = r'boxes are \(x1, y1, x2, y2\), for xywh use box_convert\(boxes, "xywh", "xyxy"\)'
-
 
 @pytest.mark.parametrize(
     ("boxes1", "boxes2", "error", "message"),
     [
-        ([[0, 0, 1, 1]], GOOD, TypeError, r"expected boxes1 to be a torch\.Tensor, got list"),
-        (GOOD, None, TypeError, r"expected boxes2 to be a torch\.Tensor, got NoneType"),
-        (GOOD.long(), GOOD, TypeError, r"expected boxes1 of a floating-point dtype, got .*int64"),
-        (GOOD, GOOD > 1, TypeError, r"expected boxes2 of a floating-point dtype, got torch\.bool"),
-        (
-            GOOD,
-            GOOD.double(),
-            TypeError,
-            r"expected boxes2 of the dtype .*float32\), got .*float64",
-        ),
+        *WRONG_KINDS,
         (GOOD[0], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(4,\)"),
         (GOOD, GOOD[:, :3], ValueError, r"expected boxes2 of shape \(M, 4\), got \(2, 3\)"),
         (GOOD, GOOD[None], ValueError, r"expected boxes2 of shape \(M, 4\), got \(1, 2, 4\)"),
-        (GOOD, GOOD.to("meta"), ValueError, r"expected boxes2 on the device .*\(cpu\), got meta"),
-        (
-            torch.tensor([[0.0, 0, 1, 1], [0, nan, 1, 1]]),
-            GOOD,
-            ValueError,
-            rf"expected boxes1 without NaN, got boxes1\[1\] = \(0, nan, 1, 1\); {FORMAT_HINT}",
-        ),
-        (
-            GOOD,
-            torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1], [30, 40, 20, 60]]),
-            ValueError,
-            r"expected boxes2 with x1 <= x2 and y1 <= y2, got boxes2\[2\] = \(30, 40, 20, 60\); "
-            + FORMAT_HINT,
-        ),
+        *WRONG_VALUES,
     ],
 )
 def test_errors(boxes1, boxes2, error, message):

@@ -5,8 +5,8 @@ import oracles
 import pytest
 import torch
 import torchvision
+from cases_iou import DTYPES, assert_near, boxes_tensor, random_boxes
 from cases_paired_iou import (
-    DTYPES,
     FUNCTIONS,
     HUGE_AND_INFINITE,
     LOWEST,
@@ -15,11 +15,8 @@ from cases_paired_iou import (
     SHAPES,
     all_with_all,
     assert_matches,
-    assert_near,
-    boxes_tensor,
     every_kind,
     oracle,
-    random_boxes,
 )
 from hypothesis import given
 from hypothesis import strategies as st

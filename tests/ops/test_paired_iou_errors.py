@@ -2,26 +2,15 @@
 
 import pytest
 import torch
-from cases_paired_iou import FUNCTIONS, every_kind, nan, random_boxes
-
-GOOD = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
-FORMAT_HINT = r'boxes are \(x1, y1, x2, y2\), for xywh use box_convert\(boxes, "xywh", "xyxy"\)'
+from cases_iou import FORMAT_HINT, GOOD, WRONG_KINDS, WRONG_VALUES, nan, random_boxes
+from cases_paired_iou import FUNCTIONS, every_kind
 
 
 @every_kind
 @pytest.mark.parametrize(
     ("boxes1", "boxes2", "error", "message"),
     [
-        ([[0, 0, 1, 1]], GOOD, TypeError, r"expected boxes1 to be a torch\.Tensor, got list"),
-        (GOOD, None, TypeError, r"expected boxes2 to be a torch\.Tensor, got NoneType"),
-        (GOOD.long(), GOOD, TypeError, r"expected boxes1 of a floating-point dtype, got .*int64"),
-        (GOOD, GOOD > 1, TypeError, r"expected boxes2 of a floating-point dtype, got torch\.bool"),
-        (
-            GOOD,
-            GOOD.double(),
-            TypeError,
-            r"expected boxes2 of the dtype .*float32\), got .*float64",
-        ),
+        *WRONG_KINDS,
         (GOOD[:, :3], GOOD[:, :3], ValueError, r"expected boxes1 of shape \(\.\.\., 4\), got \(2,"),
         (torch.zeros(()), GOOD, ValueError, r"expected boxes1 of shape \(\.\.\., 4\), got \(\)"),
         (torch.zeros(0), GOOD, ValueError, r"expected boxes1 of shape \(\.\.\., 4\), got \(0,\)"),
@@ -35,13 +24,7 @@ FORMAT_HINT = r'boxes are \(x1, y1, x2, y2\), for xywh use box_convert\(boxes, "
             ValueError,
             r"expected boxes2 of the shape .*\(2, 1, 4\), got \(1, 2, 4\)",
         ),
-        (GOOD, GOOD.to("meta"), ValueError, r"expected boxes2 on the device .*\(cpu\), got meta"),
-        (
-            torch.tensor([[0.0, 0, 1, 1], [0, nan, 1, 1]]),
-            GOOD,
-            ValueError,
-            rf"expected boxes1 without NaN, got boxes1\[1\] = \(0, nan, 1, 1\); {FORMAT_HINT}",
-        ),
+        *WRONG_VALUES[:2],
         (
             GOOD,
             torch.tensor([[0.0, 0, 1, 1], [30, 40, 20, 60]]),

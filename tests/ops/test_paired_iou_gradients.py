@@ -1,21 +1,28 @@
 """The IoU family pair by pair: gradients."""
 
+from functools import partial
+
 import numpy as np
 import oracles
 import oracles_iou
 import pytest
 import torch
-from cases_paired_iou import (
+from cases_iou import (
     DTYPES,
+    assert_gradients,
+    assert_near,
+    boxes_tensor,
+    check_derivative,
+    formula_gradients,
+    gradients,
+    random_boxes,
+)
+from cases_paired_iou import (
     FUNCTIONS,
     HUGE_AND_INFINITE,
     POINTS_AND_LINES,
     all_with_all,
-    assert_near,
-    boxes_tensor,
     every_kind,
-    gradients,
-    random_boxes,
 )
 
 # --- CPU equals CUDA ----------------------------------------------------------------------------
@@ -48,9 +55,8 @@ GENERIC = {
 
 
 def expected_gradients(boxes1, boxes2, kind, weight=None):
-    wide = boxes1.detach().cpu().double(), boxes2.detach().cpu().double()
-    weight = None if weight is None else weight.cpu().double()
-    return gradients(lambda a, b: oracles_iou.differentiable(a, b, kind), *wide, weight)
+    formula = partial(oracles_iou.differentiable, kind=kind)
+    return formula_gradients(formula, boxes1, boxes2, weight)
 
 
 @pytest.mark.parametrize("kind", range(3), ids=["plain", "generalized", "distance"])
@@ -58,10 +64,8 @@ def expected_gradients(boxes1, boxes2, kind, weight=None):
 def test_gradient_is_the_derivative(device, kind, shape):
     pairs = boxes_tensor(list(GENERIC.values()), device, torch.float64)
     pairs = pairs[0] if shape == (4,) else pairs.unbind(1)
-    a, b = (boxes.clone().reshape(shape).requires_grad_() for boxes in pairs)
-    assert torch.autograd.gradcheck(FUNCTIONS[kind], (a, b))
-    assert torch.autograd.gradcheck(lambda a: FUNCTIONS[kind](a, b.detach()), (a,))
-    assert torch.autograd.gradcheck(lambda b: FUNCTIONS[kind](a.detach(), b), (b,))
+    a, b = (boxes.reshape(shape) for boxes in pairs)
+    check_derivative(FUNCTIONS[kind], a, b)
 
 
 @every_kind
@@ -69,15 +73,7 @@ def test_gradient_is_the_derivative(device, kind, shape):
 def test_gradient_equals_that_of_the_formula(device, kind, pair, tolerances):
     a, b = (boxes_tensor(box, device, torch.float64) for box in pair)
     expected = expected_gradients(a, b, kind)
-    for mine, other in zip(gradients(FUNCTIONS[kind], a, b), expected, strict=True):
-        assert_near(mine, other, tolerances[torch.float64])
-    x, y = a.clone().requires_grad_(), b.clone().requires_grad_()
-    one_sided = (
-        torch.autograd.grad(FUNCTIONS[kind](x, b), x)[0],
-        torch.autograd.grad(FUNCTIONS[kind](a, y), y)[0],
-    )
-    for mine, other in zip(one_sided, expected, strict=True):
-        assert_near(mine, other, tolerances[torch.float64])
+    assert_gradients(FUNCTIONS[kind], a, b, expected, tolerances[torch.float64])
 
 
 @every_kind

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from cases_paired_iou import FUNCTIONS, every_kind, gradients, random_boxes
+from cases_iou import gradients, random_boxes
+from cases_paired_iou import FUNCTIONS, every_kind
 
 # --- registration -------------------------------------------------------------------------------
 
