@@ -1,4 +1,4 @@
-"""Boxes, scenes and wrong arguments for the tests of multibox_target and multibox_detection."""
+"""Boxes, scenes and wrong arguments for the tests of match_anchors and multibox_*."""
 
 import numpy as np
 import torch
@@ -20,6 +20,12 @@ def grid_boxes(rng, *shape, smallest=0):
     """Corners on a grid of 1/16, exact in every dtype."""
     corner = rng.integers(0, 11, (*shape, 2))
     return np.concatenate([corner, corner + rng.integers(smallest, 6, (*shape, 2))], -1) / 16
+
+
+def changed(tensor, index, value):
+    tensor = tensor.clone()
+    tensor[index] = torch.as_tensor(value, dtype=tensor.dtype)
+    return tensor
 
 
 ANCHORS = torch.tensor([[0.0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])

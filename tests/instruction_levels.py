@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ENVIRONMENTS = {
     "default": {},
@@ -15,6 +16,7 @@ ENVIRONMENTS = {
     "avx2": {"CVLIB_CPU_LEVEL": "avx2"},
     "reference": {"CVLIB_DISABLE_EXTENSION": "1"},
 }
+every_other = pytest.mark.parametrize("name", [one for one in ENVIRONMENTS if one != "default"])
 
 
 def run_on_every_level(script: str, folder: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -39,3 +41,23 @@ def run_on_every_level(script: str, folder: Path) -> dict[str, dict[str, np.ndar
     failed = {name: errors[name] for name, process in processes.items() if process.returncode}
     assert not failed, failed
     return {name: dict(np.load(folder / f"{name}.npz")) for name in processes}
+
+
+def assert_agree(
+    digests: dict[str, dict[str, np.ndarray]], name: str, what: str, tolerance: float
+) -> None:
+    """Compares the results whose second word is ``what`` with those of the default level.
+
+    Bits are equal on every instruction set, as docs/conventions.md promises; on the reference those
+    may be close whose first word is ``close``.
+    """
+    keys = [key for key in digests["default"] if key.split()[1] == what]
+    assert keys and digests[name].keys() == digests["default"].keys()
+    for key in keys:
+        actual, expected = digests[name][key], digests["default"][key]
+        assert actual.dtype == expected.dtype, key
+        if key.startswith("close") and name == "reference":
+            most = 1e-10 if "float64" in key else tolerance
+            np.testing.assert_allclose(actual, expected, rtol=most, atol=most, err_msg=key)
+        else:
+            np.testing.assert_array_equal(actual, expected, err_msg=key)

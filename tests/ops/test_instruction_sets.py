@@ -2,9 +2,8 @@
 
 import textwrap
 
-import numpy as np
 import pytest
-from instruction_levels import ENVIRONMENTS, run_on_every_level
+from instruction_levels import assert_agree, every_other, run_on_every_level
 
 # Computes every operator on the same data; float32 and float64, sizes around those of registers.
 DIGEST = textwrap.dedent(
@@ -89,13 +88,6 @@ WHAT += ["detections", "detection"]
 
 
 @pytest.mark.parametrize("what", WHAT)
-@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
+@every_other
 def test_results_do_not_depend_on_the_instruction_set(digests, name, what):
-    keys = [key for key in digests["default"] if key.split()[1] == what]
-    assert keys and digests[name].keys() == digests["default"].keys()
-    for key in keys:
-        actual, expected = digests[name][key], digests["default"][key]
-        if key.startswith("decided"):
-            np.testing.assert_array_equal(actual, expected, err_msg=key)
-        else:
-            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5, err_msg=key)
+    assert_agree(digests, name, what, 1e-5)

@@ -2,9 +2,8 @@
 
 import textwrap
 
-import numpy as np
 import pytest
-from instruction_levels import ENVIRONMENTS, run_on_every_level
+from instruction_levels import assert_agree, every_other, run_on_every_level
 
 # The whole family on the same data: grids with ties, boxes without area, random boxes.
 DIGEST = textwrap.dedent(
@@ -63,16 +62,6 @@ WHAT = ["max", "argmax", "all-pairs", "pairs", "gradient-of-all-pairs", "gradien
 
 
 @pytest.mark.parametrize("what", WHAT)
-@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
+@every_other
 def test_results_do_not_depend_on_the_instruction_set(digests, name, what):
-    keys = [key for key in digests["default"] if key.split()[1] == what]
-    assert keys and digests[name].keys() == digests["default"].keys()
-    for key in keys:
-        actual, expected = digests[name][key], digests["default"][key]
-        assert actual.dtype == expected.dtype, key
-        # docs/conventions.md: on the CPU, equal bits for any instruction set.
-        if key.startswith("decided") or name != "reference":
-            np.testing.assert_array_equal(actual, expected, err_msg=key)
-        else:
-            tolerance = 1e-10 if "float64" in key else 1e-5
-            np.testing.assert_allclose(actual, expected, tolerance, tolerance, err_msg=key)
+    assert_agree(digests, name, what, 1e-5)

@@ -4,7 +4,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from instruction_levels import ENVIRONMENTS, run_on_every_level
+from instruction_levels import every_other, run_on_every_level
 
 DIGEST = textwrap.dedent(
     """
@@ -66,7 +66,7 @@ def digests(tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", ["soft_nms", "matrix_nms", "fusion", "multiclass_nms"])
-@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
+@every_other
 def test_results_do_not_depend_on_the_instruction_set(digests, name, what):
     keys = [key for key in digests["default"] if key.split()[0] == what]
     assert keys and digests[name].keys() == digests["default"].keys()

@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 import pytest
 from cases_upsample import DTYPES
-from instruction_levels import ENVIRONMENTS, run_on_every_level
+from instruction_levels import every_other, run_on_every_level
 
 DIGEST = textwrap.dedent(
     """
@@ -38,7 +38,7 @@ def digests(tmp_path_factory):
     return run_on_every_level(DIGEST, tmp_path_factory.mktemp("digests"))
 
 
-@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name != "default"])
+@every_other
 def test_results_do_not_depend_on_the_instruction_set(digests, name, tolerances):
     assert digests[name].keys() == digests["default"].keys()
     for key, expected in digests["default"].items():

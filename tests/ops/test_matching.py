@@ -4,19 +4,13 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from cases_multibox import DTYPES, changed, nan, to_tensor
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cvlib
 from cvlib.anchors import multibox_prior
 from cvlib.ops.matching import _match_anchors_reference
-
-nan = float("nan")
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-
-
-def boxes_tensor(boxes, device, dtype=torch.float32):
-    return torch.as_tensor(np.asarray(boxes, np.float64)).to(dtype).to(device)
 
 
 def oracle(anchors, gt_boxes, iou_threshold):
@@ -43,7 +37,7 @@ def grid_scene(rng, num_anchors, num_images, num_gts, device, dtype=torch.float3
 
     gts = boxes(num_images, num_gts)
     gts[rng.random((num_images, num_gts)) < 0.3] = -1
-    return boxes_tensor(boxes(num_anchors), device, dtype), boxes_tensor(gts, device, dtype)
+    return to_tensor(boxes(num_anchors), device, dtype), to_tensor(gts, device, dtype)
 
 
 def book_scene(rng, num_images, num_gts, device, dtype=torch.float32):
@@ -53,7 +47,7 @@ def book_scene(rng, num_images, num_gts, device, dtype=torch.float32):
     gts = gts.reshape(num_images, num_gts, 4)
     for image in range(num_images):
         gts[image, rng.integers(0, num_gts + 1) :] = -1
-    return anchors.to(dtype).to(device), boxes_tensor(gts, device, dtype)
+    return anchors.to(dtype).to(device), to_tensor(gts, device, dtype)
 
 
 # --- matches the oracle -------------------------------------------------------------------------
@@ -80,13 +74,13 @@ def test_matches_oracle_on_anchors_of_the_book(device, dtype, shape, rng):
 def test_matches_oracle_when_large(device, rng):
     anchors = multibox_prior((32, 32), [0.2, 0.272], [1, 2, 0.5], device=device)
     gts = oracles.random_boxes(rng, 2 * 90, size=0.4, extent=0.7).reshape(2, 90, 4)
-    assert_matches(anchors, boxes_tensor(gts, device), 0.5)
+    assert_matches(anchors, to_tensor(gts, device), 0.5)
 
 
 def test_more_ground_truths_than_anchors(device, rng):
     for num_anchors, num_gts in ((1, 5), (3, 4), (10, 64), (17, 300)):
         anchors, gts = grid_scene(rng, num_anchors, 2, num_gts, device)
-        gts = gts.where((gts != -1).any(2, keepdim=True), boxes_tensor([0, 0, 1, 1], device))
+        gts = gts.where((gts != -1).any(2, keepdim=True), to_tensor([0, 0, 1, 1], device))
         matches = assert_matches(anchors, gts, 0.5)
         # Every anchor is claimed, each by another ground truth.
         assert (matches >= 0).all()
@@ -94,7 +88,7 @@ def test_more_ground_truths_than_anchors(device, rng):
 
 
 def test_nothing_to_match(device):
-    anchors = boxes_tensor([[0, 0, 1, 1], [0, 0, 2, 2]], device)
+    anchors = to_tensor([[0, 0, 1, 1], [0, 0, 2, 2]], device)
     none = torch.full((2,), -1, device=device)
     for iou_threshold in (0.0, 0.5):
         assert torch.equal(cvlib.match_anchors(anchors, anchors[:0], iou_threshold), none)
@@ -109,53 +103,53 @@ def test_nothing_to_match(device):
 
 
 def test_padding_may_stand_anywhere(device):
-    anchors = boxes_tensor([[0, 0, 2, 2], [4, 4, 6, 6], [8, 8, 9, 9]], device)
+    anchors = to_tensor([[0, 0, 2, 2], [4, 4, 6, 6], [8, 8, 9, 9]], device)
     gt, pad = [4, 4, 6, 6], [-1, -1, -1, -1]
     for position in range(4):
         rows = [pad] * 4
         rows[position] = gt
-        matches = cvlib.match_anchors(anchors, boxes_tensor(rows, device))
+        matches = cvlib.match_anchors(anchors, to_tensor(rows, device))
         assert matches.tolist() == [-1, position, -1]
     # Padding takes part in nothing, even where every IoU reaches the threshold.
-    matches = cvlib.match_anchors(anchors, boxes_tensor([pad, gt, pad], device), 0.0)
+    matches = cvlib.match_anchors(anchors, to_tensor([pad, gt, pad], device), 0.0)
     assert matches.tolist() == [1, 1, 1]
 
 
 def test_only_four_times_minus_one_is_padding(device):
-    anchors = boxes_tensor([[-1, -1, 1, 1], [5, 5, 6, 6]], device)
-    gts = boxes_tensor([[-1, -1, -1, 1], [-1, -1, 1, 1]], device)
+    anchors = to_tensor([[-1, -1, 1, 1], [5, 5, 6, 6]], device)
+    gts = to_tensor([[-1, -1, -1, 1], [-1, -1, 1, 1]], device)
     # The second is the best of anchor 0; the first, empty, still claims what is left.
     assert cvlib.match_anchors(anchors, gts).tolist() == [1, 0]
 
 
 def test_ground_truth_without_overlap_claims_the_lowest_free_anchor(device):
-    anchors = boxes_tensor([[0, 0, 1, 1], [2, 2, 3, 3], [4, 4, 5, 5]], device)
-    far = boxes_tensor([[90, 90, 91, 91]], device)
+    anchors = to_tensor([[0, 0, 1, 1], [2, 2, 3, 3], [4, 4, 5, 5]], device)
+    far = to_tensor([[90, 90, 91, 91]], device)
     assert cvlib.match_anchors(anchors, far).tolist() == [0, -1, -1]
-    both = boxes_tensor([[90, 90, 91, 91], [0, 0, 1, 1]], device)
+    both = to_tensor([[90, 90, 91, 91], [0, 0, 1, 1]], device)
     assert cvlib.match_anchors(anchors, both).tolist() == [1, 0, -1]
-    two = boxes_tensor([[90, 90, 91, 91], [80, 80, 81, 81]], device)
+    two = to_tensor([[90, 90, 91, 91], [80, 80, 81, 81]], device)
     assert cvlib.match_anchors(anchors, two).tolist() == [0, 1, -1]
 
 
 def test_identical_ground_truths_claim_different_anchors(device):
-    anchors = boxes_tensor([[0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 4]], device)
-    gts = boxes_tensor([[0, 0, 4, 4]] * 2, device)
+    anchors = to_tensor([[0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 4]], device)
+    gts = to_tensor([[0, 0, 4, 4]] * 2, device)
     # Lowest anchor, lowest ground truth first; the others take the lowest of equally good ones.
     assert cvlib.match_anchors(anchors, gts, 0.5).tolist() == [0, 1, 0, 0]
 
 
 def test_claims_are_greedy_over_the_whole_matrix(device):
     # Ground truth 0 would like anchor 0 best, but ground truth 1 fits it better and comes first.
-    anchors = boxes_tensor([[0, 0, 10, 10], [0, 0, 10, 4]], device)
-    gts = boxes_tensor([[0, 0, 10, 7], [0, 0, 10, 9]], device)
+    anchors = to_tensor([[0, 0, 10, 10], [0, 0, 10, 4]], device)
+    gts = to_tensor([[0, 0, 10, 7], [0, 0, 10, 9]], device)
     assert cvlib.match_anchors(anchors, gts, 0.99).tolist() == [1, 0]
 
 
 def test_claim_goes_before_a_better_ground_truth(device):
     # Anchor 1 overlaps ground truth 0 best, but is the last one left for ground truth 1.
-    anchors = boxes_tensor([[0, 0, 10, 10], [0, 0, 10, 9]], device)
-    gts = boxes_tensor([[0, 0, 10, 10], [0, 0, 10, 1]], device)
+    anchors = to_tensor([[0, 0, 10, 10], [0, 0, 10, 9]], device)
+    gts = to_tensor([[0, 0, 10, 10], [0, 0, 10, 1]], device)
     assert cvlib.match_anchors(anchors, gts, 0.5).tolist() == [0, 1]
 
 
@@ -163,7 +157,7 @@ def test_claim_goes_before_a_better_ground_truth(device):
 def test_iou_equal_to_the_threshold_matches(device, numerator, denominator):
     # Anchor 0 is claimed at IoU 1; anchor 1 is its first n of d parts.
     rows = [[0, 0, 2 * denominator, 1], [0, 0, 2 * numerator, 1]]
-    anchors = boxes_tensor(rows, device, torch.float64)
+    anchors = to_tensor(rows, device, torch.float64)
     threshold = numerator / denominator
     assert cvlib.match_anchors(anchors, anchors[:1], threshold).tolist() == [0, 0]
     if threshold < 1:
@@ -174,7 +168,7 @@ def test_iou_equal_to_the_threshold_matches(device, numerator, denominator):
 @pytest.mark.parametrize("count", range(1, 10))
 def test_threshold_is_compared_as_given(device, count):
     # float32 rounds count / 10 up or down; the threshold is a double on either side of that.
-    anchors = boxes_tensor([[0, 0, 10, 1], [0, 0, count, 1]], device)
+    anchors = to_tensor([[0, 0, 10, 1], [0, 0, count, 1]], device)
     iou = float(cvlib.box_iou(anchors[:1], anchors[1:]))
     for threshold in (count / 10, iou, float(np.nextafter(iou, 0)), float(np.nextafter(iou, 1))):
         matches = cvlib.match_anchors(anchors, anchors[:1], threshold).tolist()
@@ -182,15 +176,14 @@ def test_threshold_is_compared_as_given(device, count):
 
 
 def test_default_threshold_is_one_half(device):
-    anchors = boxes_tensor([[0, 0, 4, 4], [0, 0, 4, 2], [0, 0, 4, 1.9]], device)
+    anchors = to_tensor([[0, 0, 4, 4], [0, 0, 4, 2], [0, 0, 4, 1.9]], device)
     assert cvlib.match_anchors(anchors, anchors[:1]).tolist() == [0, 0, -1]
 
 
 @pytest.mark.parametrize("factor", [1e-40, 1e-30, 1e-21, 1e-19, 1e15, 1e18, 1e30])
 def test_matches_oracle_at_every_scale(device, factor, rng):
     anchors, gts = (
-        boxes_tensor(oracles.random_boxes(rng, n, size=6, extent=8) * factor, device)
-        for n in (40, 9)
+        to_tensor(oracles.random_boxes(rng, n, size=6, extent=8) * factor, device) for n in (40, 9)
     )
     assert_matches(anchors, gts[None], 0.3)
 
@@ -227,8 +220,8 @@ def test_arguments_that_require_grad(device, rng):
 
 @pytest.mark.cuda
 def test_invalid_boxes_have_iou_zero_on_cuda(cuda):
-    anchors = boxes_tensor([[0, 0, nan, 1], [0, 0, 4, 4], [4, 4, 0, 0], [8, 8, 9, 9]], cuda)
-    gts = boxes_tensor([[0, 0, 4, 4], [9, 9, 8, 8], [0, nan, 4, 4]], cuda)
+    anchors = to_tensor([[0, 0, nan, 1], [0, 0, 4, 4], [4, 4, 0, 0], [8, 8, 9, 9]], cuda)
+    gts = to_tensor([[0, 0, 4, 4], [9, 9, 8, 8], [0, nan, 4, 4]], cuda)
     # Ground truth 0 claims anchor 1; the others, that overlap nothing, the lowest that are free.
     assert cvlib.match_anchors(anchors, gts).tolist() == [1, 0, 2, -1]
 
@@ -258,7 +251,7 @@ def test_example_of_the_book(device):
         [0.66, 0.45, 0.8, 0.8],
         [0.57, 0.3, 0.92, 0.9],
     ]
-    matches = cvlib.match_anchors(boxes_tensor(anchors, device), boxes_tensor(gts, device))
+    matches = cvlib.match_anchors(to_tensor(anchors, device), to_tensor(gts, device))
     assert matches.tolist() == [-1, 0, 1, -1, 1]
 
 
@@ -366,7 +359,7 @@ def test_number_of_threads_does_not_matter(thread_counts, rng):
 
 def test_every_scalar_of_the_schema_has_its_meaning(device):
     # IoUs of anchors 1 to 4 with the one ground truth are .8, .6, .4, .2.
-    anchors = boxes_tensor([[0, 0, w, 1] for w in (10, 8, 6, 4, 2)], device)
+    anchors = to_tensor([[0, 0, w, 1] for w in (10, 8, 6, 4, 2)], device)
     for threshold, count in ((0.1, 5), (0.3, 4), (0.5, 3), (0.7, 2), (0.9, 1)):
         matches = torch.ops.cvlib.match_anchors(anchors, anchors[None, :1], threshold)
         assert matches.tolist() == [[0] * count + [-1] * (5 - count)]
@@ -376,12 +369,6 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
 
 ANCHORS = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
 GTS = torch.tensor([[[0.0, 0, 2, 2], [-1, -1, -1, -1]], [[1, 1, 2, 2], [0, 1, 2, 3]]])
-
-
-def changed(tensor, index, value):
-    tensor = tensor.clone()
-    tensor[index] = torch.as_tensor(value, dtype=tensor.dtype)
-    return tensor
 
 
 @pytest.mark.parametrize(
@@ -464,7 +451,7 @@ def test_by_hand(device):
     #   |    g   |     |h |       b   6/8 claimed  0
     #                             c   0            2/4 claimed
     # a takes g as well, when the threshold is at most 2/3.
-    anchors = boxes_tensor([[0, 0, 2, 2], [0, 0, 4, 2], [4, 0, 6, 2]], device)
-    gts = boxes_tensor([[0, 0, 3, 2], [5, 0, 6, 2]], device)
+    anchors = to_tensor([[0, 0, 2, 2], [0, 0, 4, 2], [4, 0, 6, 2]], device)
+    gts = to_tensor([[0, 0, 3, 2], [5, 0, 6, 2]], device)
     assert cvlib.match_anchors(anchors, gts, 0.6).tolist() == [0, 0, 1]
     assert cvlib.match_anchors(anchors, gts, 0.7).tolist() == [-1, 0, 1]

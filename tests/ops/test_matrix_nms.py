@@ -6,19 +6,25 @@ import oracles_suppression
 import pytest
 import torch
 import torchvision
+from cases_suppression import (
+    BOXES,
+    DTYPES,
+    INVERTED,
+    NAN_BOX,
+    SCORES,
+    identical,
+    inf,
+    integer_grid,
+    mixed_scales,
+    nan,
+    tensors,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvlib.ops.matrix_nms import _matrix_nms_reference, matrix_nms
 
-nan, inf = float("nan"), float("inf")
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 KERNELS = ["linear", "gaussian"]
-
-
-def tensors(boxes, scores, device, dtype=torch.float32):
-    boxes = torch.as_tensor(np.asarray(boxes, np.float64)).to(dtype).reshape(-1, 4)
-    return boxes.to(device), torch.as_tensor(np.asarray(scores, np.float64)).to(dtype).to(device)
 
 
 def assert_is_right(boxes, scores, kernel, sigma=2.0, labels=None, image_ids=None):
@@ -41,22 +47,6 @@ def native(boxes, scores, kernel, labels=None, images=None, sigma=2.0, reference
 
 def uniform(rng, n):
     return oracles.random_boxes(rng, n, size=60, extent=8 * np.sqrt(n))
-
-
-def integer_grid(rng, n):
-    """Small integer corners: ties, duplicates of duplicates, empty boxes."""
-    corner = rng.integers(-4, int(np.sqrt(n)), (n, 2))
-    return np.concatenate([corner, corner + rng.integers(0, 4, (n, 2))], 1).astype(float)
-
-
-def mixed_scales(rng, n):
-    side = 10.0 ** rng.uniform(-3, 4, (n, 1)) * rng.uniform(0.8, 1, (n, 2))
-    corner = rng.uniform(-1, 1, (n, 2)) * 10.0 ** rng.uniform(-3, 4, (n, 1))
-    return np.concatenate([corner, corner + side], 1)
-
-
-def identical(rng, n):
-    return np.tile([[3.0, 4.0, 10.0, 12.0]], (n, 1))
 
 
 def with_infinities(rng, n):
@@ -306,11 +296,6 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
 
 
 # --- errors -------------------------------------------------------------------------------------
-
-BOXES = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6]])
-SCORES = torch.tensor([0.9, 0.8, 0.7])
-NAN_BOX = torch.tensor([[0.0, 0, 2, 2], [1, 1, nan, 3], [5, 5, 6, 6]])
-INVERTED = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [30, 40, 20, 60]])
 
 
 @pytest.mark.parametrize(

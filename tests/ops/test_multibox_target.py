@@ -11,6 +11,7 @@ from cases_multibox import (
     DTYPES,
     VARIANCE_ERRORS,
     VARIANCES,
+    changed,
     grid_boxes,
     nan,
     real_dtype,
@@ -307,12 +308,6 @@ def test_target_every_scalar_of_the_schema_has_its_meaning(device, tolerances):
 LABELS = torch.tensor(
     [[[0, 0.1, 0.1, 0.5, 0.4], [-1, -1, -1, -1, -1]], [[3, 0.2, 0.1, 0.9, 1]] * 2]
 )
-
-
-def changed(tensor, index, value):
-    tensor = tensor.clone()
-    tensor[index] = torch.as_tensor(value, dtype=tensor.dtype)
-    return tensor
 
 
 @pytest.mark.parametrize(

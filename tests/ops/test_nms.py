@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from cases_nms import (
+from cases_suppression import (
     DTYPES,
     IDS,
     SCENES,

@@ -3,15 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from cases_nms import inf, nan, tensors, uniform
+from cases_suppression import BOXES, INVERTED, NAN_BOX, SCORES, inf, nan, tensors, uniform
 
 import cvlib
 
-BOXES = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6]])
-SCORES = torch.tensor([0.9, 0.8, 0.7])
 LABELS = torch.tensor([0, 1, 0])
-NAN_BOX = torch.tensor([[0.0, 0, 2, 2], [1, 1, nan, 3], [5, 5, 6, 6]])
-INVERTED = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [30, 40, 20, 60]])
 SHARED_ERRORS = [
     ({"boxes": BOXES.tolist()}, TypeError, r"expected boxes to be a torch\.Tensor, got list"),
     ({"scores": [0.9]}, TypeError, r"expected scores to be a torch\.Tensor, got list"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases_nms import (
+from cases_suppression import (
     IDS,
     assert_nms_is_right,
     clusters,

@@ -6,20 +6,27 @@ import oracles_suppression
 import pytest
 import torch
 import torchvision
+from cases_suppression import (
+    BOXES,
+    DTYPES,
+    INVERTED,
+    NAN_BOX,
+    SCORES,
+    identical,
+    inf,
+    integer_grid,
+    mixed_scales,
+    nan,
+    slivers,
+    tensors,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cvlib
 from cvlib.ops.soft_nms import _exp_of_nonpositive, _soft_nms_reference, soft_nms
 
-nan, inf = float("nan"), float("inf")
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 METHODS = ["linear", "gaussian"]
-
-
-def tensors(boxes, scores, device, dtype=torch.float32):
-    boxes = torch.as_tensor(np.asarray(boxes, np.float64)).to(dtype).reshape(-1, 4)
-    return boxes.to(device), torch.as_tensor(np.asarray(scores, np.float64)).to(dtype).to(device)
 
 
 def arrays(options):
@@ -76,34 +83,11 @@ def uniform(rng, n):
     return oracles.random_boxes(rng, n, size=60, extent=8 * np.sqrt(n))
 
 
-def integer_grid(rng, n):
-    """Small integer corners: many ties, identical and empty boxes."""
-    corner = rng.integers(-6, int(np.sqrt(n)) + 2, (n, 2))
-    return np.concatenate([corner, corner + rng.integers(0, 5, (n, 2))], 1).astype(float)
-
-
 def touching(rng, n):
     """Squares that share edges and nothing else."""
     columns = int(np.ceil(np.sqrt(n)))
     corner = np.stack(np.divmod(np.arange(n), columns), 1) * 16.0 - 64
     return rng.permutation(np.concatenate([corner, corner + 16], 1))
-
-
-def mixed_scales(rng, n):
-    side = 10.0 ** rng.uniform(-3, 4, (n, 1)) * rng.uniform(0.8, 1, (n, 2))
-    corner = rng.uniform(-1, 1, (n, 2)) * 10.0 ** rng.uniform(-3, 4, (n, 1))
-    return np.concatenate([corner, corner + side], 1)
-
-
-def slivers(rng, n):
-    corner = rng.uniform(-50, 50, (n, 2))
-    side = np.stack([rng.uniform(100, 5000, n), 10.0 ** rng.uniform(-4, 0.5, n)], 1)
-    side[::2] = side[::2, ::-1].copy()
-    return np.concatenate([corner, corner + side], 1)
-
-
-def identical(rng, n):
-    return np.tile([[3.0, 4.0, 10.0, 12.0]], (n, 1))
 
 
 def empty(rng, n):
@@ -471,10 +455,6 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
 
 # --- errors -------------------------------------------------------------------------------------
 
-BOXES = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6]])
-SCORES = torch.tensor([0.9, 0.8, 0.7])
-NAN_BOX = torch.tensor([[0.0, 0, 2, 2], [1, 1, nan, 3], [5, 5, 6, 6]])
-INVERTED = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [30, 40, 20, 60]])
 IDS = torch.tensor([0, 1, 0])
 
 
