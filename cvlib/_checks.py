@@ -2,10 +2,13 @@
 
 Every message reads ``{function}: expected {argument} {requirement}, got {actual}``. Checks of kind,
 dtype and shape run before the operator; checks of values run where they are free: inside the CPU
-kernels, which signal with a RuntimeError that `explain_values` turns into words.
+kernels, which signal with a RuntimeError that `explain_boxes` and its like turn into words.
 """
 
 from __future__ import annotations
+
+import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -60,6 +63,11 @@ def check_same_kind(function: str, first: str, a: Tensor, second: str, b: Tensor
         raise TypeError(
             f"{function}: expected {second} of the dtype of {first} ({a.dtype}), got {b.dtype}"
         )
+    check_same_device(function, first, a, second, b)
+
+
+def check_same_device(function: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
+    """Raises ValueError unless both tensors have one device."""
     if a.device != b.device:
         raise ValueError(
             f"{function}: expected {second} on the device of {first} ({a.device}), got {b.device}"
@@ -76,26 +84,72 @@ def check_ids(function: str, argument: str, ids: object, boxes: Tensor) -> None:
             f"{function}: expected {argument} of shape (N,) with N = {boxes.shape[0]} as in boxes, "
             f"got {tuple(ids.shape)}"
         )
-    if ids.device != boxes.device:
+    check_same_device(function, "boxes", boxes, argument, ids)
+
+
+def is_integer(value: object) -> bool:
+    """Says whether this is an int, a compiler's symbol of one or NumPy's, and no bool."""
+    # An int first: the compiler of torch 2.11 knows no attributes of a size that is a symbol.
+    if isinstance(value, int | torch.SymInt):
+        return not isinstance(value, bool)
+    return hasattr(value, "__index__") and not isinstance(value, Tensor)
+
+
+def check_number(
+    function: str,
+    argument: str,
+    value: float,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> None:
+    """Raises unless ``value`` is a finite number (TypeError) in [least, most] (ValueError)."""
+    check_is_number(function, argument, value)
+    if not least <= value <= most or abs(value) == math.inf:
         raise ValueError(
-            f"{function}: expected {argument} on the device of boxes ({boxes.device}), "
-            f"got {ids.device}"
+            f"{function}: expected {argument} to be finite and in [{least:g}, {most:g}], "
+            f"got {value}"
         )
 
 
 def check_fraction(function: str, argument: str, value: float) -> None:
     """Raises unless ``value`` is a number (TypeError) in [0, 1] (ValueError)."""
-    if not isinstance(value, int | float | torch.SymInt | torch.SymFloat):
-        raise TypeError(
-            f"{function}: expected {argument} to be a number, got {type(value).__name__}"
-        )
+    check_is_number(function, argument, value)
     if not 0 <= value <= 1:
         raise ValueError(f"{function}: expected {argument} in [0, 1], got {value}")
 
 
+def check_integer(function: str, argument: str, value: object, or_none: str = "") -> None:
+    """Raises TypeError unless ``value`` is an integer."""
+    if not is_integer(value):
+        raise TypeError(
+            f"{function}: expected {argument} to be an int{or_none}, got {type(value).__name__}"
+        )
+
+
+def is_number(value: object) -> bool:
+    """Says whether this is a real number, a compiler's symbol of one, or NumPy's."""
+    if isinstance(value, int | float | torch.SymInt | torch.SymFloat):
+        return True
+    return isinstance(value, numbers.Real)
+
+
+def check_is_number(function: str, argument: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a number."""
+    if not is_number(value):
+        raise TypeError(
+            f"{function}: expected {argument} to be a number, got {type(value).__name__}"
+        )
+
+
 def check_variances(function: str, variances: tuple[float, ...]) -> None:
-    """Raises ValueError unless there are four positive, finite variances."""
-    if len(variances) != 4 or not all(0 < v < float("inf") for v in variances):
+    """Raises unless this is a tuple (TypeError) of four positive, finite numbers (ValueError)."""
+    if not isinstance(variances, tuple | list):
+        raise TypeError(
+            f"{function}: expected variances to be a tuple, got {type(variances).__name__}"
+        )
+    for i, variance in enumerate(variances):
+        check_is_number(function, f"variances[{i}]", variance)
+    if len(variances) != 4 or not all(0 < v < math.inf for v in variances):
         raise ValueError(
             f"{function}: expected variances to be four positive numbers, got {tuple(variances)}"
         )

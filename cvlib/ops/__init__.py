@@ -1,4 +1,4 @@
-"""Operators: each with a native CPU and CUDA kernel and a plain-PyTorch reference."""
+"""Operators: native kernels for CPU and CUDA, and a reference in plain PyTorch for each."""
 
 from cvlib.ops.conv_transpose import conv_transpose2d
 from cvlib.ops.conv_transpose_lessons import (

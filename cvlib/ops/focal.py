@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_same_kind, check_tensor, is_value_error, signal_bad_values
+from cvlib._checks import (
+    check_is_number,
+    check_same_device,
+    check_same_kind,
+    check_tensor,
+    first_true,
+    index_text,
+    is_value_error,
+    signal_bad_values,
+)
 from cvlib._extension import define, library
 from cvlib.ops._similarity import as_real
 
@@ -88,11 +97,7 @@ def _check_arguments(
                 f"inputs {tuple(inputs.shape)}, got {tuple(targets.shape)}; targets of the inputs' "
                 "shape are probabilities: convert with targets.to(inputs.dtype)"
             )
-        if inputs.device != targets.device:
-            raise ValueError(
-                f"{name}: expected targets on the device of inputs ({inputs.device}), "
-                f"got {targets.device}"
-            )
+        check_same_device(name, "inputs", inputs, "targets", targets)
     else:
         check_tensor(name, "targets", targets)
         if targets.shape != inputs.shape:
@@ -101,16 +106,13 @@ def _check_arguments(
                 f"got {tuple(targets.shape)}"
             )
         check_same_kind(name, "inputs", inputs, "targets", targets)
-    for argument, value in (("alpha", alpha), ("gamma", gamma)):
-        if not isinstance(value, int | float | torch.SymInt | torch.SymFloat):
-            raise TypeError(
-                f"{name}: expected {argument} to be a number, got {type(value).__name__}"
-            )
+    check_is_number(name, "alpha", alpha)
+    check_is_number(name, "gamma", gamma)
     if not (0 <= alpha <= 1 or alpha == -1):
         raise ValueError(f"{name}: expected alpha in [0, 1], or -1 for no weights, got {alpha}")
     if not 0 <= gamma < math.inf:
         raise ValueError(f"{name}: expected gamma >= 0 and finite, got {gamma}")
-    if reduction not in _REDUCTIONS:
+    if reduction not in tuple(_REDUCTIONS):
         raise ValueError(
             f"{name}: expected reduction to be 'none', 'mean' or 'sum', got {reduction!r}"
         )
@@ -118,12 +120,11 @@ def _check_arguments(
 
 def _raise_first_bad_class(inputs: Tensor, targets: Tensor) -> None:
     count = inputs.shape[-1]
-    found = ((targets < -1) | (targets >= count)).nonzero()
-    if len(found):
-        index = tuple(found[0].tolist())
+    index = first_true((targets < -1) | (targets >= count))
+    if index is not None:
         raise ValueError(
             f"sigmoid_focal_loss: expected targets in 0..{count - 1} (-1: none of the classes), "
-            f"got targets[{', '.join(map(str, index))}] = {int(targets[index])}"
+            f"got targets{index_text(index)} = {int(targets[index])}"
         )
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_shape
+from cvlib._checks import check_same_device, check_shape
 from cvlib._extension import define, refuse_gradient
-
-_BINARY = (torch.bool, torch.uint8)
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
@@ -84,20 +82,14 @@ def mask_iou(masks1: Tensor, masks2: Tensor, *, is_crowd: Tensor | None = None) 
         >>> mask_iou(left, right, is_crowd=torch.tensor([True, False]))
         tensor([[0.5000, 0.0000]])
     """
-    _check_masks("mask_iou", "masks1", masks1)
-    _check_masks("mask_iou", "masks2", masks2, "(M, H, W)")
-    if masks1.dtype not in _BINARY or masks2.dtype not in _BINARY:
-        _refuse_dtype(masks1, masks2)
+    check_binary_masks("mask_iou", "masks1", masks1)
+    check_binary_masks("mask_iou", "masks2", masks2, "(M, H, W)")
     if masks1.shape[1:] != masks2.shape[1:]:
         raise ValueError(
             f"mask_iou: expected masks2 of the height and width of masks1 "
             f"{tuple(masks1.shape[1:])}, got {tuple(masks2.shape[1:])}"
         )
-    if masks1.device != masks2.device:
-        raise ValueError(
-            f"mask_iou: expected masks2 on the device of masks1 ({masks1.device}), "
-            f"got {masks2.device}"
-        )
+    check_same_device("mask_iou", "masks1", masks1, "masks2", masks2)
     if is_crowd is not None:
         _check_crowd(is_crowd, masks2)
     return torch.ops.cvlib.mask_iou(masks1, masks2, is_crowd)
@@ -111,13 +103,16 @@ def _check_masks(function: str, argument: str, masks: object, shape: str = "(N, 
     check_shape(function, argument, masks, shape)
 
 
-def _refuse_dtype(masks1: Tensor, masks2: Tensor) -> None:
-    for argument, masks in (("masks1", masks1), ("masks2", masks2)):
-        if masks.dtype not in _BINARY:
-            raise TypeError(
-                f"mask_iou: expected {argument} of dtype torch.bool or torch.uint8, got "
-                f"{masks.dtype}; for probabilities compare first, as in {argument} >= 0.5"
-            )
+def check_binary_masks(
+    function: str, argument: str, masks: Tensor, shape: str = "(N, H, W)"
+) -> None:
+    """Raises unless these are masks in which every pixel is set or not."""
+    _check_masks(function, argument, masks, shape)
+    if masks.dtype not in (torch.bool, torch.uint8):
+        raise TypeError(
+            f"{function}: expected {argument} of dtype torch.bool or torch.uint8, got "
+            f"{masks.dtype}; for probabilities compare first, as in {argument} >= 0.5"
+        )
 
 
 def _check_crowd(is_crowd: object, masks2: Tensor) -> None:
@@ -129,11 +124,7 @@ def _check_crowd(is_crowd: object, masks2: Tensor) -> None:
             f"mask_iou: expected is_crowd of shape (M,) with M = {masks2.shape[0]} as in masks2, "
             f"got {tuple(is_crowd.shape)}"
         )
-    if is_crowd.device != masks2.device:
-        raise ValueError(
-            f"mask_iou: expected is_crowd on the device of masks2 ({masks2.device}), "
-            f"got {is_crowd.device}"
-        )
+    check_same_device("mask_iou", "masks2", masks2, "is_crowd", is_crowd)
 
 
 def _masks_to_boxes_reference(masks: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from cvlib._checks import (
     check_tensor,
     check_units,
     check_variances,
+    first_true,
+    index_text,
     is_value_error,
 )
 from cvlib._extension import define, refuse_gradient
@@ -170,14 +172,12 @@ def _check_target_values(anchors: Tensor, labels: Tensor) -> None:
     check_box_values("multibox_target", "anchors", anchors)
     labels = labels.detach()
     classes = labels[..., 0]
-    index = (
-        ~((classes < 0) | ((classes == classes.floor()) & (classes <= _LARGEST_CLASS)))
-    ).nonzero()
-    if len(index):
-        where = tuple(index[0].tolist())
+    is_class = (classes < 0) | ((classes == classes.floor()) & (classes <= _LARGEST_CLASS))
+    index = first_true(~is_class)
+    if index is not None:
         raise ValueError(
             "multibox_target: expected labels with whole numbers 0..K-1 in column 0 (-1 pads), got "
-            f"labels[{', '.join(map(str, where))}, 0] = {float(classes[where]):g}"
+            f"labels{index_text((*index, 0))} = {float(classes[index]):g}"
         )
     padding = labels[..., :1] < 0
     boxes = torch.where(padding, 0, labels[..., 1:])

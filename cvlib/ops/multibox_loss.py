@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from cvlib._checks import (
+    check_is_number,
+    check_same_device,
     check_same_kind,
     check_shape,
     check_tensor,
+    first_true,
+    index_text,
     is_value_error,
     signal_bad_values,
 )
@@ -113,26 +117,18 @@ def _check_arguments(
             f"{name}: expected classes of shape (B, A) = {(batch, anchors)} as in class_logits, "
             f"got {tuple(classes.shape)}"
         )
-    if classes.device != class_logits.device:
-        raise ValueError(
-            f"{name}: expected classes on the device of class_logits ({class_logits.device}), "
-            f"got {classes.device}"
-        )
-    if not isinstance(negative_ratio, int | float | torch.SymInt | torch.SymFloat):
-        raise TypeError(
-            f"{name}: expected negative_ratio to be a number, got {type(negative_ratio).__name__}"
-        )
+    check_same_device(name, "class_logits", class_logits, "classes", classes)
+    check_is_number(name, "negative_ratio", negative_ratio)
     if not 0 <= negative_ratio < math.inf:
         raise ValueError(f"{name}: expected negative_ratio >= 0 and finite, got {negative_ratio}")
 
 
 def _raise_first_bad_class(classes: Tensor, columns: int) -> None:
-    found = ((classes < -1) | (classes >= columns)).nonzero()
-    if len(found):
-        image, anchor = found[0].tolist()
+    index = first_true((classes < -1) | (classes >= columns))
+    if index is not None:
         raise ValueError(
             f"ssd_loss: expected classes in 0..{columns - 1} (0 is background, -1 leaves an anchor "
-            f"out), got classes[{image}, {anchor}] = {int(classes[image, anchor])}"
+            f"out), got classes{index_text(index)} = {int(classes[index])}"
         )
 
 

@@ -14,8 +14,10 @@ from cvlib._checks import (
     check_boxes,
     check_fraction,
     check_no_nan,
+    check_same_device,
     check_shape,
     check_tensor,
+    is_integer,
     is_value_error,
     signal_bad_values,
 )
@@ -104,20 +106,14 @@ def _check_arguments(
         raise ValueError(
             f"{function}: expected masks of at least one cell, got {tuple(masks.shape)}"
         )
-    if masks.device != boxes.device:
-        raise ValueError(
-            f"{function}: expected boxes on the device of masks ({masks.device}), "
-            f"got {boxes.device}"
-        )
+    check_same_device(function, "masks", masks, "boxes", boxes)
     return masks, *check_image_size(function, image_size)
 
 
 def check_image_size(function: str, image_size: tuple[int, int]) -> tuple[int, int]:
     """Raises unless ``image_size`` is a pair of integers (TypeError) from 0 on (ValueError)."""
     is_pair = isinstance(image_size, tuple | list) and len(image_size) == 2
-    if not is_pair or not all(
-        isinstance(one, int | torch.SymInt) and not isinstance(one, bool) for one in image_size
-    ):
+    if not is_pair or not all(is_integer(one) for one in image_size):
         raise TypeError(
             f"{function}: expected image_size to be two integers (height, width), "
             f"got {image_size!r}"

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvlib._checks import is_integer
+from cvlib.ops.masks import check_binary_masks
 from cvlib.ops.paste import check_image_size
 
 # Runs are 32-bit numbers in the files and in pycocotools.
@@ -44,19 +46,7 @@ def masks_to_rle(masks: Tensor) -> list[dict[str, Any]]:
     """
     from pycocotools import mask as coco
 
-    if not isinstance(masks, Tensor):
-        raise TypeError(
-            f"masks_to_rle: expected masks to be a torch.Tensor, got {type(masks).__name__}"
-        )
-    if masks.dtype not in (torch.bool, torch.uint8):
-        raise TypeError(
-            f"masks_to_rle: expected masks of dtype torch.bool or torch.uint8, got {masks.dtype}; "
-            "for probabilities compare first, as in masks >= 0.5"
-        )
-    if masks.dim() != 3:
-        raise ValueError(
-            f"masks_to_rle: expected masks of shape (N, H, W), got {tuple(masks.shape)}"
-        )
+    check_binary_masks("masks_to_rle", "masks", masks)
     check_pixels("masks_to_rle", "masks", *masks.shape[1:])
     encoded = []
     for mask in masks.detach().cpu():
@@ -175,7 +165,7 @@ def _read_size(n: int, rle: object) -> tuple[int, int]:
         )
     size = rle["size"]
     is_pair = isinstance(size, list | tuple) and len(size) == 2
-    if not is_pair or not all(_is_integer(one) for one in size):
+    if not is_pair or not all(is_integer(one) for one in size):
         raise TypeError(
             f"rle_to_masks: expected the size of rles[{n}] to be two integers (height, width), "
             f"got {size!r}"
@@ -188,10 +178,6 @@ def _read_size(n: int, rle: object) -> tuple[int, int]:
         )
     check_pixels("rle_to_masks", f"rles[{n}]", height, width)
     return height, width
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_pixels(function: str, argument: str, height: int, width: int) -> None:
@@ -212,7 +198,7 @@ def _read_counts(name: str, counts: object) -> np.ndarray:
         return _decompress(name, counts.encode("ascii"))
     if isinstance(counts, bytes):
         return _decompress(name, counts)
-    if isinstance(counts, list | tuple | np.ndarray) and all(_is_integer(one) for one in counts):
+    if isinstance(counts, list | tuple | np.ndarray) and all(is_integer(one) for one in counts):
         if any(not 0 <= one <= _MOST_PIXELS for one in counts):
             wrong = next(one for one in counts if not 0 <= one <= _MOST_PIXELS)
             raise ValueError(
@@ -228,7 +214,7 @@ def _read_counts(name: str, counts: object) -> np.ndarray:
 def _odd_entry(counts: object) -> str:
     if not isinstance(counts, list | tuple | np.ndarray):
         return ""
-    return f" with {next(one for one in counts if not _is_integer(one))!r}"
+    return f" with {next(one for one in counts if not is_integer(one))!r}"
 
 
 def _decompress(name: str, text: bytes) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_shape, check_tensor
+from cvlib._checks import check_shape, check_tensor, is_integer, is_number
 from cvlib._extension import define, library
+from cvlib.ops._similarity import as_real
 
 _NAME = "upsample_bilinear"
 
@@ -92,21 +93,14 @@ def upsample_bilinear(
     return _plain_forward(*arguments)
 
 
-def _is_integer(value: object) -> bool:
-    # An int first: the compiler of torch 2.11 knows no attributes of a size that is a symbol.
-    if isinstance(value, int):
-        return not isinstance(value, bool)
-    return hasattr(value, "__index__")
-
-
 def _size_pair(size: Any) -> tuple[int, int]:
     if size is None:
         raise ValueError(f"{_NAME}: expected one of size and scale_factor, got neither")
     pair = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(pair) != 2:
         raise ValueError(f"{_NAME}: expected size to be one or two integers, got {pair}")
-    if not (_is_integer(pair[0]) and _is_integer(pair[1])):
-        raise TypeError(f"{_NAME}: expected size to be one or two integers, got {size}")
+    if not (is_integer(pair[0]) and is_integer(pair[1])):
+        raise TypeError(f"{_NAME}: expected size to be one or two integers, got {size!r}")
     return pair
 
 
@@ -115,7 +109,7 @@ def _factor_pair(factor: Any) -> tuple[float, float]:
     if len(pair) != 2:
         raise ValueError(f"{_NAME}: expected scale_factor to be one or two numbers, got {pair}")
     y, x = pair
-    if not all(isinstance(one, int | float | torch.SymInt | torch.SymFloat) for one in pair):
+    if not (is_number(y) and is_number(x)):
         raise TypeError(f"{_NAME}: expected scale_factor to be one or two numbers, got {factor}")
     if not (0 < y < float("inf") and 0 < x < float("inf")):
         raise ValueError(f"{_NAME}: expected scale_factor to be positive and finite, got {factor}")
@@ -187,14 +181,10 @@ def _taps(
     return low, (low + 1).clamp(max=size - 1), weight
 
 
-def _as_computed(images: Tensor) -> Tensor:
-    return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
-
-
 def _reference(
     input: Tensor, height: int, width: int, scale_y: float, scale_x: float, align_corners: bool
 ) -> Tensor:
-    mixed = _as_computed(input)
+    mixed = as_real(input)
     for dim, size, scale in ((2, height, scale_y), (3, width, scale_x)):
         if mixed.shape[dim] == size:
             continue
@@ -222,7 +212,7 @@ def _readers(
 def _backward_reference(
     grad: Tensor, height: int, width: int, scale_y: float, scale_x: float, align_corners: bool
 ) -> Tensor:
-    gathered = _as_computed(grad)
+    gathered = as_real(grad)
     for dim, size, scale in ((2, height, scale_y), (3, width, scale_x)):
         if gathered.shape[dim] == size:
             continue

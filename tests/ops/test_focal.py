@@ -493,6 +493,7 @@ GOOD = torch.zeros(2, 3)
             ValueError,
             r"expected targets in 0..2 \(-1: none of the classes\), got targets\[0\] = -2",
         ),
+        ({"reduction": ["sum"]}, ValueError, r"expected reduction to be 'none', 'mean' or 'sum'"),
     ],
 )
 def test_errors(arguments, error, message):

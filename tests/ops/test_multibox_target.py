@@ -393,6 +393,12 @@ def test_target_errors(wrong, error, message):
         cvlib.multibox_target(**{"anchors": ANCHORS, "labels": LABELS, **wrong})
 
 
+@pytest.mark.parametrize("variances", [None, 0.1, "abcd", (0.1, 0.1, 0.2, "a"), (None,) * 4])
+def test_target_variances_are_numbers(variances):
+    with pytest.raises(TypeError, match=r"^multibox_target: expected variances(\[\d\])? to be a "):
+        cvlib.multibox_target(ANCHORS, LABELS, variances=variances)
+
+
 def test_target_units_are_not_judged_without_objects():
     none = torch.full((2, 3, 5), -1.0)
     assert not cvlib.multibox_target(ANCHORS * 300, none)[2].any()

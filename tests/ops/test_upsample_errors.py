@@ -109,6 +109,12 @@ GOOD = torch.zeros(1, 2, 3, 4)
             r"expected scale_factor that gives a size of at least 1, got 0\.3 for \(3, 4\), which "
             r"gives \(0, 1\)",
         ),
+        (
+            GOOD,
+            {"size": torch.tensor(1.5)},
+            TypeError,
+            r"expected size to be one or two integers, got tensor\(1\.5",
+        ),
     ],
 )
 def test_errors(images, keywords, error, message):
