@@ -17,6 +17,7 @@ from cvlib._checks import (
     check_fraction,
     check_ids,
     check_no_nan,
+    check_number,
     check_same_kind,
     check_shape,
     check_tensor,
@@ -25,7 +26,6 @@ from cvlib._checks import (
 )
 from cvlib._extension import define, refuse_gradient
 from cvlib.ops._similarity import as_real, pairwise_iou
-from cvlib.ops.soft_nms import _check_number
 
 _NAME = "weighted_boxes_fusion"
 # In the order of csrc/box_fusion/cluster.h; models are the bits of a 64-bit number there.
@@ -103,7 +103,7 @@ def weighted_boxes_fusion(
     _check_lists(boxes, scores, labels, image_ids)
     factors = _check_weights(weights, len(boxes))
     check_fraction(_NAME, "iou_threshold", iou_threshold)
-    _check_number(_NAME, "score_threshold", score_threshold, 0)
+    check_number(_NAME, "score_threshold", score_threshold, 0)
     if conf_type not in _CONFIDENCES:
         raise ValueError(
             f"{_NAME}: expected conf_type to be one of {_CONFIDENCES}, got {conf_type!r}"
@@ -141,16 +141,17 @@ def _check_lists(
     labels: Sequence[Tensor],
     image_ids: Sequence[Tensor] | None,
 ) -> None:
-    if isinstance(boxes, Tensor) or not isinstance(boxes, Sequence):
-        raise TypeError(
-            f"{_NAME}: expected boxes to be a list with a tensor for each model, got "
-            f"{type(boxes).__name__}"
-        )
-    if not 0 < len(boxes) <= _MOST_MODELS:
-        raise ValueError(f"{_NAME}: expected boxes of 1 to 64 models, got {len(boxes)}")
-    lists = {"scores": scores, "labels": labels}
+    lists = {"boxes": boxes, "scores": scores, "labels": labels}
     if image_ids is not None:
         lists["image_ids"] = image_ids
+    for argument, values in lists.items():
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise TypeError(
+                f"{_NAME}: expected {argument} to be a list with a tensor for each model, got "
+                f"{type(values).__name__}"
+            )
+    if not 0 < len(boxes) <= _MOST_MODELS:
+        raise ValueError(f"{_NAME}: expected boxes of 1 to 64 models, got {len(boxes)}")
     for argument, values in lists.items():
         if len(values) != len(boxes):
             raise ValueError(
@@ -174,7 +175,14 @@ def _check_lists(
 
 
 def _check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    factors = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if weights is None:
+        return [1.0] * count
+    if isinstance(weights, str) or not isinstance(weights, Iterable):
+        raise TypeError(
+            f"{_NAME}: expected weights to be a list with a number for each model, got "
+            f"{type(weights).__name__}"
+        )
+    factors = [float(weight) for weight in weights]
     if len(factors) != count or not all(0 < factor < math.inf for factor in factors):
         raise ValueError(
             f"{_NAME}: expected weights to be {count} positive numbers, one for each model, got "

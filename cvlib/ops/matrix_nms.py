@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cvlib._checks import are_ordered, is_value_error, signal_bad_values
+from cvlib._checks import are_ordered, check_number, signal_bad_values
 from cvlib._extension import define, refuse_gradient
 from cvlib.ops._similarity import as_real, pairwise_iou
-from cvlib.ops.nms import _check_arguments
-from cvlib.ops.soft_nms import (
-    _check_groups,
-    _check_method,
-    _check_number,
-    _exp_of_nonpositive,
-    _explain_values,
+from cvlib.ops._suppression import (
+    check_groups,
+    check_method,
+    check_scored_boxes,
+    exp_of_nonpositive,
+    explain_scored_boxes,
 )
 
 
@@ -68,18 +67,17 @@ def matrix_nms(
         >>> matrix_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), kernel="linear")
         tensor([0.9000, 0.4000, 0.7000])
     """
-    _check_arguments("matrix_nms", boxes, scores, 0, None)
-    _check_method("matrix_nms", "kernel", kernel)
-    _check_number("matrix_nms", "sigma", sigma, 0, 1e6)
-    _check_groups("matrix_nms", boxes, labels, image_ids)
+    check_scored_boxes("matrix_nms", boxes, scores)
+    check_method("matrix_nms", "kernel", kernel)
+    check_number("matrix_nms", "sigma", sigma, 0, 1e6)
+    check_groups("matrix_nms", boxes, labels, image_ids)
     gaussian = kernel == "gaussian"
     # Only the order of the scores counts here, and that has no derivative.
     order = scores.detach() if scores.requires_grad else scores
     try:
         factors = torch.ops.cvlib.matrix_nms(boxes, order, labels, image_ids, gaussian, sigma)
     except RuntimeError as error:
-        if is_value_error(error):
-            _explain_values("matrix_nms", boxes, scores)
+        explain_scored_boxes("matrix_nms", error, boxes, scores)
         raise
     return scores * factors
 
@@ -121,21 +119,14 @@ def _matrix_nms_reference(
         iou = overlaps_with_better(block)
         if gaussian:
             excess = (iou * iou - largest * largest).amax(1).clamp(min=0)
-            factors[block] = _exp_of_nonpositive(-(excess * sigma))
+            factors[block] = exp_of_nonpositive(-(excess * sigma))
         else:
             quotient = (1 - iou) / (1 - largest)
             factors[block] = torch.where(quotient.isnan(), 1, quotient).amin(1).clamp(max=1)
     return factors
 
 
-def _matrix_nms_fake(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor | None,
-    image_ids: Tensor | None,
-    gaussian: bool,
-    sigma: float,
-) -> Tensor:
+def _matrix_nms_fake(boxes: Tensor, *_: object) -> Tensor:
     return as_real(boxes).new_empty(boxes.shape[0])
 
 

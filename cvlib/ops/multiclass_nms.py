@@ -10,19 +10,17 @@ from torch import Tensor
 
 from cvlib._checks import (
     are_ordered,
-    check_box_values,
     check_fraction,
-    check_no_nan,
+    check_number,
     check_same_kind,
     check_shape,
     check_tensor,
-    is_value_error,
     signal_bad_values,
 )
 from cvlib._extension import define
 from cvlib.ops._similarity import as_real
+from cvlib.ops._suppression import as_limit, check_count, explain_scored_boxes
 from cvlib.ops.nms import _nms_reference
-from cvlib.ops.soft_nms import _check_number
 
 _NAME = "multiclass_nms"
 
@@ -95,24 +93,16 @@ def multiclass_nms(
         (tensor([[0.9000, 0.3000, 0.0000]]), tensor([[ 0,  1, -1]]), tensor([2]))
     """
     _check_arguments(boxes, scores)
-    _check_number(_NAME, "score_threshold", score_threshold, -math.inf)
+    check_number(_NAME, "score_threshold", score_threshold, -math.inf)
     check_fraction(_NAME, "iou_threshold", iou_threshold)
-    if max_candidates is not None:
-        _check_count("max_candidates", max_candidates, " or None")
-    _check_count("max_output", max_output)
+    candidates = as_limit(_NAME, "max_candidates", max_candidates)
+    check_count(_NAME, "max_output", max_output)
     try:
         indices, labels, counts = torch.ops.cvlib.multiclass_nms(
-            boxes,
-            scores,
-            score_threshold,
-            iou_threshold,
-            -1 if max_candidates is None else max_candidates,
-            max_output,
+            boxes, scores, score_threshold, iou_threshold, candidates, max_output
         )
     except RuntimeError as error:
-        if is_value_error(error):
-            check_box_values(_NAME, "boxes", boxes)
-            check_no_nan(_NAME, "scores", scores)
+        explain_scored_boxes(_NAME, error, boxes, scores)
         raise
     return MulticlassDetections(*_gather(boxes, scores, indices, labels), labels, indices, counts)
 
@@ -143,15 +133,6 @@ def _check_arguments(boxes: Tensor, scores: Tensor) -> None:
             f"{tuple(scores.shape)} as in scores, got {tuple(boxes.shape)}"
         )
     check_same_kind(_NAME, "boxes", boxes, "scores", scores)
-
-
-def _check_count(argument: str, value: int, or_none: str = "") -> None:
-    if not isinstance(value, int | torch.SymInt):
-        raise TypeError(
-            f"{_NAME}: expected {argument} to be an int{or_none}, got {type(value).__name__}"
-        )
-    if value < 0:
-        raise ValueError(f"{_NAME}: expected {argument} >= 0{or_none}, got {value}")
 
 
 def _multiclass_nms_reference(

@@ -5,11 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_ids, check_no_nan, is_value_error, signal_bad_values
+from cvlib._checks import check_fraction, check_no_nan, is_value_error, signal_bad_values
 from cvlib._extension import define
 from cvlib.ops._rotated_reference import are_rotated_boxes, read_rotated_boxes, rotated_iou
 from cvlib.ops._similarity import as_real
-from cvlib.ops.nms import _check_arguments, _nms_fake, best_first, keep_greedily
+from cvlib.ops._suppression import (
+    as_limit,
+    best_first,
+    check_groups,
+    check_scored_boxes,
+    keep_greedily,
+)
+from cvlib.ops.nms import _nms_fake
 from cvlib.ops.rotated import check_rotated_values
 
 
@@ -52,8 +59,7 @@ def nms_rotated(
         >>> nms_rotated(boxes, torch.tensor([0.9, 0.8]), 0.5)
         tensor([0, 1])
     """
-    _check_arguments("nms_rotated", boxes, scores, iou_threshold, max_output, "(N, 5)")
-    return _call("nms_rotated", boxes, scores, None, None, iou_threshold, max_output)
+    return _suppress("nms_rotated", boxes, scores, None, None, iou_threshold, max_output)
 
 
 def batched_nms_rotated(
@@ -96,15 +102,12 @@ def batched_nms_rotated(
         >>> batched_nms_rotated(boxes, scores, labels, 0.5)
         tensor([2, 1])
     """
-    _check_arguments("batched_nms_rotated", boxes, scores, iou_threshold, max_output, "(N, 5)")
-    if labels is not None:
-        check_ids("batched_nms_rotated", "labels", labels, boxes)
-    if image_ids is not None:
-        check_ids("batched_nms_rotated", "image_ids", image_ids, boxes)
-    return _call("batched_nms_rotated", boxes, scores, labels, image_ids, iou_threshold, max_output)
+    return _suppress(
+        "batched_nms_rotated", boxes, scores, labels, image_ids, iou_threshold, max_output
+    )
 
 
-def _call(
+def _suppress(
     function: str,
     boxes: Tensor,
     scores: Tensor,
@@ -113,7 +116,10 @@ def _call(
     iou_threshold: float,
     max_output: int | None,
 ) -> Tensor:
-    limit = -1 if max_output is None else max_output
+    check_scored_boxes(function, boxes, scores, "(N, 5)")
+    check_fraction(function, "iou_threshold", iou_threshold)
+    limit = as_limit(function, "max_output", max_output)
+    check_groups(function, boxes, labels, image_ids)
     try:
         return torch.ops.cvlib.nms_rotated(boxes, scores, labels, image_ids, iou_threshold, limit)
     except RuntimeError as error:

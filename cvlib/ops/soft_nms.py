@@ -1,25 +1,21 @@
-"""Suppression that lowers scores: soft and matrix non-maximum suppression."""
+"""Soft non-maximum suppression: scores lowered one selection after the other."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
-from cvlib._checks import (
-    are_ordered,
-    check_box_values,
-    check_ids,
-    check_no_nan,
-    is_value_error,
-    signal_bad_values,
-)
+from cvlib._checks import are_ordered, check_fraction, check_number, signal_bad_values
 from cvlib._extension import define, refuse_gradient
 from cvlib.ops._similarity import as_real, pairwise_iou
-from cvlib.ops.nms import _check_arguments
-
-_METHODS = ("linear", "gaussian")
+from cvlib.ops._suppression import (
+    as_limit,
+    check_groups,
+    check_method,
+    check_scored_boxes,
+    exp_of_nonpositive,
+    explain_scored_boxes,
+)
 
 
 def soft_nms(
@@ -81,12 +77,13 @@ def soft_nms(
         >>> soft_nms(boxes, torch.tensor([0.9, 0.8, 0.7]))
         (tensor([0, 2, 1]), tensor([0.9000, 0.7000, 0.4000]))
     """
-    _check_arguments("soft_nms", boxes, scores, iou_threshold, max_output)
-    _check_method("soft_nms", "method", method)
-    _check_number("soft_nms", "sigma", sigma, 1e-6, 1e6)
-    _check_number("soft_nms", "score_threshold", score_threshold, 0)
-    _check_groups("soft_nms", boxes, labels, image_ids)
-    limit = -1 if max_output is None else max_output
+    check_scored_boxes("soft_nms", boxes, scores)
+    check_fraction("soft_nms", "iou_threshold", iou_threshold)
+    limit = as_limit("soft_nms", "max_output", max_output)
+    check_method("soft_nms", "method", method)
+    check_number("soft_nms", "sigma", sigma, 1e-6, 1e6)
+    check_number("soft_nms", "score_threshold", score_threshold, 0)
+    check_groups("soft_nms", boxes, labels, image_ids)
     try:
         return torch.ops.cvlib.soft_nms(
             boxes,
@@ -100,76 +97,8 @@ def soft_nms(
             limit,
         )
     except RuntimeError as error:
-        if is_value_error(error):
-            _explain_values("soft_nms", boxes, scores)
+        explain_scored_boxes("soft_nms", error, boxes, scores)
         raise
-
-
-def _check_method(function: str, argument: str, method: str) -> None:
-    if method not in _METHODS:
-        raise ValueError(
-            f"{function}: expected {argument} to be 'linear' or 'gaussian', got {method!r}"
-        )
-
-
-def _check_number(
-    function: str, argument: str, value: float, least: float, most: float = math.inf
-) -> None:
-    """Raises unless ``value`` is a finite number (TypeError) in [least, most] (ValueError)."""
-    if not isinstance(value, int | float | torch.SymInt | torch.SymFloat):
-        raise TypeError(
-            f"{function}: expected {argument} to be a number, got {type(value).__name__}"
-        )
-    if not least <= value <= most or abs(value) == math.inf:
-        raise ValueError(
-            f"{function}: expected {argument} to be finite and in [{least:g}, {most:g}], "
-            f"got {value}"
-        )
-
-
-def _check_groups(
-    function: str, boxes: Tensor, labels: Tensor | None, image_ids: Tensor | None
-) -> None:
-    if labels is not None:
-        check_ids(function, "labels", labels, boxes)
-    if image_ids is not None:
-        check_ids(function, "image_ids", image_ids, boxes)
-
-
-def _explain_values(function: str, boxes: Tensor, scores: Tensor) -> None:
-    check_box_values(function, "boxes", boxes)
-    check_no_nan(function, "scores", scores)
-
-
-# Bits of the mantissa, bias of the exponent, terms of the series, lowest argument, ln 2 in two
-# parts, the integer type of the same size: as in csrc/soft_nms/exponential.h.
-_EXPONENTIAL = {
-    torch.float32: (23, 127, 8, -87.0, 0.693359375, -2.12194440e-4, torch.int32),
-    torch.float64: (
-        52,
-        1023,
-        14,
-        -708.0,
-        6.93147180369123816490e-01,
-        1.90821492927058770002e-10,
-        torch.int64,
-    ),
-}
-
-
-def _exp_of_nonpositive(x: Tensor) -> Tensor:
-    """The same bits as ``csrc/soft_nms/exponential.h``."""
-    mantissa, bias, terms, lowest, ln2_high, ln2_low, integer = _EXPONENTIAL[x.dtype]
-    rounding = 1.5 * 2.0**mantissa  # adding it rounds to an integer
-    inside = x.clamp(min=lowest)
-    shifted = inside * 1.44269504088896340736 + rounding
-    k = shifted - rounding
-    r = (inside - k * ln2_high) - k * ln2_low
-    series = torch.ones_like(x)
-    for i in range(terms - 1, 0, -1):
-        series = series * r * (1 / i) + 1
-    power = ((shifted.view(integer) + bias) << mantissa).view(x.dtype)
-    return torch.where(x > lowest, series * power, torch.zeros_like(x))
 
 
 def _soft_nms_reference(
@@ -205,7 +134,7 @@ def _soft_nms_reference(
         kept_scores.append(best)
         iou = pairwise_iou(boxes[i : i + 1], boxes)[0]
         if gaussian:
-            lowered = scores * _exp_of_nonpositive(iou * iou * (-1 / sigma))
+            lowered = scores * exp_of_nonpositive(iou * iou * (-1 / sigma))
         else:
             lowered = torch.where(iou.double() >= iou_threshold, scores * (1 - iou), scores)
         rivals = (label == label[i]) & (image == image[i]) & (scores >= 0)
@@ -215,13 +144,7 @@ def _soft_nms_reference(
     return indices, torch.stack(kept_scores) if keep else scores.new_empty(0)
 
 
-def _soft_nms_fake(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor | None,
-    image_ids: Tensor | None,
-    *settings: float,
-) -> tuple[Tensor, Tensor]:
+def _soft_nms_fake(boxes: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     kept = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty(kept, dtype=torch.int64), as_real(boxes).new_empty(kept)
 

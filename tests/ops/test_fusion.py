@@ -401,6 +401,11 @@ INVERTED = torch.tensor([[30.0, 40, 20, 60], [1, 1, 3, 3]])
         ),
         ({"boxes": [INVERTED, BOXES]}, ValueError, r"expected boxes\[0\] with x1 <= x2 and y1 <="),
         ({"scores": [SCORES, SCORES * nan]}, ValueError, r"expected scores\[1\] without NaN"),
+        ({"scores": None}, TypeError, r"expected scores to be a list with a tensor for each model"),
+        ({"labels": "ab"}, TypeError, r"expected labels to be a list with a tensor .* got str"),
+        ({"image_ids": 3}, TypeError, r"expected image_ids to be a list with a tensor .* got int"),
+        ({"weights": 2.5}, TypeError, r"expected weights to be a list with a number .* got float"),
+        ({"weights": "ab"}, TypeError, r"expected weights to be a list with a number .* got str"),
     ],
 )
 def test_errors(wrong, error, message):

@@ -111,7 +111,7 @@ def test_iou_equal_to_the_threshold_does_not_suppress(device, numerator, denomin
         assert cvlib.nms(boxes, scores, np.nextafter(threshold, 0)).tolist() == [0]
 
 
-@pytest.mark.parametrize("iou_threshold", [0, 1, 0.0, 1.0, np.float64(0.5)])
+@pytest.mark.parametrize("iou_threshold", [0, 1, 0.0, 1.0, np.float64(0.5), np.float32(0.3)])
 def test_threshold_may_be_any_number(device, iou_threshold, rng):
     boxes, scores = tensors(integer_grid(rng, 50), rng.random(50), device)
     assert_kept(
