@@ -85,6 +85,26 @@ def vmap_by_loop(name: str) -> None:
     torch.library.register_vmap(f"cvlib::{name}", rule, lib=library)
 
 
+def vmap_by_batch(name: str) -> None:
+    """Lets ``torch.func.vmap`` call the operator once, the samples in one more leading dimension.
+
+    For operators whose tensors may have any leading dimensions.
+    """
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        def with_batch_first(one: Any, dim: int | None) -> Any:
+            if dim is not None:
+                return one.movedim(dim, 0)
+            shared = isinstance(one, torch.Tensor)
+            return one.expand(info.batch_size, *one.shape) if shared else one
+
+        operator = getattr(torch.ops.cvlib, name)
+        result = operator(*map(with_batch_first, arguments, in_dims))
+        return result, 0 if isinstance(result, torch.Tensor) else (0,) * len(result)
+
+    torch.library.register_vmap(f"cvlib::{name}", rule, lib=library)
+
+
 def _load(name: str) -> None:
     files = sorted(_PACKAGE.glob(f"{name}.*so")) + sorted(_PACKAGE.glob(f"{name}.*pyd"))
     if not files:

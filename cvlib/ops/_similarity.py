@@ -1,14 +1,18 @@
 """The formulas of the IoU family in plain PyTorch: what references compute.
 
 Boxes are (..., 4) and broadcast; the order of operations is that of ``csrc/box_iou/iou_math.h``.
+Besides, what the operators of the family register alike, rotated boxes included.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from cvlib._extension import library, refuse_gradient
 
 # The kinds of csrc/box_iou/iou_math.h.
 PLAIN, GENERALIZED, DISTANCE, COMPLETE = range(4)
@@ -141,3 +145,27 @@ def similarity_gradient(grad: Tensor, a: Tensor, b: Tensor, kind: int) -> Tensor
     side = _times(per_area, size_a.flip(-1))
     both = torch.cat([along, along], dim=-1) * inner + torch.cat([side, side], dim=-1)
     return result + both * sign
+
+
+def empty_gradients(
+    grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN
+) -> tuple[Tensor, Tensor]:
+    """The fake of every backward of the family."""
+    return as_real(boxes1).new_empty(boxes1.shape), as_real(boxes2).new_empty(boxes2.shape)
+
+
+def register_gradient(name: str) -> None:
+    """Lets ``cvlib::<name>`` have the gradient that ``cvlib::<name>_backward`` gives, once."""
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        boxes1, boxes2, *ctx.kind = inputs
+        ctx.save_for_backward(boxes1, boxes2)
+
+    def gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        boxes1, boxes2 = ctx.saved_tensors
+        operator = getattr(torch.ops.cvlib, f"{name}_backward")
+        grad1, grad2 = operator(grad, boxes1, boxes2, *ctx.kind)
+        return grad1.to(boxes1.dtype), grad2.to(boxes2.dtype), *[None] * len(ctx.kind)
+
+    torch.library.register_autograd(f"cvlib::{name}", gradient, setup_context=save, lib=library)
+    refuse_gradient(f"{name}_backward")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from cvlib._checks import (
     explain_boxes,
     signal_bad_values,
 )
-from cvlib._extension import define, library, refuse_gradient, vmap_by_loop
+from cvlib._extension import define, refuse_gradient, vmap_by_loop
 from cvlib.ops._similarity import (
     COMPLETE,
     DISTANCE,
@@ -22,6 +20,8 @@ from cvlib.ops._similarity import (
     PLAIN,
     as_real,
     check_kind,
+    empty_gradients,
+    register_gradient,
     similarity,
     similarity_gradient,
 )
@@ -228,23 +228,6 @@ def _box_iou_backward_reference(
     return similarity_gradient(g, a, b, kind).sum(1), similarity_gradient(g, b, a, kind).sum(0)
 
 
-def _box_iou_backward_fake(
-    grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN
-) -> tuple[Tensor, Tensor]:
-    return as_real(boxes1).new_empty(boxes1.shape), as_real(boxes2).new_empty(boxes2.shape)
-
-
-def _save_boxes(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
-    boxes1, boxes2, ctx.kind = inputs
-    ctx.save_for_backward(boxes1, boxes2)
-
-
-def _box_iou_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    boxes1, boxes2 = ctx.saved_tensors
-    grad1, grad2 = torch.ops.cvlib.box_iou_backward(grad, boxes1, boxes2, ctx.kind)
-    return grad1.to(boxes1.dtype), grad2.to(boxes2.dtype), None
-
-
 def _max_iou_reference(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     iou = _box_iou_reference(boxes1, boxes2)
     if boxes2.shape[0] == 0:
@@ -267,15 +250,12 @@ define(
 define(
     "box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind=0) -> (Tensor, Tensor)",
     _box_iou_backward_reference,
-    _box_iou_backward_fake,
+    empty_gradients,
 )
 define(
     "max_iou(Tensor boxes1, Tensor boxes2) -> (Tensor, Tensor)", _max_iou_reference, _max_iou_fake
 )
-torch.library.register_autograd(
-    "cvlib::box_iou", _box_iou_gradient, setup_context=_save_boxes, lib=library
-)
-refuse_gradient("box_iou_backward")
+register_gradient("box_iou")
 refuse_gradient("max_iou")
 for _name in ("box_iou", "box_iou_backward", "max_iou"):
     vmap_by_loop(_name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from cvlib._checks import (
     explain_boxes,
     signal_bad_values,
 )
-from cvlib._extension import define, library, refuse_gradient
+from cvlib._extension import define, vmap_by_batch
 from cvlib.ops._similarity import (
     COMPLETE,
     DISTANCE,
@@ -22,6 +20,8 @@ from cvlib.ops._similarity import (
     PLAIN,
     as_real,
     check_kind,
+    empty_gradients,
+    register_gradient,
     similarity,
     similarity_gradient,
 )
@@ -39,7 +39,8 @@ def paired_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
     Raises:
         TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Two shapes, two devices; on the CPU also a NaN or a box with x2 < x1 or y2 < y1.
+        ValueError: Two shapes, two devices; on the CPU also a NaN or a box with x2 < x1 or
+            y2 < y1. On CUDA such a box has IoU 0.
 
     Note:
         Differentiable once, in both arguments. Deterministic. Memory is the result alone.
@@ -172,50 +173,6 @@ def _paired_iou_backward_reference(
     return similarity_gradient(g, a, b, kind), similarity_gradient(g, b, a, kind)
 
 
-def _paired_iou_backward_fake(
-    grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int
-) -> tuple[Tensor, Tensor]:
-    return as_real(boxes1).new_empty(boxes1.shape), as_real(boxes2).new_empty(boxes2.shape)
-
-
-def _save_boxes(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
-    boxes1, boxes2, ctx.kind = inputs
-    ctx.save_for_backward(boxes1, boxes2)
-
-
-def _paired_iou_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    boxes1, boxes2 = ctx.saved_tensors
-    grad1, grad2 = torch.ops.cvlib.paired_iou_backward(grad, boxes1, boxes2, ctx.kind)
-    return grad1.to(boxes1.dtype), grad2.to(boxes2.dtype), None
-
-
-def _with_batch_first(
-    info: Any, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
-) -> list[Any]:
-    return [
-        one.movedim(dim, 0)
-        if dim is not None
-        else one.expand(info.batch_size, *one.shape)
-        if isinstance(one, Tensor)
-        else one
-        for one, dim in zip(arguments, in_dims, strict=True)
-    ]
-
-
-# Any leading dimensions will do, so that a batch is one more.
-def _paired_iou_vmap(
-    info: Any, in_dims: tuple[int | None, ...], *arguments: Any
-) -> tuple[Tensor, int]:
-    return torch.ops.cvlib.paired_iou(*_with_batch_first(info, in_dims, arguments)), 0
-
-
-def _paired_iou_backward_vmap(
-    info: Any, in_dims: tuple[int | None, ...], *arguments: Any
-) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    arranged = _with_batch_first(info, in_dims, arguments)
-    return torch.ops.cvlib.paired_iou_backward(*arranged), (0, 0)
-
-
 define(
     "paired_iou(Tensor boxes1, Tensor boxes2, int kind) -> Tensor",
     _paired_iou_reference,
@@ -224,11 +181,8 @@ define(
 define(
     "paired_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind) -> (Tensor, Tensor)",
     _paired_iou_backward_reference,
-    _paired_iou_backward_fake,
+    empty_gradients,
 )
-torch.library.register_autograd(
-    "cvlib::paired_iou", _paired_iou_gradient, setup_context=_save_boxes, lib=library
-)
-refuse_gradient("paired_iou_backward")
-torch.library.register_vmap("cvlib::paired_iou", _paired_iou_vmap, lib=library)
-torch.library.register_vmap("cvlib::paired_iou_backward", _paired_iou_backward_vmap, lib=library)
+register_gradient("paired_iou")
+for _name in ("paired_iou", "paired_iou_backward"):
+    vmap_by_batch(_name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -15,7 +13,7 @@ from cvlib._checks import (
     is_value_error,
     signal_bad_values,
 )
-from cvlib._extension import define, library, refuse_gradient, vmap_by_loop
+from cvlib._extension import define, vmap_by_batch, vmap_by_loop
 from cvlib.ops._rotated_reference import (
     LARGEST_ANGLE,
     are_rotated_boxes,
@@ -23,8 +21,7 @@ from cvlib.ops._rotated_reference import (
     rotated_iou,
     rotated_iou_gradient,
 )
-from cvlib.ops._similarity import as_real
-from cvlib.ops.paired_iou import _with_batch_first
+from cvlib.ops._similarity import as_real, empty_gradients, register_gradient
 
 
 def box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -94,8 +91,8 @@ def paired_box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
     Raises:
         TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Two shapes, two devices; on the CPU also a NaN, a negative side
-            or an angle beyond 1e9 degrees. On CUDA such a box has IoU 0.
+        ValueError: Two shapes, two devices; on the CPU also a NaN, a negative side or an angle
+            beyond 1e9 degrees. On CUDA such a box has IoU 0.
 
     Note:
         Differentiable once, in both arguments. Deterministic; CPU and CUDA give equal values.
@@ -191,39 +188,6 @@ def _paired_box_iou_rotated_backward_reference(
     return grad1.to(dtype), grad2.to(dtype)
 
 
-def _backward_fake(grad: Tensor, boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
-    return as_real(boxes1).new_empty(boxes1.shape), as_real(boxes2).new_empty(boxes2.shape)
-
-
-def _save_boxes(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _box_iou_rotated_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-    boxes1, boxes2 = ctx.saved_tensors
-    grad1, grad2 = torch.ops.cvlib.box_iou_rotated_backward(grad, boxes1, boxes2)
-    return grad1.to(boxes1.dtype), grad2.to(boxes2.dtype)
-
-
-def _paired_box_iou_rotated_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-    boxes1, boxes2 = ctx.saved_tensors
-    grad1, grad2 = torch.ops.cvlib.paired_box_iou_rotated_backward(grad, boxes1, boxes2)
-    return grad1.to(boxes1.dtype), grad2.to(boxes2.dtype)
-
-
-# Any leading dimensions will do, so that a batch is one more.
-def _paired_vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
-    arranged = _with_batch_first(info, in_dims, arguments)
-    return torch.ops.cvlib.paired_box_iou_rotated(*arranged), 0
-
-
-def _paired_backward_vmap(
-    info: Any, in_dims: tuple[int | None, ...], *arguments: Any
-) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    arranged = _with_batch_first(info, in_dims, arguments)
-    return torch.ops.cvlib.paired_box_iou_rotated_backward(*arranged), (0, 0)
-
-
 define(
     "box_iou_rotated(Tensor boxes1, Tensor boxes2) -> Tensor",
     _box_iou_rotated_reference,
@@ -232,7 +196,7 @@ define(
 define(
     "box_iou_rotated_backward(Tensor grad, Tensor boxes1, Tensor boxes2) -> (Tensor, Tensor)",
     _box_iou_rotated_backward_reference,
-    _backward_fake,
+    empty_gradients,
 )
 define(
     "paired_box_iou_rotated(Tensor boxes1, Tensor boxes2) -> Tensor",
@@ -243,22 +207,11 @@ define(
     "paired_box_iou_rotated_backward(Tensor grad, Tensor boxes1, Tensor boxes2) "
     "-> (Tensor, Tensor)",
     _paired_box_iou_rotated_backward_reference,
-    _backward_fake,
+    empty_gradients,
 )
-torch.library.register_autograd(
-    "cvlib::box_iou_rotated", _box_iou_rotated_gradient, setup_context=_save_boxes, lib=library
-)
-torch.library.register_autograd(
-    "cvlib::paired_box_iou_rotated",
-    _paired_box_iou_rotated_gradient,
-    setup_context=_save_boxes,
-    lib=library,
-)
-refuse_gradient("box_iou_rotated_backward")
-refuse_gradient("paired_box_iou_rotated_backward")
-vmap_by_loop("box_iou_rotated")
-vmap_by_loop("box_iou_rotated_backward")
-torch.library.register_vmap("cvlib::paired_box_iou_rotated", _paired_vmap, lib=library)
-torch.library.register_vmap(
-    "cvlib::paired_box_iou_rotated_backward", _paired_backward_vmap, lib=library
-)
+register_gradient("box_iou_rotated")
+register_gradient("paired_box_iou_rotated")
+for _name in ("box_iou_rotated", "box_iou_rotated_backward"):
+    vmap_by_loop(_name)
+for _name in ("paired_box_iou_rotated", "paired_box_iou_rotated_backward"):
+    vmap_by_batch(_name)
