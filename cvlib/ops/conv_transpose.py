@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cvlib._checks import check_same_kind, check_tensor
+from cvlib._checks import check_integer, check_same_kind, check_tensor, is_integer
 from cvlib._extension import define, has_kernels, library, vmap_by_loop
 
 Pair = tuple[int, int]
@@ -71,9 +71,9 @@ def conv_transpose2d(
         tensor([[[1., 1., 3., 2., 2.]]])
     """
     name = "conv_transpose2d"
-    stride, padding = _as_pair("stride", stride, 1, name), _as_pair("padding", padding, 0, name)
-    output_padding = _as_pair("output_padding", output_padding, 0, name)
-    dilation = _as_pair("dilation", dilation, 1, name)
+    stride, padding, output_padding, dilation = as_pairs(
+        name, stride, padding, output_padding, dilation
+    )
     check_conv_transpose(
         name, input, weight, bias, stride, padding, output_padding, groups, dilation
     )
@@ -130,18 +130,41 @@ def _is_ours(input: Tensor, weight: Tensor, stride: Pair, dilation: Pair, groups
     return is_apart or min(kernel) >= _LEAST_KERNEL
 
 
-def _as_pair(argument: str, value: int | Sequence[int], least: int, function: str) -> Pair:
-    """(y, x) from one number or two."""
-    if isinstance(value, int | torch.SymInt):
-        pair: tuple[Any, ...] = (value, value)
-    else:
-        pair = tuple(value) * 2 if len(value) == 1 else tuple(value)
+def as_pair(function: str, argument: str, value: int | Sequence[int], least: int) -> Pair:
+    """Gives (y, x) from one number or two."""
+    given = tuple(value) if isinstance(value, list | tuple) else (value,)
+    pair = given * 2 if len(given) == 1 else given
+    if not all(is_integer(one) for one in pair):
+        raise TypeError(f"{function}: expected {argument} to be one or two integers, got {value!r}")
     if len(pair) != 2 or pair[0] < least or pair[1] < least:
         raise ValueError(
             f"{function}: expected {argument} to be one or two integers of at least {least}, "
             f"got {value}"
         )
     return pair
+
+
+def as_pairs(
+    function: str,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    output_padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+) -> tuple[Pair, Pair, Pair, Pair]:
+    """Gives each of these as (y, x)."""
+    return (
+        as_pair(function, "stride", stride, 1),
+        as_pair(function, "padding", padding, 0),
+        as_pair(function, "output_padding", output_padding, 0),
+        as_pair(function, "dilation", dilation, 1),
+    )
+
+
+def output_length(
+    size: int, kernel: int, stride: int, padding: int, output_padding: int = 0, dilation: int = 1
+) -> int:
+    """Gives the output pixels along one axis."""
+    return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1 + output_padding
 
 
 def check_conv_transpose(
@@ -175,6 +198,7 @@ def check_conv_transpose(
             f"got weight of shape {tuple(weight.shape)}; a transposed convolution's weight is "
             "(in, out / groups, K, L)"
         )
+    check_integer(function, "groups", groups)
     if groups < 1 or channels % groups:
         raise ValueError(
             f"{function}: expected groups to divide the {channels} channels of input, got {groups}"
@@ -194,8 +218,9 @@ def check_conv_transpose(
                 f"({stride}, {dilation}), got {output_padding}"
             )
         size, kernel = input.shape[axis - 2], weight.shape[axis + 2]
-        span = dilation[axis] * (kernel - 1) + 1
-        length = (size - 1) * stride[axis] - 2 * padding[axis] + span + output_padding[axis]
+        length = output_length(
+            size, kernel, stride[axis], padding[axis], output_padding[axis], dilation[axis]
+        )
         if size < 1 or kernel < 1 or length < 1:
             raise ValueError(
                 f"{function}: expected an output with pixels, got input {tuple(input.shape)}, "
@@ -238,9 +263,21 @@ def _fake(
     output_padding_w: int,
     groups: int,
 ) -> Tensor:
-    height = (input.shape[2] - 1) * stride_h - 2 * padding_h + weight.shape[2] + output_padding_h
-    width = (input.shape[3] - 1) * stride_w - 2 * padding_w + weight.shape[3] + output_padding_w
+    sizes, kernel = input.shape[2:], weight.shape[2:]
+    height = output_length(sizes[0], kernel[0], stride_h, padding_h, output_padding_h)
+    width = output_length(sizes[1], kernel[1], stride_w, padding_w, output_padding_w)
     return input.new_empty(input.shape[0], weight.shape[1] * groups, height, width)
+
+
+def _output_padding(
+    grad: Tensor, input: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]
+) -> list[int]:
+    """What the output has had beyond the size that the others give."""
+    return [
+        grad.shape[d + 2]
+        - output_length(input.shape[d + 2], weight.shape[d + 2], stride[d], padding[d])
+        for d in range(2)
+    ]
 
 
 def _backward_reference(
@@ -256,11 +293,6 @@ def _backward_reference(
     need_weight: bool,
 ) -> tuple[Tensor, Tensor]:
     stride, padding = (stride_h, stride_w), (padding_h, padding_w)
-    output_padding = [
-        grad.shape[2 + d]
-        - ((input.shape[2 + d] - 1) * stride[d] - 2 * padding[d] + weight.shape[2 + d])
-        for d in range(2)
-    ]
     grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,
         input,
@@ -270,7 +302,7 @@ def _backward_reference(
         padding,
         (1, 1),
         True,
-        output_padding,
+        _output_padding(grad, input, weight, stride, padding),
         groups,
         (need_input, need_weight, False),
     )
@@ -347,15 +379,9 @@ def _second_gradient(ctx: Any, grad_input: Tensor, grad_weight: Tensor) -> tuple
     """The output is linear in input and in weight, so its second derivatives are its first."""
     grad, input, weight = ctx.saved_tensors
     stride, padding, groups = ctx.geometry[:2], ctx.geometry[2:4], ctx.geometry[4]
-    rest = [
-        grad.shape[2 + d]
-        - ((input.shape[2 + d] - 1) * stride[d] - 2 * padding[d] + weight.shape[2 + d])
-        for d in range(2)
-    ]
-    forward, backward = (
-        torch.ops.cvlib.conv_transpose2d,
-        torch.ops.cvlib.conv_transpose2d_backward,
-    )
+    rest = _output_padding(grad, input, weight, stride, padding)
+    forward = torch.ops.cvlib.conv_transpose2d
+    backward = torch.ops.cvlib.conv_transpose2d_backward
     terms, to_input, to_weight = [], None, None
     if ctx.need_input:
         terms.append(forward(grad_input, weight, None, *stride, *padding, *rest, groups))

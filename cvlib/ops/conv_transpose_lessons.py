@@ -7,8 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_shape, check_tensor
-from cvlib.ops.conv_transpose import Pair, _as_pair, check_conv_transpose
+from cvlib._checks import check_integer, check_shape, check_tensor
+from cvlib.ops.conv_transpose import (
+    Pair,
+    as_pair,
+    as_pairs,
+    check_conv_transpose,
+    output_length,
+)
 
 
 def conv_transpose2d_by_definition(
@@ -135,13 +141,14 @@ def convolution_matrix(
     """
     check_tensor("convolution_matrix", "weight", weight)
     check_shape("convolution_matrix", "weight", weight, "(O, C / groups, K, L)")
-    strides, paddings, _, dilations = _as_pairs(stride, padding, 0, dilation, "convolution_matrix")
+    strides, paddings, _, dilations = as_pairs("convolution_matrix", stride, padding, 0, dilation)
+    check_integer("convolution_matrix", "groups", groups)
     if groups < 1 or len(weight) % groups:
         raise ValueError(
             f"convolution_matrix: expected groups to divide the {len(weight)} rows of weight, "
             f"got {groups}"
         )
-    size = _as_pair("input_size", input_size, 1, "convolution_matrix")
+    size = as_pair("convolution_matrix", "input_size", input_size, 1)
     places = [
         (size[d] + 2 * paddings[d] - dilations[d] * (weight.shape[2 + d] - 1) - 1) // strides[d] + 1
         for d in range(2)
@@ -213,21 +220,6 @@ def conv_transpose2d_by_matrix(
     return _add_bias(output, bias, input)
 
 
-def _as_pairs(
-    stride: int | Sequence[int],
-    padding: int | Sequence[int],
-    output_padding: int | Sequence[int],
-    dilation: int | Sequence[int],
-    function: str,
-) -> tuple[Pair, Pair, Pair, Pair]:
-    return (
-        _as_pair("stride", stride, 1, function),
-        _as_pair("padding", padding, 0, function),
-        _as_pair("output_padding", output_padding, 0, function),
-        _as_pair("dilation", dilation, 1, function),
-    )
-
-
 def _check_and_size(
     function: str,
     input: Tensor,
@@ -240,14 +232,14 @@ def _check_and_size(
     dilation: int | Sequence[int],
 ) -> tuple[Tensor, Pair, Pair, Pair, Pair]:
     """The batch, strides, paddings, dilations, and the output's size before the border is cut."""
-    pairs = _as_pairs(stride, padding, output_padding, dilation, function)
-    strides, paddings, extra, dilations = pairs
+    strides, paddings, extra, dilations = as_pairs(
+        function, stride, padding, output_padding, dilation
+    )
     check_conv_transpose(function, input, weight, bias, strides, paddings, extra, groups, dilations)
     height, width = (
-        (input.shape[d - 2] - 1) * strides[d]
-        + dilations[d] * (weight.shape[2 + d] - 1)
-        + 1
-        + extra[d]
+        output_length(
+            input.shape[d - 2], weight.shape[d + 2], strides[d], 0, extra[d], dilations[d]
+        )
         for d in range(2)
     )
     batch = input if input.dim() == 4 else input[None]
@@ -337,6 +329,7 @@ def bilinear_kernel(
     """
     numbers = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
     for name, value in numbers.items():
+        check_integer("bilinear_kernel", name, value)
         if value < 1:
             raise ValueError(f"bilinear_kernel: expected {name} of at least 1, got {value}")
     factor = (kernel_size + 1) // 2

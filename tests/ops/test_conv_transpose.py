@@ -324,9 +324,11 @@ def test_bilinear_kernel_of_two_sizes_has_a_diagonal():
 
 @pytest.mark.parametrize("name", ["in_channels", "out_channels", "kernel_size"])
 def test_bilinear_kernel_refuses_nothing(name):
-    numbers = {"in_channels": 1, "out_channels": 1, "kernel_size": 1, name: 0}
+    numbers = {"in_channels": 1, "out_channels": 1, "kernel_size": 1}
     with pytest.raises(ValueError, match=f"^bilinear_kernel: expected {name} of at least 1, got 0"):
-        bilinear_kernel(**numbers)
+        bilinear_kernel(**numbers | {name: 0})
+    with pytest.raises(TypeError, match=f"^bilinear_kernel: expected {name} to be an int, got fl"):
+        bilinear_kernel(**numbers | {name: 2.5})
 
 
 # --- by hand ------------------------------------------------------------------------------------

@@ -105,6 +105,14 @@ IMAGE, WEIGHT = torch.zeros(1, 4, 3, 3), torch.zeros(4, 2, 16, 16)
             ValueError,
             r"expected an output with pixels, got input \(1, 4, 0, 3\)",
         ),
+        ({"stride": 2.5}, TypeError, r"expected stride to be one or two integers, got 2\.5"),
+        ({"padding": "a"}, TypeError, r"expected padding to be one or two integers, got 'a'"),
+        (
+            {"dilation": (1, None)},
+            TypeError,
+            r"expected dilation to be one or two integers, got \(1, None\)",
+        ),
+        ({"groups": 1.5}, TypeError, r"expected groups to be an int, got float"),
     ],
 )
 def test_errors(face, changes, error, message):
@@ -139,6 +147,8 @@ def test_errors(face, changes, error, message):
             r"expected a kernel that fits into the padded image, got weight \(4, 2, 16, 16\), "
             r"input_size \(20, 9\), padding \(3, 3\), dilation \(1, 1\)",
         ),
+        ((WEIGHT, 20.0), TypeError, r"expected input_size to be one or two integers, got 20\.0"),
+        ((WEIGHT, (20, 20), 1, 0, "a"), TypeError, r"expected groups to be an int, got str"),
     ],
 )
 def test_errors_of_the_matrix(arguments, error, message):
