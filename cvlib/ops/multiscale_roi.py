@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cvlib._checks import check_same_kind, check_shape, check_tensor, is_value_error
+from cvlib._checks import (
+    check_integer,
+    check_is_number,
+    check_same_kind,
+    check_shape,
+    check_tensor,
+    is_integer,
+    is_value_error,
+)
 from cvlib._extension import define, library
 from cvlib.ops._similarity import as_real
 from cvlib.ops.roi import (
@@ -80,10 +88,13 @@ def multiscale_roi_align(
     function = "multiscale_roi_align"
     _check_features(function, features)
     _check_levels(function, levels, len(features))
+    check_is_number(function, "canonical_scale", canonical_scale)
     if not 0 < canonical_scale < math.inf:
         raise ValueError(
             f"{function}: expected canonical_scale to be positive and finite, got {canonical_scale}"
         )
+    check_integer(function, "canonical_level", canonical_level)
+    check_integer(function, "sampling_ratio", sampling_ratio)
     bins = _as_pair(function, output_size)
     rule = sampling_ratio, aligned, canonical_scale, canonical_level
     return _call(function, features, boxes, bins, levels, rule)
@@ -181,6 +192,10 @@ def _call(
 
 
 def _check_features(function: str, features: Sequence[Tensor]) -> None:
+    if not isinstance(features, list | tuple):
+        raise TypeError(
+            f"{function}: expected features to be a list of tensors, got {type(features).__name__}"
+        )
     if not features:
         raise ValueError(f"{function}: expected at least one feature map, got none")
     for i, one in enumerate(features):
@@ -196,6 +211,8 @@ def _check_features(function: str, features: Sequence[Tensor]) -> None:
 
 
 def _check_levels(function: str, levels: Sequence[int], count: int) -> None:
+    if not isinstance(levels, list | tuple) or not all(is_integer(one) for one in levels):
+        raise TypeError(f"{function}: expected levels to be a list of integers, got {levels!r}")
     if len(levels) != count or any(levels[i] >= levels[i + 1] for i in range(count - 1)):
         raise ValueError(
             f"{function}: expected levels that rise, one for each of the {count} maps, from fine "
@@ -224,8 +241,8 @@ def _choose_levels(
     sides = regions[:, 3:] - regions[:, 1:3]
     area = (sides[:, 0] * sides[:, 1]).double()
     chosen = torch.zeros_like(area, dtype=torch.int64)
+    factor = canonical_scale * canonical_scale * _ROUNDING
     for level in levels[1:]:
-        factor = canonical_scale * canonical_scale * _ROUNDING
         chosen += area >= math.ldexp(factor, 2 * (level - canonical_level))
     return chosen
 

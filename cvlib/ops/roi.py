@@ -11,9 +11,14 @@ from torch import Tensor
 from cvlib._checks import (
     check_box_values,
     check_boxes,
+    check_integer,
+    check_is_number,
     check_same_kind,
     check_shape,
     check_tensor,
+    first_true,
+    index_text,
+    is_integer,
     is_value_error,
     signal_bad_values,
 )
@@ -84,6 +89,7 @@ def roi_align(
     regions = _as_regions("roi_align", input, boxes)
     height, width = _as_pair("roi_align", output_size)
     _check_scale("roi_align", spatial_scale)
+    check_integer("roi_align", "sampling_ratio", sampling_ratio)
     try:
         return torch.ops.cvlib.roi_align(
             input, regions, height, width, spatial_scale, sampling_ratio, aligned
@@ -135,7 +141,7 @@ def _concatenate(function: str, input: Tensor, boxes: Sequence[Tensor]) -> Tenso
 
 def _as_pair(function: str, output_size: int | Sequence[int]) -> tuple[int, int]:
     pair = (output_size, output_size) if not isinstance(output_size, list | tuple) else output_size
-    if len(pair) != 2 or not all(isinstance(one, int | torch.SymInt) for one in pair):
+    if len(pair) != 2 or not all(is_integer(one) for one in pair):
         raise TypeError(
             f"{function}: expected output_size to be an int or a pair of them, got {output_size!r}"
         )
@@ -146,6 +152,7 @@ def _as_pair(function: str, output_size: int | Sequence[int]) -> tuple[int, int]
 
 
 def _check_scale(function: str, spatial_scale: float) -> None:
+    check_is_number(function, "spatial_scale", spatial_scale)
     if not 0 < spatial_scale < float("inf"):
         raise ValueError(
             f"{function}: expected spatial_scale to be positive and finite, got {spatial_scale}"
@@ -156,25 +163,24 @@ def _explain_regions(function: str, boxes: Boxes, num_images: int, spatial_scale
     """Raises ValueError for the first box that a CPU kernel cannot have accepted."""
     if isinstance(boxes, Tensor):
         images = boxes.detach()[:, 0]
-        wrong = (~((images >= 0) & (images < num_images))).nonzero()
-        if len(wrong):
-            row = int(wrong[0])
+        index = first_true(~((images >= 0) & (images < num_images)))
+        if index is not None:
             raise ValueError(
                 f"{function}: expected boxes with an image index in [0, {num_images}), got "
-                f"boxes[{row}, 0] = {float(images[row]):g}"
+                f"boxes{index_text((*index, 0))} = {float(images[index]):g}"
             )
-    named = {"boxes": boxes[:, 1:]} if isinstance(boxes, Tensor) else {}
-    if not isinstance(boxes, Tensor):
+        named = {"boxes": boxes[:, 1:]}
+    else:
         named = {f"boxes[{image}]": one for image, one in enumerate(boxes)}
     for argument, corners in named.items():
         check_box_values(function, argument, corners)
-        wrong = ~((as_real(corners.detach()) * spatial_scale).abs() <= LARGEST_COORDINATE).all(1)
-        if wrong.any():
-            row = int(wrong.nonzero()[0])
-            text = ", ".join(f"{v:g}" for v in corners[row].tolist())
+        pixels = as_real(corners.detach()) * spatial_scale
+        index = first_true(~(pixels.abs() <= LARGEST_COORDINATE).all(1))
+        if index is not None:
+            text = ", ".join(f"{v:g}" for v in corners[index].tolist())
             raise ValueError(
                 f"{function}: expected {argument} with coordinates of at most 2**30 pixels of the "
-                f"feature map, got {argument}[{row}] = ({text})"
+                f"feature map, got {argument}{index_text(index)} = ({text})"
             )
 
 
@@ -230,15 +236,7 @@ def _roi_align_reference(
     return align_regions(maps, rows, weights, valid).to(input.dtype)
 
 
-def _roi_align_fake(
-    input: Tensor,
-    regions: Tensor,
-    bins_y: int,
-    bins_x: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
+def _roi_align_fake(input: Tensor, regions: Tensor, bins_y: int, bins_x: int, *_: object) -> Tensor:
     return input.new_empty(regions.shape[0], input.shape[1], bins_y, bins_x)
 
 

@@ -75,13 +75,14 @@ def roi_pool(
         input.requires_grad or torch._C._are_functorch_transforms_active()
     )
     try:
-        return torch.ops.cvlib.roi_pool(input, regions, height, width, spatial_scale, with_argmax)[
-            0
-        ]
+        pooled, _ = torch.ops.cvlib.roi_pool(
+            input, regions, height, width, spatial_scale, with_argmax
+        )
     except RuntimeError as error:
         if is_value_error(error):
             _explain_regions("roi_pool", boxes, input.shape[0], spatial_scale)
         raise
+    return pooled
 
 
 def _roi_pool_reference(

@@ -254,6 +254,23 @@ def test_errors_of_the_pyramid(maps, levels, options, error, message):
         multiscale_roi_align(maps, GOOD, 2, levels, **options)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"features": MAPS}, r"expected features to be a list of tensors, got Tensor"),
+        ({"levels": 2}, r"expected levels to be a list of integers, got 2"),
+        ({"levels": (2, 3.0)}, r"expected levels to be a list of integers, got \(2, 3\.0\)"),
+        ({"sampling_ratio": 2.5}, r"expected sampling_ratio to be an int, got float"),
+        ({"canonical_scale": "a"}, r"expected canonical_scale to be a number, got str"),
+        ({"canonical_level": 1.5}, r"expected canonical_level to be an int, got float"),
+    ],
+)
+def test_errors_of_kinds(wrong, message):
+    arguments = {"features": [MAPS, MAPS], "boxes": GOOD, "output_size": 2, "levels": (2, 3)}
+    with pytest.raises(TypeError, match=f"^multiscale_roi_align: {message}"):
+        multiscale_roi_align(**arguments | wrong)
+
+
 def test_errors_of_the_module():
     pool = MultiScaleRoIAlign(["a", "b"], 2, 2)
     boxes = [GOOD[:, 1:]] * 2

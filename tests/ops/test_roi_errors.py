@@ -1,6 +1,8 @@
 """roi_align and roi_pool: errors."""
 
+import numpy as np
 import pytest
+import torch
 from cases_roi import GOOD, MAPS, inf, nan, random_maps, random_regions
 
 from cvlib.ops.roi import roi_align
@@ -96,11 +98,20 @@ def test_errors(operator, maps, boxes, error, message):
         (2, 0.0, ValueError, r"expected spatial_scale to be positive and finite, got 0.0"),
         (2, nan, ValueError, r"expected spatial_scale to be positive and finite, got nan"),
         (2, inf, ValueError, r"expected spatial_scale to be positive and finite, got inf"),
+        (True, 1.0, TypeError, r"expected output_size to be an int or a pair of them, got True"),
+        (2, "a", TypeError, r"expected spatial_scale to be a number, got str"),
+        (2, None, TypeError, r"expected spatial_scale to be a number, got NoneType"),
     ],
 )
 def test_errors_of_numbers(operator, size, scale, error, message):
     with pytest.raises(error, match=f"^{operator.__name__}: " + message):
         operator(MAPS, GOOD, size, scale)
+
+
+@pytest.mark.parametrize("ratio", [0.5, np.float32(0.5), torch.tensor(1.5), None])
+def test_sampling_ratio_is_whole(ratio):
+    with pytest.raises(TypeError, match=r"^roi_align: expected sampling_ratio to be an int"):
+        roi_align(MAPS, GOOD, 2, 1.0, ratio)
 
 
 @pytest.mark.parametrize("position", [0, 15, 16, 500, 998])
