@@ -226,11 +226,6 @@ def test_class_maps_have_the_size_of_their_picture():
         assert found.labels[-1, -1] == 1
 
 
-def test_a_wrong_number_of_probabilities():
-    with pytest.raises(ValueError, match=r"Classification: expected probabilities of shape \(2,\)"):
-        Classification(torch.ones(3) / 3, ("a", "b"))
-
-
 # --- writers ---------------------------------------------------------------------------------
 
 

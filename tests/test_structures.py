@@ -10,7 +10,14 @@ import torch
 from torchvision import tv_tensors
 
 from cvlib.ops.rle import masks_to_rle
-from cvlib.structures import Detections, GroundTruth, Segmentation, mask_areas
+from cvlib.structures import (
+    Classification,
+    Detections,
+    GroundTruth,
+    Segmentation,
+    mask_areas,
+    resize_masks,
+)
 
 CLASSES = ("cat", "dog")
 
@@ -141,6 +148,22 @@ def test_both_forms_of_masks_say_the_same(masked, masks):
 )
 def test_indexing_takes_masks_along(masked, masks, index, expected):
     assert torch.equal(masked[index].bitmaps(), masks[expected])
+
+
+def test_masks_stretched_by_whole_numbers_are_exact():
+    masks = torch.rand(3, 6, 8) > 0.5
+    double = masks.repeat_interleave(2, 1).repeat_interleave(3, 2)
+    assert torch.equal(resize_masks(double, (6, 8)), masks)
+    assert resize_masks(masks[:0], (3, 3)).shape == (0, 3, 3)
+
+
+def test_resizing_takes_boxes_and_masks_along(masked, masks):
+    larger = masked.resize((24, 12), (48, 24))
+    assert torch.equal(larger.boxes, masked.boxes * 2)
+    assert torch.equal(larger.bitmaps(), masks.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert masked.resize((24, 12), (24, 12)) is masked
+    smaller = masked.resize((10, 6), (5, 6))
+    assert smaller.boxes.tolist()[0] == [1, 1, 6, 5], "inside of the picture"
 
 
 def test_indexing_to_nothing_keeps_masks(masked):
@@ -296,3 +319,8 @@ def test_class_maps_that_are_refused():
         Segmentation(torch.tensor([[0, 2]]), CLASSES)
     with pytest.raises(ValueError, match=r"scores of the shape of labels \(1, 1\), got \(2, 1\)"):
         Segmentation(torch.zeros(1, 1).long(), CLASSES, scores=torch.zeros(2, 1))
+
+
+def test_a_wrong_number_of_probabilities():
+    with pytest.raises(ValueError, match=r"Classification: expected probabilities of shape \(2,\)"):
+        Classification(torch.ones(3) / 3, ("a", "b"))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as T
 from tqdm.auto import tqdm
 
-from cvlib.boxes import clip_boxes
 from cvlib.engine.figures import (
     ClassificationEvaluation,
     DetectionEvaluation,
@@ -30,7 +28,7 @@ from cvlib.metrics import (
     evaluate_masks,
 )
 from cvlib.metrics._gather import gather_objects, rank
-from cvlib.structures import Detections, GroundTruth, Segmentation
+from cvlib.structures import Classification, GroundTruth, Result, Segmentation
 from cvlib.targets import check_targets
 
 
@@ -46,13 +44,33 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def check_image_size(function: str, size: tuple[int, int], model: Any) -> None:
-    """Raises ValueError unless pictures have the size that the model counts its pixels in."""
-    if size != model.image_size:
-        raise ValueError(
-            f"{function}: expected pictures of the model's size {model.image_size} (height, "
-            f"width), got {size}"
-        )
+def read_results(
+    model: Any, raw: Any, sizes: Sequence[tuple[int, int]], **thresholds: Any
+) -> list[Result]:
+    """Says what raw output means, in the pixels of each picture.
+
+    Args:
+        model: Of any task.
+        raw: What its ``forward`` gave for pictures that had been brought to its size.
+        sizes: Height and width of each picture as it was before.
+        thresholds: Of ``decode``.
+
+    Returns:
+        One for each picture, on the model's device: `Detections`, a `Classification`, or a
+        `Segmentation` of the picture's size.
+    """
+    decoded = model.decode(raw, **thresholds)
+    if model.task == "detection":
+        return [
+            one.resize(model.image_size, size) for one, size in zip(decoded, sizes, strict=True)
+        ]
+    if model.task == "classification":
+        return [Classification(one, model.classes) for one in decoded.float()]
+    maps = [
+        one if isinstance(one, Segmentation) else Segmentation(one, model.classes)
+        for one in decoded
+    ]
+    return [one.resize(size) for one, size in zip(maps, sizes, strict=True)]
 
 
 def evaluate(
@@ -223,10 +241,7 @@ class _DetectionJudge(_Judge):
             boxes, labels = self._pad(truths)
             targets = self.model.assign(raw.anchors, boxes, labels, self.model.image_size)
             self._anchors.update(raw.class_logits, raw.offsets, targets)
-        found = [
-            _in_own_pixels(one.cpu(), self.model.image_size, shot.size)
-            for one, shot in zip(self.model.decode(raw), shots, strict=True)
-        ]
+        found: Any = read_results(self.model, raw, [shot.size for shot in shots])
         self._pictures.update([shot.index for shot in shots], truths, found)
 
     def _read(self, shot: _Shot) -> GroundTruth:
@@ -287,11 +302,9 @@ class _SegmentationJudge(_Judge):
         self._pictures = SegmentationMeter(model.classes)
 
     def look(self, raw: Any, shots: list[_Shot]) -> None:
-        for shot, one in zip(shots, self.model.decode(raw), strict=True):
-            found = one if isinstance(one, Segmentation) else Segmentation(one, self.model.classes)
-            self._pictures.update(
-                [shot.index], [found.resize(shot.size).labels], [shot.read("mask")]
-            )
+        found: Any = read_results(self.model, raw, [shot.size for shot in shots])
+        for shot, one in zip(shots, found, strict=True):
+            self._pictures.update([shot.index], [one.labels], [shot.read("mask")])
 
     def finish(self) -> SegmentationEvaluation:
         pictures = self._pictures.gather()
@@ -313,29 +326,3 @@ def _choose_judge(model: Any) -> _Judge:
             f"{type(model).__name__} with task {task!r}"
         )
     return _JUDGES[task](model)
-
-
-def _in_own_pixels(
-    found: Detections, model_size: tuple[int, int], size: tuple[int, int]
-) -> Detections:
-    if size == tuple(model_size):
-        return found
-    scale = torch.tensor([size[1] / model_size[1], size[0] / model_size[0]] * 2)
-    masks = None if found.masks is None else resize_masks(found.bitmaps(), size)
-    return replace(found, boxes=clip_boxes(found.boxes * scale, size), masks=masks)
-
-
-def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Stretches masks to another size; a pixel is set where they cover at least half of it.
-
-    Args:
-        masks: Shape (N, H, W), bool.
-        size: Height and width of the result.
-
-    Returns:
-        Shape (N, *size), bool.
-    """
-    if not len(masks):
-        return masks.new_zeros(0, *size)
-    stretched = F.interpolate(masks[:, None].float(), size, mode="bilinear", antialias=True)
-    return stretched[:, 0] >= 0.5

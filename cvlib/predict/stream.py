@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 from cvlib.models import Model
-from cvlib.predict.results import Result
 from cvlib.predict.sources import Frame, OnDamaged, Sources
 from cvlib.predict.views import Views, look_through
 from cvlib.predict.whole import look
+from cvlib.structures import Result
 
 
 def predict(

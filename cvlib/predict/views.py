@@ -13,9 +13,8 @@ from torchvision.transforms.v2 import functional as F
 from cvlib.models import Model
 from cvlib.models.base import MEAN
 from cvlib.predict.merging import Merge, Piece, fuse, join_tiles
-from cvlib.predict.results import Classification, Result
 from cvlib.predict.whole import check_task, look
-from cvlib.structures import Detections
+from cvlib.structures import Classification, Detections, Result
 
 # What is fused later may have been seen less clearly in one of the views.
 _VIEW_THRESHOLD = 0.5

@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 
 from cvlib.data import SyntheticBananas
 from cvlib.engine import evaluate
-from cvlib.engine.evaluation import evaluating, resize_masks
+from cvlib.engine.evaluation import evaluating
 from cvlib.engine.worst import draw_worst
 from cvlib.models import TinySSD
 from cvlib.models.tiny_ssd import Predictions
@@ -306,13 +306,6 @@ def test_crowds_are_neither_right_nor_wrong(bananas):
     found = evaluate(Oracle(bananas), crowded)
     assert found.boxes.ap == -1
     assert found.anchors.class_error_baseline == 0  # no anchor shall learn a crowd
-
-
-def test_masks_stretched_by_whole_numbers_are_exact():
-    masks = torch.rand(3, 6, 8) > 0.5
-    double = masks.repeat_interleave(2, 1).repeat_interleave(3, 2)
-    assert torch.equal(resize_masks(double, (6, 8)), masks)
-    assert resize_masks(masks[:0], (3, 3)).shape == (0, 3, 3)
 
 
 # --- refusals --------------------------------------------------------------------------------

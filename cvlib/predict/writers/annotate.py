@@ -6,8 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from cvlib.predict.results import Classification, Result
-from cvlib.structures import Detections, Segmentation
+from cvlib.structures import Classification, Detections, Result, Segmentation
 from cvlib.visualize import draw, to_pil
 from cvlib.visualize.segmentation import class_colours
 
