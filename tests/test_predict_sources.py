@@ -13,8 +13,8 @@ from PIL import Image
 
 from cvlib.models import Model, TinySSD, create_model
 from cvlib.predict import Classification, Sources, Views, is_stream, look, predict, read_stream
-from cvlib.predict.writers import OutputFolder, Writers, annotate
-from cvlib.structures import Detections, Segmentation
+from cvlib.predict.writers import OutputFolder, Writers
+from cvlib.structures import Segmentation
 
 
 def save(path, size=(60, 40)):
@@ -357,10 +357,3 @@ def test_folders_that_are_refused(tmp_path):
     folder = OutputFolder(tmp_path, Sources((source,)), overwrite=True)
     with pytest.raises(FileExistsError, match="expected another file than the source"):
         folder.file("a.png")
-
-
-def test_objects_are_drawn_as_boxes():
-    box = torch.tensor([[10.0, 10, 50, 30]])
-    found = Detections(box, torch.tensor([0.9]), torch.tensor([0]), ("cat",))
-    drawn = np.asarray(annotate(torch.zeros(3, 40, 60, dtype=torch.uint8), found))
-    assert drawn[20, 10].any() and not drawn[20, 30].any()

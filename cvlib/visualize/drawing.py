@@ -1,4 +1,4 @@
-"""Objects drawn on pictures: detections, ground truths, and both side by side."""
+"""True objects drawn on pictures, and what all drawings of objects are made of."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
-from cvlib.metrics import GroundTruth
-from cvlib.structures import Detections
+from cvlib.structures import GroundTruth, Masks, each_bitmap
 
 # Distinct on dark and light pictures, also for colour-blind people (Okabe and Ito).
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 TRUTH_COLOUR = "#FFFFFF"
 # How much of a mask's colour covers the picture.
 MASK_OPACITY = 0.45
-_MARGIN = 4
 _DASH = 6
 _DARK = 110
 
@@ -42,38 +40,6 @@ def to_pil(image: Tensor) -> Image.Image:
 def as_picture(image: Image.Image | Tensor) -> Image.Image:
     """A new RGB picture of either kind."""
     return to_pil(image) if isinstance(image, Tensor) else image.convert("RGB")
-
-
-def draw(image: Image.Image | Tensor, detections: Detections) -> Image.Image:
-    """Draws boxes, class names and scores, and masks where the detections have some.
-
-    Args:
-        image: A picture, or a uint8 tensor of shape (3, H, W), RGB.
-        detections: Boxes in pixels of this picture. Masks, if any, are bool or uint8 (N, H, W).
-
-    Returns:
-        A new picture.
-
-    Example:
-        >>> black = torch.zeros(3, 32, 48, dtype=torch.uint8)
-        >>> draw(black, Detections.empty(("cat",))).size
-        (48, 32)
-    """
-    picture = as_picture(image)
-    masks = getattr(detections, "masks", None)
-    found = detections.cpu()
-    colours = [colour_of(label) for label in found.labels.tolist()]
-    if masks is not None:
-        picture = paint_masks(picture, masks, colours)
-    painter = ImageDraw.Draw(picture)
-    width, font = line_width(picture), font_for(picture)
-    # The best box is drawn last, on top.
-    for i in reversed(range(len(found))):
-        box = found.boxes[i].tolist()
-        painter.rectangle(box, outline=colours[i], width=width)
-        text = f"{found.names[i]} {found.scores[i]:.2f}"
-        write_label(painter, box, text, colours[i], font)
-    return picture
 
 
 def draw_target(
@@ -111,13 +77,19 @@ def draw_target(
     return picture
 
 
-def paint_masks(picture: Image.Image, masks: Tensor, colours: Sequence[str]) -> Image.Image:
-    """Tints what each mask (N, H, W) covers, with a rim that tells neighbours apart."""
+def paint_masks(picture: Image.Image, masks: Masks, colours: Sequence[str]) -> Image.Image:
+    """Tints what each mask covers, with a rim that tells neighbours apart.
+
+    Args:
+        picture: RGB.
+        masks: Shape (N, H, W), of which what is not 0 belongs to the mask, or run lengths.
+        colours: Of each mask.
+    """
     import cv2
 
     pixels = np.array(picture)
-    planes = (masks.as_subclass(Tensor).cpu() != 0).numpy().astype(np.uint8)
-    for plane, colour in zip(planes, colours, strict=True):
+    for mask, colour in zip(each_bitmap(masks), colours, strict=True):
+        plane = (mask.as_subclass(Tensor).cpu() != 0).numpy().astype(np.uint8)
         rgb = np.array(ImageColor.getrgb(colour))
         inside = plane > 0
         tinted = pixels[inside] * (1 - MASK_OPACITY) + rgb * MASK_OPACITY
@@ -183,32 +155,3 @@ def draw_truth(image: Tensor, truth: GroundTruth) -> Image.Image:
     for box in truth.boxes.tolist():
         painter.rectangle(box, outline=TRUTH_COLOUR, width=2)
     return picture
-
-
-def draw_comparison(
-    images: Sequence[Tensor], truths: Sequence[GroundTruth], found: Sequence[Detections]
-) -> Image.Image:
-    """Draws a grid of pictures, the truth on the left of each pair and the detections on the right.
-
-    Args:
-        images: uint8, shape (3, H, W), all of one size.
-        truths: True objects of each.
-        found: Detections in each.
-
-    Returns:
-        One picture, two pairs in a row.
-    """
-    pairs = [
-        (draw_truth(image, truth), draw(image, detections))
-        for image, truth, detections in zip(images, truths, found, strict=True)
-    ]
-    width, height = pairs[0][0].size
-    columns = 2 if len(pairs) > 1 else 1
-    rows = -(-len(pairs) // columns)
-    pair_width = 2 * width + 3 * _MARGIN
-    grid = Image.new("RGB", (columns * pair_width, rows * (height + _MARGIN) + _MARGIN), "#202020")
-    for i, pair in enumerate(pairs):
-        x, y = i % columns * pair_width + _MARGIN, i // columns * (height + _MARGIN) + _MARGIN
-        grid.paste(pair[0], (x, y))
-        grid.paste(pair[1], (x + width + _MARGIN, y))
-    return grid
