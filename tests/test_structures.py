@@ -271,6 +271,16 @@ def test_a_truth_is_read_from_a_target(masks):
     assert less.masks is None and less.iscrowd is None and less.area is None
 
 
+def test_truths_of_a_stretched_picture(masks):
+    boxes = torch.tensor([[1.0, 2, 11, 22], [0, 0, 4, 8], [0, 0, 1, 1]])
+    truth = GroundTruth(boxes, torch.tensor([0, 1, 1]), (24, 12), None, torch.ones(3), masks)
+    larger = truth.resize((48, 24))
+    assert larger.boxes[0].tolist() == [2, 4, 22, 44] and larger.size == (48, 24)
+    assert larger.area.tolist() == [4, 4, 4]
+    assert torch.equal(larger.bitmaps(), masks.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert truth.resize((24, 12)) is truth
+
+
 def test_truths_of_different_lengths_are_refused():
     boxes, labels = torch.zeros(2, 4), torch.zeros(2).long()
     with pytest.raises(ValueError, match=r"GroundTruth: expected boxes \(N, 4\) and labels"):

@@ -150,9 +150,7 @@ def test_classes_of_pixels_are_tinted_and_void_stays(image):
     drawn = pixels(draw(image, Segmentation(labels, ("left", "right"), void=-1)))
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) == 3
     assert (drawn[60:] == 40).all()
-    with pytest.raises(
-        ValueError, match=r"draw: expected a segmentation of the size .* \(90, 1"
-    ):
+    with pytest.raises(ValueError, match=r"draw: expected a segmentation of the size .* \(90, 1"):
         draw(image, Segmentation(labels[:9], ("left", "right"), void=-1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from cvlib.metrics import (
 from cvlib.metrics._gather import gather_objects, rank
 from cvlib.structures import Classification, GroundTruth, Result, Segmentation
 from cvlib.targets import check_targets
+
+# Class maps are kept of so many pictures, the worst ones: all of them would fill the memory.
+_KEPT_MAPS = 32
 
 
 @contextmanager
@@ -300,15 +304,29 @@ class _SegmentationJudge(_Judge):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self._pictures = SegmentationMeter(model.classes)
+        # Of the worst pictures, the least bad one first: (-accuracy, -index, map).
+        self._maps: list[tuple[float, int, Segmentation]] = []
 
     def look(self, raw: Any, shots: list[_Shot]) -> None:
         found: Any = read_results(self.model, raw, [shot.size for shot in shots])
         for shot, one in zip(shots, found, strict=True):
             self._pictures.update([shot.index], [one.labels], [shot.read("mask")])
+            self._keep(shot.index, one)
+
+    def _keep(self, index: int, found: Segmentation) -> None:
+        share = self._pictures.accuracy(index)
+        if share < 0:  # nothing but void
+            return
+        place = (-share, -index)
+        if len(self._maps) < _KEPT_MAPS:
+            heapq.heappush(self._maps, (*place, found.cpu()))
+        elif place > self._maps[0][:2]:
+            heapq.heapreplace(self._maps, (*place, found.cpu()))
 
     def finish(self) -> SegmentationEvaluation:
         pictures = self._pictures.gather()
-        return SegmentationEvaluation(pictures.compute(), pictures)
+        maps = {-i: found for part in gather_objects(self._maps) for _, i, found in part}
+        return SegmentationEvaluation(pictures.compute(), pictures, maps)
 
 
 _JUDGES: dict[str, type[_Judge]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -179,11 +179,7 @@ class SegmentationMeter:
 
     def compute(self) -> SegmentationMetrics:
         """Gives the figures over all pictures."""
-        size = len(self.classes)
-        counts = np.zeros(size * (size + 1), np.int64)
-        for cells, number in self._pictures.values():
-            counts[cells] += number
-        return _metrics(counts.reshape(size, size + 1), self.classes)
+        return _metrics(self._confusion(self._pictures.values()))
 
     def worst(self, count: int = 10) -> list[tuple[int, float]]:
         """The pictures with the lowest pixel accuracy.
@@ -194,16 +190,30 @@ class SegmentationMeter:
         Returns:
             (number, pixel accuracy), the worst first; equal ones by their number.
         """
+        rows = [(number, self.accuracy(number)) for number in sorted(self._pictures)]
+        return sorted((row for row in rows if row[1] != NOTHING), key=lambda row: row[1])[:count]
+
+    def accuracy(self, number: int) -> float:
+        """The share of a picture's pixels that got their class; -1 where none counts."""
+        size = len(self.classes) + 1
+        cells, counts = self._pictures[number]
+        return float(_ratio(counts[cells // size == cells % size].sum(), counts.sum()))
+
+    def confusion(self, number: int) -> ConfusionMatrix:
+        """The pixels of one picture by true and predicted class; the last column got no class."""
+        return self._confusion([self._pictures[number]])
+
+    def _confusion(self, pictures: Iterable[tuple[Array, Array]]) -> ConfusionMatrix:
         size = len(self.classes)
-        rows = []
-        for number, (cells, counts) in sorted(self._pictures.items()):
-            right = counts[cells // (size + 1) == cells % (size + 1)].sum()
-            if counts.sum():
-                rows.append((number, float(right / counts.sum())))
-        return sorted(rows, key=lambda row: row[1])[:count]
+        counts = np.zeros(size * (size + 1), np.int64)
+        for cells, number in pictures:
+            counts[cells] += number
+        names = (*self.classes, NO_CLASS)
+        return ConfusionMatrix(counts.reshape(size, size + 1), self.classes, names)
 
 
-def _metrics(counts: Array, names: tuple[str, ...]) -> SegmentationMetrics:
+def _metrics(confusion: ConfusionMatrix) -> SegmentationMetrics:
+    counts, names = confusion.counts, confusion.rows
     right = np.diagonal(counts)
     true = counts.sum(axis=1)
     either = true + counts.sum(axis=0)[: len(names)] - right
@@ -217,7 +227,7 @@ def _metrics(counts: Array, names: tuple[str, ...]) -> SegmentationMetrics:
         pixel_accuracy=float(_ratio(right.sum(), true.sum())),
         class_accuracy=_mean(accuracy),
         classes=rows,
-        confusion=ConfusionMatrix(counts, names, (*names, NO_CLASS)),
+        confusion=confusion,
     )
 
 

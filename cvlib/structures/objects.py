@@ -258,6 +258,27 @@ class GroundTruth:
             return box_area(self.boxes.as_subclass(Tensor))
         return mask_areas(self.masks)
 
+    def resize(self, size: tuple[int, int]) -> GroundTruth:
+        """The same objects where their picture is stretched to another size.
+
+        Args:
+            size: Height and width in pixels.
+
+        Returns:
+            New ones; the same object where nothing changes.
+        """
+        if size == self.size:
+            return self
+        y, x = size[0] / self.size[0], size[1] / self.size[1]
+        boxes = self.boxes.as_subclass(Tensor)
+        return replace(
+            self,
+            boxes=boxes * boxes.new_tensor([x, y, x, y]),
+            size=size,
+            area=None if self.area is None else self.area * (x * y),
+            masks=None if self.masks is None else resize_masks(self.masks, size),
+        )
+
     def rles(self) -> list[dict[str, Any]]:
         """The masks as run lengths, one dictionary for each object.
 

@@ -56,19 +56,41 @@ def draw_target(
         A new picture.
     """
     picture = as_picture(image)
-    labels = target["labels"].tolist()
-    crowds = target["iscrowd"].tolist() if "iscrowd" in target else [0] * len(labels)
-    colours = [colour_of(label) for label in labels]
-    if target.get("masks") is not None:
-        picture = paint_masks(picture, target["masks"], colours)
+    kept = target["labels"] >= 0
+    rows = {n: target[n][kept] for n in ("boxes", "labels", "iscrowd") if n in target}
+    truth = GroundTruth.from_target({**target, **rows}, (picture.height, picture.width))
+    return draw_truth(picture, truth, classes)
+
+
+def draw_truth(
+    image: Image.Image | Tensor, truth: GroundTruth, classes: Sequence[str] | None = None
+) -> Image.Image:
+    """Draws true objects: boxes with class names, masks, crowds in dashes.
+
+    Args:
+        image: A picture, or a uint8 tensor of shape (3, H, W), RGB.
+        truth: In pixels of this picture.
+        classes: Names; a class without one is shown by its number. ``None``: white boxes alone.
+
+    Returns:
+        A new picture.
+    """
+    picture = as_picture(image)
     painter = ImageDraw.Draw(picture)
+    if classes is None:
+        for box in truth.boxes.tolist():
+            painter.rectangle(box, outline=TRUTH_COLOUR, width=2)
+        return picture
+    labels = truth.labels.tolist()
+    colours = [colour_of(label) for label in labels]
+    if truth.masks is not None:
+        picture = paint_masks(picture, truth.masks, colours)
+        painter = ImageDraw.Draw(picture)
     width, font = line_width(picture), font_for(picture)
-    rows = zip(target["boxes"].tolist(), labels, crowds, colours, strict=True)
-    for box, label, crowd, colour in rows:
-        if label < 0:
-            continue
+    rows = zip(truth.boxes.tolist(), labels, truth.crowds.tolist(), colours, strict=True)
+    for box, label, is_crowd, colour in rows:
         name = classes[label] if label < len(classes) else str(label)
-        if crowd > 0:
+        if is_crowd:
             draw_dashed(painter, box, colour, width)
             name += " (crowd)"
         else:
@@ -146,12 +168,3 @@ def _text_colour(plate: str) -> str:
     """Black on light plates, white on dark ones."""
     red, green, blue = ImageColor.getrgb(plate)[:3]
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > _DARK else "#FFFFFF"
-
-
-def draw_truth(image: Tensor, truth: GroundTruth) -> Image.Image:
-    """Draws the true boxes."""
-    picture = to_pil(image)
-    painter = ImageDraw.Draw(picture)
-    for box in truth.boxes.tolist():
-        painter.rectangle(box, outline=TRUTH_COLOUR, width=2)
-    return picture

@@ -18,8 +18,8 @@ from cvlib.visualize.drawing import (
     write_label,
 )
 from cvlib.visualize.segmentation import class_colours, tint
+from cvlib.visualize.sheets import Tile, beside, make_sheet
 
-_MARGIN = 4
 # Classes of a picture that are named.
 _NAMED = 3
 
@@ -104,13 +104,5 @@ def draw_comparison(
         (draw_truth(image, truth), draw(image, detections))
         for image, truth, detections in zip(images, truths, found, strict=True)
     ]
-    width, height = pairs[0][0].size
-    columns = 2 if len(pairs) > 1 else 1
-    rows = -(-len(pairs) // columns)
-    pair_width = 2 * width + 3 * _MARGIN
-    grid = Image.new("RGB", (columns * pair_width, rows * (height + _MARGIN) + _MARGIN), "#202020")
-    for i, pair in enumerate(pairs):
-        x, y = i % columns * pair_width + _MARGIN, i // columns * (height + _MARGIN) + _MARGIN
-        grid.paste(pair[0], (x, y))
-        grid.paste(pair[1], (x + width + _MARGIN, y))
-    return grid
+    tiles = [Tile(beside(pair), "") for pair in pairs]
+    return make_sheet(tiles, columns=min(2, len(tiles)))
