@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as T
 from tqdm.auto import tqdm
 
+from cvlib._distributed import rank, world_size
 from cvlib.engine.figures import (
     ClassificationEvaluation,
     DetectionEvaluation,
@@ -28,7 +29,7 @@ from cvlib.metrics import (
     SegmentationMeter,
     evaluate_masks,
 )
-from cvlib.metrics._gather import gather_objects, rank
+from cvlib.metrics._collection import gather_objects
 from cvlib.structures import Classification, GroundTruth, Result, Segmentation
 from cvlib.targets import check_targets
 
@@ -189,8 +190,7 @@ class _Share(Dataset[tuple[Tensor, _Shot]]):
         self._dataset = dataset
         self._size: tuple[int, int] = tuple(model.image_size)
         self._resize: Callable[[Tensor], Tensor] | None = getattr(model, "resize", None)
-        shares = len(gather_objects(None))
-        self._indices = range(rank(), len(dataset), shares)  # type: ignore[arg-type]
+        self._indices = range(rank(), len(dataset), world_size())  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self._indices)
