@@ -158,6 +158,20 @@ def test_all_sources_are_known_before_the_first_is_read(tmp_path):
         Sources((save(tmp_path / "a.png"), tmp_path / "gone.png"))
 
 
+def test_results_in_a_folder_that_comes_later_are_no_sources(tmp_path):
+    first, second = save(tmp_path / "x" / "a.png"), save(tmp_path / "y" / "b.png")
+    frames = Sources((tmp_path / "x", tmp_path / "y")).frames()
+    assert next(frames).path == first
+    save(tmp_path / "y" / "found" / "a.png")
+    assert [frame.path for frame in frames] == [second]
+
+
+def test_a_file_that_is_given_and_listed_comes_once(tmp_path):
+    path, other = save(tmp_path / "a.png"), save(tmp_path / "b.png")
+    sources = Sources((path, "-"), io.StringIO(f"{path}\n{other}\n"))
+    assert [frame.path for frame in sources.frames()] == [path, other]
+
+
 @pytest.mark.parametrize("given, words", [((), "at least one source"), (("-", "-"), '"-" once')])
 def test_wrong_sources(given, words):
     with pytest.raises(ValueError, match=f"Sources: expected {words}"):

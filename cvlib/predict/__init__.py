@@ -1,7 +1,6 @@
 """From pictures of any kind to what a model sees in them, and to files."""
 
 from cvlib.predict.sources import (
-    IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     Frame,
     Sources,
@@ -20,7 +19,6 @@ from cvlib.predict.whole import detect, look
 from cvlib.structures import Classification, Result
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "Classification",
     "Frame",

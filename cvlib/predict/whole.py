@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cvlib._checks import check_fraction
 from cvlib.engine.evaluation import evaluating, read_results
 from cvlib.models import Model
 from cvlib.structures import Detections, Result
@@ -41,6 +42,9 @@ def look(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) ->
         One for each picture: `Detections` in its own pixels, a `Classification`, or a
         `Segmentation` of its own size.
 
+    Raises:
+        ValueError: ``score_threshold`` outside of [0, 1].
+
     Example:
         >>> from cvlib.models import create_model
         >>> model = create_model("tiny_ssd", ("banana",), image_size=(64, 64))
@@ -48,6 +52,7 @@ def look(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) ->
         >>> len(found)
         0
     """
+    check_fraction("look", "score_threshold", score_threshold)
     if not images:
         return []
     batch = torch.stack([model.resize(image.as_subclass(Tensor)) for image in images])
