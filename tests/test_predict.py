@@ -12,6 +12,7 @@ from torchvision.transforms.v2.functional import resize
 from cvlib.models import TinySSD
 from cvlib.predict import (
     Frame,
+    Views,
     detect,
     find_files,
     is_image,
@@ -53,6 +54,15 @@ def test_a_folder_is_searched_with_its_subfolders_in_order(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert find_files([tmp_path]) == sorted(tmp_path / name for name in names)
+
+
+def test_a_folder_holds_pictures_of_every_kind_that_data_sets_read(tmp_path):
+    names = ["a.avif", "b.jfif", "c.jp2", "d.ppm"]
+    for name in [*names, ".hidden.png"]:
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert [path.name for path in find_files([tmp_path])] == names
 
 
 def test_files_come_in_the_order_given_and_once(tmp_path):
@@ -299,3 +309,10 @@ def test_pictures_before_a_damaged_one_are_not_lost(tmp_path, model):
 def test_a_missing_source_is_an_error(model, tmp_path):
     with pytest.raises(FileNotFoundError):
         list(predict(model, tmp_path / "missing.png"))
+
+
+@pytest.mark.parametrize("views", [None, Views(flip=True)])
+def test_a_threshold_in_percent_is_an_error(tmp_path, model, views):
+    save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"predict: expected score_threshold in \[0, 1\], got 1.5"):
+        list(predict(model, tmp_path, score_threshold=1.5, views=views))

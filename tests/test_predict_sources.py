@@ -13,8 +13,8 @@ from PIL import Image
 
 from cvlib.models import Model, TinySSD, create_model
 from cvlib.predict import Classification, Sources, Views, is_stream, look, predict, read_stream
-from cvlib.predict.writers import OutputFolder, Writers, annotate
-from cvlib.structures import Detections, Segmentation
+from cvlib.predict.writers import OutputFolder, Writers
+from cvlib.structures import Segmentation
 
 
 def save(path, size=(60, 40)):
@@ -158,6 +158,20 @@ def test_all_sources_are_known_before_the_first_is_read(tmp_path):
         Sources((save(tmp_path / "a.png"), tmp_path / "gone.png"))
 
 
+def test_results_in_a_folder_that_comes_later_are_no_sources(tmp_path):
+    first, second = save(tmp_path / "x" / "a.png"), save(tmp_path / "y" / "b.png")
+    frames = Sources((tmp_path / "x", tmp_path / "y")).frames()
+    assert next(frames).path == first
+    save(tmp_path / "y" / "found" / "a.png")
+    assert [frame.path for frame in frames] == [second]
+
+
+def test_a_file_that_is_given_and_listed_comes_once(tmp_path):
+    path, other = save(tmp_path / "a.png"), save(tmp_path / "b.png")
+    sources = Sources((path, "-"), io.StringIO(f"{path}\n{other}\n"))
+    assert [frame.path for frame in sources.frames()] == [path, other]
+
+
 @pytest.mark.parametrize("given, words", [((), "at least one source"), (("-", "-"), '"-" once')])
 def test_wrong_sources(given, words):
     with pytest.raises(ValueError, match=f"Sources: expected {words}"):
@@ -224,11 +238,6 @@ def test_class_maps_have_the_size_of_their_picture():
         assert found.size == size
         assert found.labels[-1, 0] == 0
         assert found.labels[-1, -1] == 1
-
-
-def test_a_wrong_number_of_probabilities():
-    with pytest.raises(ValueError, match=r"Classification: expected probabilities of shape \(2,\)"):
-        Classification(torch.ones(3) / 3, ("a", "b"))
 
 
 # --- writers ---------------------------------------------------------------------------------
@@ -362,10 +371,3 @@ def test_folders_that_are_refused(tmp_path):
     folder = OutputFolder(tmp_path, Sources((source,)), overwrite=True)
     with pytest.raises(FileExistsError, match="expected another file than the source"):
         folder.file("a.png")
-
-
-def test_objects_are_drawn_as_boxes():
-    box = torch.tensor([[10.0, 10, 50, 30]])
-    found = Detections(box, torch.tensor([0.9]), torch.tensor([0]), ("cat",))
-    drawn = np.asarray(annotate(torch.zeros(3, 40, 60, dtype=torch.uint8), found))
-    assert drawn[20, 10].any() and not drawn[20, 30].any()

@@ -10,7 +10,14 @@ import torch
 from torchvision import tv_tensors
 
 from cvlib.ops.rle import masks_to_rle
-from cvlib.structures import Detections, GroundTruth, Segmentation, mask_areas
+from cvlib.structures import (
+    Classification,
+    Detections,
+    GroundTruth,
+    Segmentation,
+    mask_areas,
+    resize_masks,
+)
 
 CLASSES = ("cat", "dog")
 
@@ -143,6 +150,22 @@ def test_indexing_takes_masks_along(masked, masks, index, expected):
     assert torch.equal(masked[index].bitmaps(), masks[expected])
 
 
+def test_masks_stretched_by_whole_numbers_are_exact():
+    masks = torch.rand(3, 6, 8) > 0.5
+    double = masks.repeat_interleave(2, 1).repeat_interleave(3, 2)
+    assert torch.equal(resize_masks(double, (6, 8)), masks)
+    assert resize_masks(masks[:0], (3, 3)).shape == (0, 3, 3)
+
+
+def test_resizing_takes_boxes_and_masks_along(masked, masks):
+    larger = masked.resize((24, 12), (48, 24))
+    assert torch.equal(larger.boxes, masked.boxes * 2)
+    assert torch.equal(larger.bitmaps(), masks.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert masked.resize((24, 12), (24, 12)) is masked
+    smaller = masked.resize((10, 6), (5, 6))
+    assert smaller.boxes.tolist()[0] == [1, 1, 6, 5], "inside of the picture"
+
+
 def test_indexing_to_nothing_keeps_masks(masked):
     nothing = masked[masked.scores > 1]
     assert len(nothing) == 0 and nothing.rles() == []
@@ -248,6 +271,16 @@ def test_a_truth_is_read_from_a_target(masks):
     assert less.masks is None and less.iscrowd is None and less.area is None
 
 
+def test_truths_of_a_stretched_picture(masks):
+    boxes = torch.tensor([[1.0, 2, 11, 22], [0, 0, 4, 8], [0, 0, 1, 1]])
+    truth = GroundTruth(boxes, torch.tensor([0, 1, 1]), (24, 12), None, torch.ones(3), masks)
+    larger = truth.resize((48, 24))
+    assert larger.boxes[0].tolist() == [2, 4, 22, 44] and larger.size == (48, 24)
+    assert larger.area.tolist() == [4, 4, 4]
+    assert torch.equal(larger.bitmaps(), masks.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert truth.resize((24, 12)) is truth
+
+
 def test_truths_of_different_lengths_are_refused():
     boxes, labels = torch.zeros(2, 4), torch.zeros(2).long()
     with pytest.raises(ValueError, match=r"GroundTruth: expected boxes \(N, 4\) and labels"):
@@ -296,3 +329,8 @@ def test_class_maps_that_are_refused():
         Segmentation(torch.tensor([[0, 2]]), CLASSES)
     with pytest.raises(ValueError, match=r"scores of the shape of labels \(1, 1\), got \(2, 1\)"):
         Segmentation(torch.zeros(1, 1).long(), CLASSES, scores=torch.zeros(2, 1))
+
+
+def test_a_wrong_number_of_probabilities():
+    with pytest.raises(ValueError, match=r"Classification: expected probabilities of shape \(2,\)"):
+        Classification(torch.ones(3) / 3, ("a", "b"))

@@ -1,12 +1,14 @@
 """Pictures of objects: drawn where the boxes are, on a copy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cvlib.metrics import GroundTruth
-from cvlib.structures import Detections
+from cvlib.ops.rle import masks_to_rle
+from cvlib.structures import Classification, Detections, GroundTruth, Segmentation
 from cvlib.visualize import draw, draw_comparison, draw_truth, to_pil
 
 CLASSES = tuple(f"class {k}" for k in range(9))
@@ -123,6 +125,33 @@ def test_draw_takes_detections_on_every_device(image, device):
         found.boxes.to(device), found.scores.to(device), found.labels.to(device), CLASSES
     )
     assert (pixels(draw(image.to(device), moved)) == pixels(draw(image, found))).all()
+
+
+@pytest.mark.parametrize("form", ["bitmaps", "rles"])
+def test_masks_are_drawn_in_both_forms(image, form):
+    plain = detections((30, 40, 90, 80))
+    masks = torch.zeros(1, 90, 120, dtype=torch.bool)
+    masks[0, 50:60, 40:80] = True
+    masked = replace(plain, masks=masks if form == "bitmaps" else masks_to_rle(masks))
+    changed = (pixels(draw(image, masked)) != pixels(draw(image, plain))).any(-1)
+    assert changed[50:60, 40:80].all() and changed.sum() == 10 * 40
+
+
+def test_classes_of_a_picture_are_written_on_it(image):
+    drawn = pixels(draw(image, Classification(torch.tensor([0.2, 0.8]), ("ant", "bee"))))
+    assert drawn.shape == (90, 120, 3)
+    assert (drawn[0, 0] == 0).all() and (drawn[60:] == 40).all(), "a plate in the corner"
+    assert (drawn == 255).all(-1).any()
+
+
+def test_classes_of_pixels_are_tinted_and_void_stays(image):
+    labels = torch.zeros(90, 120, dtype=torch.int64)
+    labels[30:60], labels[60:] = 1, -1
+    drawn = pixels(draw(image, Segmentation(labels, ("left", "right"), void=-1)))
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) == 3
+    assert (drawn[60:] == 40).all()
+    with pytest.raises(ValueError, match=r"draw: expected a segmentation of the size .* \(90, 1"):
+        draw(image, Segmentation(labels[:9], ("left", "right"), void=-1))
 
 
 # --- truth and comparison --------------------------------------------------------------------

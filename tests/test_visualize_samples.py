@@ -9,10 +9,8 @@ from torchvision import tv_tensors
 from cvlib.data import SyntheticBananas, collate
 from cvlib.data.transforms import VOID
 from cvlib.models import TinySSD
-from cvlib.structures import Detections
 from cvlib.visualize import (
     Tile,
-    draw,
     draw_segmentation,
     draw_target,
     make_sheet,
@@ -58,19 +56,6 @@ def test_masks_are_tinted_inside_alone(image):
     changed = (with_mask != without).any(-1)
     assert changed[50:60, 40:80].all()
     assert changed.sum() == 10 * 40
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
-def test_masks_of_detections_are_drawn(image, dtype):
-    found = Detections(
-        torch.tensor([[30.0, 40, 90, 80]]), torch.tensor([0.9]), torch.tensor([0]), CLASSES
-    )
-    plain = pixels(draw(image, found))
-    mask = torch.zeros(1, 90, 120, dtype=dtype)
-    mask[0, 50:60, 40:80] = 1
-    object.__setattr__(found, "masks", mask)
-    found = type("WithMasks", (), {"masks": mask, "cpu": lambda self, one=found: one})()
-    assert (pixels(draw(image, found)) != plain).any(-1).sum() == 10 * 40
 
 
 def test_crowds_are_dashed_and_padding_is_left_out(image):

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from cvlib.models import Model
 from cvlib.predict import look
-from cvlib.predict.writers import annotate
-from cvlib.visualize import Tile, draw_sample, make_sheet
+from cvlib.visualize import Tile, draw, draw_sample, make_sheet
 
 _SHOWN = 8
 _SIDE = 320
@@ -38,7 +37,7 @@ def draw_predictions(model: Model, dataset: Any, count: int = _SHOWN) -> Image.I
         truth = draw_sample(image, target, dataset.classes)
         for picture, caption in (
             (truth.picture, f"true: {truth.caption}"),
-            (annotate(image, result), "found"),
+            (draw(image, result), "found"),
         ):
             tiles.append(Tile(_shrink(picture), caption))
     return make_sheet(tiles, f"{model.name}: the truth, and what it finds", columns=4)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as T
 from tqdm.auto import tqdm
 
-from cvlib.boxes import clip_boxes
+from cvlib._distributed import rank, world_size
 from cvlib.engine.figures import (
     ClassificationEvaluation,
     DetectionEvaluation,
@@ -29,9 +29,12 @@ from cvlib.metrics import (
     SegmentationMeter,
     evaluate_masks,
 )
-from cvlib.metrics._gather import gather_objects, rank
-from cvlib.structures import Detections, GroundTruth, Segmentation
+from cvlib.metrics._collection import gather_objects
+from cvlib.structures import Classification, GroundTruth, Result, Segmentation
 from cvlib.targets import check_targets
+
+# Class maps are kept of so many pictures, the worst ones: all of them would fill the memory.
+_KEPT_MAPS = 32
 
 
 @contextmanager
@@ -46,13 +49,33 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def check_image_size(function: str, size: tuple[int, int], model: Any) -> None:
-    """Raises ValueError unless pictures have the size that the model counts its pixels in."""
-    if size != model.image_size:
-        raise ValueError(
-            f"{function}: expected pictures of the model's size {model.image_size} (height, "
-            f"width), got {size}"
-        )
+def read_results(
+    model: Any, raw: Any, sizes: Sequence[tuple[int, int]], **thresholds: Any
+) -> list[Result]:
+    """Says what raw output means, in the pixels of each picture.
+
+    Args:
+        model: Of any task.
+        raw: What its ``forward`` gave for pictures that had been brought to its size.
+        sizes: Height and width of each picture as it was before.
+        thresholds: Of ``decode``.
+
+    Returns:
+        One for each picture, on the model's device: `Detections`, a `Classification`, or a
+        `Segmentation` of the picture's size.
+    """
+    decoded = model.decode(raw, **thresholds)
+    if model.task == "detection":
+        return [
+            one.resize(model.image_size, size) for one, size in zip(decoded, sizes, strict=True)
+        ]
+    if model.task == "classification":
+        return [Classification(one, model.classes) for one in decoded.float()]
+    maps = [
+        one if isinstance(one, Segmentation) else Segmentation(one, model.classes)
+        for one in decoded
+    ]
+    return [one.resize(size) for one, size in zip(maps, sizes, strict=True)]
 
 
 def evaluate(
@@ -167,8 +190,7 @@ class _Share(Dataset[tuple[Tensor, _Shot]]):
         self._dataset = dataset
         self._size: tuple[int, int] = tuple(model.image_size)
         self._resize: Callable[[Tensor], Tensor] | None = getattr(model, "resize", None)
-        shares = len(gather_objects(None))
-        self._indices = range(rank(), len(dataset), shares)  # type: ignore[arg-type]
+        self._indices = range(rank(), len(dataset), world_size())  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -223,10 +245,7 @@ class _DetectionJudge(_Judge):
             boxes, labels = self._pad(truths)
             targets = self.model.assign(raw.anchors, boxes, labels, self.model.image_size)
             self._anchors.update(raw.class_logits, raw.offsets, targets)
-        found = [
-            _in_own_pixels(one.cpu(), self.model.image_size, shot.size)
-            for one, shot in zip(self.model.decode(raw), shots, strict=True)
-        ]
+        found: Any = read_results(self.model, raw, [shot.size for shot in shots])
         self._pictures.update([shot.index for shot in shots], truths, found)
 
     def _read(self, shot: _Shot) -> GroundTruth:
@@ -285,17 +304,29 @@ class _SegmentationJudge(_Judge):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self._pictures = SegmentationMeter(model.classes)
+        # Of the worst pictures, the least bad one first: (-accuracy, -index, map).
+        self._maps: list[tuple[float, int, Segmentation]] = []
 
     def look(self, raw: Any, shots: list[_Shot]) -> None:
-        for shot, one in zip(shots, self.model.decode(raw), strict=True):
-            found = one if isinstance(one, Segmentation) else Segmentation(one, self.model.classes)
-            self._pictures.update(
-                [shot.index], [found.resize(shot.size).labels], [shot.read("mask")]
-            )
+        found: Any = read_results(self.model, raw, [shot.size for shot in shots])
+        for shot, one in zip(shots, found, strict=True):
+            self._pictures.update([shot.index], [one.labels], [shot.read("mask")])
+            self._keep(shot.index, one)
+
+    def _keep(self, index: int, found: Segmentation) -> None:
+        share = self._pictures.accuracy(index)
+        if share < 0:  # nothing but void
+            return
+        place = (-share, -index)
+        if len(self._maps) < _KEPT_MAPS:
+            heapq.heappush(self._maps, (*place, found.cpu()))
+        elif place > self._maps[0][:2]:
+            heapq.heapreplace(self._maps, (*place, found.cpu()))
 
     def finish(self) -> SegmentationEvaluation:
         pictures = self._pictures.gather()
-        return SegmentationEvaluation(pictures.compute(), pictures)
+        maps = {-i: found for part in gather_objects(self._maps) for _, i, found in part}
+        return SegmentationEvaluation(pictures.compute(), pictures, maps)
 
 
 _JUDGES: dict[str, type[_Judge]] = {
@@ -313,29 +344,3 @@ def _choose_judge(model: Any) -> _Judge:
             f"{type(model).__name__} with task {task!r}"
         )
     return _JUDGES[task](model)
-
-
-def _in_own_pixels(
-    found: Detections, model_size: tuple[int, int], size: tuple[int, int]
-) -> Detections:
-    if size == tuple(model_size):
-        return found
-    scale = torch.tensor([size[1] / model_size[1], size[0] / model_size[0]] * 2)
-    masks = None if found.masks is None else resize_masks(found.bitmaps(), size)
-    return replace(found, boxes=clip_boxes(found.boxes * scale, size), masks=masks)
-
-
-def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Stretches masks to another size; a pixel is set where they cover at least half of it.
-
-    Args:
-        masks: Shape (N, H, W), bool.
-        size: Height and width of the result.
-
-    Returns:
-        Shape (N, *size), bool.
-    """
-    if not len(masks):
-        return masks.new_zeros(0, *size)
-    stretched = F.interpolate(masks[:, None].float(), size, mode="bilinear", antialias=True)
-    return stretched[:, 0] >= 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cvlib.metrics import (
@@ -14,6 +15,7 @@ from cvlib.metrics import (
     SegmentationMeter,
     SegmentationMetrics,
 )
+from cvlib.structures import Segmentation
 
 
 class Evaluation(ABC):
@@ -121,10 +123,12 @@ class SegmentationEvaluation(Evaluation):
     Attributes:
         figures: Mean IoU, accuracies, figures of each class, confusions.
         pictures: The pixels of every picture by class, by its place in the set.
+        maps: What was found in the worst pictures, by their place in the set.
     """
 
     figures: SegmentationMetrics
     pictures: SegmentationMeter | None = field(default=None, repr=False, compare=False)
+    maps: Mapping[int, Segmentation] = field(default_factory=dict, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, float]:
         """All figures by name."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cvlib.engine.figures import ClassificationEvaluation, DetectionEvaluation, Evaluation
-from cvlib.metrics import ErrorMeter, PictureErrors
-from cvlib.visualize import draw, draw_truth, to_pil
+from cvlib.data.transforms import VOID
+from cvlib.engine.figures import DetectionEvaluation, Evaluation, SegmentationEvaluation
+from cvlib.metrics import ErrorMeter
+from cvlib.structures import Segmentation
+from cvlib.visualize import Tile, draw, draw_segmentation, draw_truth, make_sheet, to_pil
+from cvlib.visualize.sheets import beside
 
-_WIDTH, _MARGIN, _CAPTION = 360, 6, 26
-_DARK, _LIGHT = "#202020", "#F0F0F0"
-# Pictures that stand side by side, and the line below them.
-Tile = tuple[list[Image.Image], str]
+# Pixels of the longer side of a picture.
+_SIDE = 360
 
 
 def draw_worst(
@@ -24,17 +26,18 @@ def draw_worst(
     """Draws the pictures with the costliest errors.
 
     Args:
-        evaluation: What `cvlib.evaluate` gave for this set: of a detector, with the truth on the
-            left and what was found on the right; or of a classifier, with its surest mistakes.
+        evaluation: What `cvlib.evaluate` gave for this set. Of detection and segmentation the truth
+            is drawn on the left and what was found on the right; of classification the surest
+            mistakes.
         dataset: The set that was evaluated.
-        count: How many pictures at most.
+        count: How many pictures at most; of segmentation there are never more than 32.
         score_threshold: Least score of detections that are drawn; all of them count as errors.
 
     Returns:
-        A grid, the worst picture first, with a line on each picture's errors below it.
+        A sheet, the worst picture first, with a line on each picture's errors above it.
 
     Raises:
-        TypeError: The evaluation is of another kind, or has lost its pictures.
+        TypeError: The evaluation has lost its pictures.
         ValueError: The model made no error.
 
     Example:
@@ -46,66 +49,75 @@ def draw_worst(
         >>> draw_worst(found, bananas, count=1).mode
         'RGB'
     """
-    pictures = getattr(evaluation, "pictures", None)
-    if isinstance(evaluation, DetectionEvaluation) and pictures is not None:
-        tiles = _detection_tiles(evaluation, dataset, count, score_threshold)
-        columns = 2
-    elif isinstance(evaluation, ClassificationEvaluation) and pictures is not None:
-        tiles = [
-            ([to_pil(_read(dataset, index))], f"{index}: {true}, taken for {found} {share:.2f}")
-            for index, true, found, share in pictures.worst(count)
-        ]
-        columns = 4
-    else:
+    if getattr(evaluation, "pictures", None) is None:
         raise TypeError(
-            "draw_worst: expected the evaluation of a detector or a classifier with its pictures, "
-            f"got {type(evaluation).__name__}"
+            f"draw_worst: expected an evaluation with its pictures, got {type(evaluation).__name__}"
         )
+    columns = 2
+    if isinstance(evaluation, DetectionEvaluation):
+        tiles = _detection_tiles(evaluation, dataset, count, score_threshold)
+    elif isinstance(evaluation, SegmentationEvaluation):
+        tiles = _segmentation_tiles(evaluation, dataset, count)
+    else:
+        tiles, columns = _classification_tiles(evaluation, dataset, count), 4
     if not tiles:
         raise ValueError("draw_worst: expected at least one error, got none: nothing to draw")
-    return _grid(tiles, min(columns, len(tiles)))
+    return make_sheet(tiles, "the worst pictures", columns=min(columns, len(tiles)))
 
 
 def _detection_tiles(
-    evaluation: DetectionEvaluation, dataset: Dataset, count: int, score_threshold: float
+    evaluation: DetectionEvaluation, dataset: Any, count: int, score_threshold: float
 ) -> list[Tile]:
     pictures: Any = evaluation.pictures
-    meter = ErrorMeter(pictures.classes).merge(pictures)
-    place = {number: i for i, number in enumerate(pictures.image_ids)}
-    truths, detections = pictures.truths, pictures.detections
+    sides = zip(pictures.truths, pictures.detections, strict=True)
+    pairs = dict(zip(pictures.image_ids, sides, strict=True))
     tiles = []
-    for one in meter.compute().pictures[:count]:
-        image, found = _read(dataset, one.image_id), detections[place[one.image_id]]
-        pair = [
-            draw_truth(image, truths[place[one.image_id]]),
-            draw(image, found[found.scores >= score_threshold]),
-        ]
-        tiles.append((pair, _describe(one)))
+    for one in ErrorMeter(pictures.classes).merge(pictures).compute().pictures[:count]:
+        truth, found = pairs[one.image_id]
+        picture = _scaled(dataset[one.image_id][0])
+        size = (picture.height, picture.width)
+        found = found[found.scores >= score_threshold].resize(truth.size, size)
+        pair = [draw_truth(picture, truth.resize(size), pictures.classes), draw(picture, found)]
+        words = ", ".join(f"{number} {kind}" for kind, number in one.counts.items() if number)
+        tiles.append(Tile(beside(pair), f"{one.image_id}: {words}"))
     return tiles
 
 
-def _describe(errors: PictureErrors) -> str:
-    counts = ", ".join(f"{count} {kind}" for kind, count in errors.counts.items() if count)
-    return f"{errors.image_id}: {counts}"
+def _segmentation_tiles(evaluation: SegmentationEvaluation, dataset: Any, count: int) -> list[Tile]:
+    pictures: Any = evaluation.pictures
+    tiles = []
+    for index, share in pictures.worst(count):
+        if share == 1 or index not in evaluation.maps:
+            continue
+        image, target = dataset[index]
+        picture = _scaled(image)
+        truth = Segmentation(target["mask"].as_subclass(Tensor), pictures.classes)
+        pair = [_draw_map(picture, one) for one in (truth, evaluation.maps[index])]
+        words = f"{index}: {share:.1%} of the pixels are right"
+        for true, taken, _ in pictures.confusion(index).worst(1):
+            words += f", most of the others are {true} taken for {taken}"
+        tiles.append(Tile(beside(pair), words))
+    return tiles
 
 
-def _read(dataset: Any, index: int) -> Tensor:
-    return dataset[index][0].as_subclass(Tensor)
+def _draw_map(picture: Image.Image, found: Segmentation) -> Image.Image:
+    labels = found.resize((picture.height, picture.width)).labels
+    return draw_segmentation(
+        picture, torch.where(labels == found.void, VOID, labels.long()), found.classes
+    )
 
 
-def _grid(tiles: list[Tile], columns: int) -> Image.Image:
-    # As high as the highest picture needs, within reason.
-    aspect = max(picture.height / picture.width for pictures, _ in tiles for picture in pictures)
-    height = round(_WIDTH * min(max(aspect, 0.4), 1.6))
-    step = len(tiles[0][0]) * (_WIDTH + _MARGIN)
-    rows = -(-len(tiles) // columns)
-    size = (columns * step + _MARGIN, rows * (height + _CAPTION) + _MARGIN)
-    grid = Image.new("RGB", size, _DARK)
-    painter, font = ImageDraw.Draw(grid), ImageFont.load_default(size=13)
-    for i, (pictures, text) in enumerate(tiles):
-        x, y = i % columns * step + _MARGIN, i // columns * (height + _CAPTION) + _MARGIN
-        for k, picture in enumerate(pictures):
-            tile = ImageOps.pad(picture, (_WIDTH, height), color=_DARK)
-            grid.paste(tile, (x + k * (_WIDTH + _MARGIN), y))
-        painter.text((x + 2, y + height + 3), text, fill=_LIGHT, font=font)
-    return grid
+def _classification_tiles(evaluation: Any, dataset: Any, count: int) -> list[Tile]:
+    return [
+        Tile(_scaled(dataset[index][0]), f"{index}: {true}, taken for {taken} {probability:.2f}")
+        for index, true, taken, probability in evaluation.pictures.worst(count)
+    ]
+
+
+def _scaled(image: Tensor) -> Image.Image:
+    """Before anything is written on it, so that words can be read."""
+    picture = to_pil(image)
+    scale = _SIDE / max(picture.size)
+    return picture.resize(
+        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    )

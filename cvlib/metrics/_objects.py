@@ -105,7 +105,7 @@ def pack(
     function: str,
     truths: Sequence[GroundTruth],
     detections: Sequence[Detections],
-    classes: int,
+    classes: Sequence[str],
     kind: Kind,
     most: int,
 ) -> Problem:
@@ -115,21 +115,21 @@ def pack(
         function: Name for messages.
         truths: One for each picture.
         detections: One for each picture, in the same order.
-        classes: Number of classes.
+        classes: Names of the classes.
         kind: ``"boxes"`` or ``"masks"``.
         most: Detections of a class that count in one picture, the best ones.
 
     Raises:
-        ValueError: Lists of different lengths, labels that are no class, NaN, missing masks.
+        ValueError: Lists of different lengths, detections of other classes, labels that are no
+            class, NaN, missing masks.
     """
-    if kind not in ("boxes", "masks"):
-        raise ValueError(f"{function}: expected kind boxes or masks, got {kind!r}")
     if len(truths) != len(detections):
         raise ValueError(
             f"{function}: expected detections for {len(truths)} pictures, got {len(detections)}"
         )
-    found = _read_detections(function, detections, classes, kind)
-    true = _read_truths(function, truths, classes, kind)
+    _check_classes(function, detections, tuple(classes))
+    found = _read_detections(function, detections, len(classes), kind)
+    true = _read_truths(function, truths, len(classes), kind)
     # Stable: equal scores keep the order in which the pictures and their objects are given.
     best_first = np.argsort(-found.score, kind="stable")
     group = found.label * len(truths) + found.picture
@@ -138,7 +138,7 @@ def pack(
     rank = np.arange(len(group)) - np.searchsorted(group, group)
     counts = rank < most
     true = true[np.argsort(true.label * len(truths) + true.picture, kind="stable")]
-    return Problem(found[order[counts]], true, rank[counts], len(truths), classes, kind)
+    return Problem(found[order[counts]], true, rank[counts], len(truths), len(classes), kind)
 
 
 def overlap(problem: Problem, least: float, *, same_class: bool = True) -> Edges:
@@ -146,10 +146,11 @@ def overlap(problem: Problem, least: float, *, same_class: bool = True) -> Edges
 
     Args:
         problem: Of `pack`.
-        least: IoU that a pair must have at least; above 0.
+        least: IoU that a pair must have at least; what does not overlap is no pair, even at 0.
         same_class: Compare only detections and objects of one class.
     """
     found, true = problem.found, problem.true
+    least = max(least, np.finfo(float).tiny)
     keys = [side.picture + side.label * problem.pictures * same_class for side in (found, true)]
     order = np.argsort(keys[1], kind="stable")
     sorted_keys = keys[1][order]
@@ -293,6 +294,23 @@ def _read_masks(
                 f"{argument}[{number}]"
             )
     return masks
+
+
+def check_kind(function: str, kind: str) -> None:
+    """Raises ValueError unless it is boxes or masks."""
+    if kind not in ("boxes", "masks"):
+        raise ValueError(f"{function}: expected kind boxes or masks, got {kind!r}")
+
+
+def _check_classes(
+    function: str, detections: Sequence[Detections], classes: tuple[str, ...]
+) -> None:
+    for number, one in enumerate(detections):
+        if tuple(one.classes) != classes:
+            raise ValueError(
+                f"{function}: expected detections of the classes {classes}, got {one.classes} in "
+                f"detections[{number}]; labels are numbers of these names"
+            )
 
 
 def _check_scores(function: str, score: Array, picture: Array) -> None:

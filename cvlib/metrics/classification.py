@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cvlib.metrics._gather import gather_objects
+from cvlib.metrics._collection import Collection
+from cvlib.metrics._figures import make_table, mean, share
 from cvlib.metrics.confusion import ConfusionMatrix
-
-NOTHING = -1.0
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,8 @@ class ClassificationMetrics:
 
     def table(self) -> str:
         """A line for each class, as text."""
-        width = max([5, *(len(one.name) for one in self.classes)])
-        lines = [f"{'class':{width}}  pictures  accuracy  precision"]
-        for one in self.classes:
-            figures = ("    -" if v < 0 else f"{v:5.3f}" for v in (one.accuracy, one.precision))
-            accuracy, precision = figures
-            lines.append(f"{one.name:{width}}  {one.pictures:8}     {accuracy}      {precision}")
-        return "\n".join(lines)
+        header = ("class", "pictures", "accuracy", "precision")
+        return make_table(header, [astuple(one) for one in self.classes])
 
 
 class _Answer(NamedTuple):
@@ -78,7 +72,7 @@ class _Answer(NamedTuple):
     probability: float
 
 
-class ClassificationMeter:
+class ClassificationMeter(Collection[_Answer]):
     """Collects what pictures were taken for.
 
     Args:
@@ -102,12 +96,8 @@ class ClassificationMeter:
     def __init__(self, classes: Sequence[str], top: int = 5) -> None:
         if top < 1:
             raise ValueError(f"ClassificationMeter: expected top >= 1, got {top}")
-        self.classes = tuple(classes)
+        super().__init__(classes)
         self.top = top
-        self._pictures: dict[int, _Answer] = {}
-
-    def __len__(self) -> int:
-        return len(self._pictures)
 
     def update(self, image_ids: Sequence[int], probabilities: Tensor, labels: Tensor) -> None:
         """Adds pictures.
@@ -148,19 +138,6 @@ class ClassificationMeter:
         for number, *answer in zip(image_ids, *(c.tolist() for c in columns), strict=True):
             self._pictures.setdefault(int(number), _Answer(*answer))
 
-    def merge(self, other: ClassificationMeter) -> ClassificationMeter:
-        """Adds the pictures of another meter that are not here yet; gives this meter."""
-        for number, answer in other._pictures.items():
-            self._pictures.setdefault(number, answer)
-        return self
-
-    def gather(self) -> ClassificationMeter:
-        """Adds the pictures of all processes of ``torch.distributed``; every one must call it."""
-        for pictures in gather_objects(self._pictures):
-            for number, answer in pictures.items():
-                self._pictures.setdefault(number, answer)
-        return self
-
     def compute(self) -> ClassificationMetrics:
         """Gives the figures over all pictures."""
         size = len(self.classes)
@@ -168,8 +145,7 @@ class ClassificationMeter:
         counts = np.zeros((size, size), np.int64)
         np.add.at(counts, ([a.label for a in answers], [a.predicted for a in answers]), 1)
         right, true, found = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
-        accuracy = np.where(true > 0, right / np.maximum(true, 1), NOTHING)
-        precision = np.where(found > 0, right / np.maximum(found, 1), NOTHING)
+        accuracy, precision = share(right, true), share(right, found)
         rows = tuple(
             PictureClassMetrics(name, int(true[k]), float(accuracy[k]), float(precision[k]))
             for k, name in enumerate(self.classes)
@@ -177,9 +153,9 @@ class ClassificationMeter:
         total = len(answers)
         near = sum(a.rank < self.top for a in answers)
         return ClassificationMetrics(
-            accuracy=float(right.sum()) / total if total else NOTHING,
-            top_accuracy=near / total if total else NOTHING,
-            class_accuracy=float(accuracy[true > 0].mean()) if total else NOTHING,
+            accuracy=float(share(right.sum(), total)),
+            top_accuracy=float(share(near, total)),
+            class_accuracy=mean(accuracy),
             top=self.top,
             classes=rows,
             confusion=ConfusionMatrix(counts, self.classes, self.classes),

@@ -7,21 +7,21 @@ tests compare every figure with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 
 import numpy as np
 
+from cvlib.metrics._figures import NOTHING, make_table, mean
 from cvlib.metrics._matching import Matches, match
-from cvlib.metrics._objects import Array, Kind, Problem, overlap, pack
-from cvlib.metrics.pictures import PictureMeter
+from cvlib.metrics._objects import Array, Problem, overlap, pack
+from cvlib.metrics.pictures import MOST_DETECTIONS, PictureMeter
 from cvlib.structures import Detections, GroundTruth
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 # All sizes, small, medium, large.
 AREA_RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
-MOST_DETECTIONS = (1, 10, 100)
-_NOTHING = -1.0
+_RECALLED = (1, 10, MOST_DETECTIONS)
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,8 @@ class CocoMetrics:
 
     def table(self) -> str:
         """A line for each class, as text."""
-        width = max([5, *(len(one.name) for one in self.classes)])
-        lines = [f"{'class':{width}}  objects     AP   AP50   AP75  AR100"]
-        for one in self.classes:
-            figures = (one.ap, one.ap50, one.ap75, one.ar100)
-            text = "  ".join("    -" if value < 0 else f"{value:5.3f}" for value in figures)
-            lines.append(f"{one.name:{width}}  {one.objects:7}  {text}")
-        return "\n".join(lines)
+        header = ("class", "objects", "AP", "AP50", "AP75", "AR100")
+        return make_table(header, [astuple(one) for one in self.classes])
 
 
 def evaluate_boxes(
@@ -108,7 +103,8 @@ def evaluate_boxes(
         The twelve figures, and those of each class.
 
     Raises:
-        ValueError: Lists of different lengths, labels that are no class, NaN in boxes or scores.
+        ValueError: Lists of different lengths, detections of other classes, labels that are no
+            class, NaN in boxes or scores.
 
     Note:
         Equal to pycocotools on the rows of `Detections.to_coco`: crowds and areas are handled as
@@ -126,7 +122,8 @@ def evaluate_boxes(
         >>> round(evaluate_boxes([truth], [found], ("cat",)).ap, 3)
         0.6
     """
-    return _evaluate("evaluate_boxes", truths, detections, classes, "boxes")
+    problem = pack("evaluate_boxes", truths, detections, classes, "boxes", MOST_DETECTIONS)
+    return _evaluate(problem, classes)
 
 
 def evaluate_masks(
@@ -159,7 +156,8 @@ def evaluate_masks(
         >>> round(evaluate_masks([truth], [found], ("cat",)).ap, 3)
         1.0
     """
-    return _evaluate("evaluate_masks", truths, detections, classes, "masks")
+    problem = pack("evaluate_masks", truths, detections, classes, "masks", MOST_DETECTIONS)
+    return _evaluate(problem, classes)
 
 
 class CocoMeter(PictureMeter):
@@ -178,23 +176,12 @@ class CocoMeter(PictureMeter):
         0.0
     """
 
-    def __init__(self, classes: Sequence[str], kind: Kind = "boxes") -> None:
-        super().__init__(classes)
-        self.kind: Kind = kind
-
     def compute(self) -> CocoMetrics:
         """Gives the figures over all pictures."""
-        return _evaluate("CocoMeter", self.truths, self.detections, self.classes, self.kind)
+        return _evaluate(self._pack(), self.classes)
 
 
-def _evaluate(
-    function: str,
-    truths: Sequence[GroundTruth],
-    detections: Sequence[Detections],
-    classes: Sequence[str],
-    kind: Kind,
-) -> CocoMetrics:
-    problem = pack(function, truths, detections, len(classes), kind, MOST_DETECTIONS[-1])
+def _evaluate(problem: Problem, classes: Sequence[str]) -> CocoMetrics:
     edges = overlap(problem, IOU_THRESHOLDS[0])
     matches = match(problem, edges, IOU_THRESHOLDS, AREA_RANGES)
     objects = count_objects(problem)
@@ -205,26 +192,26 @@ def _evaluate(
         ClassMetrics(
             name,
             int(objects[0, k]),
-            _mean(whole[:, :, k]),
-            _mean(whole[0, :, k]),
-            _mean(whole[5, :, k]),
-            _mean(recall[:, k, 0, 2]),
+            mean(whole[:, :, k]),
+            mean(whole[0, :, k]),
+            mean(whole[5, :, k]),
+            mean(recall[:, k, 0, 2]),
         )
         for k, name in enumerate(classes)
     )
     return CocoMetrics(
-        ap=_mean(whole),
-        ap50=_mean(whole[0]),
-        ap75=_mean(whole[5]),
-        ap_small=_mean(precision[..., 1]),
-        ap_medium=_mean(precision[..., 2]),
-        ap_large=_mean(precision[..., 3]),
-        ar1=_mean(recall[..., 0, 0]),
-        ar10=_mean(recall[..., 0, 1]),
-        ar100=_mean(recall[..., 0, 2]),
-        ar_small=_mean(recall[..., 1, 2]),
-        ar_medium=_mean(recall[..., 2, 2]),
-        ar_large=_mean(recall[..., 3, 2]),
+        ap=mean(whole),
+        ap50=mean(whole[0]),
+        ap75=mean(whole[5]),
+        ap_small=mean(precision[..., 1]),
+        ap_medium=mean(precision[..., 2]),
+        ap_large=mean(precision[..., 3]),
+        ar1=mean(recall[..., 0, 0]),
+        ar10=mean(recall[..., 0, 1]),
+        ar100=mean(recall[..., 0, 2]),
+        ar_small=mean(recall[..., 1, 2]),
+        ar_medium=mean(recall[..., 2, 2]),
+        ar_large=mean(recall[..., 3, 2]),
         classes=rows,
     )
 
@@ -252,7 +239,7 @@ def interpolate(problem: Problem, matches: Matches, objects: Array, steps: int) 
         Shape (T, 101, K, A), float64; -1 where a class has no object in the area range.
     """
     areas, classes = objects.shape
-    result = np.full((steps, len(RECALL_THRESHOLDS), classes, areas), _NOTHING)
+    result = np.full((steps, len(RECALL_THRESHOLDS), classes, areas), NOTHING)
     result.transpose(3, 2, 0, 1)[objects > 0] = 0
     order = score_order(problem)
     hit, counted = matches.hit[order], ~matches.ignored[order]
@@ -288,9 +275,9 @@ def _needed_hits(objects: int) -> Array:
 def _recall(problem: Problem, matches: Matches, objects: Array) -> Array:
     """Share of the objects that were found; shape (T, K, A, M), -1 where there are none."""
     steps, (areas, classes) = len(IOU_THRESHOLDS), objects.shape
-    result = np.full((steps, classes, areas, len(MOST_DETECTIONS)), _NOTHING)
+    result = np.full((steps, classes, areas, len(_RECALLED)), NOTHING)
     some = objects > 0
-    for m, most in enumerate(MOST_DETECTIONS):
+    for m, most in enumerate(_RECALLED):
         among = np.flatnonzero((problem.rank < most) & (matches.hit != 0))
         hit, label = matches.hit[among], problem.found.label[among]
         for case in range(steps * areas):
@@ -298,9 +285,3 @@ def _recall(problem: Problem, matches: Matches, objects: Array) -> Array:
             right = np.bincount(label[(hit >> case & 1) > 0], minlength=classes)
             result[step, some[area], area, m] = right[some[area]] / objects[area, some[area]]
     return result
-
-
-def _mean(values: Array) -> float:
-    """Over all classes that have objects; in pycocotools' order, for the same rounding."""
-    valid = values[values > _NOTHING]
-    return float(np.mean(valid)) if len(valid) else _NOTHING

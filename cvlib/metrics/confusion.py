@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cvlib._checks import check_fraction
-from cvlib.metrics._objects import Array, Edges, Kind, Problem, overlap, pack
-from cvlib.metrics.coco import MOST_DETECTIONS
+from cvlib.metrics._objects import Array, Edges, Kind, Problem, overlap
 from cvlib.metrics.pictures import PictureMeter
 
 # Row of detections where nothing is, column of objects that nothing was found for.
@@ -64,7 +63,7 @@ class DetectionConfusionMeter(PictureMeter):
         score_threshold: Least score of a detection.
 
     Raises:
-        ValueError: An IoU threshold outside of [0, 1].
+        ValueError: A threshold outside of [0, 1].
 
     Example:
         >>> import torch
@@ -84,27 +83,20 @@ class DetectionConfusionMeter(PictureMeter):
         iou_threshold: float = 0.5,
         score_threshold: float = 0.25,
     ) -> None:
-        super().__init__(classes)
+        super().__init__(classes, kind)
         check_fraction("DetectionConfusionMeter", "iou_threshold", iou_threshold)
-        self.kind: Kind = kind
+        check_fraction("DetectionConfusionMeter", "score_threshold", score_threshold)
         self.iou_threshold = iou_threshold
         self.score_threshold = score_threshold
 
     def compute(self) -> ConfusionMatrix:
         """Gives the matrix, K + 1 by K + 1, over all pictures."""
         size = len(self.classes)
-        problem = pack(
-            "DetectionConfusionMeter",
-            self.truths,
-            self.detections,
-            size,
-            self.kind,
-            MOST_DETECTIONS[-1],
-        )
+        problem = self._pack()
         kept = problem.found.score >= self.score_threshold
         problem = replace(problem, found=problem.found[kept], rank=problem.rank[kept])
         found, true = problem.found, problem.true
-        edges = overlap(problem, max(self.iou_threshold, np.finfo(float).tiny), same_class=False)
+        edges = overlap(problem, self.iou_threshold, same_class=False)
         of_crowd = true.crowd[edges.true]
         pairs = pair_greedily(problem, edges[~of_crowd])
         crowded = edges[of_crowd & (found.label[edges.found] == true.label[edges.true])]

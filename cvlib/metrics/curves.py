@@ -9,14 +9,8 @@ import numpy as np
 
 from cvlib._checks import check_fraction
 from cvlib.metrics._matching import match
-from cvlib.metrics._objects import Array, Kind, overlap, pack
-from cvlib.metrics.coco import (
-    AREA_RANGES,
-    MOST_DETECTIONS,
-    count_objects,
-    interpolate,
-    score_order,
-)
+from cvlib.metrics._objects import Array, Kind, overlap
+from cvlib.metrics.coco import AREA_RANGES, count_objects, interpolate, score_order
 from cvlib.metrics.pictures import PictureMeter
 
 
@@ -85,24 +79,15 @@ class PrecisionRecallMeter(PictureMeter):
     def __init__(
         self, classes: Sequence[str], kind: Kind = "boxes", iou_threshold: float = 0.5
     ) -> None:
-        super().__init__(classes)
+        super().__init__(classes, kind)
         check_fraction("PrecisionRecallMeter", "iou_threshold", iou_threshold)
-        self.kind: Kind = kind
         self.iou_threshold = iou_threshold
 
     def compute(self) -> tuple[PrecisionRecall, ...]:
         """Gives one curve for each class."""
-        problem = pack(
-            "PrecisionRecallMeter",
-            self.truths,
-            self.detections,
-            len(self.classes),
-            self.kind,
-            MOST_DETECTIONS[-1],
-        )
-        thresholds = np.array([max(self.iou_threshold, np.finfo(float).tiny)])
-        edges = overlap(problem, thresholds[0])
-        matches = match(problem, edges, thresholds, AREA_RANGES[:1])
+        problem = self._pack()
+        edges = overlap(problem, self.iou_threshold)
+        matches = match(problem, edges, np.array([self.iou_threshold]), AREA_RANGES[:1])
         objects = count_objects(problem, AREA_RANGES[:1])
         precision = interpolate(problem, matches, objects, 1)
         order = score_order(problem)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cvlib._checks import check_fraction
+from cvlib.metrics._figures import make_table, mean
 from cvlib.metrics._matching import Matches, match
-from cvlib.metrics._objects import Array, Edges, Kind, Problem, overlap, pack
-from cvlib.metrics.coco import AREA_RANGES, MOST_DETECTIONS, count_objects, interpolate
+from cvlib.metrics._objects import Array, Edges, Kind, Problem, overlap
+from cvlib.metrics.coco import AREA_RANGES, count_objects, interpolate
 from cvlib.metrics.pictures import PictureMeter
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
@@ -60,10 +61,8 @@ class ErrorSplit:
 
     def table(self) -> str:
         """A line for each kind, as text."""
-        lines = ["error            count  AP if mended"]
-        for kind in KINDS:
-            lines.append(f"{kind:14}  {self.counts[kind]:6}        +{self.delta_ap[kind]:.3f}")
-        return "\n".join(lines)
+        rows = [(kind, self.counts[kind], f"+{self.delta_ap[kind]:.3f}") for kind in KINDS]
+        return make_table(("error", "count", "AP if mended"), rows)
 
 
 class ErrorMeter(PictureMeter):
@@ -116,27 +115,19 @@ class ErrorMeter(PictureMeter):
         iou_threshold: float = 0.5,
         background_threshold: float = 0.1,
     ) -> None:
-        super().__init__(classes)
+        super().__init__(classes, kind)
         check_fraction("ErrorMeter", "iou_threshold", iou_threshold)
         if not 0 < background_threshold <= iou_threshold:
             raise ValueError(
                 f"ErrorMeter: expected background_threshold above 0 and at most iou_threshold "
                 f"{iou_threshold}, got {background_threshold}"
             )
-        self.kind: Kind = kind
         self.iou_threshold = iou_threshold
         self.background_threshold = background_threshold
 
     def compute(self) -> ErrorSplit:
         """Gives the errors over all pictures."""
-        problem = pack(
-            "ErrorMeter",
-            self.truths,
-            self.detections,
-            len(self.classes),
-            self.kind,
-            MOST_DETECTIONS[-1],
-        )
+        problem = self._pack()
         edges = overlap(problem, self.background_threshold, same_class=False)
         is_same = problem.found.label[edges.found] == problem.true.label[edges.true]
         near = edges[is_same & (edges.iou >= self.iou_threshold)]
@@ -249,5 +240,4 @@ def _average_precision(
     precision = interpolate(problem, matches, objects, 1)[0, :, :, 0].mean(axis=0)
     counted = np.bincount(problem.found.label[matches.ignored == 0], minlength=problem.classes)
     precision = np.where((objects[0] == 0) & (counted > 0), 0, precision)
-    valid = precision[(all_objects[0] > 0) & (precision >= 0)]
-    return float(valid.mean()) if len(valid) else -1.0
+    return mean(precision[all_objects[0] > 0])

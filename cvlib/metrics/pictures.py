@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
-from cvlib.metrics._gather import gather_objects
+from cvlib.metrics._collection import Collection
+from cvlib.metrics._objects import Kind, Problem, check_kind, pack
 from cvlib.structures import Detections, GroundTruth
 
-Self = TypeVar("Self", bound="PictureMeter")
+# COCO counts so many detections of a class in a picture.
+MOST_DETECTIONS = 100
 
 
-class PictureMeter:
+class PictureMeter(Collection[tuple[GroundTruth, Detections]]):
     """Truth and detections of each picture, by its number, in the memory of the host.
-
-    A picture counts once, whoever brings it: one that was already there is dropped, so that
-    samplers may pad a process's share with pictures of another's.
 
     Args:
         classes: Names of the K classes.
+        kind: ``"boxes"`` or ``"masks"``: what figures are computed of.
+
+    Raises:
+        ValueError: An unknown kind.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self._pictures: dict[int, tuple[GroundTruth, Detections]] = {}
-
-    def __len__(self) -> int:
-        return len(self._pictures)
+    def __init__(self, classes: Sequence[str], kind: Kind = "boxes") -> None:
+        super().__init__(classes)
+        check_kind(type(self).__name__, kind)
+        self.kind: Kind = kind
 
     @property
     def image_ids(self) -> list[int]:
@@ -69,22 +69,10 @@ class PictureMeter:
             if int(number) not in self._pictures:
                 self._pictures[int(number)] = (_kept_truth(truth), _kept_detections(found))
 
-    def merge(self: Self, other: PictureMeter) -> Self:
-        """Adds the pictures of another meter that are not here yet; gives this meter."""
-        for number, picture in other._pictures.items():
-            self._pictures.setdefault(number, picture)
-        return self
-
-    def gather(self: Self) -> Self:
-        """Adds the pictures of all processes of ``torch.distributed``; gives this meter.
-
-        Every process must call it, and then holds all pictures. Without several processes nothing
-        happens.
-        """
-        for pictures in gather_objects(self._pictures):
-            for number, picture in pictures.items():
-                self._pictures.setdefault(number, picture)
-        return self
+    def _pack(self, most: int = MOST_DETECTIONS) -> Problem:
+        """All pictures as arrays, with the best detections of each class in each picture."""
+        function = type(self).__name__
+        return pack(function, self.truths, self.detections, self.classes, self.kind, most)
 
 
 def _kept_truth(truth: GroundTruth) -> GroundTruth:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cvlib.metrics._gather import gather_objects
+from cvlib.metrics._collection import Collection
+from cvlib.metrics._figures import NOTHING, make_table, mean, share
 from cvlib.metrics._objects import Array
 from cvlib.metrics.confusion import ConfusionMatrix
 
-NOTHING = -1.0
 # How the column of pixels that got no class is called.
 NO_CLASS = "(none)"
 
@@ -64,17 +63,15 @@ class SegmentationMetrics:
 
     def table(self) -> str:
         """A line for each class, as text."""
-        width = max([5, *(len(one.name) for one in self.classes)])
-        lines = [f"{'class':{width}}       pixels    IoU  accuracy"]
-        for one in self.classes:
-            iou, accuracy = (
-                "    -" if value < 0 else f"{value:5.3f}" for value in (one.iou, one.accuracy)
-            )
-            lines.append(f"{one.name:{width}}  {one.pixels:11}  {iou}     {accuracy}")
-        return "\n".join(lines)
+        header = ("class", "pixels", "IoU", "accuracy")
+        return make_table(header, [astuple(one) for one in self.classes])
 
 
-class SegmentationMeter:
+# Of a picture: the cells of the flattened matrix that are not 0, and their counts.
+_Cells = tuple[Array, Array]
+
+
+class SegmentationMeter(Collection[_Cells]):
     """Counts the pixels of class maps, picture by picture, on their device.
 
     Pixels whose truth is ``ignore_index`` count nowhere. Those that a model gives no class
@@ -97,13 +94,8 @@ class SegmentationMeter:
     """
 
     def __init__(self, classes: Sequence[str], ignore_index: int = 255) -> None:
-        self.classes = tuple(classes)
+        super().__init__(classes)
         self.ignore_index = ignore_index
-        # For each picture: cells of the flattened matrix that are not 0, and their counts.
-        self._pictures: dict[int, tuple[Array, Array]] = {}
-
-    def __len__(self) -> int:
-        return len(self._pictures)
 
     def update(
         self,
@@ -131,7 +123,7 @@ class SegmentationMeter:
             if int(number) not in self._pictures:
                 self._pictures[int(number)] = self._count(int(number), found, wanted)
 
-    def _count(self, number: int, predicted: Tensor, truth: Tensor) -> tuple[Array, Array]:
+    def _count(self, number: int, predicted: Tensor, truth: Tensor) -> _Cells:
         for name, one in (("predicted", predicted), ("truth", truth)):
             if one.is_floating_point() or one.dtype == torch.bool:
                 raise TypeError(
@@ -164,26 +156,9 @@ class SegmentationMeter:
                 f"{self.ignore_index} (ignored), got {int(wrong[0])} in picture {number}"
             )
 
-    def merge(self, other: SegmentationMeter) -> SegmentationMeter:
-        """Adds the pictures of another meter that are not here yet; gives this meter."""
-        for number, picture in other._pictures.items():
-            self._pictures.setdefault(number, picture)
-        return self
-
-    def gather(self) -> SegmentationMeter:
-        """Adds the pictures of all processes of ``torch.distributed``; every one must call it."""
-        for pictures in gather_objects(self._pictures):
-            for number, picture in pictures.items():
-                self._pictures.setdefault(number, picture)
-        return self
-
     def compute(self) -> SegmentationMetrics:
         """Gives the figures over all pictures."""
-        size = len(self.classes)
-        counts = np.zeros(size * (size + 1), np.int64)
-        for cells, number in self._pictures.values():
-            counts[cells] += number
-        return _metrics(counts.reshape(size, size + 1), self.classes)
+        return _metrics(self._confusion(self._pictures.values()))
 
     def worst(self, count: int = 10) -> list[tuple[int, float]]:
         """The pictures with the lowest pixel accuracy.
@@ -194,37 +169,42 @@ class SegmentationMeter:
         Returns:
             (number, pixel accuracy), the worst first; equal ones by their number.
         """
+        rows = [(number, self.accuracy(number)) for number in sorted(self._pictures)]
+        return sorted((row for row in rows if row[1] != NOTHING), key=lambda row: row[1])[:count]
+
+    def accuracy(self, number: int) -> float:
+        """The share of a picture's pixels that got their class; -1 where none counts."""
+        size = len(self.classes) + 1
+        cells, counts = self._pictures[number]
+        return float(share(counts[cells // size == cells % size].sum(), counts.sum()))
+
+    def confusion(self, number: int) -> ConfusionMatrix:
+        """The pixels of one picture by true and predicted class; the last column got no class."""
+        return self._confusion([self._pictures[number]])
+
+    def _confusion(self, pictures: Iterable[_Cells]) -> ConfusionMatrix:
         size = len(self.classes)
-        rows = []
-        for number, (cells, counts) in sorted(self._pictures.items()):
-            right = counts[cells // (size + 1) == cells % (size + 1)].sum()
-            if counts.sum():
-                rows.append((number, float(right / counts.sum())))
-        return sorted(rows, key=lambda row: row[1])[:count]
+        counts = np.zeros(size * (size + 1), np.int64)
+        for cells, number in pictures:
+            counts[cells] += number
+        names = (*self.classes, NO_CLASS)
+        return ConfusionMatrix(counts.reshape(size, size + 1), self.classes, names)
 
 
-def _metrics(counts: Array, names: tuple[str, ...]) -> SegmentationMetrics:
+def _metrics(confusion: ConfusionMatrix) -> SegmentationMetrics:
+    counts, names = confusion.counts, confusion.rows
     right = np.diagonal(counts)
     true = counts.sum(axis=1)
     either = true + counts.sum(axis=0)[: len(names)] - right
-    iou, accuracy = _ratio(right, either), _ratio(right, true)
+    iou, accuracy = share(right, either), share(right, true)
     rows = tuple(
         PixelClassMetrics(name, int(true[k]), float(iou[k]), float(accuracy[k]))
         for k, name in enumerate(names)
     )
     return SegmentationMetrics(
-        miou=_mean(iou),
-        pixel_accuracy=float(_ratio(right.sum(), true.sum())),
-        class_accuracy=_mean(accuracy),
+        miou=mean(iou),
+        pixel_accuracy=float(share(right.sum(), true.sum())),
+        class_accuracy=mean(accuracy),
         classes=rows,
-        confusion=ConfusionMatrix(counts, names, (*names, NO_CLASS)),
+        confusion=confusion,
     )
-
-
-def _ratio(part: Any, whole: Any) -> Array:
-    return np.where(whole > 0, part / np.maximum(whole, 1), NOTHING)
-
-
-def _mean(values: Array) -> float:
-    valid = values[values >= 0]
-    return float(valid.mean()) if len(valid) else NOTHING

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cvlib._checks import check_fraction
-from cvlib.metrics._objects import Array, Problem, overlap, pack
+from cvlib.metrics._figures import NOTHING, mean
+from cvlib.metrics._objects import Array, Problem, overlap
 from cvlib.metrics.coco import score_order
 from cvlib.metrics.pictures import PictureMeter
 
-_NOTHING = -1.0
 # As the kit writes 0:0.1:1; the fourth is a little above 0.3, as there.
 _ELEVEN = np.arange(11) * 0.1
 
@@ -84,7 +84,7 @@ class VocMeter(PictureMeter):
         """Gives the figures over all pictures."""
         # VOC has no limit of detections.
         most = max([1, *(len(found) for found in self.detections)])
-        problem = pack("VocMeter", self.truths, self.detections, len(self.classes), "boxes", most)
+        problem = self._pack(most)
         order = score_order(problem)
         right, ignored = self._judge(problem, order)
         order = order[~ignored[order]]
@@ -96,17 +96,17 @@ class VocMeter(PictureMeter):
             hits = np.cumsum(right[order[bounds[k] : bounds[k + 1]]])
             precision = hits / np.arange(1, len(hits) + 1)
             recall = hits / max(objects[k], 1)
-            values.append(average(recall, precision) if objects[k] else _NOTHING)
-        counted = [value for value in values if value > _NOTHING]
-        mean = float(np.mean(counted)) if counted else _NOTHING
-        return VocMetrics(mean, dict(zip(self.classes, values, strict=True)), self.year)
+            values.append(average(recall, precision) if objects[k] else NOTHING)
+        return VocMetrics(
+            mean(np.array(values)), dict(zip(self.classes, values, strict=True)), self.year
+        )
 
     def _judge(self, problem: Problem, order: Array) -> tuple[Array, Array]:
         """Which detections are right, and which belong to difficult objects; both (D,), bool."""
         difficult = problem.true.crowd
         # The plain IoU for difficult objects too: they are no crowds.
         plain = replace(problem, true=replace(problem.true, crowd=np.zeros_like(difficult)))
-        edges = overlap(plain, max(self.iou_threshold, np.finfo(float).tiny))
+        edges = overlap(plain, self.iou_threshold)
         edges = edges[np.lexsort((edges.true, -edges.iou, edges.found))]
         edges = edges[np.diff(edges.found, prepend=-1) != 0]
         ignored = np.zeros(len(problem.found), bool)

@@ -1,8 +1,6 @@
 """From pictures of any kind to what a model sees in them, and to files."""
 
-from cvlib.predict.results import Classification, Result
 from cvlib.predict.sources import (
-    IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     Frame,
     Sources,
@@ -18,9 +16,9 @@ from cvlib.predict.sources import (
 from cvlib.predict.stream import predict
 from cvlib.predict.views import Views, augmented_detect, sliced_detect
 from cvlib.predict.whole import detect, look
+from cvlib.structures import Classification, Result
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "Classification",
     "Frame",

@@ -6,8 +6,8 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import urlsplit
@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from cvlib._files import PICTURE_SUFFIXES, list_pictures
 from cvlib.data import _images
 
 OnDamaged = Callable[[Path, Exception], None]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 STDIN = "-"
 _CAMERA = re.compile(r"(?:webcam:)?([0-9]+)")
@@ -54,7 +54,8 @@ def find_files(sources: Iterable[str | Path]) -> list[Path]:
     """Finds the pictures and videos that are meant.
 
     Args:
-        sources: Files, folders (searched with their subfolders) and glob patterns.
+        sources: Files, folders (searched with their subfolders, but for what begins with a dot) and
+            glob patterns.
 
     Returns:
         Files in the order given, folders and patterns sorted, each file once.
@@ -68,14 +69,14 @@ def find_files(sources: Iterable[str | Path]) -> list[Path]:
         if path.is_file():
             files = [path]
         elif path.is_dir():
-            files = sorted(p for p in path.rglob("*") if is_image(p) or is_video(p))
+            files = [path / name for name in list_pictures(path, PICTURE_SUFFIXES + VIDEO_SUFFIXES)]
         else:
             matches = map(Path, glob.glob(str(source), recursive=True))
             files = sorted(p for p in matches if p.is_file() and (is_image(p) or is_video(p)))
         if not files:
             what = "a folder without any" if path.is_dir() else "which matches none"
             raise FileNotFoundError(
-                f"find_files: expected pictures ({' '.join(IMAGE_SUFFIXES)}) or videos "
+                f"find_files: expected pictures ({' '.join(PICTURE_SUFFIXES)}) or videos "
                 f"({' '.join(VIDEO_SUFFIXES)}), got {source}, {what}"
             )
         found.update(dict.fromkeys(files))
@@ -84,7 +85,7 @@ def find_files(sources: Iterable[str | Path]) -> list[Path]:
 
 def is_image(path: Path) -> bool:
     """Says whether the suffix is that of a picture."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 def is_video(path: Path) -> bool:
@@ -180,7 +181,6 @@ def _address_name(address: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{parts.scheme}-{parts.hostname}{parts.path}").strip("-")
 
 
-@dataclass(frozen=True)
 class Sources:
     """Everything that shall be looked at, checked before the first picture is read.
 
@@ -190,6 +190,7 @@ class Sources:
         stdin: Instead of the standard input of the process.
 
     Attributes:
+        given: As above.
         files: Known beforehand, each once, in the order given.
         is_endless: Whether more may come than ``files``: from cameras, streams or a list.
         is_live: Whether there are cameras or streams.
@@ -199,21 +200,26 @@ class Sources:
         ValueError: No sources, or ``"-"`` twice.
     """
 
-    given: tuple[str | Path, ...]
-    stdin: TextIO | None = None
-    files: tuple[Path, ...] = field(init=False)
-    is_endless: bool = field(init=False)
-    is_live: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        if not self.given:
+    def __init__(self, given: Sequence[str | Path], stdin: TextIO | None = None) -> None:
+        if not given:
             raise ValueError("Sources: expected at least one source, got none")
-        if self.given.count(STDIN) > 1:
+        if given.count(STDIN) > 1:
             raise ValueError('Sources: expected "-" once, got it twice')
-        files = [one for one in self.given if not self._is_open(one)]
-        object.__setattr__(self, "files", tuple(find_files(files)))
-        object.__setattr__(self, "is_endless", len(files) < len(self.given))
-        object.__setattr__(self, "is_live", any(map(is_stream, self.given)))
+        self.given = tuple(given)
+        self.is_live = any(map(is_stream, given))
+        self.is_endless = self.is_live or STDIN in given
+        self._stdin = stdin
+        # Looked up once: results may be written into a folder whose turn comes later.
+        known: dict[Path, None] = {}
+        self._parts: list[str | list[Path]] = []
+        for source in given:
+            if source == STDIN or is_stream(source):
+                self._parts.append(str(source))
+                continue
+            new = [path for path in find_files([source]) if path not in known]
+            known |= dict.fromkeys(new)
+            self._parts.append(new)
+        self.files = tuple(known)
 
     def frames(self, on_damaged: OnDamaged | None = None) -> Iterator[Frame]:
         """Reads them one after the other; nothing is kept.
@@ -226,27 +232,20 @@ class Sources:
             OSError: A listed file is missing or cannot be opened.
             ValueError: A file is damaged, a camera or stream cannot be opened.
         """
-        seen: set[Path] = set()
-        for source in self.given:
-            if is_stream(source):
-                yield from read_stream(str(source))
-                continue
-            listed = source == STDIN
-            for path in self._listed() if listed else find_files([source]):
-                if path not in seen:
+        for part in self._parts:
+            if part != STDIN and isinstance(part, str):
+                yield from read_stream(part)
+            else:
+                for path in self._listed() if isinstance(part, str) else part:
                     yield from _readable(path, on_damaged)
-                if not listed:
-                    seen.add(path)
-
-    @staticmethod
-    def _is_open(source: str | Path) -> bool:
-        return source == STDIN or is_stream(source)
 
     def _listed(self) -> Iterator[Path]:
-        lines: Any = sys.stdin if self.stdin is None else self.stdin
+        known = set(self.files)
+        lines: Any = sys.stdin if self._stdin is None else self._stdin
         # Bytes where there are some: names of files need not be UTF-8.
         for line in getattr(lines, "buffer", lines):
-            if name := os.fsdecode(line).rstrip("\r\n"):
+            name = os.fsdecode(line).rstrip("\r\n")
+            if name and Path(name) not in known:
                 yield Path(name)
 
 

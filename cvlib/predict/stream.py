@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from cvlib._checks import check_fraction
 from cvlib.models import Model
-from cvlib.predict.results import Result
 from cvlib.predict.sources import Frame, OnDamaged, Sources
 from cvlib.predict.views import Views, look_through
 from cvlib.predict.whole import look
+from cvlib.structures import Result
 
 
 def predict(
@@ -39,7 +40,8 @@ def predict(
 
     Raises:
         FileNotFoundError: Nothing was found there.
-        ValueError: A file is damaged, or ``batch_size`` is below 1.
+        ValueError: A file is damaged, ``batch_size`` is below 1, or ``score_threshold`` outside of
+            [0, 1].
 
     Example:
         >>> import tempfile
@@ -54,6 +56,7 @@ def predict(
     """
     if batch_size < 1:
         raise ValueError(f"predict: expected batch_size >= 1, got {batch_size}")
+    check_fraction("predict", "score_threshold", score_threshold)
     if isinstance(source, str | Path):
         source = (source,)
     sources = source if isinstance(source, Sources) else Sources(tuple(source))

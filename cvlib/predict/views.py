@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from cvlib._checks import check_fraction
 from cvlib.models import Model
 from cvlib.models.base import MEAN
 from cvlib.predict.merging import Merge, Piece, fuse, join_tiles
-from cvlib.predict.results import Classification, Result
 from cvlib.predict.whole import check_task, look
-from cvlib.structures import Detections
+from cvlib.structures import Classification, Detections, Result
 
 # What is fused later may have been seen less clearly in one of the views.
 _VIEW_THRESHOLD = 0.5
@@ -63,8 +63,7 @@ class Views:
             raise ValueError(f"Views: expected scales > 0, got {self.scales}")
         if self.merge not in ("auto", "nms", "wbf"):
             raise ValueError(f"Views: expected merge one of auto, nms, wbf, got {self.merge!r}")
-        if not 0 <= self.iou_threshold <= 1:
-            raise ValueError(f"Views: expected iou_threshold in [0, 1], got {self.iou_threshold}")
+        check_fraction("Views", "iou_threshold", self.iou_threshold)
 
     @property
     def count(self) -> int:
@@ -199,6 +198,7 @@ def _detect_through(
 ) -> Detections:
     if batch_size < 1:
         raise ValueError(f"predict: expected batch_size >= 1, got {batch_size}")
+    check_fraction("predict", "score_threshold", score_threshold)
     is_auto = views.merge == "auto"
     several = views.count > 1
     within: Merge = "nms" if is_auto else views.merge  # type: ignore[assignment]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from cvlib.boxes import clip_boxes
-from cvlib.engine.evaluation import evaluating, resize_masks
+from cvlib._checks import check_fraction
+from cvlib.engine.evaluation import evaluating, read_results
 from cvlib.models import Model
-from cvlib.predict.results import Classification, Result
-from cvlib.structures import Detections, Segmentation
+from cvlib.structures import Detections, Result
 
 
 def detect(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) -> list[Detections]:
@@ -47,7 +43,7 @@ def look(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) ->
         `Segmentation` of its own size.
 
     Raises:
-        TypeError: The model has no task that is known.
+        ValueError: ``score_threshold`` outside of [0, 1].
 
     Example:
         >>> from cvlib.models import create_model
@@ -56,49 +52,15 @@ def look(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) ->
         >>> len(found)
         0
     """
+    check_fraction("look", "score_threshold", score_threshold)
     if not images:
         return []
     batch = torch.stack([model.resize(image.as_subclass(Tensor)) for image in images])
     sizes = [(image.shape[1], image.shape[2]) for image in images]
     with evaluating(model):
         raw = model(batch.to(model.device))
-        if model.task == "detection":
-            found = model.decode(raw, score_threshold=score_threshold)
-            return [
-                to_own_pixels(one.cpu(), model.image_size, size)
-                for one, size in zip(found, sizes, strict=True)
-            ]
-        decoded = model.decode(raw)
-    if model.task == "classification":
-        return [Classification(one, model.classes) for one in decoded.float().cpu()]
-    if model.task == "segmentation":
-        maps = [_as_segmentation(one, model.classes) for one in decoded]
-        return [one.resize(size).cpu() for one, size in zip(maps, sizes, strict=True)]
-    raise TypeError(f"look: expected a model of a known task, got {model.task!r}")
-
-
-def _as_segmentation(one: Any, classes: tuple[str, ...]) -> Segmentation:
-    return one if isinstance(one, Segmentation) else Segmentation(one, classes)
-
-
-def to_own_pixels(
-    found: Detections, model_size: tuple[int, int], size: tuple[int, int]
-) -> Detections:
-    """Brings objects from the model's pixels to those of a picture that was stretched to them.
-
-    Args:
-        found: In pixels of ``model_size``.
-        model_size: Height and width.
-        size: Height and width of the picture.
-
-    Returns:
-        The same objects, inside of the picture.
-    """
-    if size == tuple(model_size):
-        return found
-    scale = torch.tensor([size[1] / model_size[1], size[0] / model_size[0]] * 2)
-    masks = None if found.masks is None else resize_masks(found.bitmaps(), size)
-    return replace(found, boxes=clip_boxes(found.boxes * scale, size), masks=masks)
+        thresholds = {"score_threshold": score_threshold} if model.task == "detection" else {}
+        return [one.cpu() for one in read_results(model, raw, sizes, **thresholds)]
 
 
 def check_task(function: str, model: Model, *tasks: str) -> None:

@@ -4,12 +4,11 @@ from cvlib.visualize.anchors import show_anchors, show_targets
 from cvlib.visualize.drawing import (
     PALETTE,
     TRUTH_COLOUR,
-    draw,
-    draw_comparison,
     draw_target,
     draw_truth,
     to_pil,
 )
+from cvlib.visualize.results import draw, draw_comparison
 from cvlib.visualize.samples import draw_sample, show_batch, show_transforms
 from cvlib.visualize.segmentation import draw_segmentation
 from cvlib.visualize.sheets import Tile, make_sheet

@@ -1,4 +1,4 @@
-"""Objects drawn on pictures: detections, ground truths, and both side by side."""
+"""True objects drawn on pictures, and what all drawings of objects are made of."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
-from cvlib.metrics import GroundTruth
-from cvlib.structures import Detections
+from cvlib.structures import GroundTruth, Masks, each_bitmap
 
 # Distinct on dark and light pictures, also for colour-blind people (Okabe and Ito).
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 TRUTH_COLOUR = "#FFFFFF"
 # How much of a mask's colour covers the picture.
 MASK_OPACITY = 0.45
-_MARGIN = 4
 _DASH = 6
 _DARK = 110
 
@@ -44,38 +42,6 @@ def as_picture(image: Image.Image | Tensor) -> Image.Image:
     return to_pil(image) if isinstance(image, Tensor) else image.convert("RGB")
 
 
-def draw(image: Image.Image | Tensor, detections: Detections) -> Image.Image:
-    """Draws boxes, class names and scores, and masks where the detections have some.
-
-    Args:
-        image: A picture, or a uint8 tensor of shape (3, H, W), RGB.
-        detections: Boxes in pixels of this picture. Masks, if any, are bool or uint8 (N, H, W).
-
-    Returns:
-        A new picture.
-
-    Example:
-        >>> black = torch.zeros(3, 32, 48, dtype=torch.uint8)
-        >>> draw(black, Detections.empty(("cat",))).size
-        (48, 32)
-    """
-    picture = as_picture(image)
-    masks = getattr(detections, "masks", None)
-    found = detections.cpu()
-    colours = [colour_of(label) for label in found.labels.tolist()]
-    if masks is not None:
-        picture = paint_masks(picture, masks, colours)
-    painter = ImageDraw.Draw(picture)
-    width, font = line_width(picture), font_for(picture)
-    # The best box is drawn last, on top.
-    for i in reversed(range(len(found))):
-        box = found.boxes[i].tolist()
-        painter.rectangle(box, outline=colours[i], width=width)
-        text = f"{found.names[i]} {found.scores[i]:.2f}"
-        write_label(painter, box, text, colours[i], font)
-    return picture
-
-
 def draw_target(
     image: Image.Image | Tensor, target: Mapping[str, Any], classes: Sequence[str] = ()
 ) -> Image.Image:
@@ -90,19 +56,41 @@ def draw_target(
         A new picture.
     """
     picture = as_picture(image)
-    labels = target["labels"].tolist()
-    crowds = target["iscrowd"].tolist() if "iscrowd" in target else [0] * len(labels)
-    colours = [colour_of(label) for label in labels]
-    if target.get("masks") is not None:
-        picture = paint_masks(picture, target["masks"], colours)
+    kept = target["labels"] >= 0
+    rows = {n: target[n][kept] for n in ("boxes", "labels", "iscrowd") if n in target}
+    truth = GroundTruth.from_target({**target, **rows}, (picture.height, picture.width))
+    return draw_truth(picture, truth, classes)
+
+
+def draw_truth(
+    image: Image.Image | Tensor, truth: GroundTruth, classes: Sequence[str] | None = None
+) -> Image.Image:
+    """Draws true objects: boxes with class names, masks, crowds in dashes.
+
+    Args:
+        image: A picture, or a uint8 tensor of shape (3, H, W), RGB.
+        truth: In pixels of this picture.
+        classes: Names; a class without one is shown by its number. ``None``: white boxes alone.
+
+    Returns:
+        A new picture.
+    """
+    picture = as_picture(image)
     painter = ImageDraw.Draw(picture)
+    if classes is None:
+        for box in truth.boxes.tolist():
+            painter.rectangle(box, outline=TRUTH_COLOUR, width=2)
+        return picture
+    labels = truth.labels.tolist()
+    colours = [colour_of(label) for label in labels]
+    if truth.masks is not None:
+        picture = paint_masks(picture, truth.masks, colours)
+        painter = ImageDraw.Draw(picture)
     width, font = line_width(picture), font_for(picture)
-    rows = zip(target["boxes"].tolist(), labels, crowds, colours, strict=True)
-    for box, label, crowd, colour in rows:
-        if label < 0:
-            continue
+    rows = zip(truth.boxes.tolist(), labels, truth.crowds.tolist(), colours, strict=True)
+    for box, label, is_crowd, colour in rows:
         name = classes[label] if label < len(classes) else str(label)
-        if crowd > 0:
+        if is_crowd:
             draw_dashed(painter, box, colour, width)
             name += " (crowd)"
         else:
@@ -111,13 +99,19 @@ def draw_target(
     return picture
 
 
-def paint_masks(picture: Image.Image, masks: Tensor, colours: Sequence[str]) -> Image.Image:
-    """Tints what each mask (N, H, W) covers, with a rim that tells neighbours apart."""
+def paint_masks(picture: Image.Image, masks: Masks, colours: Sequence[str]) -> Image.Image:
+    """Tints what each mask covers, with a rim that tells neighbours apart.
+
+    Args:
+        picture: RGB.
+        masks: Shape (N, H, W), of which what is not 0 belongs to the mask, or run lengths.
+        colours: Of each mask.
+    """
     import cv2
 
     pixels = np.array(picture)
-    planes = (masks.as_subclass(Tensor).cpu() != 0).numpy().astype(np.uint8)
-    for plane, colour in zip(planes, colours, strict=True):
+    for mask, colour in zip(each_bitmap(masks), colours, strict=True):
+        plane = (mask.as_subclass(Tensor).cpu() != 0).numpy().astype(np.uint8)
         rgb = np.array(ImageColor.getrgb(colour))
         inside = plane > 0
         tinted = pixels[inside] * (1 - MASK_OPACITY) + rgb * MASK_OPACITY
@@ -174,41 +168,3 @@ def _text_colour(plate: str) -> str:
     """Black on light plates, white on dark ones."""
     red, green, blue = ImageColor.getrgb(plate)[:3]
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > _DARK else "#FFFFFF"
-
-
-def draw_truth(image: Tensor, truth: GroundTruth) -> Image.Image:
-    """Draws the true boxes."""
-    picture = to_pil(image)
-    painter = ImageDraw.Draw(picture)
-    for box in truth.boxes.tolist():
-        painter.rectangle(box, outline=TRUTH_COLOUR, width=2)
-    return picture
-
-
-def draw_comparison(
-    images: Sequence[Tensor], truths: Sequence[GroundTruth], found: Sequence[Detections]
-) -> Image.Image:
-    """Draws a grid of pictures, the truth on the left of each pair and the detections on the right.
-
-    Args:
-        images: uint8, shape (3, H, W), all of one size.
-        truths: True objects of each.
-        found: Detections in each.
-
-    Returns:
-        One picture, two pairs in a row.
-    """
-    pairs = [
-        (draw_truth(image, truth), draw(image, detections))
-        for image, truth, detections in zip(images, truths, found, strict=True)
-    ]
-    width, height = pairs[0][0].size
-    columns = 2 if len(pairs) > 1 else 1
-    rows = -(-len(pairs) // columns)
-    pair_width = 2 * width + 3 * _MARGIN
-    grid = Image.new("RGB", (columns * pair_width, rows * (height + _MARGIN) + _MARGIN), "#202020")
-    for i, pair in enumerate(pairs):
-        x, y = i % columns * pair_width + _MARGIN, i // columns * (height + _MARGIN) + _MARGIN
-        grid.paste(pair[0], (x, y))
-        grid.paste(pair[1], (x + width + _MARGIN, y))
-    return grid

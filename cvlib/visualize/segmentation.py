@@ -13,7 +13,7 @@ from cvlib.data.transforms import VOID
 from cvlib.visualize.drawing import PALETTE, as_picture
 from cvlib.visualize.sheets import BACKGROUND, caption_font
 
-_OPACITY = 0.6
+_OPACITY, _HATCH_OPACITY = 0.6, 0.8
 _HATCH_PERIOD, _HATCH_LIGHT, _HATCH_DARK = 8, 235, 60
 _ROW, _SWATCH, _PAD = 20, 14, 8
 # Largest minus least of red, green and blue: grey is for void.
@@ -79,26 +79,41 @@ def draw_segmentation(
             f"{unknown[0]}"
         )
     colours = class_colours(len(classes))
-    tinted = _tint(np.array(picture), values, colours)
+    is_void = values == VOID
+    tinted = tint(picture, values, ~is_void, colours)
+    if is_void.any():
+        tinted = _blend(tinted, _hatch(*values.shape), is_void, _HATCH_OPACITY)
     rows = sorted(counts, key=lambda value: -counts[value])
     shares = [counts[value] / values.size for value in rows]
-    return _add_legend(Image.fromarray(tinted), rows, shares, classes, colours)
+    return _add_legend(tinted, rows, shares, classes, colours)
 
 
-def _tint(pixels: np.ndarray, values: np.ndarray, colours: tuple[Colour, ...]) -> np.ndarray:
-    table = np.zeros((256, 3))
-    table[: len(colours)] = colours
-    is_void = values == VOID
-    layer = table[values]
-    layer[is_void] = _hatch(*values.shape)[is_void, None]
-    opacity = np.where(is_void, 0.8, _OPACITY)[..., None]
-    mixed: np.ndarray = (pixels * (1 - opacity) + layer * opacity).round().astype(np.uint8)
-    return mixed
+def tint(
+    picture: Image.Image, values: np.ndarray, named: np.ndarray, colours: Sequence[Colour]
+) -> Image.Image:
+    """Lays colours over the pixels that have a class.
+
+    Args:
+        picture: RGB.
+        values: Shape (H, W): the class of each pixel.
+        named: Shape (H, W), bool: which pixels have one; the others stay as they are.
+        colours: Of each class.
+    """
+    layer = np.array(colours, np.uint8)[np.where(named, values, 0)]
+    return _blend(picture, layer, named, _OPACITY)
+
+
+def _blend(
+    picture: Image.Image, layer: np.ndarray, where: np.ndarray, opacity: float
+) -> Image.Image:
+    shares = Image.fromarray(np.where(where, round(255 * opacity), 0).astype(np.uint8))
+    return Image.composite(Image.fromarray(layer).convert("RGB"), picture, shares)
 
 
 def _hatch(height: int, width: int) -> np.ndarray:
     stripes = np.add.outer(np.arange(height), np.arange(width)) % _HATCH_PERIOD
-    return np.where(stripes < _HATCH_PERIOD // 2, _HATCH_LIGHT, _HATCH_DARK)
+    light = stripes < _HATCH_PERIOD // 2
+    return np.where(light, _HATCH_LIGHT, _HATCH_DARK).astype(np.uint8)
 
 
 def _add_legend(
@@ -106,7 +121,7 @@ def _add_legend(
     rows: list[int],
     shares: list[float],
     classes: Sequence[str],
-    colours: tuple[Colour, ...],
+    colours: Sequence[Colour],
 ) -> Image.Image:
     font = caption_font()
     texts = [
@@ -121,8 +136,7 @@ def _add_legend(
     for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
         x, y = picture.width + _PAD, _PAD + i * _ROW
         if row == VOID:
-            hatch = Image.fromarray(_hatch(_SWATCH, _SWATCH).astype(np.uint8))
-            result.paste(hatch.convert("RGB"), (x, y + 2))
+            result.paste(Image.fromarray(_hatch(_SWATCH, _SWATCH)).convert("RGB"), (x, y + 2))
         else:
             painter.rectangle((x, y + 2, x + _SWATCH - 1, y + 1 + _SWATCH), fill=colours[row])
         painter.text((x + _SWATCH + _PAD, y + 1), text, fill="#FFFFFF", font=font)

@@ -40,7 +40,7 @@ def make_sheet(tiles: Sequence[Tile], title: str = "", columns: int | None = Non
     """
     font = caption_font()
     captions = [_shorten(tile.caption, tile.picture.width, font) for tile in tiles]
-    lines = max(caption.count("\n") + 1 for caption in captions)
+    lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
     width = max(tile.picture.width for tile in tiles) + _MARGIN
     height = max(tile.picture.height for tile in tiles) + lines * _LINE + _MARGIN
     columns = columns or _choose_columns(len(tiles), width, height)
@@ -56,6 +56,17 @@ def make_sheet(tiles: Sequence[Tile], title: str = "", columns: int | None = Non
         y = i // columns * height + _MARGIN + top
         painter.multiline_text((x, y), caption, fill="#D0D0D0", font=font, spacing=5)
         result.paste(tile.picture, (x, y + lines * _LINE))
+    return result
+
+
+def beside(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Puts pictures next to each other, as one."""
+    width = sum(one.width for one in pictures) + _MARGIN * (len(pictures) - 1)
+    result = Image.new("RGB", (width, max(one.height for one in pictures)), BACKGROUND)
+    x = 0
+    for one in pictures:
+        result.paste(one, (x, 0))
+        x += one.width + _MARGIN
     return result
 
 

@@ -1,5 +1,6 @@
 """Evaluation: the figures of a model on a set, whatever the batches."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from torchvision import tv_tensors
 
 from cvlib.data import SyntheticBananas
 from cvlib.engine import evaluate
-from cvlib.engine.evaluation import evaluating, resize_masks
+from cvlib.engine.evaluation import evaluating
 from cvlib.engine.worst import draw_worst
 from cvlib.models import TinySSD
 from cvlib.models.tiny_ssd import Predictions
@@ -308,13 +309,6 @@ def test_crowds_are_neither_right_nor_wrong(bananas):
     assert found.anchors.class_error_baseline == 0  # no anchor shall learn a crowd
 
 
-def test_masks_stretched_by_whole_numbers_are_exact():
-    masks = torch.rand(3, 6, 8) > 0.5
-    double = masks.repeat_interleave(2, 1).repeat_interleave(3, 2)
-    assert torch.equal(resize_masks(double, (6, 8)), masks)
-    assert resize_masks(masks[:0], (3, 3)).shape == (0, 3, 3)
-
-
 # --- refusals --------------------------------------------------------------------------------
 
 
@@ -365,10 +359,33 @@ def test_the_worst_pictures_of_a_classifier(monkeypatch):
     assert draw_worst(found, Painted("classification"), count=5).width > 1400
 
 
-def test_worst_pictures_of_class_maps_are_refused():
-    found = evaluate(Reader("segmentation"), Painted("segmentation"))
-    with pytest.raises(TypeError, match=r"of a detector or a classifier .* SegmentationEvaluation"):
-        draw_worst(found, Painted("segmentation"))
+def test_the_worst_pictures_of_class_maps(monkeypatch):
+    painted = Painted("segmentation", ((40, 60),) * 40)
+    empty = torch.zeros(60, 80, dtype=torch.long)
+    monkeypatch.setattr(Reader, "decode", lambda self, raw: [empty, *raw[1:]])
+    found = evaluate(Reader("segmentation"), painted, batch_size=20)
+    assert {0, 20} <= set(found.maps) and len(found.maps) == 32, "the worst ones alone are kept"
+    sheet = draw_worst(found, painted, count=2)
+    colours = sheet.getcolors(10**6)
+    assert sheet.mode == "RGB" and sheet.width > 2 * 720 and len(colours) > 10
+    monkeypatch.setattr(Painted, "__getitem__", lambda self, index: 1 / 0)
+    with pytest.raises(ValueError, match="expected at least one error"):
+        draw_worst(found, painted, count=0)
+
+
+def test_worst_pictures_without_pictures_are_refused(model, bananas):
+    found = dataclasses.replace(evaluate(model, bananas), pictures=None)
+    with pytest.raises(TypeError, match="an evaluation with its pictures, got DetectionEvaluation"):
+        draw_worst(found, bananas)
+
+
+def test_the_truth_of_the_worst_pictures_has_names(model, bananas, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "cvlib.visualize.drawing.write_label", lambda painter, box, text, *rest: drawn.append(text)
+    )
+    draw_worst(evaluate(model, bananas), bananas, count=1)
+    assert set(drawn) == {"banana"}
 
 
 # --- several processes -----------------------------------------------------------------------

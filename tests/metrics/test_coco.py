@@ -369,9 +369,20 @@ def test_objects_without_masks_are_refused():
         evaluate_masks([one_truth()], [perfect(truth)], CLASSES)
 
 
-def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="expected kind boxes or masks, got 'points'"):
-        CocoMeter(CLASSES, "points").compute()
+def test_an_unknown_kind_is_refused_before_there_are_pictures():
+    with pytest.raises(ValueError, match="CocoMeter: expected kind boxes or masks, got 'points'"):
+        CocoMeter(CLASSES, "points")
+
+
+def test_detections_of_other_classes_are_refused():
+    # The same names in another order: the labels would mean something else.
+    truth = one_truth((0, 0, 20, 20))
+    found = Detections(truth.boxes, torch.ones(1), truth.labels, CLASSES[::-1])
+    words = (
+        r"evaluate_boxes: expected detections of the classes \('cat', 'dog', 'cow'\), got .*\[1\]"
+    )
+    with pytest.raises(ValueError, match=words):
+        evaluate_boxes([truth, truth], [perfect(truth), found], CLASSES)
 
 
 def test_devices_may_be_mixed(device):
@@ -415,6 +426,14 @@ def test_a_picture_counts_once_whoever_brings_it():
     whole = parts[2].merge(parts[0]).merge(parts[1])
     assert whole.image_ids == list(range(9)) and len(whole) == 9
     assert whole.compute() == expected
+
+
+def test_a_meter_of_other_classes_is_not_merged():
+    words = (
+        r"CocoMeter.merge: expected a meter of the same classes \('cat', 'dog', 'cow'\), got one"
+    )
+    with pytest.raises(ValueError, match=words):
+        CocoMeter(CLASSES).merge(CocoMeter(CLASSES[:2]))
 
 
 def test_the_meter_keeps_masks_as_run_lengths():

@@ -281,6 +281,11 @@ def test_thresholds_outside_of_0_to_1_are_refused(meter):
         meter(CLASSES, iou_threshold=50)
 
 
+def test_a_score_in_percent_is_refused():
+    with pytest.raises(ValueError, match=r"expected score_threshold in \[0, 1\], got 25"):
+        DetectionConfusionMeter(CLASSES, score_threshold=25)
+
+
 @pytest.mark.parametrize("meter", METERS[1:])
 def test_masks_are_judged_by_their_pixels(meter):
     # The box of the detection is wrong, its mask is right.

@@ -82,6 +82,8 @@ def test_the_worst_pictures():
         meter.update([number], predicted, truth)
     meter.update([9], truth, truth + 255)  # nothing that counts
     assert meter.worst(3) == [(3, 0.0), (1, 0.75), (7, 0.75)]
+    assert [meter.accuracy(number) for number in (3, 1, 9)] == [0, 0.75, -1]
+    assert meter.confusion(1).counts[0].tolist() == [3, 1, 0, 0]
 
 
 def test_void_alone_and_no_pictures():

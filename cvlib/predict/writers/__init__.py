@@ -1,7 +1,6 @@
 """What a model sees, to files: pictures, videos, COCO, YOLO, CSV, JSON, class maps."""
 
-from cvlib.predict.writers.annotate import annotate
 from cvlib.predict.writers.folder import OutputFolder
 from cvlib.predict.writers.several import KINDS, Kind, Writers
 
-__all__ = ["KINDS", "Kind", "OutputFolder", "Writers", "annotate"]
+__all__ = ["KINDS", "Kind", "OutputFolder", "Writers"]

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from cvlib._files import read_text, write_text
 from cvlib.boxes import box_convert
-from cvlib.predict.results import Result
 from cvlib.predict.sources import Frame
 from cvlib.predict.writers.folder import ListFile, OutputFolder
-from cvlib.structures import Detections
+from cvlib.structures import Detections, Result
 
 
 @dataclass(frozen=True)

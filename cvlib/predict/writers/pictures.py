@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image
 
 from cvlib._files import write_atomically
-from cvlib.predict.results import Result
 from cvlib.predict.sources import Frame
-from cvlib.predict.writers.annotate import annotate
 from cvlib.predict.writers.folder import OutputFolder
-from cvlib.structures import Segmentation
+from cvlib.structures import Result, Segmentation
+from cvlib.visualize import draw
 from cvlib.visualize.segmentation import class_colours
 
 _VOID_COLOUR = (224, 224, 192)  # Pascal VOC's
@@ -30,7 +29,7 @@ class PictureWriter:
 
     def write(self, frame: Frame, result: Result, stem: str) -> Path:
         """Adds one picture or frame; gives the file."""
-        picture = annotate(frame.image, result)
+        picture = draw(frame.image, result)
         if frame.number is None:
             target = self._folder.file(f"{stem}.png")
             write_png(target, picture)

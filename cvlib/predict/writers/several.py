@@ -9,13 +9,12 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 
 from cvlib.models import Model
-from cvlib.predict.results import Result
 from cvlib.predict.sources import Frame
 from cvlib.predict.writers.folder import OutputFolder
 from cvlib.predict.writers.labels import CocoIds, CocoWriter, YoloWriter
 from cvlib.predict.writers.pictures import MaskWriter, PictureWriter
 from cvlib.predict.writers.tables import CsvWriter, JsonWriter
-from cvlib.structures import Detections
+from cvlib.structures import Detections, Result
 
 Kind = Literal["pictures", "coco", "yolo", "csv", "json", "masks"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -9,10 +9,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from cvlib.predict.results import Classification, Result
 from cvlib.predict.sources import Frame
 from cvlib.predict.writers.folder import ListFile
-from cvlib.structures import Detections
+from cvlib.structures import Classification, Detections, Result
 
 # By task: the columns of a row.
 _COLUMNS = {

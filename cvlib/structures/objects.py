@@ -1,19 +1,25 @@
-"""Value objects: what models find, and what was there to be found."""
+"""Objects in a picture: those that a model finds, and those that are there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cvlib.boxes import box_area, box_convert
-from cvlib.ops.rle import masks_to_rle, rle_to_masks
+from cvlib.boxes import box_area, box_convert, clip_boxes
+from cvlib.structures.masks import (
+    Masks,
+    check_masks,
+    mask_areas,
+    resize_masks,
+    select_masks,
+    to_bitmaps,
+    to_rles,
+)
 
-# Masks of a picture's objects: bool (N, H, W), or COCO's run lengths, one dictionary for each.
-Masks = Tensor | Sequence[Mapping[str, Any]]
 Index = Tensor | slice | list[int] | int
 
 
@@ -62,7 +68,7 @@ class Detections:
                 f"Detections: expected labels in 0..{len(self.classes) - 1}, got "
                 f"{int(self.labels.min())}..{int(self.labels.max())}"
             )
-        _check_masks("Detections", self.masks, count)
+        check_masks("Detections", self.masks, count)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -75,7 +81,7 @@ class Detections:
             boxes=self.boxes[index],
             scores=self.scores[index],
             labels=self.labels[index],
-            masks=_select(self.masks, index),
+            masks=None if self.masks is None else select_masks(self.masks, index),
         )
 
     @property
@@ -93,13 +99,29 @@ class Detections:
             masks=self.masks.cpu() if isinstance(self.masks, Tensor) else self.masks,
         )
 
+    def resize(self, old: tuple[int, int], new: tuple[int, int]) -> Detections:
+        """The same objects in the pixels of a picture that is stretched to another size.
+
+        Args:
+            old: Height and width of the picture that boxes and masks are of.
+            new: Height and width of the stretched picture.
+
+        Returns:
+            New ones, inside of the picture; the same object where nothing changes.
+        """
+        if old == new:
+            return self
+        scale = self.boxes.new_tensor([new[1] / old[1], new[0] / old[0]] * 2)
+        masks = None if self.masks is None else resize_masks(self.masks, new)
+        return replace(self, boxes=clip_boxes(self.boxes * scale, new), masks=masks)
+
     def bitmaps(self) -> Tensor:
         """The masks as a tensor, shape (N, H, W), bool.
 
         Raises:
             ValueError: There are no masks, or no run length tells their size.
         """
-        return _bitmaps("Detections.bitmaps", self.masks)
+        return to_bitmaps("Detections.bitmaps", self.masks)
 
     def rles(self) -> list[dict[str, Any]]:
         """The masks as run lengths, one dictionary for each object.
@@ -107,7 +129,7 @@ class Detections:
         Raises:
             ValueError: There are no masks.
         """
-        return _rles("Detections.rles", self.masks)
+        return to_rles("Detections.rles", self.masks)
 
     def to_coco(self, image_id: int, category_ids: list[int] | None = None) -> list[dict[str, Any]]:
         """Gives COCO result rows.
@@ -215,7 +237,7 @@ class GroundTruth:
                     f"GroundTruth: expected {name} of shape (N,) with N = {count} as in labels, "
                     f"got {tuple(value.shape)}"
                 )
-        _check_masks("GroundTruth", self.masks, count)
+        check_masks("GroundTruth", self.masks, count)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -236,13 +258,34 @@ class GroundTruth:
             return box_area(self.boxes.as_subclass(Tensor))
         return mask_areas(self.masks)
 
+    def resize(self, size: tuple[int, int]) -> GroundTruth:
+        """The same objects where their picture is stretched to another size.
+
+        Args:
+            size: Height and width in pixels.
+
+        Returns:
+            New ones; the same object where nothing changes.
+        """
+        if size == self.size:
+            return self
+        y, x = size[0] / self.size[0], size[1] / self.size[1]
+        boxes = self.boxes.as_subclass(Tensor)
+        return replace(
+            self,
+            boxes=boxes * boxes.new_tensor([x, y, x, y]),
+            size=size,
+            area=None if self.area is None else self.area * (x * y),
+            masks=None if self.masks is None else resize_masks(self.masks, size),
+        )
+
     def rles(self) -> list[dict[str, Any]]:
         """The masks as run lengths, one dictionary for each object.
 
         Raises:
             ValueError: There are no masks.
         """
-        return _rles("GroundTruth.rles", self.masks)
+        return to_rles("GroundTruth.rles", self.masks)
 
     def bitmaps(self) -> Tensor:
         """The masks as a tensor, shape (N, H, W), bool.
@@ -250,7 +293,7 @@ class GroundTruth:
         Raises:
             ValueError: There are no masks.
         """
-        return _bitmaps("GroundTruth.bitmaps", self.masks, self.size)
+        return to_bitmaps("GroundTruth.bitmaps", self.masks, self.size)
 
     @classmethod
     def from_target(cls, target: Mapping[str, Any], size: tuple[int, int]) -> GroundTruth:
@@ -274,164 +317,3 @@ class GroundTruth:
             masks = masks != 0
         boxes = target["boxes"].as_subclass(Tensor)
         return cls(boxes, target["labels"], size, plain("iscrowd"), plain("area"), masks)
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The class of every pixel of one picture.
-
-    Attributes:
-        labels: Shape (H, W), an integer dtype: in 0..K-1, or ``void``.
-        classes: Names of the K classes.
-        void: What pixels without a class hold.
-        scores: Shape (H, W), float32: the probability of each pixel's class; ``None``: not known.
-
-    Raises:
-        TypeError: Labels of another dtype.
-        ValueError: Wrong shapes, or labels that are neither a class nor void.
-
-    Example:
-        >>> found = Segmentation(torch.tensor([[0, 1], [1, 255]]), ("road", "sky"))
-        >>> found.shares()
-        {'road': 0.25, 'sky': 0.5}
-    """
-
-    labels: Tensor
-    classes: tuple[str, ...]
-    void: int = 255
-    scores: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        labels = self.labels
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise TypeError(
-                f"Segmentation: expected labels of an integer dtype, got {labels.dtype}"
-            )
-        if labels.dim() != 2:
-            raise ValueError(
-                f"Segmentation: expected labels of shape (H, W), got {tuple(labels.shape)}"
-            )
-        if self.scores is not None and self.scores.shape != labels.shape:
-            raise ValueError(
-                f"Segmentation: expected scores of the shape of labels {tuple(labels.shape)}, got "
-                f"{tuple(self.scores.shape)}"
-            )
-        named = labels[labels != self.void]
-        if named.numel() and not 0 <= int(named.min()) <= int(named.max()) < len(self.classes):
-            raise ValueError(
-                f"Segmentation: expected labels in 0..{len(self.classes) - 1} or {self.void} "
-                f"(void), got {int(named.min())}..{int(named.max())}"
-            )
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return (self.labels.shape[0], self.labels.shape[1])
-
-    def cpu(self) -> Segmentation:
-        """The same in the memory of the host."""
-        scores = None if self.scores is None else self.scores.cpu()
-        return replace(self, labels=self.labels.cpu(), scores=scores)
-
-    def shares(self) -> dict[str, float]:
-        """Which share of the pixels each class has that occurs, void pixels counted as well."""
-        numbers, counts = self.labels[self.labels != self.void].unique(return_counts=True)
-        total = self.labels.numel()
-        return {
-            self.classes[number]: count / total
-            for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
-        }
-
-    def resize(self, size: tuple[int, int]) -> Segmentation:
-        """The same picture at another size: every pixel takes the class of the nearest one.
-
-        Args:
-            size: Height and width in pixels.
-
-        Returns:
-            A new one; the same object where nothing changes.
-        """
-        if size == self.size:
-            return self
-        scores = None if self.scores is None else _nearest(self.scores, size)
-        return replace(self, labels=_nearest(self.labels, size), scores=scores)
-
-
-def mask_areas(masks: Masks) -> Tensor:
-    """Counts the pixels of each mask.
-
-    Args:
-        masks: Bool tensor (N, H, W) or run lengths.
-
-    Returns:
-        Shape (N,), float64, on the CPU for run lengths.
-    """
-    if isinstance(masks, Tensor):
-        return masks.flatten(1).sum(1).double()
-    from pycocotools import mask as coco
-
-    # One by one: for a list of more than 255, pycocotools 2.0.11 fails with numpy 2.
-    counts = [float(coco.area(_compressed(rle))) for rle in masks]
-    return torch.tensor(counts, dtype=torch.float64)
-
-
-def _compressed(rle: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Run lengths as pycocotools computes with them; lists of runs are compressed."""
-    if isinstance(rle["counts"], str | bytes):
-        return rle
-    return masks_to_rle(rle_to_masks([rle]))[0]
-
-
-def _nearest(values: Tensor, size: tuple[int, int]) -> Tensor:
-    rows, columns = (
-        ((torch.arange(new, device=values.device) + 0.5) * (old / new)).long().clamp(max=old - 1)
-        for new, old in zip(size, values.shape, strict=True)
-    )
-    return values[rows[:, None], columns]
-
-
-def _select(masks: Masks | None, index: Tensor | slice | list[int]) -> Masks | None:
-    if masks is None or isinstance(masks, Tensor):
-        return masks if masks is None else masks[index]
-    chosen = index.cpu() if isinstance(index, Tensor) else index
-    return tuple(masks[i] for i in torch.arange(len(masks))[chosen].tolist())
-
-
-def _bitmaps(function: str, masks: Masks | None, size: tuple[int, int] | None = None) -> Tensor:
-    if masks is None:
-        raise ValueError(f"{function}: expected masks, got detections or truths with boxes alone")
-    return masks if isinstance(masks, Tensor) else rle_to_masks(masks, image_size=size)
-
-
-def _rles(function: str, masks: Masks | None) -> list[dict[str, Any]]:
-    if masks is None:
-        raise ValueError(f"{function}: expected masks, got detections or truths with boxes alone")
-    if isinstance(masks, Tensor):
-        return masks_to_rle(masks)
-    return [dict(_compressed(rle)) for rle in masks]
-
-
-def _check_masks(function: str, masks: Masks | None, count: int) -> None:
-    if masks is None:
-        return
-    if isinstance(masks, Tensor):
-        if masks.dtype != torch.bool:
-            raise TypeError(
-                f"{function}: expected masks of dtype torch.bool, got {masks.dtype}; compare "
-                "first, as in masks != 0 or masks >= 0.5"
-            )
-        if masks.dim() != 3 or len(masks) != count:
-            raise ValueError(
-                f"{function}: expected masks of shape (N, H, W) with N = {count} as in labels, got "
-                f"{tuple(masks.shape)}"
-            )
-        return
-    if isinstance(masks, str | Mapping) or not isinstance(masks, Sequence):
-        raise TypeError(
-            f"{function}: expected masks to be a bool tensor or a list of run lengths, got "
-            f"{type(masks).__name__}"
-        )
-    if len(masks) != count:
-        raise ValueError(
-            f"{function}: expected run lengths of {count} masks as in labels, got {len(masks)}"
-        )

@@ -1,0 +1,108 @@
+"""What models say, drawn on the picture that they say it of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from cvlib.structures import Classification, Detections, GroundTruth, Result, Segmentation
+from cvlib.visualize.drawing import (
+    as_picture,
+    colour_of,
+    draw_truth,
+    font_for,
+    line_width,
+    paint_masks,
+    write_label,
+)
+from cvlib.visualize.segmentation import class_colours, tint
+from cvlib.visualize.sheets import Tile, beside, make_sheet
+
+# Classes of a picture that are named.
+_NAMED = 3
+
+
+def draw(image: Image.Image | Tensor, result: Result) -> Image.Image:
+    """Draws what a model says of a picture.
+
+    Args:
+        image: A picture, or a uint8 tensor of shape (3, H, W), RGB.
+        result: Detections, in pixels of this picture: boxes with class names and scores, and masks
+            where there are some. A classification: the most probable classes as lines of text. A
+            segmentation of this picture's size: every pixel in the colour of its class.
+
+    Returns:
+        A new picture of the same size.
+
+    Raises:
+        ValueError: A segmentation of another size.
+
+    Example:
+        >>> import torch
+        >>> black = torch.zeros(3, 32, 48, dtype=torch.uint8)
+        >>> draw(black, Detections.empty(("cat",))).size
+        (48, 32)
+    """
+    picture = as_picture(image)
+    if isinstance(result, Classification):
+        return _draw_classes(picture, result)
+    if isinstance(result, Segmentation):
+        return _draw_areas(picture, result)
+    return _draw_objects(picture, result)
+
+
+def _draw_objects(picture: Image.Image, result: Detections) -> Image.Image:
+    found = result.cpu()
+    colours = [colour_of(label) for label in found.labels.tolist()]
+    if found.masks is not None:
+        picture = paint_masks(picture, found.masks, colours)
+    painter = ImageDraw.Draw(picture)
+    width, font = line_width(picture), font_for(picture)
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.names, colours, strict=True)
+    # The best box is drawn last, on top.
+    for box, score, name, colour in reversed(list(rows)):
+        painter.rectangle(box, outline=colour, width=width)
+        write_label(painter, box, f"{name} {score:.2f}", colour, font)
+    return picture
+
+
+def _draw_classes(picture: Image.Image, result: Classification) -> Image.Image:
+    painter, font = ImageDraw.Draw(picture), font_for(picture)
+    text = "\n".join(f"{name} {probability:.2f}" for name, probability in result.top(_NAMED))
+    box = painter.multiline_textbbox((4, 2), text, font=font)
+    painter.rectangle((0, 0, box[2] + 4, box[3] + 4), fill="#000000")
+    painter.multiline_text((4, 2), text, fill="#FFFFFF", font=font)
+    return picture
+
+
+def _draw_areas(picture: Image.Image, result: Segmentation) -> Image.Image:
+    if result.size != (picture.height, picture.width):
+        raise ValueError(
+            f"draw: expected a segmentation of the size of the picture "
+            f"{(picture.height, picture.width)} (height, width), got {result.size}; resize it first"
+        )
+    labels = result.labels.cpu().numpy()
+    return tint(picture, labels, labels != result.void, class_colours(len(result.classes)))
+
+
+def draw_comparison(
+    images: Sequence[Tensor], truths: Sequence[GroundTruth], found: Sequence[Detections]
+) -> Image.Image:
+    """Draws a grid of pictures, the truth on the left of each pair and the detections on the right.
+
+    Args:
+        images: uint8, shape (3, H, W), all of one size.
+        truths: True objects of each.
+        found: Detections in each.
+
+    Returns:
+        One picture, two pairs in a row.
+    """
+    pairs = [
+        (draw_truth(image, truth), draw(image, detections))
+        for image, truth, detections in zip(images, truths, found, strict=True)
+    ]
+    tiles = [Tile(beside(pair), "") for pair in pairs]
+    return make_sheet(tiles, columns=min(2, len(tiles)))
