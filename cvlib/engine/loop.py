@@ -187,7 +187,7 @@ def train_step(run: Run, batches: list[Batch]) -> None:
     optimizer.zero_grad()
     for batch in batches:
         images, targets = batch.to(run.model.device)
-        is_last = batch is batches[-1]  # gradients of all processes are averaged once
+        is_last = batch.key.is_last  # gradients of all processes are averaged once
         with contextlib.nullcontext() if is_last else run.accelerator.no_sync(run.forward):
             losses = run.model.loss(run.forward(images), targets)
             total = torch.stack(list(losses.values())).sum()
