@@ -22,9 +22,10 @@ import torch
 from torch.utils.data import Dataset
 
 from cvlib._distributed import rank
+from cvlib._files import save_json
 from cvlib.data import BananaDataset, SyntheticBananas, fetch_bananas
 from cvlib.engine import TrainConfig, evaluate, fit, parse_command_line
-from cvlib.engine.checkpoint import load_checkpoint, save_json
+from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.memory import keep_freed_memory
 from cvlib.engine.processes import from_first, join_processes
 from cvlib.metrics import GroundTruth

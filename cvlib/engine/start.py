@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cvlib._distributed import rank, world_size
+from cvlib._files import save_json
 from cvlib.data import ClassificationDataset, DetectionDataset, SegmentationDataset
 from cvlib.data.check import check_dataset
 from cvlib.data.check._sources import unwrap
-from cvlib.engine.checkpoint import load_checkpoint, save_json
+from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.config import TrainConfig
 from cvlib.engine.config_files import save_config
 from cvlib.engine.ema import make_average
