@@ -14,6 +14,7 @@ from cvlib.data import collate
 from cvlib.data._images import UnreadablePictureError
 from cvlib.engine.recipes import make_recipe
 from cvlib.engine.sampling import Key, Plan
+from cvlib.engine.workers import leave_interrupts_to_others
 from cvlib.models import Model
 from cvlib.targets import check_targets
 
@@ -167,6 +168,7 @@ def load_batches(
         sampler=plan.keys(first),
         num_workers=workers,
         collate_fn=_as_it_is,
+        worker_init_fn=leave_interrupts_to_others,
         pin_memory=device.type == "cuda",
         # Of its own, so that starting workers draws nothing from the global one.
         generator=torch.Generator().manual_seed(plan.config.seed),
