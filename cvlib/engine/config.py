@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cvlib.engine.device import check_device_name
@@ -117,6 +117,10 @@ class TrainConfig:
                 f"TrainConfig: expected milestones in rising order, got {self.milestones}"
             )
         check_device_name(self.device)
+
+    def train_config(self) -> TrainConfig:
+        """The settings alone, where a subclass has further options."""
+        return TrainConfig(**{one.name: getattr(self, one.name) for one in fields(TrainConfig)})
 
     def epochs_for(self, size: int) -> int:
         """Passes over a training set of ``size`` pictures."""

@@ -138,6 +138,7 @@ def start(
     )
     if state is not None:
         restore(run, state, out / "last.pt")
+        run.say(f"going on with {out} after step {progress.step} of {plan.total_steps}")
     return run
 
 
@@ -163,7 +164,10 @@ def open_folder(
         check_resumable(state, path, model, config, pictures)
         return state
     if path.exists():
-        raise FileExistsError(f"fit: {out} holds a run already; resume it or choose another folder")
+        raise FileExistsError(
+            f"fit: {out} holds a run already; go on with it (--resume) or choose another folder "
+            "(--out)"
+        )
     out.mkdir(parents=True, exist_ok=True)
     save_config(out / "run.yaml", config)
     save_json(out / "config.json", config.as_dict())
