@@ -22,13 +22,13 @@ FILES = {
     "best.safetensors",
     "config.json",
     "curves.png",
+    "data.json",
     "last.pt",
     "metrics.csv",
     "metrics.json",
     "metrics.jsonl",
     "predictions.png",
     "run.yaml",
-    "source.json",
 }
 FAST = ["--precision", "float32", "--threads", "1", "--device", "cpu", "--batch-size", "3"]
 
