@@ -220,8 +220,8 @@ def train_model(
     if rank() == 0:
         write_png(out / "predictions.png", draw_predictions(result.model, val))
     say(
-        f"look at {out / 'predictions.png'} and {out / 'curves.png'}; use it with: cvlib predict "
-        f"{out} PICTURES"
+        f"the model is {out / 'best.pt'}; look at {out / 'predictions.png'} and "
+        f"{out / 'curves.png'}; use it with: cvlib predict {out} PICTURES"
     )
     return GOOD
 
