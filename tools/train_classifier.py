@@ -5,25 +5,24 @@
     python tools/train_classifier.py --data hymenoptera --resume --out runs/classifier
 
 The folder holds train/CLASS/*.jpg and val/CLASS/*.jpg. The recipe is the book's: the trunk has been
-trained on other pictures and learns slowly, the new head ten times as fast.
+trained on other pictures and learns slowly, the new head ten times as fast. This is `cvlib train`
+with the defaults of the lesson.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from cvlib._distributed import rank
-from cvlib.data.load import load_dataset
-from cvlib.engine import TrainConfig, config_for, evaluate, fit, parse_command_line
+from cvlib.cli.train import Source, train_model
+from cvlib.engine import TrainConfig, config_for, parse_command_line
 from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.memory import keep_freed_memory
-from cvlib.engine.processes import join_processes
-from cvlib.engine.summary import summary
+from cvlib.engine.processes import from_first, join_processes
 from cvlib.models import create_model
 
 MODEL = "mobilenet_v2"
@@ -35,6 +34,9 @@ class Arguments(TrainConfig):
 
     data: Path = Path("hymenoptera")
     """Folder with train and val, which hold a folder of pictures for each class."""
+    cache: bool = True
+    """Keep decoded pictures in memory: decoding costs as much as a small network's step. With
+    --no-cache they are read anew in every epoch, for sets that do not fit."""
     model: str = MODEL
     """Name of a classifier, such as resnet18 or efficientnet_b0."""
     weights: Path | None = None
@@ -50,55 +52,37 @@ class Arguments(TrainConfig):
     resume: bool = False
     """Go on with the run in --out; with the settings in its run.yaml."""
 
-    def train_config(self) -> TrainConfig:
-        """The settings of the run, without those of this script."""
-        return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
 
-
-def _say_nothing(line: str) -> None:
-    """In all processes but the first."""
-
-
-def main() -> None:
-    """Runs the script."""
+def main() -> int:
+    """Runs the script; gives the exit code."""
     defaults = config_for(MODEL).as_dict()
     arguments = parse_command_line(
         Arguments, description=__doc__ or "", base=lambda: Arguments(**defaults)
     )
     keep_freed_memory()
-    start = time.perf_counter()
     join_processes(arguments.device)
-    say = print if rank() == 0 else _say_nothing
-    # Kept in memory: decoding costs as much as a small network's step.
-    train = load_dataset(arguments.data, "train", cache=True, say=say)
-    val = load_dataset(arguments.data, "val", cache=True, say=say)
-    config, options = arguments.train_config(), {}
+    config, name, options = arguments.train_config(), arguments.model, model_options(arguments)
     if arguments.resume:
-        saved = load_checkpoint(arguments.out / "last.pt")
-        name, options = saved["name"], saved["options"]
-        config = TrainConfig(**saved["config"])
-    else:
-        name = arguments.model
-        options = {
-            "image_size": (arguments.image_size, arguments.image_size),
-            "weights": arguments.weights,
-            "stride_in_1x1": arguments.stride_in_1x1,
-        }
+        saved = from_first(lambda: load_checkpoint(arguments.out / "last.pt"))
+        config, name, options = TrainConfig(**saved["config"]), saved["name"], saved["options"]
+    source = Source(str(arguments.data.absolute()), seed=config.seed, cache=arguments.cache)
+    train, val = source.open()
     torch.manual_seed(config.seed)
     model = create_model(name, train.classes, **options)
-    say(str(summary(model)))
-    result = fit(model, train, val, config, arguments.out, resume=arguments.resume, say=say)
-    if not result.finished:
-        sys.exit(130)
-    say(f"best: {evaluate(result.model, val)}")
-    say(
-        f"done in {time.perf_counter() - start:.0f} s; the model is {arguments.out / 'best.pt'}, "
-        f"its curves are {arguments.out / 'curves.png'}"
-    )
+    return train_model(model, train, val, config, arguments.out, asdict(source), arguments.resume)
+
+
+def model_options(arguments: Arguments) -> dict[str, Any]:
+    """What the classifier is made with."""
+    return {
+        "image_size": (arguments.image_size, arguments.image_size),
+        "weights": arguments.weights,
+        "stride_in_1x1": arguments.stride_in_1x1,
+    }
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except (ValueError, TypeError, OSError, FloatingPointError, MemoryError) as error:
         sys.exit(f"train_classifier: {error}")

@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch.utils.data import Dataset
 
-from cvlib._distributed import rank
-from cvlib.data import BananaDataset, SyntheticBananas, fetch_bananas
-from cvlib.engine import TrainConfig, evaluate, fit, parse_command_line
-from cvlib.engine.checkpoint import load_checkpoint, save_json
+from cvlib.cli.running import choose_folder
+from cvlib.cli.train import Source, say, train_model
+from cvlib.data import SyntheticBananas, fetch_bananas
+from cvlib.engine import TrainConfig, parse_command_line
+from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.memory import keep_freed_memory
 from cvlib.engine.processes import from_first, join_processes
-from cvlib.metrics import GroundTruth
-from cvlib.models import Model, create_model
-from cvlib.predict import detect
-from cvlib.visualize import draw_comparison
+from cvlib.models import create_model
 
 # Drawn pictures hold more objects, smaller and partly hidden ones, and take longer to learn.
 SYNTHETIC_IMAGES = 24_000
@@ -38,7 +34,6 @@ SYNTHETIC_EPOCH = 2000
 SYNTHETIC_VAL = 200
 # Drawn validation pictures must not be among the training pictures of any seed in use.
 SYNTHETIC_VAL_SEED = 1_000_000
-PICTURES_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -54,8 +49,10 @@ class Arguments(TrainConfig):
     config: Path | None = None
     """YAML file of settings, such as run.yaml of another run; the other options override it."""
     data: Path | None = None
-    """Folder with bananas_train and bananas_val. Unset: the book's set, from the cache or
-    downloaded; without a network, drawn bananas."""
+    """Folder or file of a detection set, in any layout. Unset: the book's bananas, from the cache
+    or downloaded; without a network, drawn bananas."""
+    cache: bool = True
+    """Keep decoded pictures in memory; --no-cache for sets that do not fit, and for shards."""
     synthetic: bool = False
     """Train on drawn bananas even when real ones are at hand."""
     out: Path | None = None
@@ -73,36 +70,21 @@ class Arguments(TrainConfig):
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"expected --threads >= 1, got {self.threads}")
 
-    def train_config(self, is_drawn: bool) -> TrainConfig:
-        """The settings of the run, without those of this script."""
-        config = TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
-        if is_drawn and config.images == TrainConfig.images:
-            config = replace(config, images=SYNTHETIC_IMAGES)
-        return config
-
 
 @dataclass(frozen=True)
-class Source:
-    """Where a run's pictures come from: a folder, or drawn by the code."""
+class Drawn:
+    """Pictures that the code draws, in place of files."""
 
-    folder: str | None
     seed: int
     length: int
 
-    def open(self) -> tuple[BananaDataset | SyntheticBananas, BananaDataset | SyntheticBananas]:
+    def open(self) -> tuple[SyntheticBananas, SyntheticBananas]:
         """The training and the validation set."""
-        if self.folder is None:
-            drawn = SyntheticBananas(self.length, seed=self.seed)
-            return drawn, SyntheticBananas(SYNTHETIC_VAL, seed=SYNTHETIC_VAL_SEED)
-        real = BananaDataset(self.folder, "train", cache=True)
-        return real, BananaDataset(self.folder, "val", cache=True)
-
-    def __str__(self) -> str:
-        drawn = "the synthetic set (drawn bananas); --data gives real ones"
-        return drawn if self.folder is None else self.folder
+        val = SyntheticBananas(SYNTHETIC_VAL, seed=SYNTHETIC_VAL_SEED)
+        return SyntheticBananas(self.length, seed=self.seed), val
 
 
-def choose_source(arguments: Arguments) -> Source:
+def choose_source(arguments: Arguments) -> Source | Drawn:
     """The folder given or in the cache, or the drawn set when there is none."""
     folder = arguments.data
     if folder is None and not arguments.synthetic:
@@ -110,88 +92,56 @@ def choose_source(arguments: Arguments) -> Source:
             folder = fetch_bananas(timeout=arguments.download_timeout)
         except OSError as error:
             print(f"no real bananas: {error}")
-    length = min(SYNTHETIC_EPOCH, arguments.images)
-    return Source(None if folder is None else str(folder.resolve()), arguments.seed, length)
+    if folder is not None:
+        return Source(str(folder.resolve()), seed=arguments.seed, cache=arguments.cache)
+    return Drawn(arguments.seed, min(SYNTHETIC_EPOCH, arguments.images))
 
 
-def choose_folder(arguments: Arguments) -> Path:
+def read_source(facts: dict[str, Any]) -> Source | Drawn:
+    """What the ``data.json`` of a run says."""
+    return Source(**facts) if "data" in facts else Drawn(**facts)
+
+
+def find_folder(arguments: Arguments) -> Path:
     """The run folder: a new one, or the one to resume."""
     if arguments.out is not None:
-        if not arguments.resume and (arguments.out / "last.pt").exists():
-            raise FileExistsError(
-                f"{arguments.out} holds a run already; add --resume to go on with it, or choose "
-                "another --out"
-            )
         return arguments.out
-    runs = Path("runs")
-    if arguments.resume:
-        found = sorted(runs.glob("ssd*/last.pt"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise FileNotFoundError("--resume: expected a run in runs/ssd*, found none; give --out")
-        return found[-1].parent
-    number = 1
-    while (folder := runs / ("ssd" if number == 1 else f"ssd-{number}")).exists():
-        number += 1
-    return folder
+    if not arguments.resume:
+        return choose_folder("ssd")
+    found = sorted(Path("runs").glob("ssd*/last.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError("--resume: expected a run in runs/ssd*, found none; give --out")
+    return found[-1].parent
 
 
-def save_predictions(path: Path, model: Model, val: Dataset) -> None:
-    """Writes a grid of validation pictures with the truth and the detections."""
-    samples = [val[i] for i in range(min(PICTURES_SHOWN, len(val)))]  # type: ignore[arg-type]
-    images = [image.as_subclass(torch.Tensor) for image, _ in samples]
-    truths = [
-        GroundTruth(target["boxes"], target["labels"], tuple(image.shape[1:]))
-        for image, target in samples
-    ]
-    draw_comparison(images, truths, detect(model, images)).save(path)
-
-
-def _say_nothing(line: str) -> None:
-    """In all processes but the first."""
-
-
-def main() -> None:
-    """Runs the script."""
+def main() -> int:
+    """Runs the script; gives the exit code."""
     arguments = parse_command_line(Arguments, description=__doc__ or "")
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    start = time.perf_counter()
     join_processes(arguments.device)
-    say = print if rank() == 0 else _say_nothing
-    out = from_first(lambda: choose_folder(arguments))
-    if arguments.resume:
-        saved = load_checkpoint(out / "last.pt")  # told before all else when it is damaged
-        options = saved.get("options", {})
-        source = Source(**json.loads((out / "source.json").read_text()))
-        config = TrainConfig(**json.loads((out / "config.json").read_text()))
-        say(f"going on with {out}")
-    else:
-        source = from_first(lambda: choose_source(arguments))
-        options = {"loss": arguments.loss}
-        config = arguments.train_config(is_drawn=source.folder is None)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    out = from_first(lambda: find_folder(arguments))
+    if arguments.resume:
+        saved = from_first(lambda: load_checkpoint(out / "last.pt"))
+        source = from_first(lambda: read_source(json.loads((out / "data.json").read_text())))
+        options, config = saved["options"], TrainConfig(**saved["config"])
+    else:
+        source = from_first(lambda: choose_source(arguments))
+        options, config = {"loss": arguments.loss}, arguments.train_config()
+        if isinstance(source, Drawn) and config.images == TrainConfig.images:
+            config = replace(config, images=SYNTHETIC_IMAGES)
+    if isinstance(source, Drawn):
+        say("training on the synthetic set (drawn bananas); --data gives real ones")
     torch.manual_seed(config.seed)
     train, val = source.open()
-    if rank() == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        save_json(out / "source.json", asdict(source))
     model = create_model("tiny_ssd", train.classes, **options)
-    say(f"training on {source}: {len(train)} pictures, validating on {len(val)}")
-    result = fit(model, train, val, config, out, resume=arguments.resume, say=say)
-    if not result.finished:
-        sys.exit(130)
-    if rank() == 0:
-        save_predictions(out / "predictions.png", result.model, val)
-    say(f"best: {evaluate(result.model, val)}")
-    say(
-        f"done in {time.perf_counter() - start:.0f} s; look at {out / 'predictions.png'} and "
-        f"{out / 'curves.png'}; find bananas with: python tools/detect.py {out} PICTURES"
-    )
+    return train_model(model, train, val, config, out, asdict(source), arguments.resume)
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except (ValueError, TypeError, OSError, FloatingPointError, MemoryError) as error:
         sys.exit(f"train_ssd: {error}")

@@ -16,15 +16,7 @@ from cvlib.cli import GOOD, INTERRUPTED, USAGE, WRONG
 
 T = TypeVar("T")
 # What users can cause and mend; anything else is a fault of cvlib and shows its traceback.
-_EXPECTED = (
-    OSError,
-    ValueError,
-    TypeError,
-    ImportError,
-    FloatingPointError,
-    MemoryError,
-    NotImplementedError,
-)
+_EXPECTED = (OSError, ValueError, TypeError, ImportError, FloatingPointError, MemoryError)
 
 
 class UsageError(Exception):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cvlib.cli import GOOD
 from cvlib.cli._data import name_split
-from cvlib.cli.running import check_new, parse
+from cvlib.cli.running import UsageError, check_new, parse
 from cvlib.data import load_dataset
 from cvlib.data.dataset import BadLabels
 from cvlib.data.load import AnyDataset, find_splits
@@ -73,8 +73,6 @@ class Arguments:
     """Replace --out where it is there."""
 
     def __post_init__(self) -> None:
-        from cvlib.cli.running import UsageError
-
         if self.count < 1:
             raise UsageError(f"expected --count >= 1, got {self.count}")
 

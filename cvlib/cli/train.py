@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from torch.utils.data import Dataset
 
 from cvlib._distributed import rank
 from cvlib._files import save_json
@@ -24,9 +25,11 @@ from cvlib.engine import TrainConfig, config_for, evaluate, fit, load_config
 from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.memory import keep_freed_memory
 from cvlib.engine.processes import from_first, join_processes
+from cvlib.engine.saving import check_is_run
 from cvlib.engine.state import Run
 from cvlib.engine.summary import summary
 from cvlib.models import Model, create_model
+from cvlib.predict.writers.pictures import write_png
 
 DESCRIPTION = """Checks a data set, trains a model on it and measures it.
 
@@ -34,12 +37,14 @@ DESCRIPTION = """Checks a data set, trains a model on it and measures it.
     cvlib train flowers/ --model mobilenet_v2 --weights trunk.pth --epochs 5
     cvlib train shop.json --val shop-val.json --image-size 320 320 --batch-size 32
     cvlib train --resume --out runs/bananas
+    cvlib train bananas/ --out runs/bananas --resume        goes on, or starts
     cvlib train bananas/ --config runs/bananas/run.yaml --seed 1
     torchrun --nproc-per-node 2 -m cvlib train bananas/ --out runs/two
 
 Layouts (COCO, VOC, YOLO, CSV, ImageFolder, masks, bananas) are recognised by looking. Settings left
 out are those of the model's own recipe. Ctrl-C saves; --resume goes on from there.
 """
+Resume = bool | Literal["auto"]
 # What is trained where no model is named.
 MODELS = {"detection": "tiny_ssd", "classification": "resnet18"}
 
@@ -49,7 +54,7 @@ class Arguments(TrainConfig):
     """Trains a model on a data set."""
 
     data: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder or file of the data set; left out with --resume."""
+    """Folder or file of the data set; may be left out with --resume."""
     val: Path | None = None
     """Another data set for validation. Unset: the set's own split for it, or a part of the training
     pictures."""
@@ -64,7 +69,9 @@ class Arguments(TrainConfig):
     out: Path | None = None
     """Run folder. Unset: runs/MODEL, runs/MODEL-2, and so on."""
     resume: bool = False
-    """Go on with the run in --out where it was interrupted, with its data and settings."""
+    """Go on with the run in --out where it was interrupted, with its data and settings. Where a
+    data set is named, too, start when there is nothing to go on with: for jobs of a cluster, which
+    are started again and again."""
     config: Path | None = None
     """YAML file of settings, such as run.yaml of another run; the other options override it."""
     bad_labels: BadLabels = "raise"
@@ -80,28 +87,29 @@ class Arguments(TrainConfig):
         if self.resume and self.out is None:
             raise UsageError("expected --out with --resume, got none")
 
-    def train_config(self) -> TrainConfig:
-        """The settings of the loop alone."""
-        return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
-
 
 @dataclass(frozen=True)
 class Source:
     """Where the pictures of a run come from; stands in its folder as data.json."""
 
     data: str
-    val: str | None
-    val_share: float
-    seed: int
-    bad_labels: BadLabels
-    cache: bool
+    val: str | None = None
+    val_share: float = 0.2
+    seed: int = 0
+    bad_labels: BadLabels = "raise"
+    cache: bool = False
 
-    def open(self, say: Callable[[str], None]) -> tuple[AnyDataset, AnyDataset]:
+    def open(self) -> tuple[AnyDataset, AnyDataset]:
         """The training and the validation set."""
-        val = None if self.val is None else Path(self.val)
-        options: dict[str, Any] = {"bad_labels": self.bad_labels, "cache": self.cache}
-        share, seed = self.val_share, self.seed
-        return open_train_val(Path(self.data), val, val_share=share, seed=seed, say=say, **options)
+        return open_train_val(
+            Path(self.data),
+            None if self.val is None else Path(self.val),
+            val_share=self.val_share,
+            seed=self.seed,
+            bad_labels=self.bad_labels,
+            cache=self.cache,
+            say=say,
+        )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -111,96 +119,114 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError("expected a data set, got none")
     keep_freed_memory()
     join_processes(options.device)
-    say = print if rank() == 0 else _silent
-    if options.resume or was_restarted(options.out):
-        return _resume(options, say)
-    return _start(options, arguments, say)
+    if options.data is None:
+        return _resume(options, arguments)
+    # torchrun gives the same command again after a death, without --resume.
+    is_restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    resume: Resume = "auto" if options.resume or is_restarted else False
+    return _start(options, arguments, resume)
 
 
-def was_restarted(out: Path | None) -> bool:
-    """Whether ``torchrun`` has started this again after a death, and there is something to resume.
-
-    It gives the same command again, without --resume.
-    """
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    return again and out is not None and (out / "last.pt").exists()
-
-
-def _start(options: Arguments, arguments: Sequence[str], say: Callable[[str], None]) -> int:
-    val = None if options.val is None else str(options.val.absolute())
-    assert options.data is not None
+def _start(options: Arguments, arguments: Sequence[str], resume: Resume) -> int:
+    assert options.data is not None  # checked by main
+    # The seed may stand in the file; the model's own recipe, which is not known yet, has none.
+    seed = _read_settings(TrainConfig(), options.config, arguments).seed
     source = Source(
         str(options.data.absolute()),
-        val,
+        None if options.val is None else str(options.val.absolute()),
         options.val_share,
-        options.seed,
+        seed,
         options.bad_labels,
         options.cache,
     )
-    train, other = source.open(say)
+    train, val = source.open()
     name = options.model or MODELS.get(train.task)
     if name is None:
         raise ValueError(f"expected a set for {' or '.join(MODELS)}, got one for {train.task}")
-    config = _read_settings(name, options.config, arguments)
+    config = _read_settings(config_for(name), options.config, arguments)
     torch.manual_seed(config.seed)
     given = {"image_size": options.image_size, "weights": options.weights}
     model = create_model(name, train.classes, **{k: v for k, v in given.items() if v is not None})
     out = from_first(lambda: choose_folder(name) if options.out is None else options.out)
-    return _train(model, train, other, config, out, source, say, resume=False)
+    return train_model(model, train, val, config, out, asdict(source), resume)
 
 
-def _read_settings(model: str, file: Path | None, arguments: Sequence[str]) -> TrainConfig:
-    """The model's own recipe, overridden by the file, overridden by the command line."""
-    base = Arguments(**config_for(model).as_dict())
+def _read_settings(base: TrainConfig, file: Path | None, arguments: Sequence[str]) -> TrainConfig:
+    """Settings of a model or a run, overridden by the file, overridden by the command line."""
+    default = Arguments(**base.as_dict())
     if file is not None:
-        base = load_config(file, base)
-    return parse(Arguments, "cvlib train", DESCRIPTION, arguments, default=base).train_config()
+        default = load_config(file, default)
+    return parse(Arguments, "cvlib train", DESCRIPTION, arguments, default=default).train_config()
 
 
-def _resume(options: Arguments, say: Callable[[str], None]) -> int:
+def _resume(options: Arguments, arguments: Sequence[str]) -> int:
     out = options.out
-    assert out is not None
-    saved = load_checkpoint(out / "last.pt")
-    facts = out / "data.json"
-    if not facts.is_file():
-        raise FileNotFoundError(f"--resume: expected {facts}, which says what the data are")
-    source = Source(**json.loads(facts.read_text()))
-    say(f"going on with {out}")
-    train, val = source.open(say)
+    assert out is not None  # checked by Arguments
+    saved, source = from_first(lambda: _read_run(out))
+    train, val = source.open()
     model = create_model(saved["name"], saved["classes"], **saved["options"])
-    config = TrainConfig(**json.loads((out / "config.json").read_text()))
-    return _train(model, train, val, config, out, source, say, resume=True)
+    config = _read_settings(TrainConfig(**saved["config"]), options.config, arguments)
+    return train_model(model, train, val, config, out, asdict(source), resume=True)
 
 
-def _train(
+def _read_run(out: Path) -> tuple[dict[str, Any], Source]:
+    """Model and settings of a run, and where its data are."""
+    path, facts = out / "last.pt", out / "data.json"
+    saved = load_checkpoint(path)
+    check_is_run(saved, path)
+    try:
+        source = Source(**json.loads(facts.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"--resume: expected {facts} to say what the data are, got {error}; name the data set, "
+            "too"
+        ) from error
+    return {name: saved[name] for name in ("name", "classes", "options", "config")}, source
+
+
+def train_model(
     model: Model,
-    train: AnyDataset,
-    val: AnyDataset,
+    train: Dataset[Any],
+    val: Dataset[Any],
     config: TrainConfig,
     out: Path,
-    source: Source,
-    say: Callable[[str], None],
-    *,
-    resume: bool,
+    source: dict[str, Any],
+    resume: Resume,
 ) -> int:
+    """Trains a model, measures it and draws what it finds.
+
+    Args:
+        model: To train.
+        train: Training set.
+        val: Validation set.
+        config: Settings.
+        out: The run folder.
+        source: Where the data are; becomes ``data.json`` there.
+        resume: As for `fit`.
+
+    Returns:
+        The exit code.
+    """
     say(str(summary(model)))
 
     def note_source(event: str, run: Run) -> None:
         if event == "start" and run.is_first:
-            save_json(out / "data.json", asdict(source))
+            save_json(out / "data.json", source)
 
-    result = fit(model, train, val, config, out, resume=resume, say=say, callbacks=[note_source])
+    result = fit(model, train, val, config, out, resume=resume, callbacks=[note_source])
     if not result.finished:
         return INTERRUPTED
     say(f"best: {evaluate(result.model, val)}")
     if rank() == 0:
-        draw_predictions(result.model, val).save(out / "predictions.png")
+        write_png(out / "predictions.png", draw_predictions(result.model, val))
     say(
-        f"look at {out / 'predictions.png'} and {out / 'curves.png'}; use it with: cvlib predict "
-        f"{out} PICTURES"
+        f"the model is {out / 'best.pt'}; look at {out / 'predictions.png'} and "
+        f"{out / 'curves.png'}; use it with: cvlib predict {out} PICTURES"
     )
     return GOOD
 
 
-def _silent(line: str) -> None:
-    """What processes beyond the first say."""
+def say(line: str) -> None:
+    """Prints, in the first process alone."""
+    if rank() == 0:
+        print(line)

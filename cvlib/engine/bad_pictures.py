@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from cvlib._files import save_json
 from cvlib.engine.batches import UNREADABLE, BadPicture
-from cvlib.engine.checkpoint import save_json
 from cvlib.engine.state import Run
 
 _SHOWN = 20

@@ -14,6 +14,7 @@ from cvlib.data import collate
 from cvlib.data._images import UnreadablePictureError
 from cvlib.engine.recipes import make_recipe
 from cvlib.engine.sampling import Key, Plan
+from cvlib.engine.workers import leave_interrupts_to_others
 from cvlib.models import Model
 from cvlib.targets import check_targets
 
@@ -144,22 +145,6 @@ class Batches(Dataset[Batch]):
         raise ValueError(f"fit: expected readable pictures, got none; the first: {bad[0][1]}")
 
 
-class _Keys:
-    """All keys of the rest of a run, made when they are asked for."""
-
-    def __init__(self, plan: Plan, first: int) -> None:
-        self.plan, self.first = plan, first
-
-    def steps(self) -> Iterator[list[Key]]:
-        epoch, done = divmod(self.first, self.plan.steps_per_epoch)
-        for later in range(epoch, self.plan.epochs):
-            yield from self.plan.steps(later, done if later == epoch else 0)
-
-    def __iter__(self) -> Iterator[Key]:
-        for step in self.steps():
-            yield from step
-
-
 def load_batches(
     batches: Batches, plan: Plan, first: int, workers: int, device: torch.device
 ) -> Iterator[list[Batch]]:
@@ -177,20 +162,23 @@ def load_batches(
     Yields:
         The batches of a step.
     """
-    keys: Any = _Keys(plan, first)
     loader = DataLoader(
         batches,
         batch_size=None,
-        sampler=keys,
+        sampler=plan.keys(first),
         num_workers=workers,
         collate_fn=_as_it_is,
+        worker_init_fn=leave_interrupts_to_others,
         pin_memory=device.type == "cuda",
         # Of its own, so that starting workers draws nothing from the global one.
         generator=torch.Generator().manual_seed(plan.config.seed),
     )
-    loaded = iter(loader)
-    for step in keys.steps():
-        yield [next(loaded) for _ in step]
+    step: list[Batch] = []
+    for batch in loader:
+        step.append(batch)
+        if batch.key.is_last:
+            yield step
+            step = []
 
 
 def _as_it_is(batch: Any) -> Any:

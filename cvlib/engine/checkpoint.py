@@ -9,17 +9,8 @@ from typing import Any
 
 import torch
 
-from cvlib._files import save_json, write_atomically, write_text
+from cvlib._files import write_atomically
 from cvlib.engine.device import choose_device
-
-__all__ = [
-    "load_checkpoint",
-    "save_checkpoint",
-    "save_json",
-    "save_safetensors",
-    "write_atomically",
-    "write_text",
-]
 
 # 2 added the model's name and options; a file of 1 holds a TinySSD.
 FORMAT = 2

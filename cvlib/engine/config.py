@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cvlib.engine.device import check_device_name
@@ -33,7 +33,8 @@ class TrainConfig:
     batch_size: int = 8
     """Pictures that a process computes at a time."""
     accumulate: int = 1
-    """Batches of which the gradients are averaged for one step: a large batch in little memory."""
+    """Batches of which the gradients are averaged for one step: a large batch in little memory.
+    Each counts by its pictures, also where a loss is divided by its number of objects."""
     optimizer: OptimizerName = "muon"
     """"muon": Muon for the convolutions of the trunk and AdamW for everything else."""
     learning_rate: float = 3e-3
@@ -89,8 +90,9 @@ class TrainConfig:
     check: bool = True
     """Look the labels of both sets over before the first step: what would teach something false
     stops the run with the list, what is doubtful is told."""
-    workers: int = 0
-    """Processes that load pictures; 0 loads them between the steps."""
+    workers: int | None = None
+    """Processes that load pictures; 0 loads them between the steps. Unset: half of the cores, where
+    the set is one of cvlib's and not tiny. What is learnt does not depend on it."""
     device: str = "auto"
     """"auto": CUDA when there is one, else the CPU."""
     seed: int = 0
@@ -115,6 +117,10 @@ class TrainConfig:
                 f"TrainConfig: expected milestones in rising order, got {self.milestones}"
             )
         check_device_name(self.device)
+
+    def train_config(self) -> TrainConfig:
+        """The settings alone, where a subclass has further options."""
+        return TrainConfig(**{one.name: getattr(self, one.name) for one in fields(TrainConfig)})
 
     def epochs_for(self, size: int) -> int:
         """Passes over a training set of ``size`` pictures."""

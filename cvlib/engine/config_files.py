@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from cvlib.engine.checkpoint import write_text
+from cvlib._files import write_text
 from cvlib.engine.config import TrainConfig
 from cvlib.models import list_models
 

@@ -22,6 +22,7 @@ from cvlib.engine.figures import (
     Evaluation,
     SegmentationEvaluation,
 )
+from cvlib.engine.workers import leave_interrupts_to_others
 from cvlib.metrics import (
     AnchorMeter,
     ClassificationMeter,
@@ -140,6 +141,7 @@ def _look(model: Any, dataset: Dataset, judge: _Judge, batch_size: int, workers:
         batch_size,
         num_workers=workers,
         collate_fn=_stack,
+        worker_init_fn=leave_interrupts_to_others,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # or it would draw from the global one
     )

@@ -27,6 +27,7 @@ from cvlib.engine.saving import check_finite, publish, restore_best, save
 from cvlib.engine.schedules import schedule, set_learning_rate
 from cvlib.engine.start import check_labels, check_set, start
 from cvlib.engine.state import Callback, History, Run
+from cvlib.engine.workers import choose_workers
 from cvlib.models import Model
 
 # Evaluation keeps no activations: so many times the pictures of a training step fit.
@@ -118,9 +119,12 @@ def fit(
     with torch.random.fork_rng(gpus), advising(config), interruptible() as is_interrupted:
         from_first(lambda: check_labels(train, val, model, config, Path(out), say))
         run = start(model, train, config, Path(out), device, resume, say, callbacks)
+        run.workers = choose_workers(config.workers, train, val)
+        if run.workers and config.workers is None:
+            run.say(f"workers: {run.workers} (they load pictures; --workers sets another number)")
         with contextlib.closing(Logs(run)) as logs:
             batches = Batches(train, model, config.recipe, config.seed)
-            steps = load_batches(batches, run.plan, run.progress.step, config.workers, device)
+            steps = load_batches(batches, run.plan, run.progress.step, run.workers, device)
             run.tell("start")
             while not run.is_over:
                 interrupted = train_epoch(run, steps, is_interrupted)
@@ -187,7 +191,7 @@ def train_step(run: Run, batches: list[Batch]) -> None:
     optimizer.zero_grad()
     for batch in batches:
         images, targets = batch.to(run.model.device)
-        is_last = batch is batches[-1]  # gradients of all processes are averaged once
+        is_last = batch.key.is_last  # gradients of all processes are averaged once
         with contextlib.nullcontext() if is_last else run.accelerator.no_sync(run.forward):
             losses = run.model.loss(run.forward(images), targets)
             total = torch.stack(list(losses.values())).sum()
@@ -228,7 +232,7 @@ def validate(run: Run, val: Dataset[Any]) -> tuple[Evaluation, Dataset[Any]]:
     """Evaluates; when a picture turns out to be unreadable, once more without it."""
     options = {
         "batch_size": EVALUATION_FACTOR * run.config.batch_size,
-        "workers": run.config.workers,
+        "workers": run.workers,
     }
     try:
         return evaluate(run.best_model, val, **options), val

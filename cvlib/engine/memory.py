@@ -54,7 +54,7 @@ def advising(config: TrainConfig) -> Iterator[None]:
         if "DataLoader worker" in text and "killed" in text:
             raise MemoryError(
                 f"fit: a process that loads pictures was killed, mostly for want of memory; try "
-                f"--workers {config.workers // 2} ({_first_line(text)})"
+                f"--workers {(config.workers or 0) // 2} ({_first_line(text)})"
             ) from error
         raise
 

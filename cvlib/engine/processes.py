@@ -52,7 +52,8 @@ def join_processes(device: str) -> torch.device:
 def _is_restarted_here() -> bool:
     """Says whether ``torchrun`` has started these processes again, all of them on this machine."""
     environment = os.environ
-    is_one_machine = environment.get("WORLD_SIZE") == environment.get("LOCAL_WORLD_SIZE")
+    size = environment.get("WORLD_SIZE")  # unset in a process that is alone
+    is_one_machine = size is not None and size == environment.get("LOCAL_WORLD_SIZE")
     return is_one_machine and int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvlib.engine.checkpoint import save_json, write_text
+from cvlib._files import save_json, write_atomically, write_text
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from cvlib.engine.state import Run
 
 # Figures that curves are drawn of, where a run has them.
@@ -109,13 +111,21 @@ def write_history(out: Path, history: Sequence[dict[str, float]]) -> None:
 
 
 def plot_history(path: Path, history: Sequence[dict[str, float]]) -> None:
-    """Draws the learning curves: losses on the left, figures of the validation on the right.
+    """Writes the learning curves.
 
     Args:
         path: Of the PNG.
         history: As of `write_history`, with at least one row.
     """
+    png = io.BytesIO()
+    draw_history(history).savefig(png, dpi=110, format="png")
+    write_atomically(path, png.getbuffer())
+
+
+def draw_history(history: Sequence[dict[str, float]]) -> Figure:
+    """Draws the learning curves: losses on the left, figures of the validation on the right."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -135,9 +145,8 @@ def plot_history(path: Path, history: Sequence[dict[str, float]]) -> None:
         right.legend(loc="lower right")
     for axis in (left, right):
         axis.grid(alpha=0.3)
-    partial = path.with_name(f".{path.name}.tmp")
-    figure.savefig(partial, dpi=110, format="png")
-    partial.replace(path)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
 
 
 def finish_row(run: Run) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from cvlib.engine.config import TrainConfig
 
@@ -23,7 +24,8 @@ class Key:
         epoch: From 0.
         indices: Of the pictures.
         offset: How many pictures of the same step come before them, in all processes together.
-        weight: Share of the batches of the step that this one stands for; 1 without accumulation.
+        weight: Share of the pictures of the step that this batch has; 1 without accumulation.
+        is_last: Whether it completes the step.
     """
 
     step: int
@@ -31,6 +33,7 @@ class Key:
     indices: tuple[int, ...]
     offset: int
     weight: float
+    is_last: bool
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,24 @@ class Plan:
         """Of the whole run."""
         return self.epochs * self.steps_per_epoch
 
-    def order(self, epoch: int) -> list[int]:
+    def order(self, epoch: int) -> Tensor:
         """All indices in the order of an epoch: always the same for a seed."""
         generator = torch.Generator().manual_seed(self.config.seed * SEED_STRIDE + epoch)
-        return torch.randperm(self.size, generator=generator).tolist()
+        return torch.randperm(self.size, generator=generator)
+
+    def keys(self, first: int = 0) -> Iterator[Key]:
+        """This process's batches to the end of the run; of each step as many as in every process.
+
+        Args:
+            first: Steps of the run that are done.
+        """
+        epoch, done = divmod(first, self.steps_per_epoch)
+        for later in range(epoch, self.epochs):
+            for step in self.steps(later, done if later == epoch else 0):
+                yield from step
 
     def steps(self, epoch: int, first: int = 0) -> Iterator[list[Key]]:
-        """This process's batches, step by step.
+        """This process's batches of an epoch, step by step.
 
         Args:
             epoch: From 0.
@@ -99,7 +113,7 @@ class Plan:
         """
         order, count = self.order(epoch), self.pictures_per_step
         for number in range(first, self.steps_per_epoch):
-            pictures = order[number * count : (number + 1) * count]
+            pictures = order[number * count : (number + 1) * count].tolist()
             yield self._batches(pictures, epoch * self.steps_per_epoch + number, epoch)
 
     def _batches(self, pictures: list[int], step: int, epoch: int) -> list[Key]:
@@ -110,9 +124,9 @@ class Plan:
         for batch in _split(pictures, number):
             shares = _split(batch, self.processes)
             offset = start + sum(len(share) for share in shares[: self.rank])
-            weight = len(batch) / len(pictures)
-            keys.append(Key(step, epoch, tuple(shares[self.rank]), offset, weight))
             start += len(batch)
+            weight, is_last = len(batch) / len(pictures), start == len(pictures)
+            keys.append(Key(step, epoch, tuple(shares[self.rank]), offset, weight, is_last))
         return keys
 
 

@@ -99,15 +99,20 @@ def read_progress(state: dict[str, Any]) -> Progress:
     return Progress(**{**saved, "bad": [(int(index), text) for index, text in saved["bad"]]})
 
 
-def check_resumable(
-    state: dict[str, Any], path: Path, model: Model, config: TrainConfig, pictures: int
-) -> None:
-    """Raises ValueError for a snapshot of another configuration, model or training set."""
+def check_is_run(state: dict[str, Any], path: Path) -> None:
+    """Raises ValueError for a checkpoint that is no snapshot of a run."""
     if "progress" not in state or "processes" not in state:
         raise ValueError(
             f"fit: expected a run to resume, got {path}, which holds weights alone or was written "
             "by an older version of cvlib; load its model and start anew in another folder"
         )
+
+
+def check_resumable(
+    state: dict[str, Any], path: Path, model: Model, config: TrainConfig, pictures: int
+) -> None:
+    """Raises ValueError for a snapshot of another configuration, model or training set."""
+    check_is_run(state, path)
     new = config.as_dict()
     changed = {
         name: (old, new.get(name))

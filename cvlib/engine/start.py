@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cvlib._distributed import rank, world_size
+from cvlib._files import save_json
 from cvlib.data import ClassificationDataset, DetectionDataset, SegmentationDataset
 from cvlib.data.check import check_dataset
 from cvlib.data.check._sources import unwrap
-from cvlib.engine.checkpoint import load_checkpoint, save_json
+from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.config import TrainConfig
 from cvlib.engine.config_files import save_config
 from cvlib.engine.ema import make_average
@@ -137,6 +138,7 @@ def start(
     )
     if state is not None:
         restore(run, state, out / "last.pt")
+        run.say(f"going on with {out} after step {progress.step} of {plan.total_steps}")
     return run
 
 
@@ -162,7 +164,10 @@ def open_folder(
         check_resumable(state, path, model, config, pictures)
         return state
     if path.exists():
-        raise FileExistsError(f"fit: {out} holds a run already; resume it or choose another folder")
+        raise FileExistsError(
+            f"fit: {out} holds a run already; go on with it (--resume) or choose another folder "
+            "(--out)"
+        )
     out.mkdir(parents=True, exist_ok=True)
     save_config(out / "run.yaml", config)
     save_json(out / "config.json", config.as_dict())

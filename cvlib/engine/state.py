@@ -77,6 +77,7 @@ class Run:
         meter: Losses; ``meter.losses`` are those of the last step.
         say: Writes a line of report, in the first process alone.
         callbacks: Called in every process.
+        workers: Processes that load pictures beside this one.
         row: Figures of the last epoch.
         end: Set it to a reason, in every process, and the run ends after the epoch.
     """
@@ -93,6 +94,7 @@ class Run:
     meter: Meter
     say: Callable[[str], None]
     callbacks: Sequence[Callback] = ()
+    workers: int = 0
     row: dict[str, float] = field(default_factory=dict)
     end: str = ""
     started: float = field(default_factory=time.perf_counter)

@@ -45,6 +45,14 @@ def test_train_says_what_it_sets_apart(tmp_path, yolo, capsys):
     assert "best: AP" in said
 
 
+def test_the_seed_of_a_file_divides_the_set_as_that_of_the_command_line(tmp_path, yolo):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main(["train", str(yolo), "--out", str(one), "--seed", "7", *TINY]) == 0
+    config = ["--image-size", "64", "64", "--config", str(one / "run.yaml")]
+    assert main(["train", str(yolo), "--out", str(two), *config]) == 0
+    assert (two / "data.json").read_text() == (one / "data.json").read_text()
+
+
 def test_settings_of_a_file_and_of_the_command_line(tmp_path, coco, trained):
     out = tmp_path / "run"
     config = ["--config", str(trained / "run.yaml"), "--seed", "5"]
@@ -69,6 +77,37 @@ def test_what_torchrun_starts_again_goes_on(coco, trained, monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert main(["train", str(coco), "--out", str(trained), *TINY]) == 0
     assert f"going on with {trained}" in capsys.readouterr().out
+
+
+def test_resume_with_data_starts_or_goes_on(tmp_path, coco, capsys):
+    out = tmp_path / "run"
+    command = ["train", str(coco), "--out", str(out), "--resume", *TINY]
+    assert main(command) == 0
+    assert "going on" not in capsys.readouterr().out
+    before = (out / "last.pt").read_bytes()
+    assert main(command) == 0
+    assert f"going on with {out}" in capsys.readouterr().out
+    assert (out / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("data", [True, False])
+def test_settings_of_a_resumed_run_are_not_passed_over(trained, coco, data, capsys):
+    command = ["train", *([str(coco), *TINY] if data else []), "--resume", "--out", str(trained)]
+    assert main([*command, "--epochs", "9"]) == 1
+    assert "epochs was 1, is 9; start anew" in capsys.readouterr().err
+    assert main([*command, "--workers", "0", "--eval-every", "3"]) == 0, "free to change"
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"folder": "x"}'])
+def test_resume_says_when_it_does_not_know_the_data(tmp_path, trained, content, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "last.pt").write_bytes((trained / "last.pt").read_bytes())
+    if content is not None:
+        (out / "data.json").write_text(content)
+    assert main(["train", "--resume", "--out", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "data.json to say what the data are" in said and "name the data set, too" in said
 
 
 def test_resume_without_a_run(tmp_path, capsys):

@@ -98,11 +98,12 @@ def test_errors_become_exit_codes(error, code, words, capsys):
     assert capsys.readouterr().err == words
 
 
-def test_a_fault_of_ours_keeps_its_traceback():
+@pytest.mark.parametrize("error", [KeyError("surprise"), NotImplementedError("no such operator")])
+def test_a_fault_of_ours_keeps_its_traceback(error):
     def fail(arguments):
-        raise KeyError("surprise")
+        raise error
 
-    with pytest.raises(KeyError):
+    with pytest.raises(type(error)):
         run("cvlib x", fail, [])
 
 

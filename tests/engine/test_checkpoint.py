@@ -11,14 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cvlib.engine.checkpoint import (
-    FORMAT,
-    load_checkpoint,
-    save_checkpoint,
-    save_json,
-    write_atomically,
-    write_text,
-)
+from cvlib._files import save_json, write_atomically, write_text
+from cvlib.engine.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 
 STATE = {
     "model": {"weight": torch.arange(6.0).view(2, 3)},
@@ -121,7 +115,8 @@ def test_what_cannot_be_pickled_leaves_the_old_file(old):
 LIMITED = """
 import resource, sys, torch
 from pathlib import Path
-from cvlib.engine.checkpoint import save_checkpoint, save_json
+from cvlib._files import save_json
+from cvlib.engine.checkpoint import save_checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for write, path, value in (
     (save_checkpoint, checkpoint, {"model": {"w": torch.zeros(10_000)}}),

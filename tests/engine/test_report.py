@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from cvlib.engine.report import plot_history, write_history
+from cvlib.engine.report import draw_history, plot_history, write_history
 
 MEASURED = {"ap": 0.25, "ap50": 0.5, "ap75": 0.125}
 
@@ -53,6 +53,14 @@ def test_curves_are_drawn(tmp_path, rows):
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 600
         assert picture.convert("L").getextrema()[0] < 100
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 40])
+def test_epochs_are_whole_on_the_axis(epochs):
+    figure = draw_history(history(epochs, eval_every=1))
+    for axis in figure.axes:
+        ticks = axis.get_xticks()
+        assert len(ticks) and all(tick == round(tick) for tick in ticks)
 
 
 def test_drawing_leaves_no_global_figure(tmp_path):

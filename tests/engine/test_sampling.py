@@ -31,7 +31,7 @@ def test_every_picture_comes_once_in_an_epoch(size, batch_size, seed, epoch):
 
 def test_orders_differ_between_epochs_and_seeds():
     orders = [
-        tuple(Plan(50, TrainConfig(batch_size=50, seed=seed)).order(epoch))
+        tuple(Plan(50, TrainConfig(batch_size=50, seed=seed)).order(epoch).tolist())
         for seed in range(4)
         for epoch in range(4)
     ]
@@ -83,6 +83,21 @@ def test_processes_share_the_steps_of_one(size, batch_size, accumulate, processe
 def test_an_epoch_can_be_entered_in_its_middle(size, first):
     plan = Plan(size, TrainConfig(batch_size=3))
     assert indices(plan, 1, first) == indices(plan, 1)[first:]
+
+
+@given(size=st.integers(2, 40), first=st.integers(0, 30), accumulate=st.integers(1, 3))
+def test_a_run_can_be_entered_anywhere(size, first, accumulate):
+    plan = Plan(size, TrainConfig(batch_size=2, accumulate=accumulate, epochs=3))
+    whole = [key for epoch in range(3) for step in plan.steps(epoch) for key in step]
+    assert list(plan.keys(first)) == [key for key in whole if key.step >= first]
+    assert [key.step for key in whole if key.is_last] == list(range(plan.total_steps))
+
+
+def test_the_order_of_a_large_set_takes_eight_bytes_a_picture():
+    """A run that is resumed after an update of cvlib goes on with the order that it began with."""
+    order = Plan(10, TrainConfig(seed=3)).order(2)
+    assert order.element_size() == 8
+    assert order.tolist() == [4, 6, 9, 0, 8, 5, 1, 2, 3, 7]
 
 
 def test_more_processes_than_pictures_are_refused():

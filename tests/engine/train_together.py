@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from cvlib._distributed import rank, world_size
+from cvlib._files import save_json
 from cvlib.data import SyntheticBananas
 from cvlib.engine import TrainConfig, evaluate, fit
-from cvlib.engine.checkpoint import save_json
 from cvlib.models.base import Model
 from cvlib.models.tiny_ssd import TinySSD
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cvlib.data import SyntheticBananas
+from cvlib.data.shards import write_shards
 from cvlib.engine import load, load_checkpoint
 
 TOOL = Path(__file__).parents[2] / "tools" / "train_ssd.py"
@@ -22,13 +23,13 @@ FILES = {
     "best.safetensors",
     "config.json",
     "curves.png",
+    "data.json",
     "last.pt",
     "metrics.csv",
     "metrics.json",
     "metrics.jsonl",
     "predictions.png",
     "run.yaml",
-    "source.json",
 }
 FAST = ["--precision", "float32", "--threads", "1", "--device", "cpu", "--batch-size", "3"]
 
@@ -147,6 +148,17 @@ def test_a_run_on_real_pictures_writes_everything(tool, tmp_path, bananas):
     assert re.search(r"^best: AP ", tool.out, re.MULTILINE)
     assert "predictions.png" in tool.out, "says where to look"
     assert files(tmp_path) == {"runs", "home", "stdout", "stderr"}, "writes nowhere else"
+
+
+def test_a_set_in_shards_can_be_trained_on(tool, tmp_path):
+    for split, count in (("train", 6), ("val", 2)):
+        write_shards(SyntheticBananas(count, image_size=64), tmp_path / "shards" / split)
+    arguments = ["--data", "shards", "--no-cache", "--epochs", 1, "--out", "a", *FAST]
+    assert tool(*arguments) == 0, tool.err
+    assert files(tmp_path / "a") == FILES
+    assert json.loads((tmp_path / "a" / "data.json").read_text())["data"] == str(
+        tmp_path / "shards"
+    )
 
 
 def test_without_a_network_drawn_bananas_are_used_and_named(tool, tmp_path):
