@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvlib.data.formats._common import show
 from cvlib.data.table import LabelTable, TableBuilder
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
@@ -84,7 +85,7 @@ def _corners(place: int, boxes: ArrayLike, format: str) -> list[list[float]]:
         rows = np.asarray(boxes, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(
-            f"from_lists: expected boxes[{place}] numbers of shape (N, 4), got {_show(boxes)}"
+            f"from_lists: expected boxes[{place}] numbers of shape (N, 4), got {show(boxes)}"
         ) from None
     if rows.size == 0:
         return []
@@ -112,8 +113,7 @@ def _labels(place: int, labels: ArrayLike, classes: list[str]) -> list[int]:
         return [int(value) for value in values]
     if values.dtype.kind != "U":
         raise TypeError(
-            f"from_lists: expected labels[{place}] integers or names of classes, got "
-            f"{_show(labels)}"
+            f"from_lists: expected labels[{place}] integers or names of classes, got {show(labels)}"
         )
     unknown = sorted(set(values.tolist()) - set(classes))
     if unknown:
@@ -138,8 +138,3 @@ def _mask(place: int, thing: int, mask: Any) -> Any:
             f"uint8 array of shape (H, W), got {pixels.dtype} of shape {pixels.shape}"
         )
     return masks_to_rle(torch.from_numpy(pixels.astype(np.uint8))[None])[0]
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
