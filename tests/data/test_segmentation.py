@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -287,6 +288,17 @@ def test_cache_and_subset(tmp_path):
     assert torch.equal(dataset[2][1]["mask"], before[0])  # one cache for both
     with pytest.raises(IndexError):
         dataset.subset([3])
+
+
+def test_split(tmp_path):
+    masks = {f"{i}": np.full((3, 4), i % 3 == 0, np.uint8) for i in range(9)}
+    dataset = read_voc_segmentation(write_set(tmp_path, masks))
+    for stratify in (None, True):
+        first, second = dataset.split(1 / 3, seed=2, stratify=stratify)
+        assert sorted([*first.pictures, *second.pictures]) == sorted(dataset.pictures)
+        stems = [Path(path).stem for path in first.pictures]
+        assert [Path(path).stem for path in first.masks] == stems
+    assert [first.count_pixels()[1], second.count_pixels()[1]] == [12, 24]
 
 
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
