@@ -251,7 +251,7 @@ def test_missing_files(tmp_path, missing):
     ("changes", "kind", "message"),
     [
         ({"masks": []}, ValueError, "expected a mask for each of 1 pictures, got 0 masks"),
-        ({"classes": "road"}, TypeError, "expected classes a sequence of names, got 'road'"),
+        ({"classes": "road"}, TypeError, r"a sequence of names, got the string 'road'; write"),
         ({"classes": []}, ValueError, "at least one, got none"),
         ({"classes": ["a", "a"]}, ValueError, "got 'a' twice"),
         ({"classes": [str(i) for i in range(256)]}, ValueError, "at most 255 classes, got 256"),
@@ -375,6 +375,8 @@ def test_label_map(tmp_path):
 def test_missing_masks_and_pictures(tmp_path):
     root = write_set(tmp_path, {"a": NUMBERS, "b": NUMBERS}, {"train": ["a", "b"]})
     os.remove(root / "SegmentationClass/b.png")
+    with pytest.warns(UserWarning, match=r"expected a mask for every picture, got none for b\.jpg"):
+        assert len(read_voc_segmentation(root)) == 1
     with pytest.raises(ValueError, match=r"a mask in .* for each of 2 names, got none for 1: b"):
         read_voc_segmentation(root, "train")
     os.remove(root / "JPEGImages/a.jpg")
