@@ -251,11 +251,13 @@ def check_classes(function: str, classes: Sequence[str]) -> list[str]:
         TypeError: A single string, or names that are no strings.
         ValueError: No name, or one twice.
     """
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+    if isinstance(classes, str):
         raise TypeError(
-            f"{function}: expected classes a sequence of names, got {classes!r}; write "
-            '("cat", "dog")'
+            f"{function}: expected classes a sequence of names, got the string {classes!r}; write "
+            f"({classes!r},)"
         )
+    if not all(isinstance(name, str) for name in classes):
+        raise TypeError(f"{function}: expected classes a sequence of names, got {classes!r}")
     names = list(classes)
     twice = [name for place, name in enumerate(names) if name in names[:place]]
     if twice or not names:

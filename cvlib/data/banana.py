@@ -10,6 +10,7 @@ from typing import Any
 
 from cvlib._files import PICTURE_SUFFIXES
 from cvlib.data._banana_labels import Box, read_labels
+from cvlib.data._picture_set import check_classes
 from cvlib.data.dataset import DetectionDataset
 from cvlib.data.formats._folders import natural_order
 from cvlib.data.table import LabelTable, TableBuilder
@@ -66,11 +67,7 @@ class BananaDataset(DetectionDataset):
     ) -> None:
         if split not in _SPLITS:
             raise ValueError(f"BananaDataset: expected split 'train' or 'val', got {split!r}")
-        if isinstance(classes, str):
-            raise TypeError(
-                f"BananaDataset: expected classes a sequence of names, got the string "
-                f"{classes!r}; write ({classes!r},)"
-            )
+        classes = check_classes("BananaDataset", classes)
         folder = _find_split(Path(root).expanduser(), split)
         files = _list_pictures(folder / "images")
         rows = read_labels(folder / "label.csv", folder / "images", files, len(classes))

@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from cvlib._files import inside, read_text
+from cvlib.data._picture_set import check_classes
 from cvlib.data.formats._common import Notes, find_pictures_folder, show
 from cvlib.data.table import LabelTable, TableBuilder
 
@@ -74,11 +75,8 @@ def read_csv(
     Note:
         About 6 microseconds for each row.
     """
-    if isinstance(classes, str):
-        raise TypeError(
-            f"read_csv: expected classes a sequence of names, got the string {classes!r}; write "
-            f"({classes!r},)"
-        )
+    if classes is not None:
+        classes = check_classes("read_csv", classes)
     path = Path(csv_path).expanduser()
     text = read_text(path, "read_csv", "a CSV file")
     separator, header = _read_header(path, text)

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cvlib.data._picture_set import check_classes
+from cvlib.data.formats._coco_entries import BadEntryError, parse_mask
 from cvlib.data.formats._common import show
 from cvlib.data.table import LabelTable, TableBuilder
 
@@ -40,13 +42,10 @@ def read_lists(
 
     Raises:
         TypeError: ``classes`` is a string, a path is none, labels are neither integers nor names.
-        ValueError: Lists of different lengths, shapes that do not fit, an unknown format or name.
+        ValueError: Lists of different lengths, shapes that do not fit, masks that are none, an
+            unknown format or name, no class, or one twice.
     """
-    if isinstance(classes, str):
-        raise TypeError(
-            f"from_lists: expected classes a sequence of names, got the string {classes!r}; write "
-            f"({classes!r},)"
-        )
+    names = check_classes("from_lists", classes)
     if format not in _FORMATS:
         raise ValueError(
             f"from_lists: expected format one of {', '.join(_FORMATS)}, got {format!r}"
@@ -57,7 +56,7 @@ def read_lists(
                 f"from_lists: expected {name} with an entry for each of {len(pictures)} pictures, "
                 f"got {len(entries)}"
             )
-    builder = TableBuilder("lists", Path.cwd(), list(classes), "box")
+    builder = TableBuilder("lists", Path.cwd(), names, "box")
     for i, picture in enumerate(pictures):
         if not isinstance(picture, str | Path):
             raise TypeError(
@@ -65,7 +64,7 @@ def read_lists(
             )
         builder.add_picture(picture)
         corners = _corners(i, boxes[i], format)
-        numbers = _labels(i, labels[i], builder.classes)
+        numbers = _labels(i, labels[i], names)
         own = [None] * len(corners) if masks is None else masks[i]
         if not len(corners) == len(numbers) == len(own):
             raise ValueError(
@@ -126,7 +125,10 @@ def _labels(place: int, labels: ArrayLike, classes: list[str]) -> list[int]:
 
 def _mask(place: int, thing: int, mask: Any) -> Any:
     if mask is None or isinstance(mask, list | dict):
-        return mask
+        try:
+            return parse_mask(_plain(mask), (-1, -1))
+        except BadEntryError as error:
+            raise ValueError(f"from_lists: {error} in masks[{place}][{thing}]") from None
     import torch
 
     from cvlib.ops.rle import masks_to_rle
@@ -138,3 +140,14 @@ def _mask(place: int, thing: int, mask: Any) -> Any:
             f"uint8 array of shape (H, W), got {pixels.dtype} of shape {pixels.shape}"
         )
     return masks_to_rle(torch.from_numpy(pixels.astype(np.uint8))[None])[0]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: arrays, tuples and the bytes of pycocotools as lists and text."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, bytes):
+        return value.decode("ascii", "replace")
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return {key: _plain(one) for key, one in value.items()} if isinstance(value, dict) else value
