@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,11 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
-from cvlib._files import write_text
 from cvlib.data._images import UnreadablePictureError, read_image_size
 from cvlib.data._picture_set import PictureSet
 from cvlib.data.findings import BadLabelsError, Finding, errors_of
-from cvlib.data.formats.coco import table_to_coco
+from cvlib.data.formats.coco import table_to_coco, write_coco
 from cvlib.data.formats.lists import BoxFormat, read_lists
 from cvlib.data.label_rules import SET_CODES, find_bad_labels
 from cvlib.data.table import LabelTable
@@ -254,7 +252,7 @@ class DetectionDataset(PictureSet):
 
     def save_coco(self, path: str | Path) -> None:
         """Writes `to_coco` as JSON, atomically."""
-        write_text(Path(path), json.dumps(self.to_coco(), allow_nan=False) + "\n")
+        write_coco(path, self.table, self._sizes())
 
     def _path(self, index: int) -> Path:
         return self.table.path(index)

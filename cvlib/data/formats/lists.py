@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import torch
+from numpy.typing import ArrayLike
 
+from cvlib.boxes import box_convert
 from cvlib.data._picture_set import check_classes
 from cvlib.data.formats._coco_entries import BadEntryError, parse_mask
 from cvlib.data.formats._common import show
 from cvlib.data.table import LabelTable, TableBuilder
+from cvlib.ops.rle import masks_to_rle
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
@@ -93,13 +96,7 @@ def _corners(place: int, boxes: ArrayLike, format: str) -> list[list[float]]:
             f"from_lists: expected boxes[{place}] of shape (N, 4), got {rows.shape}; a single box "
             "is [[x1, y1, x2, y2]]"
         )
-    return (rows if format == "xyxy" else _convert(rows, format)).tolist()
-
-
-def _convert(rows: NDArray[np.float64], format: str) -> NDArray[np.float64]:
-    first, sides = rows[:, :2], rows[:, 2:]
-    low = first if format == "xywh" else first - sides / 2
-    return np.concatenate([low, low + sides], axis=1)
+    return box_convert(torch.from_numpy(rows), format, "xyxy").tolist()
 
 
 def _labels(place: int, labels: ArrayLike, classes: list[str]) -> list[int]:
@@ -129,10 +126,6 @@ def _mask(place: int, thing: int, mask: Any) -> Any:
             return parse_mask(_plain(mask), (-1, -1))
         except BadEntryError as error:
             raise ValueError(f"from_lists: {error} in masks[{place}][{thing}]") from None
-    import torch
-
-    from cvlib.ops.rle import masks_to_rle
-
     pixels = np.asarray(mask)
     if pixels.ndim != 2 or pixels.dtype not in (np.bool_, np.uint8):
         raise ValueError(
