@@ -163,13 +163,14 @@ def _walk(
     with os.scandir(folder) as entries:
         visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     for entry in visible:
-        if _is_folder(entry):
+        if is_folder(entry):
             yield from _walk(entry.path, f"{prefix}{entry.name}/", suffixes, seen)
         elif entry.name.lower().endswith(suffixes):
             yield prefix + entry.name
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Says whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself

@@ -11,7 +11,7 @@ from typing import Protocol
 # EXIF's orientations that exchange width and height.
 _SIDEWAYS = (5, 6, 7, 8)
 _ORIENTATION = 0x0112
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # More blocks than any real picture has before its pixels.
 _MOST_BLOCKS = 10_000
 # Of JPEG's markers: those that begin a frame, and those without a length.
@@ -219,7 +219,7 @@ def _is_plain_map(start: bytes) -> bool:
 # Pillow reads the headers of those whose size is left 0.
 _READERS = (
     (lambda start: start.startswith(b"\xff\xd8\xff"), _read_jpeg),
-    (lambda start: start.startswith(_PNG_SIGNATURE), _read_png),
+    (lambda start: start.startswith(PNG_SIGNATURE), _read_png),
     (lambda start: start[:4] == b"RIFF" and start[8:12] == b"WEBP", _read_webp),
     (lambda start: start.startswith((b"GIF87a", b"GIF89a")), _read_gif),
     (lambda start: start[:2] == b"BM" and len(start) > 25, _read_bmp),

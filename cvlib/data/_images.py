@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cvlib._files import read_bytes
 from cvlib.data._image_header import (
+    PNG_SIGNATURE,
     BadHeaderError,
     FileSource,
     Header,
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 # 1.6 GB as RGB: a picture of 20,000 x 20,000 passes. CVLIB_MAX_PIXELS changes it, also for workers.
 MAX_PIXELS = 2**29
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END_OF_JPEG = b"\xff\xd9"
 _START_OF_SCAN = b"\xff\xda"
 
@@ -71,10 +72,15 @@ def read_image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int
 def read_image_header(path: str | Path) -> Header:
     """Reads format, size and orientation of a picture; raises as `read_image_size`."""
     # A named pipe opened plainly would wait for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"read_image_size: expected a picture, got {path}, which does not exist"
+        ) from None
     try:
         source = FileSource(descriptor)
-        header = _known_header("read_image_size", source.at(0, 32), source, path)
+        header = known_header("read_image_size", source.at(0, 32), source, path)
         if header.height:
             return header
         with open(descriptor, "rb", closefd=False) as file:
@@ -110,29 +116,26 @@ def read_image(source: str | Path | bytes, *, upright: bool = True) -> Tensor:
         ``torchvision.io.decode_jpeg``, which is deprecated and whose sibling for PNG dies with a
         segmentation fault on damaged pixel data. Pillow decodes the rest.
     """
-    data, name = (source, "") if isinstance(source, bytes) else (_read(Path(source)), source)
-    header = _known_header("read_image", data[:32], MemorySource(data), name)
-    _check_pixels(header, name)
+    if isinstance(source, bytes):
+        data, name = source, ""
+    else:
+        data, name = read_bytes(Path(source), "read_image", "a picture"), str(source)
+    header = known_header("read_image", data[:32], MemorySource(data), name)
+    check_pixels(header, name)
     if header.format == "JPEG" and header.channels in (1, 3):
         pixels = _decode_jpeg(data)
         if pixels is not None:
             return _to_tensor(_turn(pixels, header.orientation if upright else 1))
     if header.format == "PNG":
-        _check_png(data, name)
+        check_png(data, name)
     pixels = _decode_by_pillow(header, data, name)
     return _to_tensor(_turn(pixels, header.orientation if upright else 1))
 
 
-def _read(path: Path) -> bytes:
-    if not path.is_file():  # asked first: opening a named pipe would wait for ever
-        actual = "which is no file" if path.exists() else "which does not exist"
-        raise FileNotFoundError(f"read_image: expected a picture, got {path}, {actual}")
-    return path.read_bytes()
-
-
-def _known_header(
+def known_header(
     function: str, start: bytes, source: FileSource | MemorySource, name: str | Path
 ) -> Header:
+    """The header of a picture of a known format; else raises `UnreadablePictureError`."""
     try:
         header = read_header(source)
     except BadHeaderError as error:
@@ -155,7 +158,8 @@ def _where(name: str | Path) -> str:
     return f" in {name}" if name else ""
 
 
-def _check_pixels(header: Header, name: str | Path) -> None:
+def check_pixels(header: Header, name: str | Path) -> None:
+    """Raises `UnreadablePictureError` for more pixels than ``CVLIB_MAX_PIXELS`` allows."""
     limit = int(os.environ.get("CVLIB_MAX_PIXELS") or MAX_PIXELS)
     if header.height * header.width > limit:
         raise UnreadablePictureError(
@@ -184,7 +188,7 @@ def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
     return None if decoded is None else np.asarray(decoded, dtype=np.uint8)
 
 
-def _open_by_pillow(header: Header, data: bytes) -> Image.Image:
+def open_by_pillow(header: Header, data: bytes) -> Image.Image:
     """Opens lazily. ``Image.open`` would try other formats, and has a limit of its own."""
     from PIL import Image
 
@@ -199,7 +203,7 @@ def _open_by_pillow(header: Header, data: bytes) -> Image.Image:
 
 def _pillow_header(function: str, header: Header, data: bytes, name: str | Path) -> Header:
     try:
-        with _open_by_pillow(header, data) as image:
+        with open_by_pillow(header, data) as image:
             return Header(header.format, image.height, image.width)
     except Exception as error:
         raise _unreadable(function, data, str(error) or type(error).__name__, name) from error
@@ -208,8 +212,8 @@ def _pillow_header(function: str, header: Header, data: bytes, name: str | Path)
 def _decode_by_pillow(header: Header, data: bytes, name: str | Path) -> NDArray[np.uint8]:
     """Gives (H, W, 3) in RGB, as stored."""
     try:
-        with _open_by_pillow(header, data) as image:
-            _check_pixels(Header(header.format, image.height, image.width), name)
+        with open_by_pillow(header, data) as image:
+            check_pixels(Header(header.format, image.height, image.width), name)
             return _to_rgb(image, header)
     except UnreadablePictureError:
         raise
@@ -257,13 +261,13 @@ def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.require(pixels, requirements=("C", "W"))).permute(2, 0, 1)
 
 
-def _check_png(data: bytes, name: str | Path) -> None:
+def check_png(data: bytes, name: str | Path) -> None:
     """Verifies a PNG's checksums, which decoders skip: a flipped bit would go unseen.
 
     It takes 2 % of the time of a decode.
     """
     view = memoryview(data)
-    position = len(_PNG_SIGNATURE)
+    position = len(PNG_SIGNATURE)
     kind = b""
     while kind != b"IEND":
         length = struct.unpack_from(">I", data, position)[0] if position + 12 <= len(data) else 0
@@ -287,7 +291,7 @@ def _damaged_png(name: str | Path, actual: str) -> Exception:
 def _describe(header: bytes) -> str:
     """Says in words what a file that was taken for a picture seems to be."""
     kinds = {
-        _PNG_SIGNATURE: "a PNG",
+        PNG_SIGNATURE: "a PNG",
         b"\xff\xd8\xff": "a JPEG",
         b"GIF8": "a GIF",
         b"BM": "a BMP",

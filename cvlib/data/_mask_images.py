@@ -10,9 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvlib._files import read_bytes
-from cvlib.data import _images
 from cvlib.data._image_header import MemorySource
-from cvlib.data._images import UnreadablePictureError
+from cvlib.data._images import (
+    UnreadablePictureError,
+    check_pixels,
+    check_png,
+    known_header,
+    open_by_pillow,
+)
 from cvlib.data.formats._folders import shown
 
 if TYPE_CHECKING:
@@ -126,14 +131,14 @@ def _read(path: Path) -> NDArray[Any]:
 
 
 def _decode(data: bytes, path: Path) -> NDArray[Any]:
-    header = _images._known_header("read_mask", data[:32], MemorySource(data), path)
-    _images._check_pixels(header, path)
+    header = known_header("read_mask", data[:32], MemorySource(data), path)
+    check_pixels(header, path)
     if header.format not in _FORMATS:
         raise _damaged(path, f"{header.format}, which blurs numbers at every edge")
     if header.format == "PNG":
-        _images._check_png(data, path)
+        check_png(data, path)
     try:
-        with _images._open_by_pillow(header, data) as image:
+        with open_by_pillow(header, data) as image:
             return _to_array(image)
     except Exception as error:  # Pillow's decoders raise almost anything at damaged files
         raise _damaged(path, str(error) or type(error).__name__) from error

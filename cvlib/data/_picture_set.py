@@ -1,4 +1,4 @@
-"""What data sets share whose labels are one thing for each picture: a class, or a mask."""
+"""What the data sets of all tasks share: decoding, cache, workers, parts."""
 
 from __future__ import annotations
 
@@ -15,62 +15,50 @@ from torch.utils.data import Dataset
 
 from cvlib.data._images import UnreadablePictureError, read_image, read_image_size
 from cvlib.data._shared import PictureCache, SharedObject, is_for_worker
+from cvlib.data._split import split_pictures
 from cvlib.data.findings import BadLabelsError, Finding, errors_of
+from cvlib.data.formats._folders import name_some
 from cvlib.data.table import PackedList
 
 _Self = TypeVar("_Self", bound="PictureSet")
 
 
 class PictureSet(Dataset[Any]):
-    """Pictures that are decoded when asked for; workers share paths, labels and the cache.
+    """Pictures that are decoded when asked for; workers share their labels and the cache.
+
+    Its columns must be there before it is initialised.
 
     Args:
-        pictures: Paths.
-        classes: Class names.
+        count: Number of pictures.
         transform: Called as ``transform(image, target)``.
         cache: Keep decoded pictures in memory from their first use on, as uint8.
-        findings: What a person should know of the files.
+        upright: Turn pictures as their EXIF orientation says.
 
     Raises:
-        BadLabelsError: Among the findings are errors.
         MemoryError: The cache would take more than 80 % of the free memory.
-        TypeError: ``classes`` is a single string.
-        ValueError: No class, or one twice.
-
-    Warns:
-        UserWarning: Among the findings are warnings.
     """
 
-    # Attributes with one entry for each picture.
-    columns: ClassVar[tuple[str, ...]] = ("pictures",)
+    # Attributes that say something of each picture, and that workers read in shared memory.
+    columns: ClassVar[tuple[str, ...]]
+    # Whether `split` keeps the share of every class where nobody says.
+    stratified: ClassVar[bool] = False
 
     def __init__(
-        self,
-        pictures: Sequence[str | Path],
-        classes: Sequence[str],
-        transform: Callable[..., Any] | None,
-        cache: bool,
-        findings: Sequence[Finding],
+        self, count: int, transform: Callable[..., Any] | None, cache: bool, upright: bool = True
     ) -> None:
-        name = type(self).__name__
-        self.classes = tuple(check_classes(name, classes))
-        self.pictures = PackedList(str(path) for path in pictures)
         self.transform = transform
-        self.findings = tuple(findings)
-        if wrong := errors_of(findings):
-            raise BadLabelsError(name, wrong)
-        odd = [finding for finding in findings if finding.severity == "warning"]
-        if odd:
-            text = f"{name}: odd files, {len(odd)} findings, the first: {odd[0]}"
-            warnings.warn(text, UserWarning, stacklevel=3)
+        self.upright = upright
         # Where in the cache each picture lies: a subset shares that of the whole set.
-        self._slots = np.arange(len(self.pictures))
-        self._cache = PictureCache(self._sizes()) if cache else None
+        self._slots = np.arange(count)
+        self._cache = PictureCache(self._sizes(), type(self).__name__) if cache else None
         self._shared: SharedObject | None = None
 
     def __len__(self) -> int:
         """Return the number of pictures."""
-        return len(self.pictures)
+        return len(self._slots)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {describe(self)}>"
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width of a picture as it is shown, from its header.
@@ -81,7 +69,7 @@ class PictureSet(Dataset[Any]):
         """
         index = self._checked(index)
         try:
-            return read_image_size(self.pictures[index])
+            return read_image_size(self._path(index), upright=self.upright)
         except (OSError, ValueError) as error:
             raise self._unreadable(index, error) from error
 
@@ -90,18 +78,31 @@ class PictureSet(Dataset[Any]):
 
         Raises:
             IndexError: An index is out of range.
+            TypeError: Booleans.
         """
-        chosen = np.array([self._checked(index) for index in indices], dtype=np.int64)
-        # Not copy.copy, which would leave the cache behind as pickling does.
-        part = object.__new__(type(self))
-        part.__dict__.update(self.__dict__)
-        part._shared, part._slots = None, self._slots[chosen]
-        for name in self.columns:
-            column = getattr(self, name)
-            packed = isinstance(column, PackedList)
-            some = PackedList(column[i] for i in chosen) if packed else column[chosen]
-            setattr(part, name, some)
-        return part
+        if np.asarray(indices).dtype == np.bool_:
+            raise TypeError("subset: expected indices, got booleans; use numpy.flatnonzero")
+        return self._with(np.array([self._checked(one) for one in indices], dtype=np.int64))
+
+    def split(
+        self: _Self, fraction: float, seed: int = 0, *, stratify: bool | None = None
+    ) -> tuple[_Self, _Self]:
+        """Two parts that share no picture.
+
+        Args:
+            fraction: Between 0 and 1: share of the first part.
+            seed: The same seed gives the same parts.
+            stratify: Give both parts the same share of every class: of its objects, of its
+                pictures, or of the pictures that show it, for which every mask is read. By default
+                only where a picture has one class.
+
+        Raises:
+            ValueError: ``fraction`` is out of range, or a part would be empty.
+        """
+        by_class = self.stratified if stratify is None else stratify
+        labels = self._labels_by_picture() if by_class else None
+        first, second = split_pictures(len(self), fraction, seed, labels)
+        return self._with(first), self._with(second)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_shared": None}
@@ -111,15 +112,28 @@ class PictureSet(Dataset[Any]):
             return {k: v for k, v in state.items() if k not in self.columns} | {
                 "_shared": self._shared
             }
-        return state | {name: None for name in self._caches()}  # a copy for elsewhere
+        caches = [name for name, value in state.items() if isinstance(value, PictureCache)]
+        return state | dict.fromkeys(caches)  # a copy for elsewhere
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._shared is not None:
             self.__dict__.update(self._shared.value())
 
-    def _caches(self) -> list[str]:
-        return [name for name, value in self.__dict__.items() if isinstance(value, PictureCache)]
+    def _path(self, index: int) -> Path:
+        raise NotImplementedError
+
+    def _select(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
+        """The columns of some pictures."""
+        raise NotImplementedError
+
+    def _labels_by_picture(self) -> list[NDArray[np.int64]]:
+        """The classes in each picture, each as often as it counts."""
+        raise NotImplementedError
+
+    def _known_sizes(self) -> NDArray[np.int64]:
+        """Shape (P, 2): height and width; -1 where only the picture tells."""
+        return np.full((len(self), 2), -1, dtype=np.int64)
 
     def _checked(self, index: int) -> int:
         """The index from 0."""
@@ -135,7 +149,7 @@ class PictureSet(Dataset[Any]):
         if image is not None:
             return image
         try:
-            image = read_image(self.pictures[index])
+            image = read_image(self._path(index), upright=self.upright)
         except (OSError, ValueError) as error:
             raise self._unreadable(index, error) from error
         if self._cache is not None:
@@ -145,18 +159,89 @@ class PictureSet(Dataset[Any]):
     def _unreadable(self, index: int, error: Exception) -> UnreadablePictureError:
         return UnreadablePictureError(
             f"{type(self).__name__}: expected a readable picture at index {index}, got: {error}",
-            self.pictures[index],
+            self._path(index),
         )
 
     def _sizes(self) -> NDArray[np.int64]:
         """Shape (P, 2): height and width; -1 where the picture cannot be read."""
-        sizes = np.full((len(self), 2), -1, dtype=np.int64)
-        for index in range(len(self)):
+        sizes = self._known_sizes()
+        for index in np.flatnonzero(sizes[:, 0] < 0):
             try:
-                sizes[index] = self.image_size(index)
+                sizes[index] = self.image_size(int(index))
             except UnreadablePictureError:
                 continue
         return sizes
+
+    def _copy(self: _Self, **changes: Any) -> _Self:
+        other = object.__new__(type(self))  # not copy.copy, which would pickle the cache away
+        other.__dict__.update(self.__dict__, _shared=None, **changes)
+        return other
+
+    def _with(self: _Self, chosen: NDArray[np.int64]) -> _Self:
+        return self._copy(_slots=self._slots[chosen], **self._select(chosen))
+
+
+class SingleLabelSet(PictureSet):
+    """Pictures with one label each: a class, or a mask.
+
+    Args:
+        pictures: Paths.
+        classes: Class names.
+        transform: As of `PictureSet`.
+        cache: As of `PictureSet`.
+        findings: What a person should know of the files.
+
+    Raises:
+        BadLabelsError: Among the findings are errors.
+        MemoryError: The cache would take more than 80 % of the free memory.
+        TypeError: ``classes`` is a single string.
+        ValueError: No class, or one twice.
+
+    Warns:
+        UserWarning: Among the findings are warnings.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[str | Path],
+        classes: Sequence[str],
+        transform: Callable[..., Any] | None,
+        cache: bool,
+        findings: Sequence[Finding],
+    ) -> None:
+        name = type(self).__name__
+        self.classes = tuple(check_classes(name, classes))
+        self.pictures = PackedList(str(path) for path in pictures)
+        self.findings = tuple(findings)
+        if wrong := errors_of(findings):
+            raise BadLabelsError(name, wrong)
+        odd = [finding for finding in findings if finding.severity == "warning"]
+        if odd:
+            text = f"{name}: odd files, {len(odd)} findings, the first: {odd[0]}"
+            warnings.warn(text, UserWarning, stacklevel=3)
+        super().__init__(len(self.pictures), transform, cache)
+
+    def _path(self, index: int) -> Path:
+        return Path(self.pictures[index])
+
+    def _select(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
+        columns = {name: getattr(self, name) for name in self.columns}
+        return {
+            name: PackedList(column[i] for i in chosen)
+            if isinstance(column, PackedList)
+            else column[chosen]
+            for name, column in columns.items()
+        }
+
+
+def describe(dataset: Any) -> str:
+    """The size of a data set in words: pictures, objects where it has a table, classes."""
+    count, table = len(dataset.classes), getattr(dataset, "table", None)
+    names = f"{count} class{'es' if count > 1 else ''} ({name_some(dataset.classes)})"
+    if table is None:
+        return f"{len(dataset):,} pictures of {names}"
+    masks = " with masks" if table.masks is not None else ""
+    return f"{len(dataset):,} pictures, {table.num_objects:,} objects of {names}{masks}"
 
 
 def check_classes(function: str, classes: Sequence[str]) -> list[str]:
@@ -166,11 +251,13 @@ def check_classes(function: str, classes: Sequence[str]) -> list[str]:
         TypeError: A single string, or names that are no strings.
         ValueError: No name, or one twice.
     """
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+    if isinstance(classes, str):
         raise TypeError(
-            f"{function}: expected classes a sequence of names, got {classes!r}; write "
-            '("cat", "dog")'
+            f"{function}: expected classes a sequence of names, got the string {classes!r}; write "
+            f"({classes!r},)"
         )
+    if not all(isinstance(name, str) for name in classes):
+        raise TypeError(f"{function}: expected classes a sequence of names, got {classes!r}")
     names = list(classes)
     twice = [name for place, name in enumerate(names) if name in names[:place]]
     if twice or not names:

@@ -87,13 +87,14 @@ class PictureCache:
 
     Args:
         sizes: Shape (P, 2): height and width; where one is below 1 the picture is not kept.
+        owner: Class of the data set, for errors.
         channels: 3, or 1 for masks.
 
     Raises:
         MemoryError: They take more than 80 % of the memory that is free.
     """
 
-    def __init__(self, sizes: NDArray[np.int64], channels: int = 3) -> None:
+    def __init__(self, sizes: NDArray[np.int64], owner: str, channels: int = 3) -> None:
         self._sizes = sizes
         self._channels = channels
         lengths = channels * np.maximum(sizes, 0).prod(1)
@@ -101,7 +102,7 @@ class PictureCache:
         free = available_memory()
         if self._starts[-1] > _CACHE_SHARE * free:
             raise MemoryError(
-                f"DetectionDataset: expected room for a cache of {self._starts[-1] / 1e9:.1f} GB, "
+                f"{owner}: expected room for a cache of {self._starts[-1] / 1e9:.1f} GB, "
                 f"got {free / 1e9:.1f} GB of free memory; leave cache=False, take a subset, or "
                 "store smaller pictures"
             )

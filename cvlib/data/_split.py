@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from cvlib.data.table import LabelTable
+Labels = Sequence[NDArray[np.int64]]
 
 
 def split_pictures(
-    table: LabelTable, fraction: float, seed: int, stratify: bool
+    total: int, fraction: float, seed: int, labels: Labels | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draws a share of the pictures.
 
     Args:
-        table: The set, with right labels.
+        total: Number of pictures.
         fraction: Between 0 and 1: share of the first part.
         seed: Of the draw.
-        stratify: Give both parts the same share of the objects of every class, as nearly as the
-            pictures allow.
+        labels: The classes in each picture, each as often as it counts: both parts get the
+            same share of every class, as nearly as the pictures allow. ``None``: drawn at random.
 
     Returns:
         The pictures of the first part and the others, in the order of the set.
@@ -31,7 +33,6 @@ def split_pictures(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"split: expected fraction between 0 and 1, got {fraction}")
-    total = table.num_pictures
     count = round(fraction * total)
     if not 0 < count < total:
         raise ValueError(
@@ -39,8 +40,8 @@ def split_pictures(
             f"of {total} for fraction {fraction}"
         )
     order = np.random.default_rng(seed).permutation(total)
-    if stratify:
-        is_first = _stratified(table, order, count, fraction)
+    if labels is not None:
+        is_first = _stratified(labels, order, count, fraction)
     else:
         is_first = np.zeros(total, dtype=np.bool_)
         is_first[order[:count]] = True
@@ -48,19 +49,20 @@ def split_pictures(
 
 
 def _stratified(
-    table: LabelTable, order: NDArray[np.int64], count: int, fraction: float
+    labels: Labels, order: NDArray[np.int64], count: int, fraction: float
 ) -> NDArray[np.bool_]:
     """Gives out the pictures of the rarest class first, each to the part that lacks it most."""
-    things = [np.bincount(table.labels[table.objects(i)]) for i in range(table.num_pictures)]
-    owners = table.picture_of_object()
-    totals = np.bincount(table.labels, minlength=len(table.classes)).astype(np.float64)
+    things = [np.bincount(own) for own in labels]
+    every = np.concatenate(labels)
+    owners = np.repeat(np.arange(len(order)), [len(own) for own in labels])
+    totals = np.bincount(every).astype(np.float64)
     lacking = np.outer([fraction, 1 - fraction], totals)
-    room = np.array([count, table.num_pictures - count])
-    part = np.full(table.num_pictures, -1)
+    room = np.array([count, len(order) - count])
+    part = np.full(len(order), -1)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     for label in np.argsort(totals, kind="stable"):
-        holders = np.unique(owners[table.labels == label])
+        holders = np.unique(owners[every == label])
         for picture in holders[np.argsort(rank[holders])]:
             if part[picture] < 0:
                 # Equal lacks go to the part with more room; a full part gets nothing.

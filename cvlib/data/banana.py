@@ -10,7 +10,9 @@ from typing import Any
 
 from cvlib._files import PICTURE_SUFFIXES
 from cvlib.data._banana_labels import Box, read_labels
+from cvlib.data._picture_set import check_classes
 from cvlib.data.dataset import DetectionDataset
+from cvlib.data.formats._folders import natural_order
 from cvlib.data.table import LabelTable, TableBuilder
 
 _SPLITS = ("train", "val")
@@ -65,15 +67,11 @@ class BananaDataset(DetectionDataset):
     ) -> None:
         if split not in _SPLITS:
             raise ValueError(f"BananaDataset: expected split 'train' or 'val', got {split!r}")
-        if isinstance(classes, str):
-            raise TypeError(
-                f"BananaDataset: expected classes a sequence of names, got the string "
-                f"{classes!r}; write ({classes!r},)"
-            )
+        classes = check_classes("BananaDataset", classes)
         folder = _find_split(Path(root).expanduser(), split)
         files = _list_pictures(folder / "images")
         rows = read_labels(folder / "label.csv", folder / "images", files, len(classes))
-        unlabelled = sorted(files - rows.keys(), key=_natural_order)
+        unlabelled = sorted(files - rows.keys(), key=natural_order)
         _warn_about_unlabelled(unlabelled, folder)
         table = _table(folder / "images", rows, [*rows, *unlabelled], classes)
         super().__init__(table, transform=transform, cache=cache)
@@ -153,9 +151,3 @@ def _image_ids(names: list[str]) -> list[int]:
         if len(set(numbers)) == len(numbers):
             return numbers
     return list(range(len(names)))
-
-
-def _natural_order(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that puts 2.png before 10.png."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]

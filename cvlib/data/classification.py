@@ -11,12 +11,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torchvision import tv_tensors
 
-from cvlib.data._picture_set import PictureSet
+from cvlib.data._picture_set import SingleLabelSet
 from cvlib.data.findings import Finding
 from cvlib.data.formats._folders import shown
 
 
-class ClassificationDataset(PictureSet):
+class ClassificationDataset(SingleLabelSet):
     """Pictures with one class each.
 
     Args:
@@ -54,6 +54,7 @@ class ClassificationDataset(PictureSet):
 
     task: ClassVar[str] = "classification"
     columns: ClassVar[tuple[str, ...]] = ("pictures", "labels")
+    stratified: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -90,6 +91,9 @@ class ClassificationDataset(PictureSet):
     def count_labels(self) -> NDArray[np.int64]:
         """Counts the pictures of each class, shape (K,)."""
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
+
+    def _labels_by_picture(self) -> list[NDArray[np.int64]]:
+        return list(self.labels[:, None])
 
 
 def _check_labels(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,15 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from cvlib._files import write_text
-from cvlib.data._images import UnreadablePictureError, read_image, read_image_size
-from cvlib.data._shared import PictureCache, SharedObject, is_for_worker
-from cvlib.data._split import split_pictures
+from cvlib.data._images import UnreadablePictureError, read_image_size
+from cvlib.data._picture_set import PictureSet
 from cvlib.data.findings import BadLabelsError, Finding, errors_of
-from cvlib.data.formats.coco import table_to_coco
+from cvlib.data.formats.coco import table_to_coco, write_coco
 from cvlib.data.formats.lists import BoxFormat, read_lists
 from cvlib.data.label_rules import SET_CODES, find_bad_labels
 from cvlib.data.table import LabelTable
@@ -32,7 +27,7 @@ BadLabels = Literal["raise", "drop"]
 _Self = TypeVar("_Self", bound="DetectionDataset")
 
 
-class DetectionDataset(Dataset[Any]):
+class DetectionDataset(PictureSet):
     """Pictures with boxes, and with masks where the labels have them.
 
     Pictures are decoded when asked for. Labels are checked at once: each that cannot be right is
@@ -70,6 +65,7 @@ class DetectionDataset(Dataset[Any]):
     """
 
     task: ClassVar[str] = "detection"
+    columns: ClassVar[tuple[str, ...]] = ("table",)
 
     def __init__(
         self,
@@ -92,12 +88,7 @@ class DetectionDataset(Dataset[Any]):
             raise BadLabelsError(f"{table.layout} in {table.root}", wrong)
         self._warn(wrong, table.findings)
         self.table = _without_faults(table, bad) if wrong else table
-        self.transform = transform
-        self.upright = upright
-        # Where in the cache each picture lies: a subset shares that of the whole set.
-        self._slots = np.arange(table.num_pictures)
-        self._cache = PictureCache(self._sizes()) if cache else None
-        self._shared: SharedObject | None = None
+        super().__init__(table.num_pictures, transform, cache, upright)
 
     @staticmethod
     def from_lists(
@@ -132,10 +123,6 @@ class DetectionDataset(Dataset[Any]):
     def classes(self) -> tuple[str, ...]:
         """Class names."""
         return self.table.classes
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return self.table.num_pictures
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Read a sample.
@@ -208,11 +195,7 @@ class DetectionDataset(Dataset[Any]):
         height, width = (int(side) for side in self.table.sizes[index])
         if height >= 0:
             return height, width
-        path = self.table.path(index)
-        try:
-            return read_image_size(path, upright=self.upright)
-        except (OSError, ValueError) as error:
-            raise self._unreadable(index, error) from error
+        return super().image_size(index)
 
     def image_info(self, index: int) -> dict[str, Any]:
         """Facts about a picture: ``path``, ``image_id``, ``height``, ``width``, ``label_file``."""
@@ -243,26 +226,7 @@ class DetectionDataset(Dataset[Any]):
         names = [one for one in chosen if isinstance(one, str)]
         if names and len(names) == len(chosen):
             return self._of_classes(names)
-        if isinstance(chosen, np.ndarray) and chosen.dtype == np.bool_:
-            raise TypeError("subset: expected indices, got booleans; use numpy.flatnonzero")
-        indices = [self._checked(operator.index(one)) for one in chosen]  # type: ignore[arg-type]
-        return self._with(np.array(indices, dtype=np.int64))
-
-    def split(
-        self: _Self, fraction: float, seed: int = 0, *, stratify: bool = False
-    ) -> tuple[_Self, _Self]:
-        """Two parts that share no picture.
-
-        Args:
-            fraction: Between 0 and 1: share of the first part.
-            seed: The same seed gives the same parts.
-            stratify: Give both parts the same share of the objects of every class.
-
-        Raises:
-            ValueError: ``fraction`` is out of range, or a part would be empty.
-        """
-        first, second = split_pictures(self.table, fraction, seed, stratify)
-        return self._with(first), self._with(second)
+        return super().subset(chosen)  # type: ignore[arg-type]
 
     def rename_classes(self: _Self, names: Mapping[str, str]) -> _Self:
         """The same set with other class names; classes that get one name become one class.
@@ -279,9 +243,8 @@ class DetectionDataset(Dataset[Any]):
         number = np.array([classes.index(name) for name in renamed], dtype=np.int64)
         ids = tuple(self.table.category_ids[renamed.index(name)] for name in classes)
         labels = number[self.table.labels]
-        return self._copy(
-            replace(self.table, classes=tuple(classes), labels=labels, category_ids=ids)
-        )
+        table = replace(self.table, classes=tuple(classes), labels=labels, category_ids=ids)
+        return self._copy(table=table)
 
     def to_coco(self) -> dict[str, Any]:
         """The labels in COCO's layout, with the ids that their files gave."""
@@ -289,49 +252,19 @@ class DetectionDataset(Dataset[Any]):
 
     def save_coco(self, path: str | Path) -> None:
         """Writes `to_coco` as JSON, atomically."""
-        write_text(Path(path), json.dumps(self.to_coco(), allow_nan=False) + "\n")
+        write_coco(path, self.table, self._sizes())
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__ | {"_shared": None}
-        if is_for_worker():
-            # Made once: all workers read the same memory.
-            self._shared = self._shared or SharedObject(self.table)
-            state |= {"table": None, "_shared": self._shared}
-        elif self._cache is not None:  # a copy for elsewhere
-            state["_cache"] = None
-        return state
+    def _path(self, index: int) -> Path:
+        return self.table.path(index)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._shared is not None:
-            self.table = self._shared.value()
+    def _select(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
+        return {"table": self.table.select(chosen)}
 
-    def _checked(self, index: int) -> int:
-        """The index from 0."""
-        index = operator.index(index)
-        if not -len(self) <= index < len(self):
-            name = type(self).__name__
-            raise IndexError(f"{name}: expected index below {len(self)}, got {index}")
-        return index % len(self)
+    def _labels_by_picture(self) -> list[NDArray[np.int64]]:
+        return [self.table.labels[self.table.objects(index)] for index in range(len(self))]
 
-    def _read(self, index: int) -> Tensor:
-        slot = int(self._slots[index])
-        image = None if self._cache is None else self._cache.get(slot)
-        if image is not None:
-            return image
-        try:
-            image = read_image(self.table.path(index), upright=self.upright)
-        except (OSError, ValueError) as error:
-            raise self._unreadable(index, error) from error
-        if self._cache is not None:
-            self._cache.put(slot, image)
-        return image
-
-    def _unreadable(self, index: int, error: Exception) -> UnreadablePictureError:
-        return UnreadablePictureError(
-            f"{type(self).__name__}: expected a readable picture at index {index}, got: {error}",
-            self.table.path(index),
-        )
+    def _known_sizes(self) -> NDArray[np.int64]:
+        return self.table.sizes.copy()
 
     def _check_size(self, index: int, size: tuple[int, int]) -> None:
         height, width = self.table.sizes[index].tolist()
@@ -367,26 +300,6 @@ class DetectionDataset(Dataset[Any]):
                 path,
             ) from error
 
-    def _sizes(self) -> NDArray[np.int64]:
-        """Shape (P, 2): height and width; -1 where the picture cannot be read."""
-        sizes = self.table.sizes.copy()
-        for i in np.flatnonzero(sizes[:, 0] < 0):
-            try:
-                sizes[i] = self.image_size(int(i))
-            except UnreadablePictureError:
-                continue
-        return sizes
-
-    def _copy(self: _Self, table: LabelTable) -> _Self:
-        other = object.__new__(type(self))  # not copy.copy, which would pickle the cache away
-        other.__dict__.update(self.__dict__, table=table, _shared=None)
-        return other
-
-    def _with(self: _Self, pictures: NDArray[np.int64]) -> _Self:
-        other = self._copy(self.table.select(pictures))
-        other._slots = self._slots[pictures]
-        return other
-
     def _of_classes(self: _Self, names: list[str]) -> _Self:
         self._check_names("subset", names)
         if len(set(names)) < len(names):
@@ -397,7 +310,7 @@ class DetectionDataset(Dataset[Any]):
         table = self.table.without_objects(number[self.table.labels] < 0)
         ids = tuple(table.category_ids[place] for place in places)
         table = replace(table, classes=tuple(names), labels=number[table.labels], category_ids=ids)
-        return self._copy(table)._with(np.flatnonzero(np.diff(table.starts)))
+        return self._copy(table=table)._with(np.flatnonzero(np.diff(table.starts)))
 
     def _check_names(self, function: str, names: Sequence[str] | Mapping[str, str]) -> None:
         unknown = [name for name in names if name not in self.classes]

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cvlib.data._picture_set import describe
 from cvlib.data.classification import ClassificationDataset
 from cvlib.data.dataset import BadLabels, DetectionDataset
-from cvlib.data.formats._folders import describe_folder, name_some, shown
+from cvlib.data.formats._folders import describe_folder, shown
 from cvlib.data.formats.layouts import (
     LAYOUTS,
     Layout,
@@ -76,7 +77,7 @@ def load_dataset(
         read = DetectionDataset(read, bad_labels=bad_labels, **options)
     dataset: AnyDataset = read
     part = f", split {chosen} of {', '.join(splits)}" if chosen is not None else ""
-    say(f"{shown(home)}: {layout.title} ({reason}){part}: {_describe(dataset)}")
+    say(f"{shown(home)}: {layout.title} ({reason}){part}: {describe(dataset)}")
     for line in _notes(dataset):
         say(line)
     return dataset
@@ -163,17 +164,6 @@ def _known_split(split: str, splits: list[str], path: Path) -> str:
             "leave it out and divide the set"
         )
     return split
-
-
-def _describe(dataset: AnyDataset) -> str:
-    """Its size in words."""
-    count = len(dataset.classes)
-    names = f"{count} class{'es' if count > 1 else ''} ({name_some(dataset.classes)})"
-    if isinstance(dataset, DetectionDataset):
-        objects = f"{dataset.table.num_objects:,} objects of "
-        masks = " with masks" if dataset.table.masks is not None else ""
-        return f"{len(dataset):,} pictures, {objects}{names}{masks}"
-    return f"{len(dataset):,} pictures of {names}"
 
 
 def _notes(dataset: AnyDataset) -> list[str]:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from cvlib.data._images import UnreadablePictureError, read_image_size
 from cvlib.data._mask_images import Colour, read_classes
-from cvlib.data._picture_set import PictureSet
+from cvlib.data._picture_set import SingleLabelSet
 from cvlib.data._shared import PictureCache
 from cvlib.data.findings import Finding
 from cvlib.data.formats._folders import shown
@@ -24,7 +24,7 @@ from cvlib.data.table import PackedList
 VOID = 255
 
 
-class SegmentationDataset(PictureSet):
+class SegmentationDataset(SingleLabelSet):
     """Pictures with a class for every pixel.
 
     Pictures and masks are decoded when asked for; workers share paths and caches.
@@ -96,7 +96,7 @@ class SegmentationDataset(PictureSet):
         self.masks = PackedList(str(path) for path in masks)
         self.void = void
         self.palette = palette
-        self._mask_cache = PictureCache(self._sizes(), channels=1) if cache else None
+        self._mask_cache = PictureCache(self._sizes(), "SegmentationDataset", 1) if cache else None
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Read a sample.
@@ -160,6 +160,11 @@ class SegmentationDataset(PictureSet):
         for index in tqdm(range(len(self)), "counting pixels", disable=None, leave=False, delay=1):
             counts += np.bincount(self.mask(index).ravel(), minlength=256)
         return np.append(counts[: len(self.classes)], counts[VOID])
+
+    def _labels_by_picture(self) -> list[NDArray[np.int64]]:
+        bar = tqdm(range(len(self)), "reading masks", disable=None, leave=False, delay=1)
+        found = [np.unique(self.mask(index)).astype(np.int64) for index in bar]
+        return [classes[classes != VOID] for classes in found]
 
     def _read_mask(self, index: int) -> Tensor:
         slot = int(self._slots[index])

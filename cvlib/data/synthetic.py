@@ -24,6 +24,7 @@ from cvlib.data._banana_painter import (
     random_peel,
     random_pose,
 )
+from cvlib.data._picture_set import describe
 from cvlib.data._scene_painter import (
     fill_polygon,
     paint_background,
@@ -110,6 +111,9 @@ class SyntheticBananas(Dataset[Any]):
     def __len__(self) -> int:
         """Return the number of pictures."""
         return self._length
+
+    def __repr__(self) -> str:
+        return f"<SyntheticBananas: {describe(self)}>"
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Draw a picture.

@@ -177,6 +177,7 @@ def test_a_box_from_the_mask_where_there_is_none(tmp_path):
         ({"image_id": True}, "unknown-image", "got True"),
         ({"category_id": 8}, "unknown-class", "one of 2 categories, got 8"),
         ({"category_id": None}, "unknown-class", "got None"),
+        ({"category_id": 7.0}, "unknown-class", r"got 7\.0"),
         ({"category_id": [7]}, "unknown-class", r"got \[7\]"),
         ({"bbox": ["2", 3, 4, 5]}, "bad-box", r"four numbers .*, got \['2', 3, 4, 5\]"),
         ({"bbox": [2, 3, 4]}, "bad-box", r"got \[2, 3, 4\]"),
@@ -299,6 +300,13 @@ def test_wrong_pictures_are_named_and_left_out(tmp_path, second, code, row):
     errors = [f for f in table.findings if f.code == code]
     assert [(f.severity, f.row) for f in errors] == [("error", row)]
     assert table.rows.tolist() == [1]
+
+
+def test_a_picture_under_two_ids_is_told(tmp_path):
+    table = read_coco(write_set(tmp_path, images=[picture(1), picture(2, "./1.png")]))
+    (finding,) = table.findings
+    assert (finding.severity, finding.code, finding.row) == ("warning", "listed-twice", "image 2")
+    assert "got '1.png' as image 1, too" in finding.message
 
 
 def test_odd_sizes(tmp_path):

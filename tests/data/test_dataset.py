@@ -275,6 +275,13 @@ def test_split_out_of_range(tmp_path, fraction):
         make(tmp_path).split(0.01)
 
 
+def test_it_says_what_it_is(tmp_path):
+    dataset = make(tmp_path)
+    text = "<DetectionDataset: 6 pictures, 6 objects of 3 classes (cat, dog, cow)>"
+    assert repr(dataset) == text
+    assert repr(dataset.subset([2])).startswith("<DetectionDataset: 1 pictures, 2 objects of")
+
+
 def test_rename_and_merge_classes(tmp_path):
     dataset = make(tmp_path, 30)
     merged = dataset.rename_classes({"cow": "cat", "dog": "hound"})

@@ -206,6 +206,23 @@ def test_subset_shares_the_cache(tmp_path):
     assert dataset[2][0][:, 0, 0].tolist() == [10, 20, 30]
 
 
+def test_a_split_keeps_the_share_of_every_class():
+    labels = [0] * 60 + [1] * 30 + [2] * 10
+    names = [f"{i}.jpg" for i in range(100)]
+    dataset = ClassificationDataset(names, labels, ["ant", "bee", "wasp"])
+    first, second = dataset.split(0.8, seed=1)
+    assert first.count_labels().tolist() == [48, 24, 8]
+    assert second.count_labels().tolist() == [12, 6, 2]
+    assert sorted([*first.pictures, *second.pictures]) == sorted(names)
+    again, other = (dataset.split(0.8, seed=seed)[0] for seed in (1, 2))
+    assert list(again.pictures) == list(first.pictures) != list(other.pictures)
+    drawn, _ = dataset.split(0.8, seed=1, stratify=False)
+    assert drawn.count_labels().tolist() != [48, 24, 8]
+    assert repr(second) == "<ClassificationDataset: 20 pictures of 3 classes (ant, bee, wasp)>"
+    with pytest.raises(TypeError, match=r"got booleans; use numpy\.flatnonzero"):
+        dataset.subset([True, False])
+
+
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers(tmp_path, start):
     dataset = read_folder(write_set(tmp_path, ["ant/a.png", "bee/a.png"]))

@@ -367,7 +367,7 @@ def test_missing_folder_and_pipe(tmp_path):
             read_image(tmp_path / name)
         with pytest.raises((OSError, UnreadablePictureError)):
             read_image_size(tmp_path / name)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"got .*b\.png, which does not exist"):
         read_image_size(tmp_path / "b.png")
 
 

@@ -1,9 +1,12 @@
 """DetectionDataset.from_lists: formats, kinds of labels and masks, and what does not fit."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco
 
 from cvlib.data.dataset import DetectionDataset
 from cvlib.data.findings import BadLabelsError
@@ -48,11 +51,13 @@ def test_masks_of_every_kind(pictures):
     square[3:11, 2:12] = 9
     runs = {"size": [30, 40], "counts": [2 * 30 + 3, *([8, 22] * 9), 8, 30 * 40 - 11 * 30 - 11]}
     polygon = [[2, 3, 12, 3, 12, 11, 2, 11]]
-    masks = [[square, square > 0, runs, polygon, None], []]
-    dataset = make(pictures, [[[2, 3, 12, 11]] * 5, []], [[0] * 5, []], masks=masks)
+    packed = coco.encode(np.asfortranarray(square > 0))  # counts are bytes
+    masks = [[square, square > 0, runs, polygon, [np.array(polygon[0])], packed, None], []]
+    dataset = make(pictures, [[[2, 3, 12, 11]] * 7, []], [[0] * 7, []], masks=masks)
     found = dataset[0][1]["masks"]
-    assert all(np.array_equal(found[k].numpy(), square > 0) for k in range(4))
-    assert not found[4].any()
+    assert all(np.array_equal(found[k].numpy(), square > 0) for k in range(6))
+    assert not found[6].any()
+    assert json.loads(json.dumps(dataset.to_coco())) == dataset.to_coco()
     assert dataset[1][1]["masks"].shape == (0, 30, 40)
 
 
@@ -70,6 +75,9 @@ def test_wrong_boxes_are_named_by_picture_and_place(pictures):
     ("options", "error", "message"),
     [
         ({"classes": "cat"}, TypeError, r"got the string 'cat'; write \('cat',\)"),
+        ({"classes": [0, 1]}, TypeError, r"a sequence of names, got \[0, 1\]"),
+        ({"classes": ["cat", "cat"]}, ValueError, "with different names, .*, got 'cat' twice"),
+        ({"classes": []}, ValueError, "with different names, at least one, got none"),
         ({"format": "yolo"}, ValueError, "format one of xyxy, xywh, cxcywh, got 'yolo'"),
         ({"boxes": [[]]}, ValueError, "boxes with an entry for each of 2 pictures, got 1"),
         ({"labels": [[]]}, ValueError, "labels with an entry for each of 2 pictures, got 1"),
@@ -88,6 +96,14 @@ def test_what_does_not_fit(pictures, options, error, message):
     arguments = {"pictures": pictures} | options
     with pytest.raises(error, match=f"^from_lists: expected .*{message}"):
         make(arguments.pop("pictures"), **arguments)
+
+
+@pytest.mark.parametrize(
+    "mask", [[2, 3, 12, 3, 12, 11], [[2, 3, 12]], [[0, 0, 5, 0, "5", 5]], {"counts": [1200]}]
+)
+def test_masks_that_are_none(pictures, mask):
+    with pytest.raises(ValueError, match=r"^from_lists: expected .* in masks\[0\]\[0\]"):
+        make(pictures, [[[2, 3, 12, 11]], []], [[0], []], masks=[[mask], []])
 
 
 def test_masks_of_another_shape(pictures):

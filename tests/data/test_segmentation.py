@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,7 +251,7 @@ def test_missing_files(tmp_path, missing):
     ("changes", "kind", "message"),
     [
         ({"masks": []}, ValueError, "expected a mask for each of 1 pictures, got 0 masks"),
-        ({"classes": "road"}, TypeError, "expected classes a sequence of names, got 'road'"),
+        ({"classes": "road"}, TypeError, r"a sequence of names, got the string 'road'; write"),
         ({"classes": []}, ValueError, "at least one, got none"),
         ({"classes": ["a", "a"]}, ValueError, "got 'a' twice"),
         ({"classes": [str(i) for i in range(256)]}, ValueError, "at most 255 classes, got 256"),
@@ -287,6 +288,17 @@ def test_cache_and_subset(tmp_path):
     assert torch.equal(dataset[2][1]["mask"], before[0])  # one cache for both
     with pytest.raises(IndexError):
         dataset.subset([3])
+
+
+def test_split(tmp_path):
+    masks = {f"{i}": np.full((3, 4), i % 3 == 0, np.uint8) for i in range(9)}
+    dataset = read_voc_segmentation(write_set(tmp_path, masks))
+    for stratify in (None, True):
+        first, second = dataset.split(1 / 3, seed=2, stratify=stratify)
+        assert sorted([*first.pictures, *second.pictures]) == sorted(dataset.pictures)
+        stems = [Path(path).stem for path in first.pictures]
+        assert [Path(path).stem for path in first.masks] == stems
+    assert [first.count_pixels()[1], second.count_pixels()[1]] == [12, 24]
 
 
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
@@ -363,6 +375,8 @@ def test_label_map(tmp_path):
 def test_missing_masks_and_pictures(tmp_path):
     root = write_set(tmp_path, {"a": NUMBERS, "b": NUMBERS}, {"train": ["a", "b"]})
     os.remove(root / "SegmentationClass/b.png")
+    with pytest.warns(UserWarning, match=r"expected a mask for every picture, got none for b\.jpg"):
+        assert len(read_voc_segmentation(root)) == 1
     with pytest.raises(ValueError, match=r"a mask in .* for each of 2 names, got none for 1: b"):
         read_voc_segmentation(root, "train")
     os.remove(root / "JPEGImages/a.jpg")

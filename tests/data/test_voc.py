@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cvlib.data.dataset import DetectionDataset
-from cvlib.data.findings import errors_of
+from cvlib.data.findings import BadLabelsError, errors_of
 from cvlib.data.formats._voc_xml import read_annotation
 from cvlib.data.formats.voc import read_voc
 from cvlib.data.label_rules import find_bad_labels
@@ -99,7 +99,7 @@ def test_given_classes_decide_the_order_and_unknown_names_are_errors(tmp_path):
     root = write_set(tmp_path, {"a": xml(thing("dog"), thing("cow"), thing("cat"))})
     table = read_voc(root, classes=["dog", "cat"])
     assert table.labels.tolist() == [0, -1, 1]
-    assert "expected one of the classes dog, cat, got 'cow'" in str(table.findings)
+    assert only_error(table).message == "expected one of the classes dog, cat, got 'cow'"
     assert [f.code for f in find_bad_labels(table)[0]] == ["unknown-class"]
 
 
@@ -389,6 +389,9 @@ def test_damaged_xml_of_another_split(tmp_path):
         (thing(box=(1, "b", 2, 3)), "expected ymin a number, got 'b'"),
         ("<object><name>cat</name></object>", "expected xmin a number, got none"),
         (thing().replace("ymax>", "y2>"), "expected ymax a number, got none"),
+        (thing().replace("</object>", "<name>dog</name></object>"), "expected one name, got 2"),
+        (thing().replace("</bndbox>", "</bndbox><bndbox/>"), "expected one bndbox, got 2"),
+        (thing().replace("<xmin>", "<xmin>3</xmin><xmin>"), "expected one xmin, got 2"),
     ],
 )
 def test_bad_objects(tmp_path, text, message):
@@ -396,6 +399,28 @@ def test_bad_objects(tmp_path, text, message):
     error = only_error(table)
     assert (error.message, error.row) == (message, "object 2")
     assert table.num_objects == 1
+
+
+@pytest.mark.parametrize(
+    "text", [thing().replace("object>", "Object>"), f"<objects>{thing()}</objects>"]
+)
+def test_boxes_that_are_in_no_object(tmp_path, text):
+    table = read_voc(write_set(tmp_path, {"a": xml(thing(), text)}))
+    assert "in an <object> of <annotation>, got 1 elsewhere" in only_error(table).message
+
+
+def test_no_object_can_be_used(tmp_path):
+    root = write_set(tmp_path, {"a": xml(thing(box=("1,5", 1, 2, 3)))})
+    with pytest.raises(BadLabelsError, match=r"a\.xml, object 1: expected xmin a number"):
+        read_voc(root)
+
+
+def test_fractions_are_found_by_the_rules(tmp_path):
+    boxes = [(0.1, 0.2, 0.5, 0.9), (0.5, 0.3, 1, 1)]
+    root = write_set(tmp_path, {"a": xml(*(thing(box=box) for box in boxes))})
+    for one_based in (None, True):
+        findings, _ = find_bad_labels(read_voc(root, one_based=one_based))
+        assert [(f.code, f.count) for f in findings] == [("normalised-box", 2)]
 
 
 def test_not_a_number_is_found_by_the_rules(tmp_path):

@@ -378,9 +378,11 @@ def test_labels_without_a_picture(tmp_path):
     root = write_set(tmp_path, {"a": BOX, "b": BOX})
     os.remove(root / "images/train/b.jpg")
     (root / "labels/train/classes.txt").write_text("cat\n")
+    (root / "labels/train/a.TXT").write_text(BOX)  # on this system another file than a.txt
     table = read_yolo(root, "train")
-    assert codes(table) == ["labels-without-picture"]
-    assert table.findings[0].file == str(root / "labels/train/b.txt")
+    assert codes(table) == ["labels-without-picture"] * 2
+    files = [str(root / "labels/train" / name) for name in ("a.TXT", "b.txt")]
+    assert [finding.file for finding in table.findings] == files
 
 
 def test_two_pictures_with_one_label_file(tmp_path):

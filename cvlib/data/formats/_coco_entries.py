@@ -34,7 +34,7 @@ def parse_box(bbox: Any, mask: Mask) -> tuple[float, float, float, float]:
         raise BadEntryError(
             "bad-box",
             f"expected bbox four numbers [x, y, width, height], got {show(bbox)}",
-            "write numbers without quotes",
+            "write [x, y, width, height] of an upright box, as numbers without quotes",
         )
     try:
         x, y, width, height = map(float, bbox)

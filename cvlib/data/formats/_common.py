@@ -5,62 +5,68 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from cvlib._files import inside
-from cvlib.data.findings import Finding, Severity
+from cvlib.data.findings import Finding
+from cvlib.data.formats._folders import shown
+from cvlib.data.label_rules import MOST_OF_A_KIND
 
-# Equal kinds of findings in one file beyond this are counted, not listed: a file whose every line
-# is wrong would fill the memory with messages.
-_MOST_OF_A_KIND = 1000
 # So many pictures are looked for in each folder that might hold them.
 _LOOKED_FOR = 50
 
 
 class Notes:
-    """Findings about one label file.
+    """Findings about label files.
+
+    Of a kind the first thousand are kept, and the others counted: a file whose every line is wrong
+    would fill the memory with messages.
 
     Args:
-        path: Of the file.
+        path: Of the file, or of the folder of files.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = str(path)
+        self._path = shown(path)
         self._findings: list[Finding] = []
         self._counts: Counter[str] = Counter()
-        self._last: dict[str, int] = {}
+        self._first: dict[str, Finding] = {}
 
-    def error(self, code: str, row: str, message: str, fix: str = "", picture: str = "") -> None:
+    def error(
+        self, code: str, row: str, message: str, fix: str = "", picture: str = "", file: str = ""
+    ) -> None:
         """Something that is left out."""
-        self._add("error", code, row, message, fix, picture)
+        self._add(Finding("error", code, message, file or self._path, row, picture, fix=fix))
 
     def warning(self, code: str, row: str, message: str, fix: str = "") -> None:
         """Something odd that is kept."""
-        self._add("warning", code, row, message, fix, "")
+        self._add(Finding("warning", code, message, self._path, row, fix=fix))
 
     def info(self, code: str, message: str, fix: str = "") -> None:
         """A fact about the file."""
-        self._add("info", code, "", message, fix, "")
+        self._add(Finding("info", code, message, self._path, fix=fix))
 
-    def _add(
-        self, severity: Severity, code: str, row: str, message: str, fix: str, picture: str
-    ) -> None:
-        self._counts[code] += 1
-        if self._counts[code] <= _MOST_OF_A_KIND:
-            self._last[code] = len(self._findings)
-            self._findings.append(
-                Finding(severity, code, message, self._path, row, picture, fix=fix)
-            )
+    def _add(self, finding: Finding) -> None:
+        self._first.setdefault(finding.code, finding)
+        self._counts[finding.code] += 1
+        if self._counts[finding.code] <= MOST_OF_A_KIND:
+            self._findings.append(finding)
 
     def findings(self) -> list[Finding]:
-        """All of them; the last of a kind stands for those beyond the first thousand."""
-        found = list(self._findings)
-        for code, place in self._last.items():
-            more = self._counts[code] - _MOST_OF_A_KIND
-            if more > 0:
-                found[place] = replace(found[place], count=more + 1)
-        return found
+        """Those that were kept, and one for each kind that has more."""
+        rest = {code: count - MOST_OF_A_KIND for code, count in self._counts.items()}
+        return self._findings + [
+            Finding(
+                self._first[code].severity,
+                code,
+                f"{count} more like these",
+                self._path,
+                fix=self._first[code].fix,
+                count=count,
+            )
+            for code, count in rest.items()
+            if count > 0
+        ]
 
 
 def find_pictures_folder(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cvlib._files import PICTURE_SUFFIXES
+from cvlib._files import PICTURE_SUFFIXES, is_folder
 
 # What tools leave behind beside the data; a notebook's checkpoints have become a class before.
 _RUBBISH = ("__MACOSX", "Thumbs.db", "desktop.ini")
@@ -40,22 +40,15 @@ def list_files(folder: Path, wanted: Callable[[str], bool]) -> list[str]:
     """
     with os.scandir(folder) as entries:
         every = [e for e in entries if not is_hidden(e.name) and wanted(e.name)]
-        names = [e.name for e in every if not _is_folder(e)]
+        names = [e.name for e in every if not is_folder(e)]
     return sorted(names, key=natural_order)
 
 
 def list_folders(folder: Path) -> list[str]:
     """Names of the folders directly in a folder, hidden ones left out, in natural order."""
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not is_hidden(e.name) and _is_folder(e)]
+        names = [e.name for e in entries if not is_hidden(e.name) and is_folder(e)]
     return sorted(names, key=natural_order)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
 
 
 def walk_files(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -59,7 +60,23 @@ def read_annotation(path: Path) -> Annotation:
     things = [child for child in root if child.tag == "object"]
     for number, thing in enumerate(things, 1):
         _read_object(thing, number, one)
+    _tell_lost_boxes(root, things, one)
     return one
+
+
+def _tell_lost_boxes(root: Element, things: list[Element], one: Annotation) -> None:
+    """An object that nobody reads would be taught as background."""
+    lost = len(list(root.iter("bndbox"))) - sum(len(list(thing.iter("bndbox"))) for thing in things)
+    if lost:
+        one.findings.append(
+            Finding(
+                "error",
+                "bad-object",
+                f"expected every bndbox in an <object> of <annotation>, got {lost} elsewhere",
+                file=shown(one.path),
+                fix="name and nest the elements as VOC does",
+            )
+        )
 
 
 def _parse(path: Path) -> Element:
@@ -118,11 +135,11 @@ def _read_size(root: Element) -> tuple[int, int] | None:
 
 def _read_object(element: Element, number: int, one: Annotation) -> None:
     """Adds an object to the annotation, or an error in its place."""
-    fields = {child.tag: child for child in element}
-    corners_of = {child.tag: child.text for child in fields.get("bndbox", ())}
-    name = _strip(fields.get("name"))
     try:
-        corners = tuple(_number(side, corners_of.get(side)) for side in _SIDES)
+        fields = _children(element, ("name", "bndbox"))
+        sides = _children(fields.get("bndbox", ()), _SIDES)
+        corners = tuple(_number(side, sides.get(side)) for side in _SIDES)
+        name = _strip(fields.get("name"))
         if not name:
             raise ValueError("expected a name, got none")
     except ValueError as error:
@@ -151,8 +168,18 @@ def _read_object(element: Element, number: int, one: Annotation) -> None:
     one.objects.append(VocObject(name, corners, number, mark != "0"))
 
 
-def _number(side: str, text: str | None) -> float:
-    if not text or not text.strip():
+def _children(element: Iterable[Element], once: tuple[str, ...]) -> dict[str, Element]:
+    """Children by their tags, of which some may be there only once."""
+    tags = [child.tag for child in element]
+    for tag in once:
+        if (count := tags.count(tag)) > 1:
+            raise ValueError(f"expected one {tag}, got {count}")
+    return dict(zip(tags, element, strict=True))
+
+
+def _number(side: str, element: Element | None) -> float:
+    text = _strip(element)
+    if not text:
         raise ValueError(f"expected {side} a number, got none")
     try:
         value = float(text)

@@ -117,6 +117,7 @@ class _Reader:
     objects: list[list[tuple[Any, ...]]] = field(default_factory=list)
     _labels: dict[int, int] = field(default_factory=dict)
     _places: dict[int, int] = field(default_factory=dict)
+    _ids: dict[str, int] = field(default_factory=dict)
     _unusable: set[int] = field(default_factory=set)
 
     def read_categories(self, entries: list[Any]) -> None:
@@ -175,8 +176,16 @@ class _Reader:
                 self._unusable.add(number)
                 self.notes.error("bad-path", row, str(error))
                 continue
-            self._places[number] = len(self.pictures)
             name = path.relative_to(self.folder).as_posix()
+            if (first := self._ids.setdefault(name, number)) != number:
+                self.notes.warning(
+                    "listed-twice",
+                    row,
+                    f"expected each picture once, got {name!r} as image {first}, too: either shows "
+                    "the objects of the other as background",
+                    "give all its annotations one image_id",
+                )
+            self._places[number] = len(self.pictures)
             self.pictures.append((name, number, self._size(entry, row)))
             self.objects.append([])
 
@@ -251,15 +260,14 @@ class _Reader:
             self.notes.error(error.code, row, str(error), error.fix, picture=picture)
 
     def _object(self, number: int, entry: Mapping[str, Any], size: tuple[int, int]) -> Any:
-        try:
-            label = self._labels[entry["category_id"]]
-        except (KeyError, TypeError):
+        category = entry.get("category_id")
+        label = self._labels.get(category) if is_id(category) else None
+        if label is None:
             raise BadEntryError(
                 "unknown-class",
-                f"expected category_id one of {len(self.classes)} categories, got "
-                f"{entry.get('category_id')!r}",
+                f"expected category_id one of {len(self.classes)} categories, got {category!r}",
                 "correct it, or add the category",
-            ) from None
+            )
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
             raise BadEntryError("bad-crowd", f"expected iscrowd 0 or 1, got {crowd!r}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from cvlib._files import inside, read_text
+from cvlib.data._picture_set import check_classes
 from cvlib.data.formats._common import Notes, find_pictures_folder, show
 from cvlib.data.table import LabelTable, TableBuilder
 
@@ -74,16 +75,13 @@ def read_csv(
     Note:
         About 6 microseconds for each row.
     """
-    if isinstance(classes, str):
-        raise TypeError(
-            f"read_csv: expected classes a sequence of names, got the string {classes!r}; write "
-            f"({classes!r},)"
-        )
+    if classes is not None:
+        classes = check_classes("read_csv", classes)
     path = Path(csv_path).expanduser()
     text = read_text(path, "read_csv", "a CSV file")
     separator, header = _read_header(path, text)
     places, ignored = _find_columns(path, header, dict(columns or {}))
-    reader = _Reader(path, Notes(path), places, len(header))
+    reader = _Reader(path, Notes(path), places, header)
     reader.read(text, separator)
     if ignored:
         reader.notes.info("ignored-columns", f"columns without a meaning: {', '.join(ignored)}")
@@ -159,7 +157,7 @@ def _find_columns(
         free = [name for name in found[role] if name not in chosen.values()]
         if len(free) == 1:
             chosen[role] = free[0]
-    ignored = [name for name in header if name not in chosen.values()]
+    ignored = [name for name in header if name and name not in chosen.values()]
     return {role: header.index(name) for role, name in chosen.items()}, ignored
 
 
@@ -186,7 +184,7 @@ class _Reader:
     path: Path
     notes: Notes
     places: dict[str, int]
-    num_columns: int
+    header: list[str]
     # Of each picture its rows: label, box, line.
     pictures: dict[str, list[tuple[str, tuple[float, ...], int]]] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -201,13 +199,13 @@ class _Reader:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         lines = tqdm(self._lines(rows), "read_csv", count, disable=None if count > _LONG else True)
         for line, cells in lines:
-            if len(cells) == self.num_columns:
+            if len(cells) == len(self.header):
                 self._read_row(line, cells)
             else:
                 self.notes.error(
                     "bad-row",
                     f"line {line}",
-                    f"expected {self.num_columns} fields, got {len(cells)}",
+                    f"expected {len(self.header)} fields, got {len(cells)}",
                 )
         if not self.pictures and not self.notes.findings():
             raise ValueError(f"read_csv: expected rows in {self.path}, got the header alone")
@@ -242,8 +240,8 @@ class _Reader:
         numbers = [_number(text) for text in texts]
         if None in numbers:
             place = numbers.index(None)
-            role = self._box_roles[place]
-            self._refuse(line, f"expected {role} a number, got {show(texts[place].strip())}")
+            name = self.header[self.places[self._box_roles[place]]]
+            self._refuse(line, f"expected {name} a number, got {show(texts[place].strip())}")
         elif not label:
             self._refuse(line, "expected a label, got an empty field")
         else:

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import torch
+from numpy.typing import ArrayLike
 
+from cvlib.boxes import box_convert
+from cvlib.data._picture_set import check_classes
+from cvlib.data.formats._coco_entries import BadEntryError, parse_mask
+from cvlib.data.formats._common import show
 from cvlib.data.table import LabelTable, TableBuilder
+from cvlib.ops.rle import masks_to_rle
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
@@ -39,13 +45,10 @@ def read_lists(
 
     Raises:
         TypeError: ``classes`` is a string, a path is none, labels are neither integers nor names.
-        ValueError: Lists of different lengths, shapes that do not fit, an unknown format or name.
+        ValueError: Lists of different lengths, shapes that do not fit, masks that are none, an
+            unknown format or name, no class, or one twice.
     """
-    if isinstance(classes, str):
-        raise TypeError(
-            f"from_lists: expected classes a sequence of names, got the string {classes!r}; write "
-            f"({classes!r},)"
-        )
+    names = check_classes("from_lists", classes)
     if format not in _FORMATS:
         raise ValueError(
             f"from_lists: expected format one of {', '.join(_FORMATS)}, got {format!r}"
@@ -56,7 +59,7 @@ def read_lists(
                 f"from_lists: expected {name} with an entry for each of {len(pictures)} pictures, "
                 f"got {len(entries)}"
             )
-    builder = TableBuilder("lists", Path.cwd(), list(classes), "box")
+    builder = TableBuilder("lists", Path.cwd(), names, "box")
     for i, picture in enumerate(pictures):
         if not isinstance(picture, str | Path):
             raise TypeError(
@@ -64,7 +67,7 @@ def read_lists(
             )
         builder.add_picture(picture)
         corners = _corners(i, boxes[i], format)
-        numbers = _labels(i, labels[i], builder.classes)
+        numbers = _labels(i, labels[i], names)
         own = [None] * len(corners) if masks is None else masks[i]
         if not len(corners) == len(numbers) == len(own):
             raise ValueError(
@@ -84,7 +87,7 @@ def _corners(place: int, boxes: ArrayLike, format: str) -> list[list[float]]:
         rows = np.asarray(boxes, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(
-            f"from_lists: expected boxes[{place}] numbers of shape (N, 4), got {_show(boxes)}"
+            f"from_lists: expected boxes[{place}] numbers of shape (N, 4), got {show(boxes)}"
         ) from None
     if rows.size == 0:
         return []
@@ -93,13 +96,7 @@ def _corners(place: int, boxes: ArrayLike, format: str) -> list[list[float]]:
             f"from_lists: expected boxes[{place}] of shape (N, 4), got {rows.shape}; a single box "
             "is [[x1, y1, x2, y2]]"
         )
-    return (rows if format == "xyxy" else _convert(rows, format)).tolist()
-
-
-def _convert(rows: NDArray[np.float64], format: str) -> NDArray[np.float64]:
-    first, sides = rows[:, :2], rows[:, 2:]
-    low = first if format == "xywh" else first - sides / 2
-    return np.concatenate([low, low + sides], axis=1)
+    return box_convert(torch.from_numpy(rows), format, "xyxy").tolist()
 
 
 def _labels(place: int, labels: ArrayLike, classes: list[str]) -> list[int]:
@@ -112,8 +109,7 @@ def _labels(place: int, labels: ArrayLike, classes: list[str]) -> list[int]:
         return [int(value) for value in values]
     if values.dtype.kind != "U":
         raise TypeError(
-            f"from_lists: expected labels[{place}] integers or names of classes, got "
-            f"{_show(labels)}"
+            f"from_lists: expected labels[{place}] integers or names of classes, got {show(labels)}"
         )
     unknown = sorted(set(values.tolist()) - set(classes))
     if unknown:
@@ -126,11 +122,10 @@ def _labels(place: int, labels: ArrayLike, classes: list[str]) -> list[int]:
 
 def _mask(place: int, thing: int, mask: Any) -> Any:
     if mask is None or isinstance(mask, list | dict):
-        return mask
-    import torch
-
-    from cvlib.ops.rle import masks_to_rle
-
+        try:
+            return parse_mask(_plain(mask), (-1, -1))
+        except BadEntryError as error:
+            raise ValueError(f"from_lists: {error} in masks[{place}][{thing}]") from None
     pixels = np.asarray(mask)
     if pixels.ndim != 2 or pixels.dtype not in (np.bool_, np.uint8):
         raise ValueError(
@@ -140,6 +135,12 @@ def _mask(place: int, thing: int, mask: Any) -> Any:
     return masks_to_rle(torch.from_numpy(pixels.astype(np.uint8))[None])[0]
 
 
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _plain(value: Any) -> Any:
+    """As JSON has it: arrays, tuples and the bytes of pycocotools as lists and text."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, bytes):
+        return value.decode("ascii", "replace")
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return {key: _plain(one) for key, one in value.items()} if isinstance(value, dict) else value

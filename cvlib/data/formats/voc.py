@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from cvlib.data._images import read_image_size
 from cvlib.data._picture_set import check_classes
-from cvlib.data.findings import Finding, Severity
+from cvlib.data.findings import BadLabelsError, Finding, Severity, errors_of
 from cvlib.data.formats._folders import describe_folder, join, list_files, name_some, shown
 from cvlib.data.formats._voc_lists import (
     VocHome,
@@ -59,6 +59,7 @@ def read_voc(
 
     Raises:
         FileNotFoundError: A folder or the list is missing.
+        BadLabelsError: No object of any file can be used.
         ValueError: There is no XML file, or none has an object.
 
     Note:
@@ -81,7 +82,7 @@ def read_voc(
     ]
     chosen = _choose(home, split, keys, pictures, findings)
     annotations = _read_all(home.root, keys, chosen, findings)
-    names = _choose_classes(classes, annotations, findings)
+    names = _choose_classes(home.root, classes, annotations, findings)
     if one_based is None:
         counts_from_1 = _counts_from_1(annotations.values(), findings, home.root)
     else:
@@ -197,6 +198,7 @@ def _tell_unlabelled(
 
 
 def _choose_classes(
+    root: Path,
     classes: Sequence[str] | None,
     annotations: dict[str, Annotation],
     findings: list[Finding],
@@ -204,6 +206,8 @@ def _choose_classes(
     counts = Counter(thing.name for one in annotations.values() for thing in one.objects)
     if classes is None:
         if not counts:
+            if wrong := errors_of(f for one in annotations.values() for f in one.findings):
+                raise BadLabelsError(f"Pascal VOC in {shown(root)}", wrong)
             raise ValueError(
                 "read_voc: expected objects with a name, from which classes follow, got none in "
                 f"{len(annotations)} XML files; pass classes for a set without objects"
@@ -212,7 +216,7 @@ def _choose_classes(
     names = check_classes("read_voc", classes)
     findings.extend(
         Finding(
-            "warning",
+            "error",
             "unknown-category",
             f"expected one of the classes {name_some(names)}, got {name!r}",
             fix="correct the name in the XML files, or pass it in classes",
@@ -279,7 +283,9 @@ def _add(
     for thing in one.objects:
         x1, y1, x2, y2 = thing.corners
         empty = x1 == x2 or y1 == y2
-        shift = 1.0 if from_1 and (pixels_are_objects or not empty) else 0.0
+        # Shifted, fractions would look like boxes at the border: the rules shall find them.
+        is_pixels = pixels_are_objects if empty else max(thing.corners) > 1
+        shift = 1.0 if from_1 and is_pixels else 0.0
         label = builder.classes.index(thing.name) if thing.name in builder.classes else -1
         box = (x1 - shift, y1 - shift, x2, y2)
         builder.add_object(box, label, thing.number, difficult=thing.difficult)

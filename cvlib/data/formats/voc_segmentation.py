@@ -59,8 +59,10 @@ def read_voc_segmentation(
     names, colours = _choose_classes(home, classes, findings)
     pictures = list_pictures(home / "JPEGImages", findings)
     masks = list_pictures(home / "SegmentationClass", findings)
-    chosen = list(masks)
-    if split is not None:
+    if split is None:
+        chosen = list(masks)
+        _tell_unlabelled(home, pictures, masks, findings)
+    else:
         chosen = read_split(home, "Segmentation", split, {*pictures, *masks}, findings)
     _check_pairs(home, chosen, pictures, masks)
     return SegmentationDataset(
@@ -118,6 +120,24 @@ def _read_label_map(path: Path) -> tuple[list[str], list[Colour]]:
         names.append(name.strip())
         colours.append((int(values[0]), int(values[1]), int(values[2])))
     return names, colours
+
+
+def _tell_unlabelled(
+    home: Path, pictures: dict[str, str], masks: dict[str, str], findings: list[Finding]
+) -> None:
+    without = [name for stem, name in pictures.items() if stem not in masks]
+    if without:
+        findings.append(
+            Finding(
+                "warning",
+                "missing-labels",
+                f"expected a mask for every picture, got none for {name_some(without)}: these "
+                "pictures are left out",
+                picture=shown(home / "JPEGImages" / without[0]),
+                fix="draw the masks, or list the pictures that have one in ImageSets/Segmentation",
+                count=len(without),
+            )
+        )
 
 
 def _check_pairs(

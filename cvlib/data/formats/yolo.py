@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from cvlib._files import read_text
 from cvlib.data._images import read_image_size
 from cvlib.data._picture_set import check_classes
 from cvlib.data.findings import Finding
+from cvlib.data.formats._common import Notes
 from cvlib.data.formats._folders import (
     has_file,
     is_picture,
@@ -36,8 +36,6 @@ _SLACK = 1e-3
 # From here on a number is no fraction that somebody drew over the border.
 _PIXELS = 2.0
 _SCALE = "divide x by the width of the picture and y by its height"
-# A set whose every line is wrong would fill the memory with messages.
-_MOST_OF_A_KIND = 1000
 # Beyond it a number is damage.
 _MOST_CLASSES = 1e9
 
@@ -58,15 +56,6 @@ class _Labels:
     missing: list[Path] = field(default_factory=list)
     in_pixels: int = 0
     total: int = 0
-    told: Counter[str] = field(default_factory=Counter)
-
-    def refuse(
-        self, findings: list[Finding], code: str, message: str, file: Path, row: str, fix: str
-    ) -> None:
-        """Adds an error; of a kind that a thousand lines have, the others are only counted."""
-        self.told[code] += 1
-        if self.told[code] <= _MOST_OF_A_KIND:
-            findings.append(Finding("error", code, message, file=shown(file), row=row, fix=fix))
 
 
 def read_yolo(
@@ -149,7 +138,7 @@ def _has_text(config: YoloConfig) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    return name.endswith(".txt")
+    return name.lower().endswith(".txt")
 
 
 def list_yolo_splits(path: Path) -> list[str]:
@@ -203,15 +192,18 @@ def _read_labels(root: Path, pictures: list[Path], findings: list[Finding]) -> _
             )
         files = beside
     labels = _Labels(files)
+    folder = next(iter(files.values())).parent
+    notes = Notes(folder)
     for picture, file in tqdm(files.items(), "reading labels", disable=None, leave=False, delay=1):
         if not file.is_file():
             labels.missing.append(picture)
-        elif (lines := _read_file(file, labels, findings)) is not None:
+        elif (lines := _read_file(file, labels, notes)) is not None:
             labels.lines[picture] = lines
+    _tell_pixels(labels, folder, findings)
+    findings += notes.findings()
     _tell_missing(labels, findings)
     _tell_orphans(set(files.values()), findings)
     _tell_shared(files, findings)
-    _tell_more(labels, findings)
     return labels
 
 
@@ -219,12 +211,12 @@ def _label_file(root: Path, picture: Path) -> Path:
     return root / labels_folder(picture.relative_to(root)).with_suffix(".txt")
 
 
-def _read_file(file: Path, labels: _Labels, findings: list[Finding]) -> list[_Line] | None:
+def _read_file(file: Path, labels: _Labels, notes: Notes) -> list[_Line] | None:
     """The right lines of a file, or None where it cannot be read: it is not the same as empty."""
     try:
         text = read_text(file, "read_yolo", "a file of labels")
     except (OSError, ValueError) as error:
-        labels.refuse(findings, "unreadable-labels", str(error), file, "", "restore the file")
+        notes.error("unreadable-labels", "", str(error), "restore the file", file=shown(file))
         return None
     lines = []
     for number, row in enumerate(text.splitlines(), 1):
@@ -237,10 +229,10 @@ def _read_file(file: Path, labels: _Labels, findings: list[Finding]) -> list[_Li
         except _FractionError as error:
             labels.in_pixels += error.largest >= _PIXELS
             message = f"expected fractions of the picture from 0 to 1, got {row.strip()[:80]}"
-            labels.refuse(findings, "not-normalised", message, file, f"line {number}", _SCALE)
+            notes.error("not-normalised", f"line {number}", message, _SCALE, file=shown(file))
         except ValueError as error:
             fix = "label the object again, or remove it"
-            labels.refuse(findings, "bad-object", str(error), file, f"line {number}", fix)
+            notes.error("bad-object", f"line {number}", str(error), fix, file=shown(file))
     return lines
 
 
@@ -324,20 +316,14 @@ def _tell_shared(files: dict[Path, Path], findings: list[Finding]) -> None:
             )
 
 
-def _tell_more(labels: _Labels, findings: list[Finding]) -> None:
-    """What holds for the whole set: pixels for fractions, and errors that were only counted."""
-    folder = shown(next(iter(labels.files.values())).parent)
+def _tell_pixels(labels: _Labels, folder: Path, findings: list[Finding]) -> None:
+    """One error for the whole set, before those of its lines."""
     if labels.in_pixels > labels.total / 2:
         message = (
             "expected fractions of the picture from 0 to 1, got numbers beyond in "
             f"{labels.in_pixels} of {labels.total} lines: they look like pixels"
         )
-        findings.insert(0, Finding("error", "not-normalised", message, file=folder, fix=_SCALE))
-    for code, count in labels.told.items():
-        if count > _MOST_OF_A_KIND:
-            more = count - _MOST_OF_A_KIND
-            message = f"expected right labels, got as many more that are of the kind {code}"
-            findings.append(Finding("error", code, message, file=folder, count=more))
+        findings.append(Finding("error", "not-normalised", message, shown(folder), fix=_SCALE))
 
 
 def _fill(builder: TableBuilder, pictures: list[Path], labels: _Labels) -> None:
