@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ class Plan:
         return self.view.map_boxes(self._boxes)
 
 
-class GeometricStep(v2.Transform):
+class GeometricStep(v2.Transform, ABC):
     """A change of geometry; what is empty afterwards is grey, class 255 (void) and no object.
 
     A subclass says in `plan` what it does. It draws its random numbers there with `torch.rand`. An
@@ -57,9 +58,9 @@ class GeometricStep(v2.Transform):
     better given to `Geometry`, which moves the pixels once.
     """
 
+    @abstractmethod
     def plan(self, plan: Plan) -> None:
         """Changes the plan."""
-        raise NotImplementedError
 
     def forward(self, image: Tensor, target: Mapping[str, Any] | None = None) -> Any:
         """Moves a picture with its target.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,16 +25,16 @@ _TO_YIQ = np.array([LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
-class ColourChange(v2.Transform):
+class ColourChange(v2.Transform, ABC):
     """A random change of the colours of a picture; the target is passed through.
 
     A subclass draws in `matrix` an affine map of (red, green, blue), which OpenCV applies to all
     pixels in one pass with rounding and clipping at the end.
     """
 
+    @abstractmethod
     def matrix(self) -> Matrix | None:
         """Shape (3, 4): weights of red, green and blue and what is added; ``None``: no change."""
-        raise NotImplementedError
 
     def forward(self, image: Tensor, target: Mapping[str, Any] | None = None) -> Any:
         """Recolours a picture.
