@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -140,6 +141,11 @@ def draw(count: int) -> list[float]:
     """Random numbers in [0, 1) of torch's global generator."""
     numbers: list[float] = torch.rand(count, dtype=torch.float64).tolist()
     return numbers
+
+
+def draw_rows(rows: int, columns: int) -> NDArray[np.float64]:
+    """The same as an array, shape (rows, columns)."""
+    return np.asarray(torch.rand(rows, columns, dtype=torch.float64))
 
 
 def between(low: float, high: float, number: float) -> float:

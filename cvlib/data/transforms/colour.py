@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from cvlib.data.augment import COLOUR_STRENGTH, LUMA, colour_matrix
 from cvlib.data.transforms._pixels import recolour, to_image, to_rows
-from cvlib.data.transforms.base import check_image, draw
+from cvlib.data.transforms.base import check_image, draw_rows
 from cvlib.data.transforms.geometry import check_share
 
 Matrix = NDArray[np.float64]
@@ -100,7 +100,7 @@ class PhotometricDistortion(ColourChange):
 
     def matrix(self) -> Matrix | None:
         """Draws the five changes."""
-        chances, amounts = np.array(draw(10)).reshape(2, 5)
+        chances, amounts = draw_rows(2, 5)
         happens = chances < self.p
         result = np.eye(3, 4)
         if happens[0]:
@@ -149,4 +149,4 @@ class ColourJitter(ColourChange):
 
     def matrix(self) -> Matrix | None:
         """Draws the three factors."""
-        return colour_matrix(np.array(draw(3)), self.strength)
+        return colour_matrix(draw_rows(1, 3)[0], self.strength)
