@@ -315,12 +315,37 @@ def test_ranks_share_the_shards_of_a_stream(tmp_path, monkeypatch):
     write_shards(SyntheticBananas(5, image_size=32), tmp_path / "s", per_shard=1, say=quiet)
     shards = list((tmp_path / "s").glob("*.tar"))
     stream = ShardStream(shards, ("banana",), "detection")
-    monkeypatch.setattr("cvlib.data.shards.world_size", lambda: 2)
+    monkeypatch.setattr("cvlib.data._shard_stream.world_size", lambda: 2)
     seen = []
     for number in (0, 1):
-        monkeypatch.setattr("cvlib.data.shards.rank", lambda number=number: number)
+        monkeypatch.setattr("cvlib.data._shard_stream.rank", lambda number=number: number)
         seen.append([target["image_id"] for _, target in stream])
     assert seen == [[0, 2, 4], [1, 3]]
+
+
+def test_ranks_share_the_shards_of_a_stream_also_where_workers_are_not_forked(
+    tmp_path, monkeypatch
+):
+    write_shards(SyntheticBananas(4, image_size=32), tmp_path / "s", per_shard=1, say=quiet)
+    stream = ShardStream((tmp_path / "s").glob("*.tar"), ("banana",), "detection")
+    monkeypatch.setattr("cvlib.data._shard_stream.world_size", lambda: 2)  # a worker has no group
+    for number, mine in ((0, {0, 2}), (1, {1, 3})):
+        monkeypatch.setattr("cvlib.data._shard_stream.rank", lambda number=number: number)
+        loader = DataLoader(stream, None, num_workers=1, multiprocessing_context="spawn")
+        assert {target["image_id"] for _, target in loader} == mine
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_that_persist_learn_of_the_next_epoch(tmp_path, start):
+    write_shards(SyntheticBananas(12, image_size=32), tmp_path / "s", say=quiet)
+    stream = ShardStream((tmp_path / "s").glob("*.tar"), ("banana",), "detection", buffer=4)
+    loader = DataLoader(
+        stream, None, num_workers=1, multiprocessing_context=start, persistent_workers=True
+    )
+    for epoch in (0, 1, 0):
+        stream.set_epoch(epoch)
+        expected = [target["image_id"] for _, target in stream]
+        assert [target["image_id"] for _, target in loader] == expected
 
 
 def test_a_stream_reads_compressed_shards_and_skips_damage(classification, tmp_path):
