@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import painted_sets as painted
 import planted_faults as planted
 import pytest
 import torch
@@ -20,6 +21,7 @@ from cvlib.data.check import Report, check_dataset
 from cvlib.data.classification import ClassificationDataset
 from cvlib.data.dataset import DetectionDataset
 from cvlib.data.findings import BadLabelsError
+from cvlib.data.formats.lists import read_lists
 from cvlib.data.segmentation import SegmentationDataset
 
 
@@ -41,7 +43,7 @@ def assert_found(report: Report, fault: Fault) -> None:
 @pytest.fixture(scope="module")
 def clean_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coco") / "clean"
-    planted.CocoSet.make(folder)
+    painted.CocoSet.make(folder)
     return folder
 
 
@@ -74,18 +76,18 @@ def test_clean_coco(clean_coco: Path, fast: bool) -> None:
 
 
 def test_clean_lists(tmp_path: Path) -> None:
-    assert not codes(check_dataset(planted.Lists.make(tmp_path).table()))
+    assert not codes(check_dataset(painted.Lists.make(tmp_path).table()))
 
 
 def test_clean_segmentation(tmp_path: Path) -> None:
-    one = planted.Masks.make(tmp_path)
+    one = painted.Masks.make(tmp_path)
     report = check_dataset(SegmentationDataset(one.pictures, one.masks, one.classes))
     assert not codes(report), report
     assert report.summary["pixels_per_class"]["apple"] > 0
 
 
 def test_clean_folders(tmp_path: Path) -> None:
-    report = check_dataset(planted.Folders.make(tmp_path).folder)
+    report = check_dataset(painted.Folders.make(tmp_path).folder)
     assert not codes(report), report
     assert report.summary["pictures_per_class"] == {"apple": 4, "plum": 4}
 
@@ -111,7 +113,7 @@ def test_blood_cells_have_two_boxes_without_an_area(test_data: Path) -> None:
 
 @by_name([*planted.COCO_LABELS, *planted.PICTURES, *planted.COCO_MASKS])
 def test_coco(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
-    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
     fault.plant(one)
     one.save()
     assert_found(check_dataset(one.folder), fault)
@@ -119,7 +121,7 @@ def test_coco(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
 
 @by_name([fault for fault in planted.COCO_LABELS if fault.severity == "error"])
 def test_fast_form_finds_errors_of_labels(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
-    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
     fault.plant(one)
     one.save()
     report = check_dataset(one.folder, fast=True)
@@ -131,41 +133,41 @@ def test_fast_form_finds_errors_of_labels(clean_coco: Path, tmp_path: Path, faul
 
 @by_name(planted.LISTS)
 def test_lists(tmp_path: Path, fault: Fault) -> None:
-    one = planted.Lists.make(tmp_path)
+    one = painted.Lists.make(tmp_path)
     fault.plant(one)
     assert_found(check_dataset(one.table()), fault)
 
 
 @by_name(planted.SEGMENTATION)
 def test_segmentation(tmp_path: Path, fault: Fault) -> None:
-    one = planted.Masks.make(tmp_path)
+    one = painted.Masks.make(tmp_path)
     fault.plant(one)
     assert_found(check_dataset(SegmentationDataset(one.pictures, one.masks, one.classes)), fault)
 
 
 @by_name(planted.FOLDERS)
 def test_folders(tmp_path: Path, fault: Fault) -> None:
-    one = planted.Folders.make(tmp_path)
+    one = painted.Folders.make(tmp_path)
     fault.plant(one)
     assert_found(check_dataset(one.folder), fault)
 
 
 def test_a_class_without_pictures(tmp_path: Path) -> None:
-    paths = sorted((planted.Folders.make(tmp_path).folder / "train").rglob("*.jpg"))
+    paths = sorted((painted.Folders.make(tmp_path).folder / "train").rglob("*.jpg"))
     report = check_dataset(ClassificationDataset(paths, [0] * 4 + [1] * 4, ("a", "b", "c")))
     assert codes(report) == {"empty-class"}
 
 
 def test_a_dataset_object_and_its_validation_set(clean_coco: Path, tmp_path: Path) -> None:
-    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
     planted.copied_to_val(one)
     train, val = (
-        planted.read_lists(
+        read_lists(
             [one.picture(i, split) for i in range(4, 8) if split == "val" or i != 4]
             + ([one.picture(3)] if split == "train" else []),
             [[[10, 10, 60, 50]]] * 4,
             [[0]] * 4,
-            planted.CLASSES,
+            painted.CLASSES,
         )
         for split in ("train", "val")
     )
@@ -238,7 +240,7 @@ def test_boxes_that_no_anchor_matches(clean_coco: Path) -> None:
     boxes[:, 2:] += boxes[:, :2]
     own = torch.from_numpy(boxes / [256, 192, 256, 192]).float()
     model.anchors = own
-    report = check_dataset(planted.CocoSet(clean_coco).folder, model=model, fast=True)
+    report = check_dataset(painted.CocoSet(clean_coco).folder, model=model, fast=True)
     assert all("instances_val" in one.file for one in report.of_code("no-anchor"))
 
 
@@ -247,7 +249,7 @@ def test_boxes_that_no_anchor_matches(clean_coco: Path) -> None:
 
 @pytest.fixture
 def bad_report(clean_coco: Path, tmp_path: Path) -> Report:
-    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
     planted.beyond_the_right(one)
     evil = "<script>alert(1)</script>.jpg".replace("/", "_")
     one.picture(7).rename(one.picture(7).with_name(evil))
@@ -301,7 +303,7 @@ def test_sheet(bad_report: Report, tmp_path: Path) -> None:
 def test_a_thousand_of_a_kind_are_told_one_by_one(tmp_path: Path) -> None:
     count = 1500
     paths = [tmp_path / f"{index}.jpg" for index in range(count)]
-    table = planted.read_lists(paths, [[[10, 10, 60, 50]]] * count, [[0]] * count, ["a"])
+    table = read_lists(paths, [[[10, 10, 60, 50]]] * count, [[0]] * count, ["a"])
     report = check_dataset(table, fast=True)
     assert report.counts()["missing-picture"] == count
     assert len(report.of_code("missing-picture")) == 1001
@@ -309,7 +311,7 @@ def test_a_thousand_of_a_kind_are_told_one_by_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["0.jpg", "1.jpg"])
 def test_pictures_that_look_alike_but_differ(tmp_path: Path, name: str) -> None:
-    one = planted.Lists.make(tmp_path)
+    one = painted.Lists.make(tmp_path)
     shutil.copy(tmp_path / "5.jpg", tmp_path / name)
     found = check_dataset(one.table()).of_code("duplicate-picture")
     assert [(Path(f.picture).name, Path(f.message.split(": ")[-1]).name) for f in found] == [
