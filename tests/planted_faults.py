@@ -1,148 +1,32 @@
-"""Clean data sets, painted, and faults to plant into copies of them.
+"""Faults to plant into copies of painted sets.
 
 A fault changes the files of a clean set and says which finding must then be there, and no other.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
+from painted_sets import (
+    CLASSES,
+    HEIGHT,
+    WIDTH,
+    CocoSet,
+    Folders,
+    Lists,
+    Masks,
+    paint,
+    save,
+    turn_by_exif,
+)
 from PIL import Image
 
-from cvlib.data._scene_painter import paint_background
-from cvlib.data.formats.lists import read_lists
 from cvlib.ops.rle import masks_to_rle, polygons_to_masks
-
-WIDTH, HEIGHT = 256, 192
-CLASSES = ("apple", "plum")
-
-
-def paint(seed: int, count: int = 4) -> tuple[np.ndarray, list[list[float]], list[int]]:
-    """A picture (H, W, 3) with ellipses, their outlines, and their classes."""
-    rng = np.random.default_rng((7, seed))
-    picture = np.ascontiguousarray(paint_background(rng, WIDTH)[:HEIGHT])
-    outlines, labels = [], []
-    for place in range(count):  # one in each quarter of the width, so that no two overlap
-        radii = rng.uniform(10, 28), rng.uniform(12, 60)
-        x = WIDTH / count * (place + 0.5)
-        y = rng.uniform(radii[1] + 2, HEIGHT - radii[1] - 2)
-        turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        points = np.stack([x + radii[0] * np.cos(turns), y + radii[1] * np.sin(turns)], axis=1)
-        label = int(rng.integers(2))
-        cv2.fillPoly(
-            picture, [points.round().astype(np.int32)], ((200, 30, 40), (90, 30, 160))[label]
-        )
-        outlines.append(points.round(2).ravel().tolist())
-        labels.append(label)
-    return picture, outlines, labels
-
-
-def save(path: Path, picture: np.ndarray, quality: int = 92) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, quality=quality)
-
-
-def box_of(outline: list[float]) -> list[float]:
-    xs, ys = outline[::2], outline[1::2]
-    return [min(xs), min(ys), max(xs), max(ys)]
-
-
-def coco_content(folder: Path, split: str, seeds: range) -> dict[str, Any]:
-    images, annotations = [], []
-    for seed in seeds:
-        picture, outlines, labels = paint(seed)
-        name = f"{seed:03}.jpg"
-        save(folder / "images" / split / name, picture)
-        images.append({"id": seed, "file_name": name, "width": WIDTH, "height": HEIGHT})
-        for outline, label in zip(outlines, labels, strict=True):
-            x1, y1, x2, y2 = box_of(outline)
-            x, y = np.array(outline[::2]), np.array(outline[1::2])
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": seed,
-                    "category_id": label + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2,
-                    "iscrowd": 0,
-                    "segmentation": [outline],
-                }
-            )
-    categories = [{"id": number + 1, "name": name} for number, name in enumerate(CLASSES)]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-@dataclass
-class CocoSet:
-    """A COCO set of 20 and 8 pictures, to be changed and saved."""
-
-    folder: Path
-    train: dict[str, Any] = field(default_factory=dict)
-    val: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def make(cls, folder: Path) -> CocoSet:
-        one = cls(
-            folder,
-            coco_content(folder, "train", range(20)),
-            coco_content(folder, "val", range(50, 58)),
-        )
-        (folder / "annotations").mkdir()
-        one.save()
-        return one
-
-    @classmethod
-    def copy(cls, clean: Path, folder: Path) -> CocoSet:
-        shutil.copytree(clean, folder)
-        return cls(
-            folder,
-            *(
-                json.loads((folder / f"annotations/instances_{split}.json").read_text())
-                for split in ("train", "val")
-            ),
-        )
-
-    def save(self) -> None:
-        for split, content in (("train", self.train), ("val", self.val)):
-            path = self.folder / f"annotations/instances_{split}.json"
-            path.write_text(json.dumps(content))
-
-    def picture(self, index: int, split: str = "train") -> Path:
-        content = self.train if split == "train" else self.val
-        return self.folder / "images" / split / content["images"][index]["file_name"]
-
-    def thing(self, index: int) -> dict[str, Any]:
-        return self.train["annotations"][index]
-
-    def without_masks(self) -> CocoSet:
-        for content in (self.train, self.val):
-            for annotation in content["annotations"]:
-                annotation.pop("segmentation", None)
-                annotation.pop("area", None)
-        return self
-
-    def every_box(self, change: Callable[[float, float, float, float], list[float]]) -> None:
-        self.without_masks()
-        for annotation in self.train["annotations"]:
-            annotation["bbox"] = change(*annotation["bbox"])
-
-    def one_box(
-        self, change: Callable[[float, float, float, float], list[float]], at: int = 5
-    ) -> None:
-        self.without_masks()
-        self.thing(at)["bbox"] = change(*self.thing(at)["bbox"])
-
-    def add(self, **changes: Any) -> None:
-        new = {**self.thing(5), "id": 10_000, **changes}
-        self.train["annotations"].append(new)
 
 
 @dataclass(frozen=True)
@@ -365,10 +249,7 @@ def sides_exchanged(one: CocoSet) -> None:
 
 
 def turned_by_exif(one: CocoSet) -> None:
-    path = one.picture(3)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.open(path).copy().save(path, exif=exif)
+    turn_by_exif(one.picture(3), 6)
 
 
 def copied(one: CocoSet) -> None:
@@ -477,30 +358,6 @@ COCO_MASKS = [
 # --- tables of boxes without sizes, as from CSV ----------------------------------------------
 
 
-@dataclass
-class Lists:
-    """What `read_lists` takes."""
-
-    folder: Path
-    paths: list[Path]
-    boxes: list[np.ndarray]
-    labels: list[list[int]]
-
-    @classmethod
-    def make(cls, folder: Path) -> Lists:
-        one = cls(folder, [], [], [])
-        for seed in range(12):
-            picture, outlines, labels = paint(seed)
-            one.paths.append(folder / f"{seed}.jpg")
-            save(one.paths[-1], picture)
-            one.boxes.append(np.array([box_of(outline) for outline in outlines]))
-            one.labels.append(labels)
-        return one
-
-    def table(self) -> Any:
-        return read_lists(self.paths, self.boxes, self.labels, CLASSES)
-
-
 def sides_for_corners(one: Lists) -> None:
     one.boxes = [np.concatenate([b[:, :2], b[:, 2:] - b[:, :2]], axis=1) for b in one.boxes]
 
@@ -524,9 +381,7 @@ def label_below(one: Lists) -> None:
 
 
 def turned_without_claim(one: Lists) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 8
-    Image.open(one.paths[1]).copy().save(one.paths[1], exif=exif)
+    turn_by_exif(one.paths[1], 8)
 
 
 LISTS = [
@@ -540,32 +395,6 @@ LISTS = [
 
 
 # --- segmentation ----------------------------------------------------------------------------
-
-
-@dataclass
-class Masks:
-    """A segmentation set."""
-
-    folder: Path
-    pictures: list[Path]
-    masks: list[Path]
-    classes: tuple[str, ...] = ("background", *CLASSES)
-
-    @classmethod
-    def make(cls, folder: Path) -> Masks:
-        one = cls(folder, [], [])
-        for seed in range(6):
-            picture, outlines, labels = paint(seed)
-            mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-            for outline, label in zip(outlines, labels, strict=True):
-                points = np.array(outline).reshape(-1, 2).round().astype(np.int32)
-                cv2.fillPoly(mask, [points], label + 1)
-                cv2.polylines(mask, [points], True, 255, 1)
-            one.pictures.append(folder / f"pictures/{seed}.jpg")
-            one.masks.append(folder / f"masks/{seed}.png")
-            save(one.pictures[-1], picture)
-            save(one.masks[-1], mask)
-        return one
 
 
 def without_mask(one: Masks) -> None:
@@ -599,9 +428,7 @@ def all_void(one: Masks) -> None:
 
 
 def turned_under_mask(one: Masks) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.open(one.pictures[2]).copy().save(one.pictures[2], exif=exif)
+    turn_by_exif(one.pictures[2], 6)
 
 
 SEGMENTATION = [
@@ -617,22 +444,6 @@ SEGMENTATION = [
 
 
 # --- classification --------------------------------------------------------------------------
-
-
-@dataclass
-class Folders:
-    """A classification set in the layout of ImageFolder."""
-
-    folder: Path
-
-    @classmethod
-    def make(cls, folder: Path) -> Folders:
-        for split, start in (("train", 0), ("val", 100)):
-            for number, name in enumerate(CLASSES):
-                for seed in range(4):
-                    picture = paint(start + 10 * number + seed)[0]
-                    save(folder / split / name / f"{seed}.jpg", picture)
-        return cls(folder)
 
 
 def no_pictures_of_a_class(one: Folders) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,14 +17,14 @@ from torch.utils.data import Dataset
 from cvlib.data._images import UnreadablePictureError, read_image, read_image_size
 from cvlib.data._shared import PictureCache, SharedObject, is_for_worker
 from cvlib.data._split import split_pictures
-from cvlib.data.findings import BadLabelsError, Finding, errors_of
+from cvlib.data.findings import BadLabelsError, Finding, counted, errors_of
 from cvlib.data.formats._folders import name_some
 from cvlib.data.table import PackedList
 
 _Self = TypeVar("_Self", bound="PictureSet")
 
 
-class PictureSet(Dataset[Any]):
+class PictureSet(Dataset[Any], ABC):
     """Pictures that are decoded when asked for; workers share their labels and the cache.
 
     Its columns must be there before it is initialised.
@@ -120,16 +121,17 @@ class PictureSet(Dataset[Any]):
         if self._shared is not None:
             self.__dict__.update(self._shared.value())
 
+    @abstractmethod
     def _path(self, index: int) -> Path:
-        raise NotImplementedError
+        """Where a picture lies."""
 
+    @abstractmethod
     def _select(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
         """The columns of some pictures."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _labels_by_picture(self) -> list[NDArray[np.int64]]:
         """The classes in each picture, each as often as it counts."""
-        raise NotImplementedError
 
     def _known_sizes(self) -> NDArray[np.int64]:
         """Shape (P, 2): height and width; -1 where only the picture tells."""
@@ -217,7 +219,7 @@ class SingleLabelSet(PictureSet):
             raise BadLabelsError(name, wrong)
         odd = [finding for finding in findings if finding.severity == "warning"]
         if odd:
-            text = f"{name}: odd files, {len(odd)} findings, the first: {odd[0]}"
+            text = f"{name}: odd files, {counted(len(odd), 'finding')}, the first: {odd[0]}"
             warnings.warn(text, UserWarning, stacklevel=3)
         super().__init__(len(self.pictures), transform, cache)
 

@@ -19,7 +19,7 @@ from torchvision import tv_tensors
 
 from cvlib._files import PICTURE_SUFFIXES
 from cvlib.data._image_header import MemorySource, read_header
-from cvlib.data._images import read_image
+from cvlib.data._images import UnreadablePictureError, read_image
 from cvlib.data._mask_images import decode_numbers
 from cvlib.data.label_rules import SLACK
 from cvlib.ops.rle import masks_to_rle, rle_to_masks
@@ -237,3 +237,10 @@ def _read_runs(masks: Any, count: int, size: tuple[int, int]) -> Tensor:
         return rle_to_masks(masks, image_size=size).to(torch.uint8)
     except (TypeError, ValueError) as error:
         raise ValueError(f"expected masks as run lengths, got: {error}") from error
+
+
+def unreadable(place: str, error: Exception, function: str) -> UnreadablePictureError:
+    """The error about one sample, in the name of what was asked for it."""
+    return UnreadablePictureError(
+        f"{function}: expected a readable sample in {place}, got: {error}", place
+    )

@@ -2,7 +2,8 @@
 
 `ShardDataset` is like any other set: it has a length and gives any picture, so that order, exact
 resumption, and shares of several processes work as always. It reads of a tar file the bytes of the
-sample that is asked for, in one piece. `ShardStream` reads whole shards from beginning to end.
+sample that is asked for, in one piece. `ShardStream` (of ``_shard_stream``) reads whole shards from
+beginning to end.
 """
 
 from __future__ import annotations
@@ -11,17 +12,15 @@ import copy
 import hashlib
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from cvlib._distributed import rank, world_size
-from cvlib.data._images import UnreadablePictureError
 from cvlib.data._picture_set import check_classes
 from cvlib.data._shard_files import (
     INDEX,
@@ -32,12 +31,12 @@ from cvlib.data._shard_files import (
     read_members,
     read_offsets,
     read_range,
-    read_stream,
     scan_shards,
 )
-from cvlib.data._shard_samples import decode_sample, guess_task, picture_of
+from cvlib.data._shard_samples import decode_sample, guess_task, picture_of, unreadable
+from cvlib.data._shard_stream import ShardStream
 from cvlib.data._shard_writer import write_shards
-from cvlib.data.findings import Finding
+from cvlib.data.findings import Finding, counted
 
 __all__ = ["ShardDataset", "ShardStream", "verify_shards", "write_shards"]
 
@@ -181,7 +180,8 @@ class ShardDataset(Dataset[Any]):
         self.findings = tuple(one for folder in self._folders for one in folder.findings)
         if self.findings:
             warnings.warn(
-                f"ShardDataset: {len(self.findings)} damaged shards, the first: {self.findings[0]}",
+                f"ShardDataset: {counted(len(self.findings), 'damaged shard')}, the first: "
+                f"{self.findings[0]}",
                 UserWarning,
                 stacklevel=2,
             )
@@ -208,7 +208,7 @@ class ShardDataset(Dataset[Any]):
         try:
             sample = decode_sample(members, self.task, len(self.classes), upright, number)
         except ValueError as error:
-            raise _unreadable(place, error) from error
+            raise unreadable(place, error, "ShardDataset") from error
         return sample if self.transform is None else self.transform(*sample)
 
     def read_picture(self, index: int) -> bytes:
@@ -222,7 +222,7 @@ class ShardDataset(Dataset[Any]):
         try:
             return picture_of(members)
         except ValueError as error:
-            raise _unreadable(place, error) from error
+            raise unreadable(place, error, "ShardDataset") from error
 
     def name(self, index: int) -> str:
         """Where a sample is: tar file and first byte."""
@@ -263,118 +263,8 @@ class ShardDataset(Dataset[Any]):
                 block = self._fetch(str(path), start, length)
             key, members = read_members(block)
         except (OSError, EOFError, ValueError) as error:
-            raise _unreadable(f"{path} at byte {start:,}", error) from error
+            raise unreadable(f"{path} at byte {start:,}", error, "ShardDataset") from error
         return members, f"{path}, sample {key}", number, upright
-
-
-class ShardStream(IterableDataset[Any]):
-    """Samples of whole shards, from the beginning to the end of each: for stores without seeking.
-
-    Processes of a training and workers of a loader share the shards among them: one shard is read
-    by one of them, so give each at least one. The order is that of the shards, or random with
-    ``buffer``.
-
-    Args:
-        shards: Paths, or whatever ``open_shard`` takes.
-        classes: Class names.
-        task: As of data sets.
-        upright: Turn pictures as EXIF says.
-        buffer: Samples that are kept to draw from at random, shards being shuffled, too; 0: none.
-        seed: Of the random order; `set_epoch` changes it.
-        transform: Called as ``transform(image, target)``.
-        open_shard: Opens a shard for reading bytes; ``None``: a file of this machine.
-        on_damaged: Called with the place and the error of each damaged sample or shard, which is
-            then skipped; ``None`` raises instead.
-
-    Raises:
-        ValueError: No shard, or an unknown task.
-
-    Example:
-        >>> import tempfile
-        >>> from cvlib.data import SyntheticBananas
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_shards(SyntheticBananas(3, image_size=32), folder, say=lambda line: None)
-        ...     stream = ShardStream(Path(folder).glob("*.tar"), ("banana",), "detection")
-        ...     print(sum(1 for image, target in stream))
-        3
-    """
-
-    def __init__(
-        self,
-        shards: Sequence[str | Path] | Iterator[str | Path],
-        classes: Sequence[str],
-        task: str,
-        *,
-        upright: bool = True,
-        buffer: int = 0,
-        seed: int = 0,
-        transform: Callable[..., Any] | None = None,
-        open_shard: Callable[[str], BinaryIO] | None = None,
-        on_damaged: Callable[[str, Exception], None] | None = None,
-    ) -> None:
-        self.shards = sorted(str(shard) for shard in shards)
-        self.classes = tuple(check_classes("ShardStream", classes))
-        if not self.shards or task not in ("detection", "segmentation", "classification"):
-            raise ValueError(
-                f"ShardStream: expected shards and a known task, got {len(self.shards)} shards and "
-                f"task {task!r}"
-            )
-        self.task, self.upright, self.buffer, self.seed = task, upright, buffer, seed
-        self.transform, self.open_shard, self.on_damaged = transform, open_shard, on_damaged
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Makes the next pass take another random order."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        generator = np.random.default_rng((self.seed, self.epoch))
-        shards = list(self.shards)
-        if self.buffer:
-            generator.shuffle(shards)
-        worker = get_worker_info()
-        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
-        mine = shards[rank() * workers + number :: world_size() * workers]
-        samples = (sample for shard in mine for sample in self._read(shard))
-        return _shuffled(samples, self.buffer, generator) if self.buffer else samples
-
-    def _read(self, shard: str) -> Iterator[tuple[Any, Any]]:
-        try:
-            with open(shard, "rb") if self.open_shard is None else self.open_shard(shard) as file:
-                for number, (key, members) in enumerate(read_stream(file)):
-                    sample = self._decode(members, f"{shard}, sample {key}", number)
-                    if sample is not None:
-                        yield sample
-        except UnreadablePictureError:
-            raise
-        except (OSError, ValueError) as error:
-            self._tell(shard, error)
-
-    def _decode(self, members: dict[str, bytes], place: str, number: int) -> Any:
-        try:
-            sample = decode_sample(members, self.task, len(self.classes), self.upright, number)
-        except ValueError as error:
-            self._tell(place, error)
-            return None
-        return sample if self.transform is None else self.transform(*sample)
-
-    def _tell(self, place: str, error: Exception) -> None:
-        damage = _unreadable(place, error, "ShardStream")
-        if self.on_damaged is None:
-            raise damage from error
-        self.on_damaged(place, damage)
-
-
-def _shuffled(samples: Iterator[Any], size: int, generator: np.random.Generator) -> Iterator[Any]:
-    kept: list[Any] = []
-    for sample in samples:
-        if len(kept) < size:
-            kept.append(sample)
-            continue
-        place = int(generator.integers(size))
-        kept[place], sample = sample, kept[place]
-        yield sample
-    yield from (kept[place] for place in generator.permutation(len(kept)))
 
 
 def verify_shards(folder: str | Path) -> list[Finding]:
@@ -406,11 +296,3 @@ def _checksum(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _unreadable(
-    place: str, error: Exception, function: str = "ShardDataset"
-) -> UnreadablePictureError:
-    return UnreadablePictureError(
-        f"{function}: expected a readable sample in {place}, got: {error}", place
-    )

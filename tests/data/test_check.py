@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import painted_sets as painted
 import planted_faults as planted
 import pytest
 import torch
@@ -20,6 +22,7 @@ from cvlib.data.check import Report, check_dataset
 from cvlib.data.classification import ClassificationDataset
 from cvlib.data.dataset import DetectionDataset
 from cvlib.data.findings import BadLabelsError
+from cvlib.data.formats.lists import read_lists
 from cvlib.data.segmentation import SegmentationDataset
 
 
@@ -41,7 +44,7 @@ def assert_found(report: Report, fault: Fault) -> None:
 @pytest.fixture(scope="module")
 def clean_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coco") / "clean"
-    planted.CocoSet.make(folder)
+    painted.CocoSet.make(folder)
     return folder
 
 
@@ -74,18 +77,18 @@ def test_clean_coco(clean_coco: Path, fast: bool) -> None:
 
 
 def test_clean_lists(tmp_path: Path) -> None:
-    assert not codes(check_dataset(planted.Lists.make(tmp_path).table()))
+    assert not codes(check_dataset(painted.Lists.make(tmp_path).table()))
 
 
 def test_clean_segmentation(tmp_path: Path) -> None:
-    one = planted.Masks.make(tmp_path)
+    one = painted.Masks.make(tmp_path)
     report = check_dataset(SegmentationDataset(one.pictures, one.masks, one.classes))
     assert not codes(report), report
     assert report.summary["pixels_per_class"]["apple"] > 0
 
 
 def test_clean_folders(tmp_path: Path) -> None:
-    report = check_dataset(planted.Folders.make(tmp_path).folder)
+    report = check_dataset(painted.Folders.make(tmp_path).folder)
     assert not codes(report), report
     assert report.summary["pictures_per_class"] == {"apple": 4, "plum": 4}
 
@@ -111,7 +114,7 @@ def test_blood_cells_have_two_boxes_without_an_area(test_data: Path) -> None:
 
 @by_name([*planted.COCO_LABELS, *planted.PICTURES, *planted.COCO_MASKS])
 def test_coco(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
-    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
     fault.plant(one)
     one.save()
     assert_found(check_dataset(one.folder), fault)
@@ -119,7 +122,7 @@ def test_coco(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
 
 @by_name([fault for fault in planted.COCO_LABELS if fault.severity == "error"])
 def test_fast_form_finds_errors_of_labels(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
-    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
     fault.plant(one)
     one.save()
     report = check_dataset(one.folder, fast=True)
@@ -131,41 +134,41 @@ def test_fast_form_finds_errors_of_labels(clean_coco: Path, tmp_path: Path, faul
 
 @by_name(planted.LISTS)
 def test_lists(tmp_path: Path, fault: Fault) -> None:
-    one = planted.Lists.make(tmp_path)
+    one = painted.Lists.make(tmp_path)
     fault.plant(one)
     assert_found(check_dataset(one.table()), fault)
 
 
 @by_name(planted.SEGMENTATION)
 def test_segmentation(tmp_path: Path, fault: Fault) -> None:
-    one = planted.Masks.make(tmp_path)
+    one = painted.Masks.make(tmp_path)
     fault.plant(one)
     assert_found(check_dataset(SegmentationDataset(one.pictures, one.masks, one.classes)), fault)
 
 
 @by_name(planted.FOLDERS)
 def test_folders(tmp_path: Path, fault: Fault) -> None:
-    one = planted.Folders.make(tmp_path)
+    one = painted.Folders.make(tmp_path)
     fault.plant(one)
     assert_found(check_dataset(one.folder), fault)
 
 
 def test_a_class_without_pictures(tmp_path: Path) -> None:
-    paths = sorted((planted.Folders.make(tmp_path).folder / "train").rglob("*.jpg"))
+    paths = sorted((painted.Folders.make(tmp_path).folder / "train").rglob("*.jpg"))
     report = check_dataset(ClassificationDataset(paths, [0] * 4 + [1] * 4, ("a", "b", "c")))
     assert codes(report) == {"empty-class"}
 
 
 def test_a_dataset_object_and_its_validation_set(clean_coco: Path, tmp_path: Path) -> None:
-    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
     planted.copied_to_val(one)
     train, val = (
-        planted.read_lists(
+        read_lists(
             [one.picture(i, split) for i in range(4, 8) if split == "val" or i != 4]
             + ([one.picture(3)] if split == "train" else []),
             [[[10, 10, 60, 50]]] * 4,
             [[0]] * 4,
-            planted.CLASSES,
+            painted.CLASSES,
         )
         for split in ("train", "val")
     )
@@ -212,6 +215,26 @@ def test_samples(changes: dict[str, Any], code: str | None, fast: bool) -> None:
     assert all(finding.row for finding in report.errors)
 
 
+def test_every_split_is_checked_and_counted(tmp_path: Path) -> None:
+    boxes = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>60</xmax>"
+        "<ymax>50</ymax></bndbox></object>"
+        for name in painted.CLASSES
+    )
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    for split, seeds in (("train", [1, 2, 3]), ("val", [4, 5]), ("test", [6])):
+        (tmp_path / f"ImageSets/Main/{split}.txt").write_text("\n".join(map(str, seeds)))
+        for seed in seeds:
+            painted.save(tmp_path / f"JPEGImages/{seed}.jpg", painted.paint(seed)[0])
+            size = f"<size><width>{painted.WIDTH}</width><height>{painted.HEIGHT}</height></size>"
+            label = f"<annotation><filename>{seed}.jpg</filename>{size}{boxes}</annotation>"
+            (tmp_path / f"Annotations/{seed}.xml").write_text(label)
+    report = check_dataset(tmp_path, fast=True)
+    assert "3 + 1 + 2 pictures" in str(report)
+    assert [name.split(", ")[1] for name in report.summary["others"]] == ["split test", "split val"]
+
+
 def test_what_is_no_data_set() -> None:
     with pytest.raises(TypeError, match="check_dataset: expected data a path or a data set"):
         check_dataset(3)
@@ -238,7 +261,7 @@ def test_boxes_that_no_anchor_matches(clean_coco: Path) -> None:
     boxes[:, 2:] += boxes[:, :2]
     own = torch.from_numpy(boxes / [256, 192, 256, 192]).float()
     model.anchors = own
-    report = check_dataset(planted.CocoSet(clean_coco).folder, model=model, fast=True)
+    report = check_dataset(painted.CocoSet(clean_coco).folder, model=model, fast=True)
     assert all("instances_val" in one.file for one in report.of_code("no-anchor"))
 
 
@@ -247,7 +270,7 @@ def test_boxes_that_no_anchor_matches(clean_coco: Path) -> None:
 
 @pytest.fixture
 def bad_report(clean_coco: Path, tmp_path: Path) -> Report:
-    one = planted.CocoSet.copy(clean_coco, tmp_path / "set")
+    one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
     planted.beyond_the_right(one)
     evil = "<script>alert(1)</script>.jpg".replace("/", "_")
     one.picture(7).rename(one.picture(7).with_name(evil))
@@ -301,7 +324,7 @@ def test_sheet(bad_report: Report, tmp_path: Path) -> None:
 def test_a_thousand_of_a_kind_are_told_one_by_one(tmp_path: Path) -> None:
     count = 1500
     paths = [tmp_path / f"{index}.jpg" for index in range(count)]
-    table = planted.read_lists(paths, [[[10, 10, 60, 50]]] * count, [[0]] * count, ["a"])
+    table = read_lists(paths, [[[10, 10, 60, 50]]] * count, [[0]] * count, ["a"])
     report = check_dataset(table, fast=True)
     assert report.counts()["missing-picture"] == count
     assert len(report.of_code("missing-picture")) == 1001
@@ -309,9 +332,28 @@ def test_a_thousand_of_a_kind_are_told_one_by_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["0.jpg", "1.jpg"])
 def test_pictures_that_look_alike_but_differ(tmp_path: Path, name: str) -> None:
-    one = planted.Lists.make(tmp_path)
+    one = painted.Lists.make(tmp_path)
     shutil.copy(tmp_path / "5.jpg", tmp_path / name)
     found = check_dataset(one.table()).of_code("duplicate-picture")
     assert [(Path(f.picture).name, Path(f.message.split(": ")[-1]).name) for f in found] == [
         ("5.jpg", name)
     ]
+
+
+def test_one_finding_is_not_told_as_several(tmp_path: Path) -> None:
+    one = painted.Lists.make(tmp_path)
+    one.boxes[0][0, 2] = one.boxes[0][0, 0]
+    report = check_dataset(one.table(), fast=True)
+    assert str(report).endswith("\n1 error, 0 warnings")
+    with pytest.raises(BadLabelsError) as caught:
+        report.raise_if_bad()
+    assert "cvlib check DATA --fix NEW" in str(caught.value)
+    with pytest.raises(BadLabelsError, match=r"bad_labels=.drop., or --bad-labels") as caught:
+        DetectionDataset(one.table())
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    with pytest.warns(UserWarning, match="cannot be right, 1 finding, the first"):
+        DetectionDataset(one.table(), bad_labels="drop")
+    one.boxes = [box / 300 for box in one.boxes]
+    with pytest.raises(BadLabelsError) as caught:
+        DetectionDataset(one.table())
+    assert "drop" not in str(caught.value) and "--fix NEW" in str(caught.value)

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import painted_sets as painted
 import planted_faults as planted
 import pytest
 import torch
+from painted_sets import CocoSet
 from PIL import Image
-from planted_faults import CocoSet, Fault
+from planted_faults import Fault
 
 from cvlib.data import SyntheticBananas
 from cvlib.data._images import read_image
@@ -75,8 +77,8 @@ def test_single_boxes(clean_coco: Path, tmp_path: Path) -> None:
     one = CocoSet.copy(clean_coco, tmp_path / "set").without_masks()
     x, y, w, h = one.thing(5)["bbox"]
     planted.negative_width(one)
-    one.thing(9)["bbox"] = [planted.WIDTH - 20, 10, 22.5, 40]
-    one.thing(14)["bbox"] = [planted.WIDTH - 3, 10, 22, 40]
+    one.thing(9)["bbox"] = [painted.WIDTH - 20, 10, 22.5, 40]
+    one.thing(14)["bbox"] = [painted.WIDTH - 3, 10, 22, 40]
     one.thing(20)["bbox"][2] = 0
     one.add(**one.thing(30))
     one.save()
@@ -84,7 +86,7 @@ def test_single_boxes(clean_coco: Path, tmp_path: Path) -> None:
     fixed = boxes_of(tmp_path / "fixed")
     assert len(fixed) == 78
     assert np.allclose(fixed[5], [x, y, w, h])
-    assert np.allclose(fixed[9], [planted.WIDTH - 20, 10, 20, 40])
+    assert np.allclose(fixed[9], [painted.WIDTH - 20, 10, 20, 40])
     assert [(change.action, change.row) for change in changes.made] == [
         ("exchanged corners", "annotation 6"),
         ("clipped a box", "annotation 10"),
@@ -141,7 +143,7 @@ def test_more_than_are_told_are_fixed(clean_coco: Path, tmp_path: Path, monkeypa
         one.picture(index).unlink()
     for index in range(40, 46):
         one.thing(index)["segmentation"] = [
-            [v + planted.WIDTH for v in one.thing(index)["segmentation"][0]]
+            [v + painted.WIDTH for v in one.thing(index)["segmentation"][0]]
         ]
     one.save()
     assert len(check_dataset(one.folder).of_code("missing-picture")) == 3

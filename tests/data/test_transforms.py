@@ -337,6 +337,25 @@ def test_global_generators_are_left_as_they_were():
     assert str(np.random.get_state()) == states[2]  # noqa: NPY002
 
 
+def test_a_data_set_within_another_has_numbers_of_its_own():
+    data = listed("detection")
+    inner = TransformedDataset(data, Noise(), seed=1)
+    alone = noise(TransformedDataset(data, Noise(), seed=2), 3)
+    assert noise(TransformedDataset(inner, Noise(), seed=2), 3) == alone != noise(inner, 3)
+
+
+def test_numpy_may_have_another_generator():
+    dataset = TransformedDataset(listed("detection"), Noise(), seed=5)
+    numbers, own = noise(dataset, 1), np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(1))
+    try:
+        state = str(np.random.get_state(legacy=False))  # noqa: NPY002
+        assert noise(dataset, 1) == numbers
+        assert str(np.random.get_state(legacy=False)) == state  # noqa: NPY002
+    finally:
+        np.random.set_bit_generator(own)
+
+
 @pytest.mark.parametrize("recipe", ["mosaic", "lsj"])
 def test_workers_change_nothing(recipe):
     dataset = TransformedDataset(

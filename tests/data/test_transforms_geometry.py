@@ -17,7 +17,9 @@ from cvlib.data.augment import BORDER
 from cvlib.data.transforms import (
     VOID,
     CenterCrop,
+    ColourChange,
     FixedCrop,
+    GeometricStep,
     Geometry,
     HorizontalFlip,
     IoUCrop,
@@ -418,3 +420,9 @@ def test_images_of_another_kind(image):
 def test_images_of_another_shape(shape):
     with pytest.raises(ValueError, match=r"Resize: expected image of shape \(3, H, W\)"):
         Resize((4, 4))(torch.zeros(shape, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("kind, method", [(GeometricStep, "plan"), (ColourChange, "matrix")])
+def test_a_step_that_does_not_say_what_it_does_cannot_be_made(kind, method):
+    with pytest.raises(TypeError, match=f"abstract class Unsaid .*{method}"):
+        type("Unsaid", (kind,), {})()

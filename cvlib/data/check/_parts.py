@@ -27,6 +27,7 @@ class Checked:
         summary: Plain values for the report.
         histograms: For the page.
         folder: Of the pictures, where every picture in it should be one of a split.
+        split: Name of the split; empty: not one of several.
     """
 
     source: str
@@ -38,6 +39,12 @@ class Checked:
     summary: dict[str, Any]
     histograms: tuple[Histogram, ...] = field(default=())
     folder: Path | None = None
+    split: str = ""
+
+    @property
+    def name(self) -> str:
+        """The source and the split: several splits may lie in one place."""
+        return f"{self.source}, split {self.split}" if self.split else self.source
 
 
 def cut(findings: list[Finding]) -> list[Finding]:

@@ -31,7 +31,7 @@ def compare(train: Checked, val: Checked) -> list[Finding]:
                 "class-only-in-val",
                 f"no object of the training set is of {name_some(unseen)}, which the validation "
                 "set has; a model cannot find them",
-                file=val.source,
+                file=val.name,
                 count=len(unseen),
             )
         )
@@ -78,6 +78,6 @@ def _differ(train: Checked, val: Checked) -> Finding:
         "error",
         "classes-differ",
         f"expected the same classes in the same order for training and validation, got {told}",
-        file=val.source,
+        file=val.name,
         fix="labels count the classes of their own set: give both sets one list of classes",
     )

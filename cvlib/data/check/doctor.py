@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def check_dataset(
     for given in (data,) if val is None else (data, val):
         opened, unread = open_path(given) if isinstance(given, str | Path) else ({"": given}, [])
         findings += unread
-        sets += [_check(one, model, fast, progress) for one in opened.values()]
+        for split, one in opened.items():
+            sets.append(replace(_check(one, model, fast, progress), split=split))
     for one in sets:
         findings += one.findings
     for other in sets[1:]:
@@ -69,7 +71,7 @@ def check_dataset(
         findings += tell_unlabelled(sets)
     summary = dict(sets[0].summary) if sets else {}
     if len(sets) > 1:
-        summary["others"] = {other.source: other.summary for other in sets[1:]}
+        summary["others"] = {other.name: other.summary for other in sets[1:]}
     return Report(
         source=" and ".join(dict.fromkeys(one.source for one in sets)) or str(data),
         findings=sort_findings(findings),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -46,7 +48,7 @@ class Plan:
         return self.view.map_boxes(self._boxes)
 
 
-class GeometricStep(v2.Transform):
+class GeometricStep(v2.Transform, ABC):
     """A change of geometry; what is empty afterwards is grey, class 255 (void) and no object.
 
     A subclass says in `plan` what it does. It draws its random numbers there with `torch.rand`. An
@@ -57,9 +59,9 @@ class GeometricStep(v2.Transform):
     better given to `Geometry`, which moves the pixels once.
     """
 
+    @abstractmethod
     def plan(self, plan: Plan) -> None:
         """Changes the plan."""
-        raise NotImplementedError
 
     def forward(self, image: Tensor, target: Mapping[str, Any] | None = None) -> Any:
         """Moves a picture with its target.
@@ -139,6 +141,11 @@ def draw(count: int) -> list[float]:
     """Random numbers in [0, 1) of torch's global generator."""
     numbers: list[float] = torch.rand(count, dtype=torch.float64).tolist()
     return numbers
+
+
+def draw_rows(rows: int, columns: int) -> NDArray[np.float64]:
+    """The same as an array, shape (rows, columns)."""
+    return np.asarray(torch.rand(rows, columns, dtype=torch.float64))
 
 
 def between(low: float, high: float, number: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from torchvision.transforms import v2
 
 from cvlib.data.augment import COLOUR_STRENGTH, LUMA, colour_matrix
 from cvlib.data.transforms._pixels import recolour, to_image, to_rows
-from cvlib.data.transforms.base import check_image, draw
+from cvlib.data.transforms.base import check_image, draw_rows
 from cvlib.data.transforms.geometry import check_share
 
 Matrix = NDArray[np.float64]
@@ -24,16 +25,16 @@ _TO_YIQ = np.array([LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
-class ColourChange(v2.Transform):
+class ColourChange(v2.Transform, ABC):
     """A random change of the colours of a picture; the target is passed through.
 
     A subclass draws in `matrix` an affine map of (red, green, blue), which OpenCV applies to all
     pixels in one pass with rounding and clipping at the end.
     """
 
+    @abstractmethod
     def matrix(self) -> Matrix | None:
         """Shape (3, 4): weights of red, green and blue and what is added; ``None``: no change."""
-        raise NotImplementedError
 
     def forward(self, image: Tensor, target: Mapping[str, Any] | None = None) -> Any:
         """Recolours a picture.
@@ -99,7 +100,7 @@ class PhotometricDistortion(ColourChange):
 
     def matrix(self) -> Matrix | None:
         """Draws the five changes."""
-        chances, amounts = np.array(draw(10)).reshape(2, 5)
+        chances, amounts = draw_rows(2, 5)
         happens = chances < self.p
         result = np.eye(3, 4)
         if happens[0]:
@@ -148,4 +149,4 @@ class ColourJitter(ColourChange):
 
     def matrix(self) -> Matrix | None:
         """Draws the three factors."""
-        return colour_matrix(np.array(draw(3)), self.strength)
+        return colour_matrix(draw_rows(1, 3)[0], self.strength)

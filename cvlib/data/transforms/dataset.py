@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import Dataset, get_worker_info
 
 
@@ -85,8 +86,7 @@ class TransformedDataset(Dataset[Any]):
         with random_numbers_of(self.seed, epoch, index):
             image, target = self.dataset[index]
             partners = getattr(self.transform, "partners", None)
-            count = partners() if partners is not None else 0
-            others = torch.randint(size, (count,)).tolist()
+            others = [] if partners is None else torch.randint(size, (partners(),)).tolist()
             return self.transform(image, target, *(self.dataset[other] for other in others))
 
 
@@ -101,17 +101,39 @@ def random_numbers_of(seed: int, epoch: int, index: int) -> Iterator[None]:
     """
     digest = hashlib.blake2b(struct.pack("<Qqq", seed, epoch, index), digest_size=20).digest()
     for_torch, for_python, for_numpy = struct.unpack("<QQI", digest)
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    states = torch.get_rng_state(), random.getstate()
     # Of the CPU alone: seeding all devices takes longer than most transforms.
     torch.default_generator.manual_seed(for_torch)
     random.seed(for_python)
-    np.random.seed(for_numpy)  # noqa: NPY002 - what other people's transforms may use
     try:
-        yield
+        with _numpy_seeded(for_numpy):
+            yield
     finally:
         torch.set_rng_state(states[0])
         random.setstate(states[1])
-        np.random.set_state(states[2])  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def _numpy_seeded(seed: int) -> Iterator[None]:
+    """Seeds NumPy's global generator, which other people's transforms may use.
+
+    Another generator takes its place: to write a state back would take as long as to read it.
+    """
+    state: Any = np.random.get_state(legacy=False)  # noqa: NPY002
+    own, other = get_bit_generator(), _spare.pop() if _spare else np.random.MT19937()
+    set_bit_generator(other)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        set_bit_generator(own)
+        if state.get("has_gauss"):  # half of a pair, which the generator does not hold
+            np.random.set_state(state)  # noqa: NPY002
+        _spare.append(other)
+
+
+# One for each data set within another.
+_spare: list[np.random.MT19937] = []
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cvlib.data.augment import LARGEST_SCALE, LARGEST_SHIFT, MOVED_SHARE
 from cvlib.data.transforms._objects import clip_corners
-from cvlib.data.transforms.base import GeometricStep, Plan, between, draw
+from cvlib.data.transforms.base import GeometricStep, Plan, between, draw, draw_rows
 from cvlib.data.transforms.view import Boxes, View
 
 Size = tuple[int, int]
@@ -184,7 +184,7 @@ class FixedCrop(GeometricStep):
 
     def plan(self, plan: Plan) -> None:
         """Crops and pads."""
-        numbers = np.array(draw(2 * self.tries)).reshape(2, -1)
+        numbers = draw_rows(2, self.tries)
         height, width = self.size
         free_y, free_x = plan.size[0] - height, plan.size[1] - width
         y, x = np.round(free_y * numbers[0]), np.round(free_x * numbers[1])

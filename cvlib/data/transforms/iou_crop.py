@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cvlib.data.transforms.base import GeometricStep, Plan, draw
+from cvlib.data.transforms._objects import area_of
+from cvlib.data.transforms.base import GeometricStep, Plan, draw, draw_rows
 from cvlib.data.transforms.geometry import Size, have_centres_inside
 from cvlib.data.transforms.view import Boxes
 
@@ -58,23 +59,20 @@ class IoUCrop(GeometricStep):
 
     def _draw_crops(self, size: Size) -> NDArray[np.int64]:
         """Crops of allowed shapes, (x1, y1, x2, y2) in whole pixels: shape (at most tries, 4)."""
-        height, width = size
-        numbers = np.array(draw(4 * self.tries)).reshape(4, -1)
+        numbers = draw_rows(4, self.tries)
+        whole = np.array([[size[1]], [size[0]]])
         shares = self.smallest_side + (1 - self.smallest_side) * numbers[:2]
-        w = np.maximum((width * shares[0]).astype(np.int64), 1)
-        h = np.maximum((height * shares[1]).astype(np.int64), 1)
-        x = (numbers[2] * (width - w + 1)).astype(np.int64)
-        y = (numbers[3] * (height - h + 1)).astype(np.int64)
-        aspect = w / h
+        sides = np.maximum((whole * shares).astype(np.int64), 1)
+        near = (numbers[2:] * (whole - sides + 1)).astype(np.int64)
+        aspect = sides[0] / sides[1]
         allowed = (aspect <= self.largest_aspect) & (aspect >= 1 / self.largest_aspect)
-        return np.stack([x, y, x + w, y + h], axis=1)[allowed]
+        return np.concatenate([near, near + sides])[:, allowed].T
 
 
 def _iou(crops: NDArray[np.int64], boxes: Boxes) -> NDArray[np.float64]:
     """IoU of every crop (C, 4) with every box (N, 4): shape (C, N)."""
-    crops = crops[:, None]
-    low, high = np.maximum(crops[..., :2], boxes[:, :2]), np.minimum(crops[..., 2:], boxes[:, 2:])
-    common = (high - low).clip(0).prod(-1)
-    areas = (crops[..., 2:] - crops[..., :2]).prod(-1), (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    iou: NDArray[np.float64] = common / (areas[0] + areas[1] - common)
+    low = np.maximum(crops[:, None, :2], boxes[:, :2])
+    high = np.minimum(crops[:, None, 2:], boxes[:, 2:])
+    common = area_of(np.concatenate([low, np.maximum(low, high)], axis=-1))
+    iou: NDArray[np.float64] = common / (area_of(crops)[:, None] + area_of(boxes) - common)
     return iou

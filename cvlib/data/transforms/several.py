@@ -16,10 +16,10 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from cvlib.data.transforms._objects import (
-    LEAST_SIDE,
     LEAST_VISIBLE,
     PER_OBJECT,
     Target,
+    are_thick,
     boxes_around,
     boxes_of,
     count_pixels,
@@ -206,7 +206,7 @@ def _paste(below: Sample, above: Sample) -> Sample:
         target["area"] = torch.from_numpy(
             np.where(changed, after, target["area"].numpy()).astype(np.float32)
         )
-    visible = (after >= LEAST_VISIBLE * before) & (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(1)
+    visible = (after >= LEAST_VISIBLE * before) & are_thick(boxes)
     joined = join_targets([select_objects(target, visible), above[1]])
     return tv_tensors.Image(to_image(np.ascontiguousarray(rows))), joined
 
