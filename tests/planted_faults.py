@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -472,11 +473,24 @@ def leaked(one: Folders) -> None:
     shutil.copy(one.folder / "train/plum/1.jpg", one.folder / "val/plum/2.jpg")
 
 
+def write_not_found(path: Path, lines: int = 2) -> None:
+    """What a website sends instead of a picture that is gone."""
+    page = np.full((HEIGHT, WIDTH, 3), 247, dtype=np.uint8)
+    for top in range(HEIGHT // 2, HEIGHT // 2 + 16 * lines, 16):
+        page[top : top + 4, WIDTH // 4 : WIDTH // 2] = 66  # where the letters would be
+    save(path, page)
+
+
+def not_found(one: Folders) -> None:
+    write_not_found(one.folder / "train/plum/1.jpg")
+
+
 FOLDERS = [
     Fault("unreadable-labels", no_pictures_of_a_class),
     Fault("picture-in-two-classes", one_in_two_classes),
     Fault("unreadable-labels", class_that_train_lacks),
     Fault("unreadable-picture", damaged),
+    Fault("placeholder-picture", not_found, "warning"),
     Fault("duplicate-picture", twice_in_a_class, "warning"),
     Fault("leaked-picture", leaked),
 ]

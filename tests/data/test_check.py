@@ -93,13 +93,26 @@ def test_clean_folders(tmp_path: Path) -> None:
     assert report.summary["pictures_per_class"] == {"apple": 4, "plum": 4}
 
 
-REAL = ("banana-detection", "camvid-voc", "hymenoptera", "pennfudan-coco", "tiny-coco")
+REAL = ("banana-detection", "camvid-voc", "pennfudan-coco", "tiny-coco")
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_sets_are_clean(test_data: Path, name: str) -> None:
     report = check_dataset(test_data / name)
     assert not codes(report), report
+
+
+def test_one_ant_is_what_a_website_sends_for_a_picture_that_is_gone(test_data: Path) -> None:
+    report = check_dataset(test_data / "hymenoptera")
+    assert codes(report) == {"placeholder-picture"}
+    assert [Path(one.picture).name for one in report.warnings] == ["imageNotFound.jpg"]
+
+
+def test_scans_of_writing_are_no_placeholders(tmp_path: Path) -> None:
+    one = painted.Folders.make(tmp_path)
+    for path in one.folder.rglob("*.jpg"):
+        planted.write_not_found(path, lines=int(path.stem))
+    assert not check_dataset(one.folder).of_code("placeholder-picture")
 
 
 def test_blood_cells_have_two_boxes_without_an_area(test_data: Path) -> None:

@@ -32,6 +32,7 @@ def check_classification(data: ClassificationDataset, *, fast: bool, progress: b
         *data.findings,
         *rules.tell_missing(paths, missing, [str(path.parent) for path in paths]),
         *rules.tell_unreadable(paths, facts),
+        *rules.tell_placeholders(paths, facts),
     ]
     contradictions = _tell_contradictions(data, paths, facts)
     findings += contradictions

@@ -43,6 +43,7 @@ def check_table(
         *table.findings,
         *rules.tell_missing(paths, missing, files),
         *rules.tell_unreadable(paths, facts),
+        *rules.tell_placeholders(paths, facts),
         *rules.tell_sizes(table, facts),
         *label_findings,
     ]

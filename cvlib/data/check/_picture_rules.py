@@ -13,6 +13,11 @@ from cvlib.data.check._pictures import Facts
 from cvlib.data.findings import Finding
 from cvlib.data.table import LabelTable
 
+# Share of one grey, which no photograph without colours in our sets comes near, and share of such
+# pictures in a set beyond which they are no accident.
+_PLACEHOLDER = 0.9
+_MOST_PLACEHOLDERS = 0.1
+
 
 def tell_missing(
     paths: Sequence[Path], missing: Mapping[int, str], files: Sequence[str]
@@ -67,6 +72,29 @@ def tell_unreadable(paths: Sequence[Path], facts: Mapping[int, Facts]) -> list[F
                 )
             )
     return cut(findings)
+
+
+def tell_placeholders(paths: Sequence[Path], facts: Mapping[int, Facts]) -> list[Finding]:
+    """A warning for each picture that is nearly all one grey: a website's "image not found".
+
+    Where many are, as among scans of writing, that is how the set looks.
+    """
+    plain = [index for index, known in facts.items() if known.plain_share >= _PLACEHOLDER]
+    if len(plain) > max(1, _MOST_PLACEHOLDERS * len(facts)):
+        return []
+    return cut(
+        [
+            Finding(
+                "warning",
+                "placeholder-picture",
+                f"expected something to see, got {facts[index].plain_share:.0%} of one grey and no "
+                'colours: is it the "not found" of a website, or an empty frame?',
+                picture=str(paths[index]),
+                fix="look at it; remove it unless it is what its label says",
+            )
+            for index in plain
+        ]
+    )
 
 
 def tell_sizes(table: LabelTable, facts: Mapping[int, Facts]) -> list[Finding]:

@@ -21,6 +21,11 @@ from cvlib.data._images import read_image, read_image_header
 # Side of the small grey picture by which pictures are compared.
 THUMBNAIL = 16
 _WORKERS = 2
+# JPEG adds so many steps of brightness to what is one grey, and so much between its channels.
+_GREY_NOISE = 4
+_GREY_SPREAD = 16
+# Whether a picture has colours is asked of every so many pixels of a row and a column.
+_GREY_STEP = 4
 _SUFFIXES = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -44,6 +49,7 @@ class Facts:
         format: Pillow's name.
         digest: Of its bytes; empty where only the header was read.
         thumbnail: Shape (16, 16), uint8, grey; None where only the header was read.
+        plain_share: Of a picture without colours: the share of its pixels that are one grey.
     """
 
     problem: str = ""
@@ -52,6 +58,7 @@ class Facts:
     format: str = ""
     digest: bytes = b""
     thumbnail: NDArray[np.uint8] | None = None
+    plain_share: float = 0.0
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -124,11 +131,13 @@ def read_whole(path: Path) -> Facts:
         return facts
     try:
         data = path.read_bytes()
-        thumbnail = _shrink(read_image(data)[1].numpy())
+        image = read_image(data).numpy()
     except (OSError, ValueError) as error:
         return Facts(problem=_reason(error))
     digest = hashlib.blake2b(data, digest_size=16).digest()
-    return replace(facts, digest=digest, thumbnail=thumbnail)
+    return replace(
+        facts, digest=digest, thumbnail=_shrink(image[1]), plain_share=_plain_share(image)
+    )
 
 
 def _shrink(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -137,6 +146,16 @@ def _shrink(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     small = cv2.resize(channel, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     return np.asarray(small, dtype=np.uint8)
+
+
+def _plain_share(image: NDArray[np.uint8]) -> float:
+    """See `Facts`. What JPEG adds to a grey surface still counts as it."""
+    import cv2
+
+    counts = cv2.calcHist([image[1]], [0], None, [256], [0, 256]).ravel()
+    near = np.convolve(counts, np.ones(2 * _GREY_NOISE + 1), "same")
+    has_colours = np.ptp(image[:, ::_GREY_STEP, ::_GREY_STEP], axis=0) > _GREY_SPREAD
+    return 0.0 if has_colours.any() else float(near.max() / image[1].size)
 
 
 def _reason(error: Exception) -> str:

@@ -70,6 +70,7 @@ def check_segmentation(data: SegmentationDataset, *, fast: bool, progress: bool)
         *rules.tell_missing(pictures, missing, [str(mask) for mask in masks]),
         *_tell_missing_masks(pictures, masks, missing_masks),
         *rules.tell_unreadable(pictures, facts),
+        *rules.tell_placeholders(pictures, facts),
         *_about_names(data.classes, place),
     ]
     read = _read_masks(
