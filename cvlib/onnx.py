@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -60,10 +61,14 @@ def translations() -> dict[Any, Callable[..., Any]]:
     }
 
 
-class _RoiAlign:
-    def __init__(self, op: Any) -> None:
-        self.op = op
+@dataclass
+class _Nodes:
+    """Builds the nodes of one operator, of which ``op`` has the functions."""
 
+    op: Any
+
+
+class _RoiAlign(_Nodes):
     def __call__(
         self,
         input: Any,
@@ -89,10 +94,7 @@ class _RoiAlign:
         )
 
 
-class _Resize:
-    def __init__(self, op: Any) -> None:
-        self.op = op
-
+class _Resize(_Nodes):
     def __call__(
         self,
         input: Any,
@@ -123,10 +125,7 @@ class _Resize:
         return op.Reshape(op.Cast(size, to=_INT64), op.Constant(value_ints=[1]))
 
 
-class _ConvTranspose:
-    def __init__(self, op: Any) -> None:
-        self.op = op
-
+class _ConvTranspose(_Nodes):
     def __call__(
         self,
         input: Any,
@@ -151,10 +150,7 @@ class _ConvTranspose:
         )
 
 
-class _Nms:
-    def __init__(self, op: Any) -> None:
-        self.op = op
-
+class _Nms(_Nodes):
     def __call__(
         self,
         boxes: Any,

@@ -127,6 +127,13 @@ def test_draw_takes_detections_on_every_device(image, device):
     assert (pixels(draw(image.to(device), moved)) == pixels(draw(image, found))).all()
 
 
+def test_long_names_leave_the_picture_visible():
+    image = torch.full((3, 300, 600), 40, dtype=torch.uint8)
+    found = replace(detections((10, 100, 500, 290)), classes=("word " * 40,) * 9)
+    changed = (pixels(draw(image, found)) != 40).any(-1)
+    assert changed[80:99, 20:60].any() and not changed[:99, 300:].any()
+
+
 @pytest.mark.parametrize("form", ["bitmaps", "rles"])
 def test_masks_are_drawn_in_both_forms(image, form):
     plain = detections((30, 40, 90, 80))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,6 +75,8 @@ def _detection_tiles(
     tiles = []
     for one in ErrorMeter(pictures.classes).merge(pictures).compute().pictures[:count]:
         truth, found = pairs[one.image_id]
+        if found.masks is None:  # they would hide what is to be compared
+            truth = replace(truth, masks=None)
         picture = _scaled(dataset[one.image_id][0])
         size = (picture.height, picture.width)
         found = found[found.scores >= score_threshold].resize(truth.size, size)

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # With more classes numbers or names could not be read.
-_MOST_NUMBERS, _MOST_CURVES = 25, 8
+_MOST_NUMBERS, _MOST_CURVES = 40, 8
+# Inches of a cell of a matrix with numbers, and without.
+_CELL, _SMALL_CELL = 0.42, 0.2
+_LONGEST_NAME = 28
 
 
 def plot_confusion(matrix: ConfusionMatrix) -> Image.Image:
     """Draws a confusion matrix, each row as shares of its sum.
 
     Args:
-        matrix: Of any of the meters; up to 25 rows have their numbers written into the cells.
+        matrix: Of any of the meters. Up to 40 rows have their numbers written into the cells; of
+            more, those of classes that occur nowhere are left out.
 
     Returns:
         A picture; the truth runs down, what was predicted to the right.
@@ -34,20 +38,31 @@ def plot_confusion(matrix: ConfusionMatrix) -> Image.Image:
         >>> plot_confusion(ConfusionMatrix(np.array([[8, 2], [1, 9]]), names, names)).mode
         'RGB'
     """
+    if len(matrix.rows) > _MOST_NUMBERS:
+        matrix = _without_empty(matrix)
     shares = matrix.normalised()
     rows, columns = shares.shape
-    figure = _figure(1.8 + 0.42 * columns, 1.4 + 0.42 * rows)
+    has_numbers = rows <= _MOST_NUMBERS
+    cell = _CELL if has_numbers else _SMALL_CELL
+    row_names, column_names = (
+        [_short_name(n) for n in names] for names in (matrix.rows, matrix.columns)
+    )
+    # 0.08 inches for a letter.
+    figure = _figure(
+        1.2 + cell * columns + 0.08 * max(map(len, row_names)),
+        0.8 + cell * rows + 0.08 * max(map(len, column_names)),
+    )
     axis = figure.subplots()
     shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(columns), matrix.columns, rotation=90, fontsize=8)
-    axis.set_yticks(range(rows), matrix.rows, fontsize=8)
+    axis.set_xticks(range(columns), column_names, rotation=90, fontsize=8)
+    axis.set_yticks(range(rows), row_names, fontsize=8)
     axis.set(xlabel="predicted", ylabel="truth")
-    for r, c in np.ndindex(shares.shape) if rows <= _MOST_NUMBERS else ():
+    for r, c in np.ndindex(shares.shape) if has_numbers else ():
         if matrix.counts[r, c]:
             colour = "white" if shares[r, c] > 0.55 else "black"
             text = _short(int(matrix.counts[r, c]))
             axis.text(c, r, text, ha="center", va="center", fontsize=7, color=colour)
-    figure.colorbar(shown, label="share of the row", shrink=0.8)
+    figure.colorbar(shown, label="share of the row", shrink=0.8, aspect=max(20, 2 * rows))
     return _render(figure)
 
 
@@ -74,7 +89,7 @@ def plot_precision_recall(curves: Sequence[PrecisionRecall]) -> Image.Image:
         # From the first point to the left edge, as interpolated precision has it.
         recall = np.concatenate([[0], curve.recall])
         precision = np.concatenate([curve.precision[:1], curve.precision])
-        label = f"{curve.name}: AP {curve.ap:.3f}, {curve.objects} objects"
+        label = f"{_short_name(curve.name)}: AP {curve.ap:.3f}, {curve.objects} objects"
         style = {"label": label} if is_named else {"color": "#BBBBBB", "linewidth": 0.7}
         if len(curve.recall):
             axis.plot(recall, precision, **style)
@@ -106,18 +121,18 @@ def plot_errors(split: ErrorSplit) -> Image.Image:
         >>> plot_errors(ErrorSplit(1.0, zeros, zeros, 0.0, 0.0)).mode
         'RGB'
     """
+    before = "nothing to find" if split.ap < 0 else f"AP is {split.ap:.3f}"
     figure = _figure(9, 3)
     left, right = figure.subplots(1, 2, sharey=True)
     for axis, values, form, title in (
-        (left, split.delta_ap, "{:.3f}", f"AP gained without them (AP is {split.ap:.3f})"),
+        (left, split.delta_ap, "{:.3f}", f"AP gained without them ({before})"),
         (right, split.counts, "{:.0f}", "how many"),
     ):
         bars = axis.barh(KINDS, [values[kind] for kind in KINDS], color="#56B4E9")
         axis.bar_label(bars, [form.format(values[kind]) for kind in KINDS], padding=3, fontsize=8)
         axis.set(title=title)
         axis.title.set_fontsize(10)
-        axis.margins(x=0.18)
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, 1.18 * max(values.values()) or 1)
     left.invert_yaxis()
     return _render(figure)
 
@@ -127,6 +142,24 @@ def _envelope(curve: PrecisionRecall) -> np.ndarray:
     best = np.maximum.accumulate(curve.precision[::-1])[::-1]
     place = np.searchsorted(curve.recall, np.linspace(0, 1, 101))
     return np.append(best, 0)[np.minimum(place, len(best))]
+
+
+def _without_empty(matrix: ConfusionMatrix) -> ConfusionMatrix:
+    used = {matrix.rows[i] for i in np.flatnonzero(matrix.counts.any(axis=1))}
+    used |= {matrix.columns[i] for i in np.flatnonzero(matrix.counts.any(axis=0))}
+    rows = [i for i, name in enumerate(matrix.rows) if name in used]
+    columns = [i for i, name in enumerate(matrix.columns) if name in used]
+    if not rows:
+        return matrix
+    return ConfusionMatrix(
+        matrix.counts[np.ix_(rows, columns)],
+        tuple(matrix.rows[i] for i in rows),
+        tuple(matrix.columns[i] for i in columns),
+    )
+
+
+def _short_name(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
 def _short(count: int) -> str:

@@ -18,6 +18,8 @@ TRUTH_COLOUR = "#FFFFFF"
 # How much of a mask's colour covers the picture.
 MASK_OPACITY = 0.45
 _DASH = 6
+# Letters; longer ones would hide the picture.
+_LONGEST_LABEL = 34
 _DARK = 110
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -155,6 +157,8 @@ def write_label(
     painter: ImageDraw.ImageDraw, box: Sequence[float], text: str, colour: str, font: Font
 ) -> None:
     """Writes on a plate above a box, or inside at its top where there is no room above."""
+    if len(text) > _LONGEST_LABEL:  # its end is the score, or the word crowd
+        text = f"{text[: _LONGEST_LABEL - 13]}...{text[-10:]}"
     left, top, right, bottom = painter.textbbox((0, 0), text, font=font)
     height, width = bottom - top + 2, right - left + 4
     # Not beyond the right border, where the end of the name would be lost.

@@ -316,5 +316,15 @@ def test_charts_are_pictures(tmp_path):
     names = tuple(f"class {k}" for k in range(40))
     counts = np.diag(np.full(40, 123_456))
     assert plot_confusion(ConfusionMatrix(counts, names, names)).width > 1500
+    names = tuple(f"class {k} has a name of very many words, all of them here" for k in range(90))
+    counts = np.diag([1] * 45 + [0] * 45)
+    many = plot_confusion(ConfusionMatrix(counts, names, names))
+    assert many.width < 1500 and many.height < 1500, "classes that do not occur are left out"
+    counts[:] = 0
+    assert plot_confusion(ConfusionMatrix(counts, names, names)).mode == "RGB"
+    short = plot_confusion(ConfusionMatrix(np.eye(2), ("a", "b"), ("a", "b")))
+    long = plot_confusion(ConfusionMatrix(np.eye(2), names[:2], names[:2]))
+    matrix = [(np.asarray(one)[..., 2] != np.asarray(one)[..., 0]).sum() for one in (short, long)]
+    assert matrix[1] > 0.8 * matrix[0], "long names leave the matrix its place"
     nothing = fill(PrecisionRecallMeter(CLASSES), [truth()], [Detections.empty(CLASSES)])
     assert plot_precision_recall(nothing.compute()).mode == "RGB"
