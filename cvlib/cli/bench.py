@@ -16,15 +16,16 @@ import tyro
 
 from cvlib.cli import GOOD
 from cvlib.cli._data import name_split
+from cvlib.cli._models import open_model
 from cvlib.cli.running import UsageError, parse
 from cvlib.data import SyntheticBananas, collate, load_dataset
 from cvlib.data.load import find_splits
 from cvlib.data.transforms import make_transform
-from cvlib.engine import config_for, load
+from cvlib.engine import config_for
 from cvlib.engine.device import choose_device
 from cvlib.engine.evaluation import evaluating
 from cvlib.engine.optim import make_optimizer
-from cvlib.models import Model, create_model
+from cvlib.models import Model
 
 DESCRIPTION = """Measures speed on this machine.
 
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
         _bench_data(options)
         return GOOD
     device = choose_device(options.device)
-    model = _model(options.model).to(device)
+    model = open_model(options.model).to(device)
     print(
         f"{model.name} at {model.image_size[0]} x {model.image_size[1]} on {device}, "
         f"{torch.get_num_threads()} threads"
@@ -168,10 +169,6 @@ def _bench_ops(options: Arguments) -> int:
         )
     command = [sys.executable, str(tool), "--seconds", str(options.seconds)]
     return subprocess.call([*command, *(["--only", options.only] if options.only else [])])
-
-
-def _model(name: str) -> Model:
-    return load(name) if Path(name).exists() else create_model(name, ("object",))
 
 
 def _row(batch_size: int, times: np.ndarray) -> Row:

@@ -11,10 +11,9 @@ import tyro
 
 from cvlib._files import write_text
 from cvlib.cli import GOOD, WRONG
+from cvlib.cli._models import open_model
 from cvlib.cli.running import check_new, parse
 from cvlib.data.check import Report, check_dataset
-from cvlib.engine import load
-from cvlib.models import create_model
 
 DESCRIPTION = """Looks a data set over: labels, pictures, duplicates, leaks between its splits.
 
@@ -86,7 +85,7 @@ def _model(name: str | None) -> object:
     """A model with anchors: their number and shapes do not depend on the classes."""
     if name is None:
         return None
-    model = load(name) if Path(name).exists() else create_model(name, ("object",))
+    model = open_model(name)
     if not hasattr(model, "anchors"):
         raise ValueError(f"expected a model with anchors for --model, got {name}")
     return model

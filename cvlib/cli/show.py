@@ -14,12 +14,11 @@ from torch import Tensor
 
 from cvlib.cli import GOOD
 from cvlib.cli._data import name_split
+from cvlib.cli._models import open_model
 from cvlib.cli.running import UsageError, check_new, parse
 from cvlib.data import load_dataset
 from cvlib.data.dataset import BadLabels
 from cvlib.data.load import AnyDataset, find_splits
-from cvlib.engine import load
-from cvlib.models import Model, create_model
 from cvlib.predict.writers.pictures import write_png
 from cvlib.visualize import (
     Tile,
@@ -102,7 +101,7 @@ def draw(dataset: AnyDataset, options: Arguments) -> Image.Image:
             count=options.count,
             seed=options.seed,
         )
-    model: Any = _model(options.model, dataset)
+    model: Any = open_model(options.model, dataset.classes)
     image, target = dataset[index]
     if options.what == "anchors":
         return show_anchors(model, image.as_subclass(Tensor))
@@ -136,7 +135,3 @@ def _first_with_objects(dataset: AnyDataset) -> int:
         return 0
     counts = np.diff(table.starts)
     return int(np.flatnonzero(counts)[0]) if counts.any() else 0
-
-
-def _model(name: str, dataset: AnyDataset) -> Model:
-    return load(name) if Path(name).exists() else create_model(name, dataset.classes)

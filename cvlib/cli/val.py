@@ -11,22 +11,22 @@ import tyro
 from PIL import Image
 from torch.utils.data import Dataset
 
-from cvlib._files import save_json
+from cvlib._files import save_json, write_text
 from cvlib.cli import GOOD
 from cvlib.cli._data import name_split
 from cvlib.cli.running import choose_folder, new_folder, parse
 from cvlib.data import load_dataset
 from cvlib.data.dataset import BadLabels
 from cvlib.data.load import find_splits
-from cvlib.engine import Evaluation, evaluate, load
-from cvlib.engine.bad_pictures import leave_out_unreadable
-from cvlib.engine.batches import UNREADABLE
+from cvlib.engine import Evaluation, load
+from cvlib.engine.bad_pictures import evaluate_readable
 from cvlib.engine.device import choose_device
 from cvlib.engine.figures import (
     ClassificationEvaluation,
     DetectionEvaluation,
     SegmentationEvaluation,
 )
+from cvlib.engine.workers import choose_workers
 from cvlib.engine.worst import draw_worst
 from cvlib.metrics import (
     DetectionConfusionMeter,
@@ -36,7 +36,7 @@ from cvlib.metrics import (
     plot_errors,
     plot_precision_recall,
 )
-from cvlib.models import Model
+from cvlib.predict.writers.pictures import write_png
 
 DESCRIPTION = """Measures a trained model on a data set: figures by class, plots, worst pictures.
 
@@ -62,8 +62,8 @@ class Arguments:
     """Folder for figures and pictures, new or empty. Unset: runs/val, runs/val-2, and so on."""
     batch_size: int = 32
     """Pictures in one forward pass."""
-    workers: int = 0
-    """Processes that load pictures; 0: this one."""
+    workers: int | None = None
+    """Processes that load pictures; 0: this one. Unset: half of the cores."""
     worst: int = 8
     """How many of the worst pictures are drawn."""
     max_bad_share: float = 0.01
@@ -84,27 +84,22 @@ def main(arguments: Sequence[str]) -> int:
     given = load_dataset(options.data, split, bad_labels=options.bad_labels)
     out = choose_folder("val") if options.out is None else options.out
     new_folder(out, overwrite=options.overwrite)
-    found, dataset = measure(model, given, options)
+    found, dataset = evaluate_readable(
+        model,
+        given,
+        options.max_bad_share,
+        print,
+        batch_size=options.batch_size,
+        workers=choose_workers(options.workers, given),
+    )
     print(found.report())
     print(found)
     save_json(out / "metrics.json", found.as_dict())
-    (out / "table.txt").write_text(found.report() + "\n", encoding="utf-8")
+    write_text(out / "table.txt", found.report() + "\n")
     for name, picture in plot(found, dataset, options.worst).items():
-        picture.save(out / f"{name}.png")
+        write_png(out / f"{name}.png", picture)
     print(f"see {out}")
     return GOOD
-
-
-def measure(model: Model, dataset: Dataset, options: Arguments) -> tuple[Evaluation, Dataset]:
-    """Evaluates; when pictures turn out to be unreadable, once more without them."""
-    sizes = {"batch_size": options.batch_size, "workers": options.workers}
-    try:
-        return evaluate(model, dataset, **sizes), dataset
-    except UNREADABLE:
-        readable = leave_out_unreadable(dataset, options.max_bad_share, print)
-        if readable is None:
-            raise
-        return evaluate(model, readable, **sizes), readable
 
 
 def plot(found: Evaluation, dataset: Dataset, worst: int) -> dict[str, Image.Image]:

@@ -9,7 +9,9 @@ from torch.utils.data import Dataset
 
 from cvlib._files import save_json
 from cvlib.engine.batches import UNREADABLE, BadPicture
+from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.state import Run
+from cvlib.models import Model
 
 _SHOWN = 20
 
@@ -82,6 +84,36 @@ class Kept(Dataset[Any]):
         return getattr(self.dataset, name)
 
 
+def evaluate_readable(
+    model: Model, dataset: Dataset[Any], share: float, say: Callable[[str], None], **options: Any
+) -> tuple[Evaluation, Dataset[Any]]:
+    """Evaluates; when a picture turns out to be unreadable, once more without it.
+
+    Args:
+        model: As for `evaluate`.
+        dataset: As for `evaluate`.
+        share: Of the pictures that may be unreadable; see `allow_bad`.
+        say: Called with each of them.
+        options: For `evaluate`.
+
+    Returns:
+        The figures, and the part of the set that they are of.
+
+    Raises:
+        ValueError: Too many are unreadable; the message lists them.
+    """
+    try:
+        return evaluate(model, dataset, **options), dataset
+    except (*UNREADABLE, RuntimeError) as error:
+        # RuntimeError: another process may have met such a picture.
+        if not isinstance(error, UNREADABLE) and not str(error).startswith("evaluate: process"):
+            raise
+        readable = leave_out_unreadable(dataset, share, say)
+        if readable is None:
+            raise
+        return evaluate(model, readable, **options), readable
+
+
 def leave_out_unreadable(dataset: Any, share: float, say: Callable[[str], None]) -> Kept | None:
     """Reads a whole set, and leaves out what cannot be read.
 
@@ -107,7 +139,7 @@ def leave_out_unreadable(dataset: Any, share: float, say: Callable[[str], None])
     if len(bad) > min(allow_bad(len(dataset), share), len(dataset) - 1):
         lines = [f"  picture {index}: {reason}" for index, reason in bad[:_SHOWN]]
         raise ValueError(
-            f"fit: expected readable validation pictures, got {len(bad)} of {len(dataset)} that "
+            f"expected readable validation pictures, got {len(bad)} of {len(dataset)} that "
             "are not; repair or remove them:\n" + "\n".join(lines)
         )
     for index, reason in bad:

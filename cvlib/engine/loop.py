@@ -13,10 +13,9 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from cvlib.engine.bad_pictures import leave_out_unreadable, note_bad_pictures
-from cvlib.engine.batches import UNREADABLE, Batch, Batches, load_batches
+from cvlib.engine.bad_pictures import evaluate_readable, note_bad_pictures
+from cvlib.engine.batches import Batch, Batches, load_batches
 from cvlib.engine.config import TrainConfig
-from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.interrupt import interruptible
 from cvlib.engine.memory import advising
 from cvlib.engine.optim import set_training_mode
@@ -212,7 +211,14 @@ def finish_epoch(run: Run, val: Dataset[Any], logs: Logs) -> Dataset[Any]:
     run.row = finish_row(run)
     run.tell("epoch")
     if run.is_over or run.end or run.epoch % run.config.eval_every == 0:
-        evaluation, val = validate(run, val)
+        evaluation, val = evaluate_readable(
+            run.best_model,
+            val,
+            run.config.max_bad_share,
+            run.say,
+            batch_size=EVALUATION_FACTOR * run.config.batch_size,
+            workers=run.workers,
+        )
         run.row.update(evaluation.as_dict())
         is_best = judge(run, *evaluation.primary)
         run.tell("evaluated")
@@ -226,24 +232,6 @@ def finish_epoch(run: Run, val: Dataset[Any], logs: Logs) -> Dataset[Any]:
     logs.write()
     save(run)
     return val
-
-
-def validate(run: Run, val: Dataset[Any]) -> tuple[Evaluation, Dataset[Any]]:
-    """Evaluates; when a picture turns out to be unreadable, once more without it."""
-    options = {
-        "batch_size": EVALUATION_FACTOR * run.config.batch_size,
-        "workers": run.workers,
-    }
-    try:
-        return evaluate(run.best_model, val, **options), val
-    except (*UNREADABLE, RuntimeError) as error:
-        # RuntimeError: another process may have met such a picture.
-        if not isinstance(error, UNREADABLE) and not str(error).startswith("evaluate: process"):
-            raise
-        readable = leave_out_unreadable(val, run.config.max_bad_share, run.say)
-        if readable is None:
-            raise
-        return evaluate(run.best_model, readable, **options), readable
 
 
 def judge(run: Run, name: str, value: float) -> bool:

@@ -2,13 +2,12 @@
 
 import csv
 import itertools
-import multiprocessing
 import random
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from children import start_child
 
 from cvlib.data import SyntheticBananas
 from cvlib.engine import TrainConfig, fit, load_checkpoint
@@ -29,6 +28,7 @@ CONFIG = TrainConfig(
     device="cpu",
 )
 DEADLINE = 120
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CHILD = """
 import os, signal, torch
@@ -56,16 +56,8 @@ fit(model, train, val, TrainConfig(**config), out, resume=resume, say=lambda lin
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(tmp_path_factory, one_thread):
     out = tmp_path_factory.mktemp("undisturbed")
     train = SyntheticBananas(10, image_size=64)
     val = SyntheticBananas(2, image_size=64, seed=1)
@@ -83,25 +75,14 @@ def undisturbed(tmp_path_factory):
     return out, time.perf_counter() - start
 
 
-def start_child(out, fatal_write=0, workers=0):
+def start(out, fatal_write=0, workers=0):
     """Trains in a process of its own; returns when it is about to begin."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cvlib", "matplotlib.figure", "tyro", "accelerate"])
-    ready = Path(f"{out}-ready")
-    ready.unlink(missing_ok=True)
     config = {**CONFIG.as_dict(), "workers": workers}
-    given = {"out": str(out), "ready": str(ready), "config": config, "fatal_write": fatal_write}
-    process = context.Process(target=exec, args=(CHILD, given))
-    process.start()
-    end = time.monotonic() + DEADLINE
-    while not ready.exists():
-        assert process.is_alive() and time.monotonic() < end, "the child has not begun"
-        time.sleep(0.002)
-    return process
+    return start_child(CHILD, out, DEADLINE, config=config, fatal_write=fatal_write)
 
 
 def finish(out, workers=0):
-    process = start_child(out, workers=workers)
+    process = start(out, workers=workers)
     process.join(DEADLINE)
     assert process.exitcode == 0
     for leftover in out.glob(".*.tmp"):  # nobody can tidy up after SIGKILL
@@ -155,7 +136,7 @@ def without_workers(state):
 @pytest.mark.parametrize("fatal_write", [3, 6, 11])
 def test_killed_inside_of_a_write(undisturbed, tmp_path, fatal_write):
     out = tmp_path / "run"
-    process = start_child(out, fatal_write)
+    process = start(out, fatal_write)
     process.join(DEADLINE)
     assert process.exitcode == -9, "it was killed while it wrote"
     assert list(out.glob(".*.tmp")), "half a file is left"
@@ -169,7 +150,7 @@ def kill_at_random_moments(undisturbed, out, moments, seed):
     chance, killed = random.Random(seed), 0
     for _ in range(moments):
         workers = chance.choice([0, 0, 1])
-        process = start_child(out, workers=workers)
+        process = start(out, workers=workers)
         # The first third: a resumed run must come further, or it would never end.
         process.join(chance.uniform(0, seconds / 3))
         killed += process.is_alive()

@@ -6,19 +6,18 @@ import dataclasses
 import errno
 import json
 import math
-import multiprocessing
 import os
 import random
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from children import start_child
 
 from cvlib.data import SyntheticBananas
 from cvlib.data.transforms import Resize
-from cvlib.engine import TrainConfig, evaluate, fit, load, load_checkpoint, loop
+from cvlib.engine import TrainConfig, bad_pictures, evaluate, fit, load, load_checkpoint
 from cvlib.engine.device import choose_device
 from cvlib.engine.precision import choose_precision
 from cvlib.models import TinySSD
@@ -27,15 +26,7 @@ SIZE = (64, 64)
 CONFIG = TrainConfig(epochs=3, batch_size=4, precision="float32", device="cpu")
 TIMES = {"seconds", "images_per_second", "data_wait"}
 DEADLINE = 60
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Bit for bit holds for equal numbers of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +90,7 @@ def assert_same_run(out, other):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, train, val):
+def undisturbed(tmp_path_factory, train, val, one_thread):
     out = tmp_path_factory.mktemp("undisturbed")
     lines = []
     result = run(out, train, val, say=lines.append)
@@ -286,27 +277,16 @@ fit(model, train, val, TrainConfig(**config), out, resume=resume, say=lambda lin
 """
 
 
-def start_child(out, ready_at, config=CONFIG):
+def start(out, ready_at):
     """Trains in a process of its own; returns when picture ``ready_at`` is asked for."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cvlib", "matplotlib.figure", "tyro"])
-    ready = Path(f"{out}-ready")
-    ready.unlink(missing_ok=True)
-    given = {"out": str(out), "ready": str(ready), "ready_at": ready_at, "config": config.as_dict()}
-    process = context.Process(target=exec, args=(CHILD, given))
-    process.start()
-    end = time.monotonic() + DEADLINE
-    while not ready.exists():
-        assert process.is_alive() and time.monotonic() < end, "the child has not trained"
-        time.sleep(0.005)
-    return process
+    return start_child(CHILD, out, DEADLINE, ready_at=ready_at, config=CONFIG.as_dict())
 
 
 def test_a_process_that_gets_ctrl_c_saves_and_resume_ends_the_same(
     undisturbed, tmp_path, train, val
 ):
     out = tmp_path / "run"
-    process = start_child(out, ready_at=13)  # in the middle of the second epoch
+    process = start(out, ready_at=13)  # in the middle of the second epoch
     os.kill(process.pid, signal.SIGINT)
     process.join(DEADLINE)
     assert process.exitcode == 0, "an interrupted run ends in order"
@@ -319,7 +299,7 @@ def test_a_killed_process_can_be_resumed(undisturbed, tmp_path, train, val):
     out = tmp_path / "run"
     chance = random.Random(time.time_ns())
     for ready_at in (1, 11):  # killed at some moment of the first, then of a later epoch
-        process = start_child(out, ready_at)
+        process = start(out, ready_at)
         time.sleep(chance.uniform(0, 0.4))
         process.kill()
         process.join(DEADLINE)
@@ -361,7 +341,7 @@ def test_killed_between_any_two_writes(tmp_path, train, val, monkeypatch, writes
         return dataclasses.replace(found, boxes=dataclasses.replace(found.boxes, ap=aps[learnt]))
 
     aps = {}
-    monkeypatch.setattr(loop, "evaluate", evaluate_with_given_ap)
+    monkeypatch.setattr(bad_pictures, "evaluate", evaluate_with_given_ap)
     run(whole, train[:2], val[:1], config)
     killed_after(writes, monkeypatch, out, train[:2], val[:1], config)
     run(out, train[:2], val[:1], config, resume=(out / "last.pt").exists())

@@ -12,20 +12,13 @@ from PIL import Image
 from cvlib.data import SyntheticBananas
 from cvlib.data._images import UnreadablePictureError
 from cvlib.data.classification import ClassificationDataset
-from cvlib.engine import TrainConfig, evaluate, fit, load, load_checkpoint, loop
+from cvlib.engine import TrainConfig, bad_pictures, evaluate, fit, load, load_checkpoint
 from cvlib.engine.report import format_time
 from cvlib.models import Classifier, TinySSD
 
 SIZE = (64, 64)
 CONFIG = TrainConfig(epochs=2, batch_size=4, precision="float32", device="cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +57,7 @@ def pretend(monkeypatch, values):
         boxes = dataclasses.replace(found.boxes, ap=next(values))
         return dataclasses.replace(found, boxes=boxes)
 
-    monkeypatch.setattr(loop, "evaluate", evaluate_as_told)
+    monkeypatch.setattr(bad_pictures, "evaluate", evaluate_as_told)
 
 
 # --- callbacks -------------------------------------------------------------------------------
