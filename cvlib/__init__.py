@@ -28,7 +28,7 @@ from cvlib.ops import (
     nms,
 )
 from cvlib.predict import predict
-from cvlib.structures import Detections, GroundTruth, Segmentation
+from cvlib.structures import Classification, Detections, GroundTruth, Segmentation
 from cvlib.visualize import draw, show_anchors, show_batch, show_targets, show_transforms
 
 warn_of_namesake()
@@ -36,6 +36,7 @@ load_kernels()
 
 __all__ = [
     "BananaDataset",
+    "Classification",
     "ClassificationDataset",
     "Classifier",
     "DetectionDataset",
