@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from cvlib.data._images import UnreadablePictureError, read_image, read_image_size
 from cvlib.data._shared import PictureCache, SharedObject, is_for_worker
-from cvlib.data.findings import BadLabelsError, Finding, errors_of
+from cvlib.data.findings import BadLabelsError, Finding, counted, errors_of
 from cvlib.data.table import PackedList
 
 _Self = TypeVar("_Self", bound="PictureSet")
@@ -61,7 +61,7 @@ class PictureSet(Dataset[Any]):
             raise BadLabelsError(name, wrong)
         odd = [finding for finding in findings if finding.severity == "warning"]
         if odd:
-            text = f"{name}: odd files, {len(odd)} findings, the first: {odd[0]}"
+            text = f"{name}: odd files, {counted(len(odd), 'finding')}, the first: {odd[0]}"
             warnings.warn(text, UserWarning, stacklevel=3)
         # Where in the cache each picture lies: a subset shares that of the whole set.
         self._slots = np.arange(len(self.pictures))

@@ -17,6 +17,7 @@ from cvlib.data._shard_files import INDEX, OFFSETS, Index, Shard, save_index, ta
 from cvlib.data._shard_samples import encode_labels, encode_picture
 from cvlib.data.classification import ClassificationDataset
 from cvlib.data.dataset import DetectionDataset
+from cvlib.data.findings import counted
 from cvlib.data.segmentation import SegmentationDataset
 
 _SHOWN = 20
@@ -98,7 +99,8 @@ def write_shards(
     upright = bool(getattr(dataset, "upright", True))
     index_ = Index(plain.task, tuple(plain.classes), upright, tuple(writer.shards), tuple(bad))
     save_index(folder, index_, np.array(writer.offsets, dtype=np.int64))
-    say(f"{len(order) - len(bad):,} pictures in {len(writer.shards)} shards")
+    shards = counted(len(writer.shards), "shard")
+    say(f"{counted(len(order) - len(bad), 'picture')} in {shards}")
 
 
 def _check(dataset: Any, folder: Path, per_shard: int, max_bytes: int) -> None:

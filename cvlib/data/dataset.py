@@ -21,7 +21,14 @@ from cvlib._files import write_text
 from cvlib.data._images import UnreadablePictureError, read_image, read_image_size
 from cvlib.data._shared import PictureCache, SharedObject, is_for_worker
 from cvlib.data._split import split_pictures
-from cvlib.data.findings import BadLabelsError, Finding, errors_of
+from cvlib.data.findings import (
+    ADVICE_DROP,
+    ADVICE_FIX,
+    BadLabelsError,
+    Finding,
+    counted,
+    errors_of,
+)
 from cvlib.data.formats.coco import table_to_coco
 from cvlib.data.formats.lists import BoxFormat, read_lists
 from cvlib.data.label_rules import SET_CODES, find_bad_labels
@@ -89,7 +96,8 @@ class DetectionDataset(Dataset[Any]):
         # Where the layout of the whole set is misread, dropping would leave next to nothing.
         is_misread = any(finding.code in SET_CODES for finding in findings)
         if wrong and (bad_labels == "raise" or is_misread):
-            raise BadLabelsError(f"{table.layout} in {table.root}", wrong)
+            advice = [ADVICE_FIX] if is_misread else [ADVICE_DROP, ADVICE_FIX]
+            raise BadLabelsError(f"{table.layout} in {table.root}", wrong, *advice)
         self._warn(wrong, table.findings)
         self.table = _without_faults(table, bad) if wrong else table
         self.transform = transform
@@ -413,7 +421,8 @@ class DetectionDataset(Dataset[Any]):
         for words, group in (("left out labels that cannot be right", wrong), ("odd labels", odd)):
             if group:
                 warnings.warn(
-                    f"{type(self).__name__}: {words}, {len(group)} findings, the first: {group[0]}",
+                    f"{type(self).__name__}: {words}, {counted(len(group), 'finding')}, the "
+                    f"first: {group[0]}",
                     UserWarning,
                     stacklevel=3 if type(self) is DetectionDataset else 4,
                 )

@@ -49,27 +49,44 @@ class Finding:
         return asdict(self)
 
 
+# What the message of bad labels says last, in the words of Python and of the command line.
+ADVICE_FIX = "fix_dataset(data, out_folder), or cvlib check DATA --fix NEW, writes a corrected copy"
+ADVICE_DROP = 'bad_labels="drop", or --bad-labels drop, leaves them out'
+
+
 class BadLabelsError(ValueError):
     """Labels that would train a model wrongly; the message lists the first twenty.
+
+    Args:
+        source: Of the labels, in words.
+        findings: What is wrong with them.
+        advice: What can be done about all of them.
 
     Attributes:
         findings: All of them.
     """
 
-    def __init__(self, source: str, findings: Sequence[Finding]) -> None:
+    def __init__(self, source: str, findings: Sequence[Finding], *advice: str) -> None:
         self.findings = tuple(findings)
-        self._source = source
+        self._source, self._advice = source, advice
         lines = [f"  {finding}" for finding in self.findings[:_SHOWN]]
         more = len(self.findings) - len(lines)
         if more:
             lines.append(f"  ... and {more} more")
+        lines += [f"what to do: {'; '.join(advice)}"] * bool(advice)
         super().__init__(
             f"{source}: expected right labels, got {len(self.findings)} that cannot be right:\n"
             + "\n".join(lines)
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._source, self.findings)  # workers send errors to each other
+        # Workers send errors to each other.
+        return type(self), (self._source, self.findings, *self._advice)
+
+
+def counted(number: int, word: str) -> str:
+    """A number and what is counted: ``"1 finding"``, ``"2,000 findings"``."""
+    return f"{number:,} {word}{'s' if number != 1 else ''}"
 
 
 def errors_of(findings: Iterable[Finding]) -> list[Finding]:

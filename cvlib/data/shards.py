@@ -36,7 +36,7 @@ from cvlib.data._shard_files import (
 from cvlib.data._shard_samples import decode_sample, guess_task, picture_of, unreadable
 from cvlib.data._shard_stream import ShardStream
 from cvlib.data._shard_writer import write_shards
-from cvlib.data.findings import Finding
+from cvlib.data.findings import Finding, counted
 
 __all__ = ["ShardDataset", "ShardStream", "verify_shards", "write_shards"]
 
@@ -180,7 +180,8 @@ class ShardDataset(Dataset[Any]):
         self.findings = tuple(one for folder in self._folders for one in folder.findings)
         if self.findings:
             warnings.warn(
-                f"ShardDataset: {len(self.findings)} damaged shards, the first: {self.findings[0]}",
+                f"ShardDataset: {counted(len(self.findings), 'damaged shard')}, the first: "
+                f"{self.findings[0]}",
                 UserWarning,
                 stacklevel=2,
             )

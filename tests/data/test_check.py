@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -214,6 +215,26 @@ def test_samples(changes: dict[str, Any], code: str | None, fast: bool) -> None:
     assert all(finding.row for finding in report.errors)
 
 
+def test_every_split_is_checked_and_counted(tmp_path: Path) -> None:
+    boxes = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>60</xmax>"
+        "<ymax>50</ymax></bndbox></object>"
+        for name in painted.CLASSES
+    )
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    for split, seeds in (("train", [1, 2, 3]), ("val", [4, 5]), ("test", [6])):
+        (tmp_path / f"ImageSets/Main/{split}.txt").write_text("\n".join(map(str, seeds)))
+        for seed in seeds:
+            painted.save(tmp_path / f"JPEGImages/{seed}.jpg", painted.paint(seed)[0])
+            size = f"<size><width>{painted.WIDTH}</width><height>{painted.HEIGHT}</height></size>"
+            label = f"<annotation><filename>{seed}.jpg</filename>{size}{boxes}</annotation>"
+            (tmp_path / f"Annotations/{seed}.xml").write_text(label)
+    report = check_dataset(tmp_path, fast=True)
+    assert "3 + 1 + 2 pictures" in str(report)
+    assert [name.split(", ")[1] for name in report.summary["others"]] == ["split test", "split val"]
+
+
 def test_what_is_no_data_set() -> None:
     with pytest.raises(TypeError, match="check_dataset: expected data a path or a data set"):
         check_dataset(3)
@@ -317,3 +338,22 @@ def test_pictures_that_look_alike_but_differ(tmp_path: Path, name: str) -> None:
     assert [(Path(f.picture).name, Path(f.message.split(": ")[-1]).name) for f in found] == [
         ("5.jpg", name)
     ]
+
+
+def test_one_finding_is_not_told_as_several(tmp_path: Path) -> None:
+    one = painted.Lists.make(tmp_path)
+    one.boxes[0][0, 2] = one.boxes[0][0, 0]
+    report = check_dataset(one.table(), fast=True)
+    assert str(report).endswith("\n1 error, 0 warnings")
+    with pytest.raises(BadLabelsError) as caught:
+        report.raise_if_bad()
+    assert "cvlib check DATA --fix NEW" in str(caught.value)
+    with pytest.raises(BadLabelsError, match=r"bad_labels=.drop., or --bad-labels") as caught:
+        DetectionDataset(one.table())
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    with pytest.warns(UserWarning, match="cannot be right, 1 finding, the first"):
+        DetectionDataset(one.table(), bad_labels="drop")
+    one.boxes = [box / 300 for box in one.boxes]
+    with pytest.raises(BadLabelsError) as caught:
+        DetectionDataset(one.table())
+    assert "drop" not in str(caught.value) and "--fix NEW" in str(caught.value)

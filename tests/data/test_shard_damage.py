@@ -20,7 +20,7 @@ def test_unreadable_pictures_are_left_out_told_and_listed(classification, tmp_pa
     said = []
     write_shards(classification, tmp_path / "s", say=said.append)
     assert said[0].startswith("left out: picture 2 cannot be read: ClassificationDataset: expected")
-    assert said[1] == "4 pictures in 1 shards"
+    assert said[1] == "4 pictures in 1 shard"
     index = json.loads((tmp_path / "s" / "index.json").read_text())
     assert [one["index"] for one in index["left_out"]] == [2]
     assert [ShardDataset(tmp_path / "s")[i][1]["image_id"] for i in range(4)] == [0, 1, 3, 4]
@@ -40,7 +40,7 @@ def test_a_truncated_shard_loses_only_what_is_gone(classification, tmp_path):
     path = tmp_path / "s" / "shard-000000.tar"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.warns(UserWarning, match="1 damaged shards, the first: .*expected .*bytes, got"):
+    with pytest.warns(UserWarning, match="1 damaged shard, the first: .*expected .*bytes, got"):
         shards = ShardDataset(tmp_path / "s")
     assert shards.findings[0].code == "damaged-shard"
     assert_equal(shards[0], classification[0])

@@ -132,8 +132,7 @@ def save_sheet(report: Report, path: Path) -> Path:
     lines = -(-len(tiles) // _COLUMNS)
     height = _HEADING + TILE + _CAPTION
     sheet = Image.new("RGB", (_COLUMNS * (TILE + _GAP) + _GAP, lines * height + _HEADING), _PAGE)
-    errors, warnings = (sum(f.count for f in some) for some in (report.errors, report.warnings))
-    _write(sheet, (_GAP, 5), _printable(f"{errors} errors, {warnings} warnings: {report.source}"))
+    _write(sheet, (_GAP, 5), _printable(f"{report.verdict}: {report.source}"))
     for place, (heading, finding) in enumerate(tiles):
         x, y = _GAP + place % _COLUMNS * (TILE + _GAP), _HEADING + place // _COLUMNS * height
         _write(sheet, (x, y + 6), heading, _ON_DARK[finding.severity])

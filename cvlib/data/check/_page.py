@@ -42,7 +42,7 @@ rect { fill: #0072B2; }
 </head>
 <body>
 <h1>Check of {{ source }}</h1>
-<p><strong>{{ errors }} errors, {{ warnings }} warnings.</strong></p>
+<p><strong>{{ verdict }}.</strong></p>
 <table>
 {% for code, severity, count in codes %}
 <tr><td style="color: {{ colours[severity] }}">{{ severity }}</td>
@@ -106,8 +106,7 @@ def save_page(report: Report, path: Path) -> Path:
     codes = [(code, report.of_code(code)[0].severity, count) for code, count in counts.items()]
     text = template.render(
         source=report.source,
-        errors=sum(finding.count for finding in report.errors),
-        warnings=sum(finding.count for finding in report.warnings),
+        verdict=report.verdict,
         codes=codes,
         colours=COLOURS,
         facts=_facts(report.summary),

@@ -18,7 +18,7 @@ from cvlib.data.check._label_fixes import Change, fix_labels, turn_boxes
 from cvlib.data.check._picture_rules import is_labelled_as_stored
 from cvlib.data.check._pictures import Facts
 from cvlib.data.check._sources import open_path, unwrap
-from cvlib.data.findings import Finding, errors_of
+from cvlib.data.findings import Finding, counted, errors_of
 from cvlib.data.formats.coco import write_coco
 from cvlib.data.table import LabelTable, PackedList
 
@@ -42,10 +42,10 @@ class Changes:
 
     def __str__(self) -> str:
         done = Counter(change.action for change in self.made)
-        lines = [f"{len(self.made)} changes"]
-        lines += [f"  {count} times: {action}" for action, count in done.items()]
+        lines = [counted(len(self.made), "change")]
+        lines += [f"  {counted(count, 'time')}: {action}" for action, count in done.items()]
         rest = Counter(finding.code for finding in self.left if finding.severity != "info")
-        lines += [f"left alone: {code} ({count} times)" for code, count in rest.items()]
+        lines += [f"left alone: {code} ({counted(n, 'time')})" for code, n in rest.items()]
         return "\n".join(lines)
 
 
@@ -145,7 +145,9 @@ def _table(data: Any) -> LabelTable:
     table = data if isinstance(data, LabelTable) else getattr(data, "table", None)
     if not isinstance(table, LabelTable):
         raise TypeError(
-            f"fix_dataset: expected data a detection set with files, got {type(data).__name__}"
+            f"fix_dataset: expected data a detection set with files, got {type(data).__name__}; "
+            "what is wrong with others is a matter of whole files: move those elsewhere that "
+            "check_dataset, or cvlib check DATA, names"
         )
     return table if indices is None else table.select(indices)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvlib.data.findings import BadLabelsError, Finding, errors_of
+from cvlib.data.findings import ADVICE_FIX, BadLabelsError, Finding, counted, errors_of
 
 if TYPE_CHECKING:
     from cvlib.data.check._statistics import Histogram
@@ -26,7 +26,7 @@ class Report:
         source: What was checked, in words.
         findings: Errors first, then warnings, then facts; of one code together.
         summary: Numbers of pictures, objects and classes, sizes, and what else was counted; under
-            ``"others"`` the same of further splits.
+            ``"others"`` the same of further splits, by their names.
         histograms: For `save_html`.
     """
 
@@ -45,6 +45,14 @@ class Report:
         """What probably is a mistake."""
         return [finding for finding in self.findings if finding.severity == "warning"]
 
+    @property
+    def verdict(self) -> str:
+        """How many errors and warnings there are, in words."""
+        groups = {"error": self.errors, "warning": self.warnings}
+        return ", ".join(
+            counted(sum(one.count for one in group), word) for word, group in groups.items()
+        )
+
     def counts(self) -> dict[str, int]:
         """How often each code was found, in the order of the findings."""
         counted: Counter[str] = Counter()
@@ -59,7 +67,8 @@ class Report:
     def raise_if_bad(self) -> None:
         """Raises `BadLabelsError` with all errors, if there are any."""
         if self.errors:
-            raise BadLabelsError(self.source, self.errors)
+            advice = [ADVICE_FIX] if self.summary.get("task") == "detection" else []
+            raise BadLabelsError(self.source, self.errors, *advice)
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {_facts(self.summary)}"]
@@ -72,11 +81,7 @@ class Report:
                 lines.append(f"  ... and {len(found) - _EXAMPLES} more")
             if found[0].fix:
                 lines.append(f"  what to do: {found[0].fix}")
-        errors, warnings = (
-            sum(finding.count for finding in some) for some in (self.errors, self.warnings)
-        )
-        lines.append(f"{errors} errors, {warnings} warnings")
-        return "\n".join(lines)
+        return "\n".join([*lines, self.verdict])
 
     def to_json(self) -> str:
         """All of it for machines: source, summary, counts and every finding."""
