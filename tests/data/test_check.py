@@ -17,7 +17,7 @@ import pytest
 import torch
 from planted_faults import Fault
 
-from cvlib.data import SyntheticBananas
+from cvlib.data import SyntheticBananas, write_shards
 from cvlib.data.check import Report, check_dataset
 from cvlib.data.classification import ClassificationDataset
 from cvlib.data.dataset import DetectionDataset
@@ -246,6 +246,34 @@ def test_every_split_is_checked_and_counted(tmp_path: Path) -> None:
     report = check_dataset(tmp_path, fast=True)
     assert "3 + 1 + 2 pictures" in str(report)
     assert [name.split(", ")[1] for name in report.summary["others"]] == ["split test", "split val"]
+
+
+def test_a_validation_set_that_holds_the_training_set_leaks(
+    clean_coco: Path, tmp_path: Path
+) -> None:
+    one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
+    (one.folder / "images/val").rename(one.folder / "images/other")
+    shutil.copytree(one.folder / "images/train", one.folder / "images/val")
+    shutil.copy(
+        one.folder / "annotations/instances_train.json",
+        one.folder / "annotations/instances_val.json",
+    )
+    (tmp_path / "yolo/images").mkdir(parents=True)
+    (tmp_path / "yolo/labels").mkdir()
+    for seed in range(3):
+        painted.save(tmp_path / f"yolo/images/{seed}.jpg", painted.paint(seed)[0])
+        (tmp_path / f"yolo/labels/{seed}.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "yolo/data.yaml").write_text("train: images\nval: images\nnames: [apple]\n")
+    for folder, count in ((one.folder, 20), (tmp_path / "yolo", 3)):
+        assert check_dataset(folder).counts()["leaked-picture"] == count
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_shards_in_splits(tmp_path: Path, fast: bool) -> None:
+    for split in ("train", "val"):
+        write_shards(SyntheticBananas(2, image_size=64), tmp_path / split, say=lambda line: None)
+    report = check_dataset(tmp_path, fast=fast)
+    assert not report.errors and len(report.summary["others"]) == 1
 
 
 def test_what_is_no_data_set() -> None:

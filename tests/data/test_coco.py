@@ -206,7 +206,7 @@ def test_wrong_annotations_are_named_and_left_out(tmp_path, facts, code, message
     assert finding.file == str(path)
     with pytest.raises(BadLabelsError, match=rf"a\.json, annotation 17: .*{message}"):
         DetectionDataset(table)
-    with pytest.warns(UserWarning, match=r"left out labels .* 1 findings, .*annotation 17"):
+    with pytest.warns(UserWarning, match=r"left out labels .* 1 finding, .*annotation 17"):
         dataset = DetectionDataset(table, bad_labels="drop")
     assert len(dataset.target(0)["boxes"]) == 2
 
@@ -243,7 +243,7 @@ def test_annotations_without_an_id_are_counted_behind_the_others(tmp_path):
     (finding,) = table.findings
     assert (finding.severity, finding.code) == ("warning", "bad-id")
     assert "got 3 without; they count from 5" in finding.message
-    with pytest.warns(UserWarning, match="odd labels, 1 findings"):
+    with pytest.warns(UserWarning, match="odd labels, 1 finding"):
         DetectionDataset(table)
 
 

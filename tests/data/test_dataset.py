@@ -118,7 +118,7 @@ def test_wrong_labels_are_left_out_when_asked(tmp_path):
     arguments = [[pictures.path(0)], [[[0, 0, 5, 5], [5, 5, 0, 0]]], [[0, 0]], CLASSES]
     with pytest.raises(BadLabelsError, match="box 1"):
         DetectionDataset.from_lists(*arguments)
-    with pytest.warns(UserWarning, match="left out labels .* 1 findings, the first: .*box 1") as w:
+    with pytest.warns(UserWarning, match="left out labels .* 1 finding, the first: .*box 1") as w:
         dataset = DetectionDataset.from_lists(*arguments, bad_labels="drop")
     assert len(w) == 1
     assert dataset[0][1]["boxes"].tolist() == [[0, 0, 5, 5]]

@@ -268,7 +268,7 @@ def test_findings_are_errors_or_warnings():
     error, warning = Finding("error", "x", "is wrong"), Finding("warning", "y", "is odd")
     with pytest.raises(BadLabelsError, match="is wrong"):
         SegmentationDataset([], [], CLASSES, findings=[error])
-    with pytest.warns(UserWarning, match="odd files, 1 findings, the first: is odd"):
+    with pytest.warns(UserWarning, match="odd files, 1 finding, the first: is odd"):
         dataset = SegmentationDataset([], [], CLASSES, findings=[warning])
     assert dataset.findings == (warning,)
 

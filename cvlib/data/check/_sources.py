@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cvlib.data.findings import BadLabelsError, Finding
-from cvlib.data.formats.layouts import canonical_split
+from cvlib.data.formats._folders import SPLITS, canonical_split
 from cvlib.data.load import recognise
 from cvlib.data.table import LabelTable
 
@@ -47,13 +47,19 @@ def open_path(path: str | Path) -> tuple[dict[str, Any], list[Finding]]:
 
 
 def _without_unions(opened: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out splits such as VOC's trainval, which hold the whole training set again."""
+    """Leaves out splits such as VOC's trainval, which hold the whole training set again.
+
+    One that is for validation or testing by its name stays: there, this is what must be told.
+    """
     pictures = {split: set(_list_pictures(one)) for split, one in opened.items()}
     first = next(iter(pictures), "")
     return {
         split: one
         for split, one in opened.items()
-        if split == first or not pictures[first] or not pictures[first] <= pictures[split]
+        if split == first
+        or canonical_split(split) in SPLITS
+        or not pictures[first]
+        or not pictures[first] <= pictures[split]
     }
 
 
@@ -61,7 +67,7 @@ def _list_pictures(data: Any) -> list[str]:
     table = data if isinstance(data, LabelTable) else getattr(data, "table", None)
     if isinstance(table, LabelTable):
         return [str(table.path(index)) for index in range(table.num_pictures)]
-    return list(data.pictures)
+    return list(getattr(data, "pictures", ()))  # shards have none
 
 
 def unwrap(data: Any) -> tuple[Any, list[int] | None]:

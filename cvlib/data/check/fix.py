@@ -146,7 +146,7 @@ def _table(data: Any) -> LabelTable:
     if not isinstance(table, LabelTable):
         raise TypeError(
             f"fix_dataset: expected data a detection set with files, got {type(data).__name__}; "
-            "what is wrong with others is a matter of whole files: move those elsewhere that "
+            "of others nothing can be corrected for sure: mend or move the files that "
             "check_dataset, or cvlib check DATA, names"
         )
     return table if indices is None else table.select(indices)

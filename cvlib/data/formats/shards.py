@@ -49,10 +49,10 @@ def read_shards(
     """
     from cvlib.data.shards import ShardDataset
 
-    if options["cache"]:
+    if options.get("cache"):
         raise ValueError(
             "load_dataset: expected cache=False for shards, got True; the system keeps the files "
             "that it has read in memory"
         )
     folder = _shard_folders(path)[split or ""]
-    return ShardDataset(folder, classes=classes, transform=options["transform"])
+    return ShardDataset(folder, classes=classes, transform=options.get("transform"))
