@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -54,3 +58,19 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     total = values.detach().clone()
     dist.all_reduce(total)
     return total
+
+
+def gather_objects(own: T) -> list[T]:
+    """Gives what every process has, in the order of their ranks; every process must call it.
+
+    Args:
+        own: Of this process; anything that can be pickled.
+
+    Returns:
+        One entry for each process; ``[own]`` where there is only this one.
+    """
+    if not is_distributed():
+        return [own]
+    everything: list[Any] = [None] * world_size()
+    dist.all_gather_object(everything, own)
+    return everything

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cvlib.data import load_dataset
-from cvlib.data.classification import ClassificationDataset
-from cvlib.data.dataset import BadLabels, DetectionDataset
+from cvlib.data.dataset import BadLabels
 from cvlib.data.formats.layouts import canonical_split
 from cvlib.data.load import AnyDataset, find_splits
 
@@ -38,7 +35,8 @@ def open_train_val(
         say: Is told what was opened and divided.
 
     Raises:
-        ValueError: No split for training, or other classes in ``val`` than in ``data``.
+        ValueError: No split for training, too few pictures for two parts, or other classes in
+            ``val`` than in ``data``.
     """
     options: dict[str, Any] = {"bad_labels": bad_labels, "cache": cache, "say": say}
     splits = find_splits(data)
@@ -53,7 +51,10 @@ def open_train_val(
         return train, other
     if any(canonical_split(name) == "val" for name in splits):
         return train, load_dataset(data, name_split(splits, "val", data), **options)
-    first, second = divide(train, 1 - val_share, seed)
+    try:
+        first, second = train.split(1 - val_share, seed)
+    except ValueError as error:
+        raise ValueError(f"{error}; give another --val-share, or --val") from None
     say(
         f"no validation split: {len(second)} of {len(train)} pictures are set apart for it "
         f"(--val-share {val_share}, --seed {seed})"
@@ -77,26 +78,3 @@ def name_split(splits: list[str], wanted: str, data: Path) -> str | None:
     raise ValueError(
         f"expected a split {wanted} in {data}, got {', '.join(found or splits)}; name one"
     )
-
-
-def divide(dataset: AnyDataset, fraction: float, seed: int) -> tuple[AnyDataset, AnyDataset]:
-    """Two parts that share no picture, the first with that share; of a classifier's, every class.
-
-    Raises:
-        ValueError: A part would be empty.
-    """
-    if isinstance(dataset, DetectionDataset):
-        return dataset.split(fraction, seed)
-    order = np.random.default_rng(seed).permutation(len(dataset))
-    groups = [order]
-    if isinstance(dataset, ClassificationDataset):
-        labels = dataset.labels[order]
-        groups = [order[labels == label] for label in range(len(dataset.classes))]
-    first = [index for group in groups for index in group[: round(fraction * len(group))]]
-    second = sorted(set(order.tolist()) - set(first))
-    if not first or not second:
-        raise ValueError(
-            f"expected pictures for training and validation, got {len(first)} and {len(second)} of "
-            f"{len(dataset)}; give another --val-share, or --val"
-        )
-    return dataset.subset(sorted(first)), dataset.subset(second)

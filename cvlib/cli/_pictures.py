@@ -6,9 +6,11 @@ from typing import Any
 
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import Resize
 
 from cvlib.models import Model
 from cvlib.predict import look
+from cvlib.structures import Detections, Result, Segmentation
 from cvlib.visualize import Tile, draw, draw_sample, make_sheet
 
 _SHOWN = 8
@@ -32,18 +34,19 @@ def draw_predictions(model: Model, dataset: Any, count: int = _SHOWN) -> Image.I
             image, target = dataset[index]
         except (OSError, ValueError):  # has been told before
             continue
-        image = image.as_subclass(Tensor)
-        (result,) = look(model, [image], score_threshold=_SCORE)
+        whole = (image.shape[-2], image.shape[-1])
+        (result,) = look(model, [image.as_subclass(Tensor)], score_threshold=_SCORE)
+        # Before anything is written on it, so that words can be read.
+        scale = min(1.0, _SIDE / max(whole))
+        small = (max(1, round(whole[0] * scale)), max(1, round(whole[1] * scale)))
+        image, target = Resize(small)(image, target)
         truth = draw_sample(image, target, dataset.classes)
-        for picture, caption in (
-            (truth.picture, f"true: {truth.caption}"),
-            (draw(image, result), "found"),
-        ):
-            tiles.append(Tile(_shrink(picture), caption))
+        found = draw(image, _resized(result, whole, small))
+        tiles += [Tile(truth.picture, f"true: {truth.caption}"), Tile(found, "found")]
     return make_sheet(tiles, f"{model.name}: the truth, and what it finds", columns=4)
 
 
-def _shrink(picture: Image.Image) -> Image.Image:
-    copy = picture.copy()
-    copy.thumbnail((_SIDE, _SIDE))
-    return copy
+def _resized(result: Result, size: tuple[int, int], new: tuple[int, int]) -> Result:
+    if isinstance(result, Detections):
+        return result.resize(size, new)
+    return result.resize(new) if isinstance(result, Segmentation) else result

@@ -36,6 +36,7 @@ from cvlib.data._shard_files import (
 from cvlib.data._shard_samples import decode_sample, guess_task, picture_of, unreadable
 from cvlib.data._shard_stream import ShardStream
 from cvlib.data._shard_writer import write_shards
+from cvlib.data._split import split_pictures
 from cvlib.data.findings import Finding, counted
 
 __all__ = ["ShardDataset", "ShardStream", "verify_shards", "write_shards"]
@@ -238,6 +239,19 @@ class ShardDataset(Dataset[Any]):
         part = copy.copy(self)
         part._chosen = np.array([self._number(index) for index in indices], dtype=np.int64)
         return part
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[ShardDataset, ShardDataset]:
+        """Two sets that share no picture, drawn at random.
+
+        Args:
+            fraction: Between 0 and 1: share of the first set.
+            seed: Of the draw.
+
+        Raises:
+            ValueError: ``fraction`` is out of range, or a part would be empty.
+        """
+        first, second = split_pictures(len(self), fraction, seed, None)
+        return self.subset(first), self.subset(second)
 
     def _number(self, index: int) -> int:
         """Of a picture in all folders together."""

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as T
 from tqdm.auto import tqdm
 
-from cvlib._distributed import rank, world_size
+from cvlib._distributed import gather_objects, rank, world_size
 from cvlib.engine.figures import (
     ClassificationEvaluation,
     DetectionEvaluation,
@@ -30,7 +30,6 @@ from cvlib.metrics import (
     SegmentationMeter,
     evaluate_masks,
 )
-from cvlib.metrics._collection import gather_objects
 from cvlib.structures import Classification, GroundTruth, Result, Segmentation
 from cvlib.targets import check_targets
 

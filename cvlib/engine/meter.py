@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from cvlib._distributed import sum_over_ranks, world_size
+from cvlib._distributed import gather_objects, sum_over_ranks, world_size
 from cvlib.engine.batches import BadPicture, Batch
-from cvlib.engine.processes import gather_lists
 from cvlib.engine.sampling import Key
 
 # Steps between two looks at the losses on CUDA: looking waits for the device.
@@ -83,6 +82,6 @@ class Meter:
                 if key.step == self._facts[-1][0].step:
                     self.losses[name] += value * key.weight
         stop, count = total[-1, :2].tolist()
-        bad = gather_lists(self._bad) if count else []
+        bad = [one for part in gather_objects(self._bad) for one in part] if count else []
         self._pending, self._facts, self._bad = [], [], []
         return stop > 0, bad

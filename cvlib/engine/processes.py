@@ -104,12 +104,3 @@ def from_first(make: Callable[[], T]) -> T:
     if isinstance(found[1], Exception):
         raise found[1]
     return found[0]  # type: ignore[return-value]
-
-
-def gather_lists(own: list[T]) -> list[T]:
-    """Joins the lists of all processes, in their order; all of them get it."""
-    if not is_distributed():
-        return own
-    found: list[list[T]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(found, own)
-    return [one for part in found for one in part]

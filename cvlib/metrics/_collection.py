@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-import torch.distributed as dist
-
-from cvlib._distributed import is_distributed, world_size
+from cvlib._distributed import gather_objects
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Collection[Any]")
@@ -57,19 +55,3 @@ class Collection(Generic[T]):
     def _add(self, pictures: Mapping[int, T]) -> None:
         for number, picture in pictures.items():
             self._pictures.setdefault(number, picture)
-
-
-def gather_objects(own: T) -> list[T]:
-    """Gives what every process has, in the order of their ranks; every process must call it.
-
-    Args:
-        own: Of this process; anything that can be pickled.
-
-    Returns:
-        One entry for each process; ``[own]`` where there is only this one.
-    """
-    if not is_distributed():
-        return [own]
-    everything: list[Any] = [None] * world_size()
-    dist.all_gather_object(everything, own)
-    return everything

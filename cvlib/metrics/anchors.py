@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
-from cvlib.metrics._collection import gather_objects
+from cvlib._distributed import gather_objects
 from cvlib.targets import AnchorTargets
 
 

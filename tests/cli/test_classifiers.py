@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cvlib.cli import main
-from cvlib.cli._data import divide, name_split
+from cvlib.cli._data import name_split, open_train_val
 from cvlib.data import load_dataset
 from cvlib.engine import load
 
@@ -66,20 +66,29 @@ def test_predict_gives_a_row_for_each_picture(run, folder, tmp_path):
 
 def test_every_class_is_in_both_parts(folder):
     dataset = load_dataset(folder, say=lambda line: None)
-    first, second = divide(dataset, 0.67, seed=0)
+    first, second = dataset.split(0.67, seed=0)
     assert first.count_labels().tolist() == [4, 4]
     assert second.count_labels().tolist() == [2, 2]
     paths = [str(path) for part in (first, second) for path in part.pictures]
     assert sorted(paths) == sorted(map(str, dataset.pictures))
-    again, _ = divide(dataset, 0.67, seed=0)
-    other, _ = divide(dataset, 0.67, seed=1)
+    again, _ = dataset.split(0.67, seed=0)
+    other, _ = dataset.split(0.67, seed=1)
     assert list(again.pictures) == list(first.pictures) != list(other.pictures)
 
 
 def test_a_part_without_pictures_is_refused(folder):
-    dataset = load_dataset(folder, say=lambda line: None)
-    with pytest.raises(ValueError, match="expected pictures for training and validation, got 12"):
-        divide(dataset, 0.999, seed=0)
+    with pytest.raises(
+        ValueError, match=r"in each part, got 12 and 0 of 12 .*give another --val-share"
+    ):
+        open_train_val(
+            folder,
+            None,
+            val_share=0.001,
+            seed=0,
+            bad_labels="raise",
+            cache=False,
+            say=lambda line: None,
+        )
 
 
 @pytest.mark.parametrize(

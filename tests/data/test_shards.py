@@ -180,6 +180,18 @@ def test_offsets_are_mapped_and_not_copied_to_workers(tmp_path):
     assert_equal(pickle.loads(pickle.dumps(shards))[3], shards[3])
 
 
+def test_two_parts(classification, tmp_path):
+    write_shards(classification, tmp_path / "s", say=quiet)
+    whole = ShardDataset(tmp_path / "s")
+    parts = whole.split(0.6, seed=1)
+    names = [[part.name(i) for i in range(len(part))] for part in parts]
+    assert len(names[0]) == round(0.6 * len(whole))
+    assert sorted(names[0] + names[1]) == sorted(whole.name(i) for i in range(len(whole)))
+    assert names[0] != [whole.name(i) for i in range(len(names[0]))]
+    with pytest.raises(ValueError, match="split: expected fraction between 0 and 1, got 2"):
+        whole.split(2)
+
+
 def test_several_folders_and_a_subset(classification, tmp_path):
     write_shards(classification.subset([0, 1]), tmp_path / "a", say=quiet)
     write_shards(classification.subset([2, 3, 4]), tmp_path / "b", per_shard=2, say=quiet)

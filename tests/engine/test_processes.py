@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cvlib._distributed import mean_over_ranks
+from cvlib._distributed import gather_objects, mean_over_ranks
 from cvlib.data import SyntheticBananas
 from cvlib.engine import TrainConfig, fit, load_checkpoint
-from cvlib.engine.processes import from_first, gather_lists
+from cvlib.engine.processes import from_first
 from cvlib.models import TinySSD
 
 SETTINGS = {
@@ -29,9 +29,9 @@ SCRIPT = """
 import json, os, sys, torch
 torch.set_num_threads(1)
 from cvlib import SyntheticBananas, TinySSD, TrainConfig, fit
-from cvlib._distributed import mean_over_ranks, rank
+from cvlib._distributed import gather_objects, mean_over_ranks, rank
 from cvlib.data._images import UnreadablePictureError
-from cvlib.engine.processes import from_first, gather_lists
+from cvlib.engine.processes import from_first
 
 out, settings = sys.argv[1], json.loads(sys.argv[2])
 train, val = (SyntheticBananas(n, image_size=64, seed=s) for n, s in ((11, 0), (3, 1)))
@@ -49,7 +49,7 @@ result = fit(model, train, val, TrainConfig(**settings), out, callbacks=[note],
 assert all(len(batch) for batch in seen["lines"])
 seen["mean"] = float(mean_over_ranks(torch.tensor(rank() * 3)))
 seen["least"] = float(mean_over_ranks(torch.tensor(0), least=1))
-seen["joined"] = gather_lists([rank()] * rank())
+seen["joined"] = gather_objects([rank()] * rank())
 
 def fail():
     raise FileNotFoundError("only the first process looks")
@@ -132,7 +132,7 @@ def test_numbers_and_errors_are_shared(both):
     for report in both[3]:
         assert report["mean"] == 1.5
         assert report["least"] == 0.5
-        assert report["joined"] == [1]
+        assert report["joined"] == [[], [1]]
         assert report["error"] == "only the first process looks"
 
 
@@ -156,4 +156,4 @@ def test_one_process_needs_no_others():
     assert mean_over_ranks(torch.tensor(3)) == 3
     assert mean_over_ranks(torch.tensor(0), least=1) == 1
     assert from_first(lambda: 5) == 5
-    assert gather_lists([1, 2]) == [1, 2]
+    assert gather_objects([1, 2]) == [[1, 2]]
