@@ -132,7 +132,7 @@ def load_epoch(dataset: TransformedDataset, epoch: int, batch_size: int) -> None
     """Makes all batches of an epoch in this process."""
     for start in range(0, len(dataset), batch_size):
         stop = min(start + batch_size, len(dataset))
-        collate([dataset[epoch, index] for index in range(start, stop)])
+        collate(dataset.__getitems__([(epoch, index) for index in range(start, stop)]))
 
 
 def measure(contestants: dict[str, Callable[[int], None]], turns: int) -> dict[str, list[float]]:

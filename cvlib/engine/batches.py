@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cvlib.data import collate
 from cvlib.data._images import UnreadablePictureError
+from cvlib.data.transforms.dataset import generators_kept
 from cvlib.engine.recipes import make_recipe
 from cvlib.engine.sampling import Key, Plan
 from cvlib.engine.workers import leave_interrupts_to_others
@@ -123,11 +124,12 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, key: Key) -> Batch:
         samples, bad = [], []
-        for index in key.indices:
-            try:
-                samples.append(self.samples[key.epoch, index])
-            except LeftOut as error:
-                bad.append(error.bad)
+        with generators_kept():
+            for index in key.indices:
+                try:
+                    samples.append(self.samples[key.epoch, index])
+                except LeftOut as error:
+                    bad.append(error.bad)
         if not samples:
             samples.append(self._substitute(key, bad))
         images, targets = collate(samples)

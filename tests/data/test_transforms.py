@@ -327,11 +327,14 @@ def test_global_generators_are_left_as_they_were():
     np.random.standard_normal()  # noqa: NPY002 - half of a pair is kept for the next call
     states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())  # noqa: NPY002
     dataset[1, 2]
+    dataset.__getitems__([(1, 2), 0])
     with pytest.raises(IndexError):
         dataset[1, 99]
     dataset.transform = lambda image, target: 1 / 0
     with pytest.raises(ZeroDivisionError):
         dataset[0]
+    with pytest.raises(ZeroDivisionError):
+        dataset.__getitems__([0, 1])
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     assert str(np.random.get_state()) == states[2]  # noqa: NPY002
@@ -341,7 +344,24 @@ def test_a_data_set_within_another_has_numbers_of_its_own():
     data = listed("detection")
     inner = TransformedDataset(data, Noise(), seed=1)
     alone = noise(TransformedDataset(data, Noise(), seed=2), 3)
-    assert noise(TransformedDataset(inner, Noise(), seed=2), 3) == alone != noise(inner, 3)
+    outer = TransformedDataset(inner, Noise(), seed=2)
+    assert noise(outer, 3) == alone != noise(inner, 3)
+    assert outer.__getitems__([2, 3])[1][1]["noise"].tolist() == alone
+
+
+@pytest.mark.parametrize("transform", ["noise", "mosaic"])
+def test_a_batch_is_its_samples(transform):
+    mosaic = make_transform("mosaic", "detection", (32, 32), train=True)
+    dataset = TransformedDataset(
+        listed("detection"), Noise() if transform == "noise" else mosaic, seed=3
+    )
+    items = [(2, 4), 1, (0, 1), -1]
+    for one, item in zip(dataset.__getitems__(items), items, strict=True):
+        same_sample(one, dataset[item])
+    for one, item in zip(
+        next(iter(DataLoader(dataset, 3, collate_fn=list))), range(3), strict=True
+    ):
+        same_sample(one, dataset[item])
 
 
 def test_numpy_may_have_another_generator():
