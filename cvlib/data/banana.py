@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cvlib._files import PICTURE_SUFFIXES
 from cvlib.data._banana_labels import Box, read_labels
 from cvlib.data._picture_set import check_classes
 from cvlib.data.dataset import DetectionDataset
 from cvlib.data.formats._folders import natural_order
+from cvlib.data.formats.banana import SPLITS, find_split, list_pictures, number_pictures
 from cvlib.data.table import LabelTable, TableBuilder
-
-_SPLITS = ("train", "val")
 
 
 class BananaDataset(DetectionDataset):
@@ -65,60 +62,16 @@ class BananaDataset(DetectionDataset):
         transform: Callable[..., Any] | None = None,
         cache: bool = False,
     ) -> None:
-        if split not in _SPLITS:
+        if split not in SPLITS:
             raise ValueError(f"BananaDataset: expected split 'train' or 'val', got {split!r}")
         classes = check_classes("BananaDataset", classes)
-        folder = _find_split(Path(root).expanduser(), split)
-        files = _list_pictures(folder / "images")
+        folder = find_split(Path(root).expanduser(), split)
+        files = list_pictures(folder / "images")
         rows = read_labels(folder / "label.csv", folder / "images", files, len(classes))
         unlabelled = sorted(files - rows.keys(), key=natural_order)
         _warn_about_unlabelled(unlabelled, folder)
         table = _table(folder / "images", rows, [*rows, *unlabelled], classes)
         super().__init__(table, transform=transform, cache=cache)
-
-
-def _find_split(root: Path, split: str) -> Path:
-    """Find ``bananas_{split}`` in ``root``, in one of its folders, or beside it."""
-    name = f"bananas_{split}"
-    if root.is_file():
-        raise FileNotFoundError(
-            f"BananaDataset: expected root a folder with {name}/, got the file {root}; unpack it "
-            "with cvlib.data.extract_zip"
-        )
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"BananaDataset: expected root a folder with {name}/, got {root}, which does not "
-            "exist; cvlib.data.fetch_bananas() downloads the set"
-        )
-    if (root / name).is_dir():
-        return root / name
-    if root.resolve().name in {f"bananas_{other}" for other in _SPLITS}:
-        sibling = root.resolve().parent / name
-        if sibling.is_dir():
-            return sibling
-    inner = [path / name for path in sorted(root.iterdir()) if (path / name).is_dir()]
-    if len(inner) == 1:
-        return inner[0]
-    found = ", ".join(sorted(path.name for path in root.iterdir())[:10]) or "nothing"
-    detail = f" (and {len(inner)} folders that hold {name}/: pass one)" if inner else ""
-    raise FileNotFoundError(
-        f"BananaDataset: expected root a folder with {name}/, got {root} with {found}{detail}"
-    )
-
-
-def _list_pictures(images: Path) -> set[str]:
-    if not images.is_dir():
-        found = ", ".join(sorted(path.name for path in images.parent.iterdir())[:10]) or "nothing"
-        raise FileNotFoundError(
-            f"BananaDataset: expected a folder images/ in {images.parent}, got {found}"
-        )
-    files = {path.name for path in images.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES}
-    if not files:
-        raise ValueError(
-            f"BananaDataset: expected pictures ({', '.join(PICTURE_SUFFIXES)}) in {images}, got "
-            f"none among {sum(1 for _ in images.iterdir())} files"
-        )
-    return files
 
 
 def _warn_about_unlabelled(names: list[str], folder: Path) -> None:
@@ -137,17 +90,8 @@ def _table(
     images: Path, rows: dict[str, list[Box]], names: list[str], classes: Sequence[str]
 ) -> LabelTable:
     builder = TableBuilder("banana layout", images, list(classes), "line")
-    for name, number in zip(names, _image_ids(names), strict=True):
+    for name, number in zip(names, number_pictures(names), strict=True):
         builder.add_picture(name, image_id=number, label_file=images.parent / "label.csv")
         for box in rows.get(name, ()):
             builder.add_object(box.corners, box.label, box.line)
     return builder.build()
-
-
-def _image_ids(names: list[str]) -> list[int]:
-    stems = [Path(name).stem for name in names]
-    if all(re.fullmatch(r"[0-9]{1,18}", stem) for stem in stems):
-        numbers = [int(stem) for stem in stems]
-        if len(set(numbers)) == len(numbers):
-            return numbers
-    return list(range(len(names)))

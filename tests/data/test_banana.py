@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cvlib.data import BananaDataset, collate
+from cvlib.data import BananaDataset, collate, load_dataset
+from cvlib.data.check import check_dataset, fix_dataset
+from cvlib.data.findings import BadLabelsError
 
 HEADER = "img_name,label,xmin,ymin,xmax,ymax"
 ROWS = ("3.png,0,2,3,12,13", "1.png,0,0,0,40,30")
@@ -328,6 +330,33 @@ def test_picture_that_is_none_at_construction(tmp_path):
     assert "got a Git LFS pointer (run git lfs pull)" in error_of(root)
     (root / "bananas_train/images/1.png").write_bytes(b"")
     assert "got an empty file" in error_of(root)
+
+
+# --- as one layout of many -------------------------------------------------------------------
+
+
+def test_a_wrong_row_can_be_left_out_and_corrected(tmp_path):
+    root = write_set(tmp_path / "set", [*ROWS, "1.png,0,9,2,3,4"])
+    with pytest.raises(BadLabelsError, match=r"(?s)line 4: expected x1 <= x2 .*--bad-labels drop"):
+        load_dataset(root, "train", say=lambda line: None)
+    with pytest.warns(UserWarning, match="line 4"):
+        dataset = load_dataset(root, "train", bad_labels="drop", say=lambda line: None)
+    strict = BananaDataset(write_set(tmp_path / "right"))
+    assert [dataset.target(i, (30, 40))["boxes"].tolist() for i in range(2)] == [
+        strict.target(i, (30, 40))["boxes"].tolist() for i in range(2)
+    ]
+    assert dataset.table.image_ids.tolist() == strict.table.image_ids.tolist() == [3, 1]
+    assert [one.code for one in check_dataset(root).errors] == ["inverted-box"]
+    fix_dataset(root, tmp_path / "fixed")
+    assert not check_dataset(tmp_path / "fixed").errors
+
+
+def test_pictures_without_rows_are_told(tmp_path):
+    root = write_set(tmp_path, pictures=("1.png", "3.png", "10.png", "9.png"))
+    with pytest.warns(UserWarning, match=r"got none for 2 \(9\.png, 10\.png\)"):
+        dataset = load_dataset(root, "train", say=lambda line: None)
+    assert [dataset[i][1]["image_id"] for i in range(4)] == [3, 1, 9, 10]
+    assert [len(dataset[i][1]["boxes"]) for i in range(4)] == [1, 1, 0, 0]
 
 
 # --- pictures --------------------------------------------------------------------------------

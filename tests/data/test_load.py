@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import cvlib.data.formats.layouts as layouts
-from cvlib.data import BananaDataset, ClassificationDataset, DetectionDataset, SegmentationDataset
+from cvlib.data import ClassificationDataset, DetectionDataset, SegmentationDataset
 from cvlib.data.findings import BadLabelsError
 from cvlib.data.load import find_splits, load_dataset
 
@@ -114,7 +114,7 @@ CASES = {
     "coco": (write_coco, ["train2017", "val2017"], DetectionDataset),
     "coco beside its pictures": (write_flat_coco, ["labels"], DetectionDataset),
     "coco of roboflow": (write_roboflow_coco, ["train", "valid"], DetectionDataset),
-    "banana": (write_bananas, ["train", "val"], BananaDataset),
+    "banana": (write_bananas, ["train", "val"], DetectionDataset),
     "csv": (write_csv, ["train", "val"], DetectionDataset),
     "voc": (write_voc, ["train", "val"], DetectionDataset),
     "voc-segmentation": (write_voc_masks, ["train"], SegmentationDataset),
@@ -371,8 +371,8 @@ def test_bad_labels(tmp_path):
 
 # Name, split, kind, pictures, objects, classes.
 REAL = [
-    ("banana-detection", "train", BananaDataset, 500, 500, 1),
-    ("banana-detection", "val", BananaDataset, 50, 50, 1),
+    ("banana-detection", "train", DetectionDataset, 500, 500, 1),
+    ("banana-detection", "val", DetectionDataset, 50, 50, 1),
     ("pennfudan-coco", "train", DetectionDataset, 120, 297, 1),
     ("pennfudan-coco", "val", DetectionDataset, 50, 126, 1),
     ("tiny-coco", "train", DetectionDataset, 32, 288, 80),

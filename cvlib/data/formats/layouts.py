@@ -156,10 +156,10 @@ def _find_banana(path: Path) -> str | None:
 
 def _read_banana(
     path: Path, split: str | None, classes: Sequence[str] | None, options: Mapping[str, Any]
-) -> Any:
-    from cvlib.data.banana import BananaDataset
+) -> LabelTable:
+    from cvlib.data.formats.banana import read_bananas
 
-    return BananaDataset(path, split or "train", classes=classes or ("banana",), **options)
+    return read_bananas(path, split or "train", classes or ("banana",))
 
 
 # --- Pascal VOC ------------------------------------------------------------------------------
