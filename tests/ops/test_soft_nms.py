@@ -17,8 +17,10 @@ from cases_suppression import (
     integer_grid,
     mixed_scales,
     nan,
+    one_far_away,
     slivers,
     tensors,
+    with_infinities,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,21 +95,6 @@ def touching(rng, n):
 
 def empty(rng, n):
     return uniform(rng, n)[:, [0, 1, 0, 3]]
-
-
-def with_infinities(rng, n):
-    boxes = uniform(rng, n)
-    for column, value in ((0, -inf), (1, -inf), (2, inf), (3, inf)):
-        boxes[rng.random(n) < 0.05, column] = value
-    boxes[rng.random(n) < 0.03] = inf
-    return boxes
-
-
-def one_far_away(rng, n):
-    boxes = uniform(rng, n)
-    boxes[0] = [1e30, 1e30, 2e30, 2e30]
-    boxes[-1] = [-3e38, -3e38, -2.9e38, -2.9e38]
-    return boxes
 
 
 def tiny(rng, n):
