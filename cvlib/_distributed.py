@@ -34,7 +34,7 @@ def mean_over_ranks(count: Tensor, least: float = 0.0) -> Tensor:
     mean instead, the average is the sum over all objects divided by the number of all of them.
 
     Args:
-        count: Scalar: the number of objects, pictures or anchors in this process's share.
+        count: Scalar: the number of objects, images or anchors in this process's share.
         least: Of the number over all processes: keeps a batch without objects from dividing by 0.
 
     Returns:

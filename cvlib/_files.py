@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 # What a loader looks for in folders; what a file is, its content says.
-PICTURE_SUFFIXES = (
+IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
     ".jp2", ".avif",
 )  # fmt: skip
@@ -138,8 +138,8 @@ def inside(root: Path, name: object) -> Path:
     return root.joinpath(*parts) if "\\" in name and not path.exists() else path
 
 
-def list_pictures(folder: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> list[str]:
-    """Finds the pictures in a folder and its subfolders by their suffixes.
+def list_images(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
+    """Finds the images in a folder and its subfolders by their suffixes.
 
     Args:
         folder: Where to look. Links to folders are followed, each folder is visited once, so that

@@ -118,8 +118,8 @@ def book_loss(
         Zhang et al., "Dive into Deep Learning", section 14.7.2.
     """
     mask = targets.positive[..., None]
-    pictures = torch.tensor(float(len(offsets)), device=offsets.device)
-    share = pictures / mean_over_ranks(pictures)  # 1, unless processes have unequal shares
+    images = torch.tensor(float(len(offsets)), device=offsets.device)
+    share = images / mean_over_ranks(images)  # 1, unless processes have unequal shares
     return {
         "class": F.cross_entropy(class_logits.transpose(1, 2), targets.classes) * share,
         "box": ((offsets - targets.offsets) * mask).abs().mean() * share,

@@ -52,7 +52,7 @@ def check_targets(
     )
     filled = torch.where(valid[..., None], boxes, 0)
     check_box_values("check_targets", "boxes", filled)
-    # Whatever lies within the first pixel is a fraction of the picture.
+    # Whatever lies within the first pixel is a fraction of the image.
     _raise_first(
         valid & (filled.amax(-1) <= 1) & (filled.amax(-1) > 0),
         boxes,

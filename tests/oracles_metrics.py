@@ -1,4 +1,4 @@
-"""Slow, obvious evaluators, from the definitions alone: one picture and one box at a time."""
+"""Slow, obvious evaluators, from the definitions alone: one image and one box at a time."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def iou(a, b, crowd=False):
 
 
 def plain(truths, detections):
-    """Pictures as lists of (box, label, crowd) and (box, label, score)."""
+    """Images as lists of (box, label, crowd) and (box, label, score)."""
     return [
         (
             list(zip(t.boxes.tolist(), t.labels.tolist(), t.crowds.tolist(), strict=True)),
@@ -25,11 +25,11 @@ def plain(truths, detections):
 
 def voc_average_precision(truths, detections, label, year):
     """VOCevaldet.m and VOCap.m, without the kit's "+1"; None without objects."""
-    pictures = plain(truths, detections)
-    objects = [[one for one in true if one[1] == label] for true, _ in pictures]
+    images = plain(truths, detections)
+    objects = [[one for one in true if one[1] == label] for true, _ in images]
     taken = [[False] * len(mine) for mine in objects]
     total = sum(not difficult for mine in objects for _, _, difficult in mine)
-    found = [(s, i, box) for i, (_, ds) in enumerate(pictures) for box, k, s in ds if k == label]
+    found = [(s, i, box) for i, (_, ds) in enumerate(images) for box, k, s in ds if k == label]
     found.sort(key=lambda one: -one[0])
     right, wrong = [], []
     for _, i, box in found:
@@ -99,7 +99,7 @@ def average_precision_101(points, total):
 def errors(truths, detections, size, positive=0.5, background=0.1):
     """TIDE, from the paper: every error by hand, and the average precision without each kind."""
     right, wrong, missed, totals, unfound = [], [], [], [0] * size, [0] * size
-    for picture, (true, found) in enumerate(plain(truths, detections)):
+    for image, (true, found) in enumerate(plain(truths, detections)):
         real = [(box, label) for box, label, crowd in true if not crowd]
         owner = {}
         judged = {}
@@ -143,13 +143,13 @@ def errors(truths, detections, size, positive=0.5, background=0.1):
             mended = None if target is None or target in claimed else real[target][1]
             if target is not None:
                 claimed.add(target)
-            wrong.append((kind, label, score, mended, picture))
+            wrong.append((kind, label, score, mended, image))
         for j, (_, label) in enumerate(real):
             totals[label] += 1
             if j not in owner:
                 unfound[label] += 1
                 if j not in claimed:
-                    missed.append((label, picture))
+                    missed.append((label, image))
 
     def score(wrongs, counts, extra=()):
         values = []
@@ -175,10 +175,10 @@ def errors(truths, detections, size, positive=0.5, background=0.1):
     found = [totals[k] - unfound[k] for k in range(size)]
     deltas["false_negative"] = score(wrong, found) - base
     costs = {}
-    for _, _, s, _, picture in wrong:
-        costs[picture] = costs.get(picture, 0) + s
-    for _, picture in missed:
-        costs[picture] = costs.get(picture, 0) + 1
+    for _, _, s, _, image in wrong:
+        costs[image] = costs.get(image, 0) + s
+    for _, image in missed:
+        costs[image] = costs.get(image, 0) + 1
     return base, counts, {kind: max(value, 0) for kind, value in deltas.items()}, costs
 
 

@@ -43,7 +43,7 @@ def corners(box, center, number) -> list:
     result = []
     for along_w, along_h in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
         a, b = along_w * w / 2, along_h * h / 2
-        # Counter-clockwise as seen in a picture, where y points down.
+        # Counter-clockwise as seen in an image, where y points down.
         result.append((x + a * cosine + b * sine, y - a * sine + b * cosine))
     return result
 

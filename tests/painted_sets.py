@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cvlib.data._scene_painter import paint_background
-from cvlib.data.formats.lists import read_lists
+from cvlib.data.formats.in_memory import read_lists
+from cvlib.data.synthetic.scene_painter import paint_background
 
 WIDTH, HEIGHT = 256, 192
 CLASSES = ("apple", "plum")
 
 
 def paint(seed: int, count: int = 4) -> tuple[np.ndarray, list[list[float]], list[int]]:
-    """A picture (H, W, 3) with ellipses, their outlines, and their classes."""
+    """An image (H, W, 3) with ellipses, their outlines, and their classes."""
     rng = np.random.default_rng((7, seed))
-    picture = np.ascontiguousarray(paint_background(rng, WIDTH)[:HEIGHT])
+    image = np.ascontiguousarray(paint_background(rng, WIDTH)[:HEIGHT])
     outlines, labels = [], []
     for place in range(count):  # one in each quarter of the width, so that no two overlap
         radii = rng.uniform(10, 28), rng.uniform(12, 60)
@@ -33,16 +33,16 @@ def paint(seed: int, count: int = 4) -> tuple[np.ndarray, list[list[float]], lis
         points = np.stack([x + radii[0] * np.cos(turns), y + radii[1] * np.sin(turns)], axis=1)
         label = int(rng.integers(2))
         cv2.fillPoly(
-            picture, [points.round().astype(np.int32)], ((200, 30, 40), (90, 30, 160))[label]
+            image, [points.round().astype(np.int32)], ((200, 30, 40), (90, 30, 160))[label]
         )
         outlines.append(points.round(2).ravel().tolist())
         labels.append(label)
-    return picture, outlines, labels
+    return image, outlines, labels
 
 
-def save(path: Path, picture: np.ndarray, quality: int = 92) -> None:
+def save(path: Path, image: np.ndarray, quality: int = 92) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, quality=quality)
+    Image.fromarray(image).save(path, quality=quality)
 
 
 def box_of(outline: list[float]) -> list[float]:
@@ -53,9 +53,9 @@ def box_of(outline: list[float]) -> list[float]:
 def coco_content(folder: Path, split: str, seeds: range) -> dict[str, Any]:
     images, annotations = [], []
     for seed in seeds:
-        picture, outlines, labels = paint(seed)
+        image, outlines, labels = paint(seed)
         name = f"{seed:03}.jpg"
-        save(folder / "images" / split / name, picture)
+        save(folder / "images" / split / name, image)
         images.append({"id": seed, "file_name": name, "width": WIDTH, "height": HEIGHT})
         for outline, label in zip(outlines, labels, strict=True):
             x1, y1, x2, y2 = box_of(outline)
@@ -84,7 +84,7 @@ def turn_by_exif(path: Path, orientation: int) -> None:
 
 @dataclass
 class CocoSet:
-    """A COCO set of 20 and 8 pictures, to be changed and saved."""
+    """A COCO set of 20 and 8 images, to be changed and saved."""
 
     folder: Path
     train: dict[str, Any] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class CocoSet:
             path = self.folder / f"annotations/instances_{split}.json"
             path.write_text(json.dumps(content))
 
-    def picture(self, index: int, split: str = "train") -> Path:
+    def image(self, index: int, split: str = "train") -> Path:
         content = self.train if split == "train" else self.val
         return self.folder / "images" / split / content["images"][index]["file_name"]
 
@@ -160,9 +160,9 @@ class Lists:
     def make(cls, folder: Path) -> Lists:
         one = cls(folder, [], [], [])
         for seed in range(12):
-            picture, outlines, labels = paint(seed)
+            image, outlines, labels = paint(seed)
             one.paths.append(folder / f"{seed}.jpg")
-            save(one.paths[-1], picture)
+            save(one.paths[-1], image)
             one.boxes.append(np.array([box_of(outline) for outline in outlines]))
             one.labels.append(labels)
         return one
@@ -176,7 +176,7 @@ class Masks:
     """A segmentation set."""
 
     folder: Path
-    pictures: list[Path]
+    images: list[Path]
     masks: list[Path]
     classes: tuple[str, ...] = ("background", *CLASSES)
 
@@ -184,15 +184,15 @@ class Masks:
     def make(cls, folder: Path) -> Masks:
         one = cls(folder, [], [])
         for seed in range(6):
-            picture, outlines, labels = paint(seed)
+            image, outlines, labels = paint(seed)
             mask = np.zeros((HEIGHT, WIDTH), np.uint8)
             for outline, label in zip(outlines, labels, strict=True):
                 points = np.array(outline).reshape(-1, 2).round().astype(np.int32)
                 cv2.fillPoly(mask, [points], label + 1)
                 cv2.polylines(mask, [points], True, 255, 1)
-            one.pictures.append(folder / f"pictures/{seed}.jpg")
+            one.images.append(folder / f"images/{seed}.jpg")
             one.masks.append(folder / f"masks/{seed}.png")
-            save(one.pictures[-1], picture)
+            save(one.images[-1], image)
             save(one.masks[-1], mask)
         return one
 
@@ -208,6 +208,6 @@ class Folders:
         for split, start in (("train", 0), ("val", 100)):
             for number, name in enumerate(CLASSES):
                 for seed in range(4):
-                    picture = paint(start + 10 * number + seed)[0]
-                    save(folder / split / name / f"{seed}.jpg", picture)
+                    image = paint(start + 10 * number + seed)[0]
+                    save(folder / split / name / f"{seed}.jpg", image)
         return cls(folder)

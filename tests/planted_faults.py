@@ -100,11 +100,11 @@ def y_before_x(one: CocoSet) -> None:
 
 
 def per_cent(one: CocoSet) -> None:
-    for content in (one.train, one.val):  # larger pictures than their 100
+    for content in (one.train, one.val):  # larger images than their 100
         for image in content["images"]:
             path = one.folder / "images" / ("train" if content is one.train else "val")
-            picture = Image.open(path / image["file_name"]).resize((2 * WIDTH, 2 * HEIGHT))
-            save(path / image["file_name"], np.asarray(picture))
+            scene = Image.open(path / image["file_name"]).resize((2 * WIDTH, 2 * HEIGHT))
+            save(path / image["file_name"], np.asarray(scene))
             image["width"], image["height"] = 2 * WIDTH, 2 * HEIGHT
     one.every_box(
         lambda x, y, w, h: [x / WIDTH * 100, y / HEIGHT * 100, w / WIDTH * 100, h / HEIGHT * 100]
@@ -129,7 +129,7 @@ def missing_point(one: CocoSet) -> None:
     one.one_box(lambda x, y, w, h: [x, y, w * 1e6, h])
 
 
-def whole_pictures(one: CocoSet) -> None:
+def whole_images(one: CocoSet) -> None:
     one.every_box(lambda x, y, w, h: [0, 0, WIDTH, HEIGHT])
     one.train["annotations"] = one.train["annotations"][::4]
 
@@ -184,10 +184,10 @@ COCO_LABELS = [
     Fault("duplicate-box", labelled_twice, "warning"),
     Fault("two-classes-for-one-box", two_classes, "warning"),
     Fault("too-large-box", missing_point),
-    Fault("whole-picture-boxes", whole_pictures, "warning"),
+    Fault("whole-image-boxes", whole_images, "warning"),
     Fault("equal-boxes", one_box_for_all, "warning"),
     Fault("no-objects", nothing_labelled),
-    Fault("duplicate-id", image_id_twice, also=("unlabelled-picture",)),
+    Fault("duplicate-id", image_id_twice, also=("unlabelled-image",)),
     Fault("unknown-image", image_of_nobody),
     Fault("similar-class-names", two_spellings, "warning"),
     Fault("classes-differ", other_classes_in_val),
@@ -195,33 +195,33 @@ COCO_LABELS = [
 ]
 
 
-# --- pictures --------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------
 
 
 def removed(one: CocoSet) -> None:
-    one.picture(3).unlink()
+    one.image(3).unlink()
 
 
 def renamed(one: CocoSet) -> None:
-    path = one.picture(3)
+    path = one.image(3)
     path.rename(path.with_suffix(".JPG"))
 
 
 def zero_bytes(one: CocoSet) -> None:
-    one.picture(3).write_bytes(b"")
+    one.image(3).write_bytes(b"")
 
 
 def cut_off(one: CocoSet) -> None:
-    data = one.picture(3).read_bytes()
-    one.picture(3).write_bytes(data[: len(data) // 2])
+    data = one.image(3).read_bytes()
+    one.image(3).write_bytes(data[: len(data) // 2])
 
 
 def web_page(one: CocoSet) -> None:
-    one.picture(3).write_text("<html>404 not found</html>")
+    one.image(3).write_text("<html>404 not found</html>")
 
 
 def flipped_bit(one: CocoSet) -> None:
-    path = one.picture(3)
+    path = one.image(3)
     png = path.with_suffix(".png")
     save(png, np.asarray(Image.open(path)))
     path.unlink()
@@ -232,13 +232,13 @@ def flipped_bit(one: CocoSet) -> None:
 
 
 def png_called_jpg(one: CocoSet) -> None:
-    path = one.picture(3)
-    picture = Image.open(path).copy()
-    picture.save(path, "PNG")
+    path = one.image(3)
+    image = Image.open(path).copy()
+    image.save(path, "PNG")
 
 
 def another_size(one: CocoSet) -> None:
-    path = one.picture(3)
+    path = one.image(3)
     save(path, np.asarray(Image.open(path).resize((WIDTH // 2, HEIGHT // 2))))
 
 
@@ -250,25 +250,25 @@ def sides_exchanged(one: CocoSet) -> None:
 
 
 def turned_by_exif(one: CocoSet) -> None:
-    turn_by_exif(one.picture(3), 6)
+    turn_by_exif(one.image(3), 6)
 
 
 def copied(one: CocoSet) -> None:
-    shutil.copy(one.picture(3), one.picture(4))
+    shutil.copy(one.image(3), one.image(4))
     drop_things(one, 4)
 
 
 def saved_again(one: CocoSet) -> None:
-    save(one.picture(4), np.asarray(Image.open(one.picture(3))), quality=75)
+    save(one.image(4), np.asarray(Image.open(one.image(3))), quality=75)
     drop_things(one, 4)
 
 
 def copied_to_val(one: CocoSet) -> None:
-    shutil.copy(one.picture(3), one.picture(4, "val"))
+    shutil.copy(one.image(3), one.image(4, "val"))
 
 
 def saved_again_in_val(one: CocoSet) -> None:
-    save(one.picture(4, "val"), np.asarray(Image.open(one.picture(3))), quality=75)
+    save(one.image(4, "val"), np.asarray(Image.open(one.image(3))), quality=75)
 
 
 def never_labelled(one: CocoSet) -> None:
@@ -279,22 +279,22 @@ def drop_things(one: CocoSet, image: int) -> None:
     one.train["annotations"] = [a for a in one.train["annotations"] if a["image_id"] != image]
 
 
-PICTURES = [
-    Fault("missing-picture", removed),
-    Fault("missing-picture", renamed, also=("unlabelled-picture",)),
-    Fault("unreadable-picture", zero_bytes),
-    Fault("unreadable-picture", cut_off),
-    Fault("unreadable-picture", web_page),
-    Fault("unreadable-picture", flipped_bit),
+IMAGES = [
+    Fault("missing-image", removed),
+    Fault("missing-image", renamed, also=("unlabelled-image",)),
+    Fault("unreadable-image", zero_bytes),
+    Fault("unreadable-image", cut_off),
+    Fault("unreadable-image", web_page),
+    Fault("unreadable-image", flipped_bit),
     Fault("wrong-suffix", png_called_jpg, "warning"),
     Fault("size-differs", another_size),
     Fault("size-differs", sides_exchanged),
     Fault("labels-not-turned", turned_by_exif),
-    Fault("duplicate-picture", copied, "warning"),
-    Fault("similar-picture", saved_again, "warning"),
-    Fault("leaked-picture", copied_to_val),
-    Fault("similar-leaked-picture", saved_again_in_val, "warning"),
-    Fault("unlabelled-picture", never_labelled, "warning"),
+    Fault("duplicate-image", copied, "warning"),
+    Fault("similar-image", saved_again, "warning"),
+    Fault("leaked-image", copied_to_val),
+    Fault("similar-leaked-image", saved_again_in_val, "warning"),
+    Fault("unlabelled-image", never_labelled, "warning"),
 ]
 
 
@@ -429,7 +429,7 @@ def all_void(one: Masks) -> None:
 
 
 def turned_under_mask(one: Masks) -> None:
-    turn_by_exif(one.pictures[2], 6)
+    turn_by_exif(one.images[2], 6)
 
 
 SEGMENTATION = [
@@ -447,7 +447,7 @@ SEGMENTATION = [
 # --- classification --------------------------------------------------------------------------
 
 
-def no_pictures_of_a_class(one: Folders) -> None:
+def no_images_of_a_class(one: Folders) -> None:
     for path in (one.folder / "train/plum").iterdir():
         path.unlink()
 
@@ -474,7 +474,7 @@ def leaked(one: Folders) -> None:
 
 
 def write_not_found(path: Path, lines: int = 2) -> None:
-    """What a website sends instead of a picture that is gone."""
+    """What a website sends instead of an image that is gone."""
     page = np.full((HEIGHT, WIDTH, 3), 247, dtype=np.uint8)
     for top in range(HEIGHT // 2, HEIGHT // 2 + 16 * lines, 16):
         page[top : top + 4, WIDTH // 4 : WIDTH // 2] = 66  # where the letters would be
@@ -486,11 +486,11 @@ def not_found(one: Folders) -> None:
 
 
 FOLDERS = [
-    Fault("unreadable-labels", no_pictures_of_a_class),
-    Fault("picture-in-two-classes", one_in_two_classes),
+    Fault("unreadable-labels", no_images_of_a_class),
+    Fault("image-in-two-classes", one_in_two_classes),
     Fault("unreadable-labels", class_that_train_lacks),
-    Fault("unreadable-picture", damaged),
-    Fault("placeholder-picture", not_found, "warning"),
-    Fault("duplicate-picture", twice_in_a_class, "warning"),
-    Fault("leaked-picture", leaked),
+    Fault("unreadable-image", damaged),
+    Fault("placeholder-image", not_found, "warning"),
+    Fault("duplicate-image", twice_in_a_class, "warning"),
+    Fault("leaked-image", leaked),
 ]

@@ -17,7 +17,7 @@ def random_boxes(*shape, dtype=torch.float32, device="cpu"):
 
 
 def random_case(batch=3, classes=2, dtype=torch.float64, device="cpu", positives=5):
-    """Predictions and targets of 32 anchors, the last picture without objects."""
+    """Predictions and targets of 32 anchors, the last image without objects."""
     anchors = multibox_prior((4, 2), (0.3, 0.5), (1, 2, 0.5), dtype=dtype, device=device)
     count = len(anchors)
     logits = torch.randn(batch, count, classes + 1, dtype=dtype, device=device)
@@ -217,7 +217,7 @@ def test_a_batch_without_objects_still_teaches_the_background(name):
     assert values["box"] == 0
     (values["class"] + values["box"]).backward()
     assert logits.grad.isfinite().all()
-    assert (logits.grad.abs().sum(-1) > 0).any(1).all(), "every picture must teach something"
+    assert (logits.grad.abs().sum(-1) > 0).any(1).all(), "every image must teach something"
     assert offsets.grad is None or not offsets.grad.any()
 
 
@@ -236,7 +236,7 @@ def test_scores_do_not_pull_at_the_boxes():
     assert not multibox_loss(logits, offsets, anchors, targets)["class"].requires_grad
 
 
-def test_multibox_loss_of_a_batch_equals_that_of_its_pictures_in_any_order():
+def test_multibox_loss_of_a_batch_equals_that_of_its_images_in_any_order():
     logits, offsets, anchors, targets = random_case()
     flipped = AnchorTargets(targets.offsets.flip(0), targets.classes.flip(0))
     one = multibox_loss(logits, offsets, anchors, targets)

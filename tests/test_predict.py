@@ -56,7 +56,7 @@ def test_a_folder_is_searched_with_its_subfolders_in_order(tmp_path):
     assert find_files([tmp_path]) == sorted(tmp_path / name for name in names)
 
 
-def test_a_folder_holds_pictures_of_every_kind_that_data_sets_read(tmp_path):
+def test_a_folder_holds_images_of_every_kind_that_data_sets_read(tmp_path):
     names = ["a.avif", "b.jfif", "c.jp2", "d.ppm"]
     for name in [*names, ".hidden.png"]:
         (tmp_path / name).touch()
@@ -89,14 +89,14 @@ def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
 
 @pytest.mark.parametrize("source", ["missing.png", "missing/", "no*.png"])
 def test_a_source_that_is_not_there_is_named(tmp_path, source):
-    with pytest.raises(FileNotFoundError, match="find_files: expected pictures") as caught:
+    with pytest.raises(FileNotFoundError, match="find_files: expected images") as caught:
         find_files([str(tmp_path / source)])
     assert source.strip("/") in str(caught.value)
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path):
+def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(FileNotFoundError, match="find_files: expected pictures"):
+    with pytest.raises(FileNotFoundError, match="find_files: expected images"):
         find_files([tmp_path])
 
 
@@ -132,7 +132,7 @@ def test_kinds_of_files():
         ("a.webp", "RGB", (200, 100, 50)),
     ],
 )
-def test_every_kind_of_picture_becomes_rgb(tmp_path, name, mode, expected):
+def test_every_kind_of_image_becomes_rgb(tmp_path, name, mode, expected):
     image = read_image(save(tmp_path / name, mode=mode))
     assert image.dtype == torch.uint8
     assert image.shape == (3, 4, 6)
@@ -145,15 +145,15 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path, name, mode, expected):
 
 
 def test_transparent_palette(tmp_path):
-    picture = Image.new("P", (6, 4))
-    picture.save(tmp_path / "a.png", transparency=bytes([0, 255] * 128))
+    image = Image.new("P", (6, 4))
+    image.save(tmp_path / "a.png", transparency=bytes([0, 255] * 128))
     assert read_image(tmp_path / "a.png").shape == (3, 4, 6)
 
 
 @pytest.mark.parametrize(
     "orientation, corner", [(1, (0, 0)), (3, (3, 5)), (6, (0, 3)), (8, (5, 0))]
 )
-def test_pictures_are_turned_upright_as_exif_says(tmp_path, orientation, corner):
+def test_images_are_turned_upright_as_exif_says(tmp_path, orientation, corner):
     # A camera held sideways writes rows as it sees them and notes how to turn them.
     pixels = np.zeros((4, 6, 3), np.uint8)
     pixels[0, 0] = 255
@@ -167,7 +167,7 @@ def test_pictures_are_turned_upright_as_exif_says(tmp_path, orientation, corner)
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.7])
-def test_a_truncated_picture_is_named(tmp_path, suffix, share):
+def test_a_truncated_image_is_named(tmp_path, suffix, share):
     path = tmp_path / f"a{suffix}"
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -176,9 +176,9 @@ def test_a_truncated_picture_is_named(tmp_path, suffix, share):
         read_image(path)
 
 
-def test_a_text_file_is_no_picture(tmp_path):
-    (tmp_path / "a.png").write_text("I am a picture")
-    with pytest.raises(ValueError, match="read_image: expected a whole picture"):
+def test_a_text_file_is_no_image(tmp_path):
+    (tmp_path / "a.png").write_text("I am an image")
+    with pytest.raises(ValueError, match="read_image: expected a whole image"):
         read_image(tmp_path / "a.png")
 
 
@@ -211,7 +211,7 @@ def test_a_damaged_video_is_named(tmp_path, content):
         list(read_video(tmp_path / "a.mp4"))
 
 
-def test_a_picture_is_a_single_frame(tmp_path):
+def test_a_image_is_a_single_frame(tmp_path):
     (frame,) = read_frames(save(tmp_path / "a.png"))
     assert frame.number is None
     assert frame.path == tmp_path / "a.png"
@@ -220,7 +220,7 @@ def test_a_picture_is_a_single_frame(tmp_path):
 # --- detect ----------------------------------------------------------------------------------
 
 
-def test_boxes_are_scaled_back_to_each_picture(model):
+def test_boxes_are_scaled_back_to_each_image(model):
     wide = torch.randint(0, 256, (3, 128, 256), dtype=torch.uint8)
     small = resize(wide, [64, 64], antialias=True)
     expected, found = detect(model, [small, wide], score_threshold=0.001)
@@ -230,7 +230,7 @@ def test_boxes_are_scaled_back_to_each_picture(model):
     assert torch.equal(found.labels, expected.labels)
 
 
-def test_boxes_lie_inside_pictures_of_any_size(model):
+def test_boxes_lie_inside_images_of_any_size(model):
     sizes = [(64, 64), (31, 200), (300, 17), (1, 1), (64, 65)]
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]
     found = detect(model, images, score_threshold=0.001)
@@ -260,7 +260,7 @@ def test_the_threshold_bounds_the_scores(model):
     assert len(detect(model, images, score_threshold=1.0)[0]) == 0
 
 
-def test_no_pictures_give_no_detections(model):
+def test_no_images_give_no_detections(model):
     assert detect(model, []) == []
 
 
@@ -275,7 +275,7 @@ def test_detect_on_every_device(model, device):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_every_picture_and_frame_comes_once_and_in_order(tmp_path, model, batch_size):
+def test_every_image_and_frame_comes_once_and_in_order(tmp_path, model, batch_size):
     save(tmp_path / "a.png", size=(80, 40))
     save_video(tmp_path / "b.mp4", frames=3)
     save(tmp_path / "c.png", size=(30, 90))
@@ -288,7 +288,7 @@ def test_every_picture_and_frame_comes_once_and_in_order(tmp_path, model, batch_
         ("b.mp4", 2),
         ("c.png", None),
     ]
-    assert results[0][1].boxes[:, 2].max() > 64, "in pixels of the picture, not of the model"
+    assert results[0][1].boxes[:, 2].max() > 64, "in pixels of the image, not of the model"
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -297,7 +297,7 @@ def test_one_source_or_several(tmp_path, model, as_list):
     assert len(list(predict(model, [path, str(path)] if as_list else str(path)))) == 1
 
 
-def test_pictures_before_a_damaged_one_are_not_lost(tmp_path, model):
+def test_images_before_a_damaged_one_are_not_lost(tmp_path, model):
     save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     results = predict(model, tmp_path, batch_size=1)

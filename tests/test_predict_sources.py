@@ -32,7 +32,7 @@ def save_video(path, frames=5, size=(64, 48)):
 
 
 class Halves(Model):
-    """The left half of every picture is class 0, the right half class 1, the first row void."""
+    """The left half of every image is class 0, the right half class 1, the first row void."""
 
     task = "segmentation"
     name = "halves"
@@ -114,7 +114,7 @@ def test_a_camera_that_is_not_there(camera):
         list(read_stream("9"))
 
 
-def test_live_pictures_do_not_wait_for_a_batch(camera):
+def test_live_images_do_not_wait_for_a_batch(camera):
     results = predict(TinySSD(("cat",), (64, 64)), "3", batch_size=100)
     frame, _ = next(results)
     assert frame.number == 0
@@ -122,7 +122,7 @@ def test_live_pictures_do_not_wait_for_a_batch(camera):
 
 
 def test_a_list_is_read_as_it_comes(tmp_path):
-    """The second line is asked for only after the first picture has been given."""
+    """The second line is asked for only after the first image has been given."""
     save(tmp_path / "a.png")
 
     class Lines:
@@ -230,7 +230,7 @@ def test_views_are_not_for_segmentation(tmp_path):
         list(predict(Halves(), tmp_path, views=Views(flip=True)))
 
 
-def test_class_maps_have_the_size_of_their_picture():
+def test_class_maps_have_the_size_of_their_image():
     sizes = [(40, 60), (32, 32), (7, 5)]
     images = [torch.zeros(3, *size, dtype=torch.uint8) for size in sizes]
     for size, found in zip(sizes, look(Halves(), images), strict=True):
@@ -254,15 +254,15 @@ def write(model, sources, out, kinds, **options):
 def test_writers_of_class_maps(tmp_path):
     source = save(tmp_path / "a.png")
     out = tmp_path / "out"
-    write(Halves(), [source], out, ["pictures", "masks", "csv", "json"])
+    write(Halves(), [source], out, ["images", "masks", "csv", "json"])
     with Image.open(out / "masks" / "a.png") as mask:
         assert mask.mode == "P"
         labels = np.asarray(mask)
     assert labels.shape == (40, 60)
     assert set(np.unique(labels)) == {0, 1, 255}
     assert (labels[5:, :28] == 0).all() and (labels[5:, 32:] == 1).all()
-    with Image.open(out / "a.png") as picture:
-        drawn = np.asarray(picture)
+    with Image.open(out / "a.png") as image:
+        drawn = np.asarray(image)
     assert (drawn[0] == (200, 100, 50)).all(), "void keeps its pixels"
     assert (drawn[20, 5] != drawn[20, 55]).any()
     (row,) = json.loads((out / "predictions.json").read_text())
@@ -275,7 +275,7 @@ def test_writers_of_class_maps(tmp_path):
 def test_writers_of_classes(tmp_path, classifier):
     source = save(tmp_path / "a.png", (300, 200))
     out = tmp_path / "out"
-    write(classifier, [source], out, ["pictures", "csv", "json"])
+    write(classifier, [source], out, ["images", "csv", "json"])
     (row,) = json.loads((out / "predictions.json").read_text())
     assert row["classes"][0]["class"] in classifier.classes
     assert sum(one["probability"] for one in row["classes"]) == pytest.approx(1, abs=1e-3)
@@ -288,7 +288,7 @@ def test_frames_of_a_video_in_every_file(tmp_path):
     source = save_video(tmp_path / "clip.mp4", frames=3)
     out = tmp_path / "out"
     model = TinySSD(("cat",), (64, 64))
-    write(model, [source], out, ["pictures", "yolo", "csv", "json", "coco"])
+    write(model, [source], out, ["images", "yolo", "csv", "json", "coco"])
     assert sorted(p.name for p in (out / "labels").iterdir()) == [
         f"clip-{i:06}.txt" for i in range(3)
     ]
@@ -308,7 +308,7 @@ def test_what_was_found_before_a_failure_is_kept_and_whole(tmp_path):
     folder = OutputFolder(tmp_path / "out", sources)
     with (
         pytest.raises(KeyboardInterrupt),
-        Writers(folder, ["pictures", "json", "csv"], model) as writers,
+        Writers(folder, ["images", "json", "csv"], model) as writers,
     ):
         for frame, found in predict(model, sources, batch_size=1):
             assert not (tmp_path / "out" / "detections.json").exists(), "not before it is whole"
@@ -324,7 +324,7 @@ def test_what_was_found_before_a_failure_is_kept_and_whole(tmp_path):
 def test_a_name_that_is_no_utf8(tmp_path):
     source = save(tmp_path / "a.png")
     strange = source.rename(tmp_path / "caf\udce9.png")
-    write(TinySSD(("cat",), (64, 64)), [strange], tmp_path / "out", ["csv", "json", "pictures"])
+    write(TinySSD(("cat",), (64, 64)), [strange], tmp_path / "out", ["csv", "json", "images"])
     assert json.loads((tmp_path / "out" / "detections.json").read_text())[0]["file"] == str(strange)
     assert b"caf\xe9.png" in (tmp_path / "out" / "detections.csv").read_bytes()
 

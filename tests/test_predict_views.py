@@ -18,7 +18,7 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 class SquareFinder(Model):
     """Finds every connected red or blue rectangle at its exact place: no training, no doubt.
 
-    Its pixels are those of the pictures, so that a tile of ``side`` is seen as it is.
+    Its pixels are those of the images, so that a tile of ``side`` is seen as it is.
     """
 
     task = "detection"
@@ -74,7 +74,7 @@ def components(mask):
     return [torch.from_numpy(numbers == i) for i in range(1, count)]
 
 
-def picture(size, squares):
+def draw_squares(size, squares):
     """Black, with rectangles (x1, y1, x2, y2, colour)."""
     image = torch.zeros(3, *size, dtype=torch.uint8)
     for x1, y1, x2, y2, colour in squares:
@@ -103,8 +103,8 @@ SQUARES = {
     "exactly from border to border": [(48, 10, 64, 30, RED)],
     "wider than the overlap, in no tile whole": [(30, 10, 90, 40, RED)],
     "larger than a tile": [(20, 20, 150, 140, BLUE)],
-    "as wide as the picture": [(0, 70, 160, 90, RED)],
-    "at the edges of the picture": [(0, 0, 12, 12, RED), (148, 148, 160, 160, RED)],
+    "as wide as the image": [(0, 70, 160, 90, RED)],
+    "at the edges of the image": [(0, 0, 12, 12, RED), (148, 148, 160, 160, RED)],
     "two classes at one border": [(40, 10, 70, 30, RED), (40, 30, 70, 50, BLUE)],
     "two in a row": [(30, 10, 60, 30, RED), (62, 10, 95, 30, RED)],
     "none": [],
@@ -116,12 +116,12 @@ SQUARES = {
 @pytest.mark.parametrize("name", SQUARES)
 def test_every_square_is_found_once_and_exactly(name, whole, merge):
     squares = SQUARES[name]
-    image = picture((160, 160), squares)
+    image = draw_squares((160, 160), squares)
     model = SquareFinder(64)
     options = {"tile": 64, "overlap": 0.25, "whole": False, "merge": merge}
     found = sliced_detect(model, image, **options)
     assert as_set(found) == truth(squares)
-    if whole:  # the whole picture at less than half the size places edges to a pixel or three
+    if whole:  # the whole image at less than half the size places edges to a pixel or three
         found = sliced_detect(model, image, **{**options, "whole": True})
         assert len(found) == len(squares)
         expected = torch.tensor([s[:4] for s in truth(squares)]).reshape(-1, 4)
@@ -131,7 +131,7 @@ def test_every_square_is_found_once_and_exactly(name, whole, merge):
 
 @pytest.mark.parametrize("size", [(160, 160), (97, 301), (64, 64), (30, 200), (10, 10)])
 def test_random_squares_are_found_as_in_one_look(size, rng):
-    """Compared with a model that sees the whole picture in its own pixels."""
+    """Compared with a model that sees the whole image in its own pixels."""
     for _ in range(5):
         squares = []
         for x in range(0, size[1] - 8, 24):
@@ -142,7 +142,7 @@ def test_random_squares_are_found_as_in_one_look(size, rng):
                     bottom = min(size[0], top + int(rng.integers(8, 20)))
                     squares.append((left, top, right, bottom, (RED, BLUE)[int(rng.integers(2))]))
         found = sliced_detect(
-            SquareFinder(32), picture(size, squares), tile=32, overlap=0.5, whole=False
+            SquareFinder(32), draw_squares(size, squares), tile=32, overlap=0.5, whole=False
         )
         wanted = truth(squares)
         if min(size) >= 32:
@@ -153,7 +153,7 @@ def test_random_squares_are_found_as_in_one_look(size, rng):
 
 def test_masks_are_joined_across_tiles():
     squares = [(30, 10, 90, 40, RED), (100, 100, 110, 120, BLUE)]
-    image = picture((160, 160), squares)
+    image = draw_squares((160, 160), squares)
     model = SquareFinder(64, with_masks=True)
     found = sliced_detect(model, image, tile=64, overlap=0.25, whole=False)
     assert as_set(found) == truth(squares)
@@ -165,7 +165,7 @@ def test_masks_are_joined_across_tiles():
 
 
 def test_masks_cannot_be_averaged():
-    image = picture((100, 100), [(10, 10, 20, 20, RED)])
+    image = draw_squares((100, 100), [(10, 10, 20, 20, RED)])
     with pytest.raises(ValueError, match="expected boxes alone for merge='wbf', got masks"):
         sliced_detect(SquareFinder(64, with_masks=True), image, tile=64, merge="wbf")
 
@@ -173,7 +173,7 @@ def test_masks_cannot_be_averaged():
 def test_tiles_come_in_batches():
     model = SquareFinder(64)
     windows = list_windows((160, 160), Views(64, 0.25))
-    sliced_detect(model, picture((160, 160), []), tile=64, overlap=0.25, batch_size=4)
+    sliced_detect(model, draw_squares((160, 160), []), tile=64, overlap=0.25, batch_size=4)
     assert max(model.batches) == 4
     assert sum(model.batches) == len(windows)
 
@@ -201,7 +201,7 @@ def test_windows_cover_every_pixel_and_overlap(size, overlap):
 @pytest.mark.parametrize("merge", ["nms", "wbf"])
 def test_a_mirrored_view_says_the_same(merge):
     squares = [(5, 10, 25, 40, RED), (40, 30, 60, 50, BLUE)]
-    image = picture((64, 64), squares)
+    image = draw_squares((64, 64), squares)
     found = augmented_detect(SquareFinder(64), image, flip=True, merge=merge)
     assert as_set(found) == truth(squares)
     torch.testing.assert_close(found.scores, torch.full((2,), 0.9))
@@ -210,7 +210,7 @@ def test_a_mirrored_view_says_the_same(merge):
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_a_scaled_view_says_the_same(scale):
     squares = [(8, 12, 24, 40, RED), (40, 20, 60, 52, BLUE)]
-    image = picture((64, 64), squares)
+    image = draw_squares((64, 64), squares)
     found = augmented_detect(SquareFinder(64), image, flip=True, scales=(1.0, scale))
     assert len(found) == 2
     order = found.labels.argsort()
@@ -219,7 +219,7 @@ def test_a_scaled_view_says_the_same(scale):
 
 
 class Sometimes(SquareFinder):
-    """Sees nothing in the second picture of a run."""
+    """Sees nothing in the second image of a run."""
 
     def decode(self, raw, *, score_threshold=0.5):
         found = super().decode(raw, score_threshold=score_threshold)
@@ -227,7 +227,7 @@ class Sometimes(SquareFinder):
 
 
 def test_what_one_view_alone_has_is_less_sure():
-    image = picture((64, 64), [(5, 10, 25, 40, RED)])
+    image = draw_squares((64, 64), [(5, 10, 25, 40, RED)])
     found = augmented_detect(Sometimes(64), image, flip=True, score_threshold=0.1)
     torch.testing.assert_close(found.scores, torch.tensor([0.45]))
     assert len(augmented_detect(Sometimes(64), image, flip=True, score_threshold=0.5)) == 0
@@ -236,7 +236,7 @@ def test_what_one_view_alone_has_is_less_sure():
 
 
 def test_the_margin_of_a_small_view_has_the_mean_colour():
-    image = picture((4, 4), [(0, 0, 4, 4, RED)])
+    image = draw_squares((4, 4), [(0, 0, 4, 4, RED)])
     seen = cut_out(image, Window(-2, -1, 8, 6))
     assert seen.shape == (3, 6, 8)
     assert torch.equal(seen[:, 1:5, 2:6], image)
@@ -247,16 +247,16 @@ def test_predict_sees_through_views(tmp_path):
     from PIL import Image
 
     squares = [(30, 10, 90, 40, RED), (100, 100, 110, 120, BLUE)]
-    pixels = picture((160, 160), squares).permute(1, 2, 0).numpy()
+    pixels = draw_squares((160, 160), squares).permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(tmp_path / "a.png")
     views = Views(tile=64, overlap=0.25, whole=False)
     ((_, found),) = predict(SquareFinder(64), tmp_path, views=views)
     assert as_set(found) == truth(squares)
 
 
-def test_detect_is_the_whole_picture():
+def test_detect_is_the_whole_image():
     squares = [(5, 10, 25, 40, RED)]
-    (found,) = detect(SquareFinder(64), [picture((64, 64), squares)])
+    (found,) = detect(SquareFinder(64), [draw_squares((64, 64), squares)])
     assert as_set(found) == truth(squares)
 
 
@@ -283,7 +283,7 @@ def test_tiles_are_for_detectors():
     from cvlib.models import create_model
 
     model = create_model("resnet18", ("ant", "bee"))
-    image = picture((64, 64), [])
+    image = draw_squares((64, 64), [])
     with pytest.raises(TypeError, match="sliced_detect: expected a model for detection, got one"):
         sliced_detect(model, image)
     with pytest.raises(TypeError, match="augmented_detect: expected a model for detection"):

@@ -52,7 +52,7 @@ def run(out, resume=False, config=CONFIG, train=None, model=None):
         config,
         out,
         resume=resume,
-        say=lambda s: None,
+        log=lambda s: None,
     )
 
 
@@ -118,19 +118,19 @@ def test_fit_into_a_folder_with_a_run(tmp_path):
         run(tmp_path, config=dataclasses.replace(CONFIG, epochs=1))
 
 
-def test_pictures_of_another_size_than_the_models():
+def test_images_of_another_size_than_the_models():
     found = evaluate(TinySSD(("banana",)), bananas(2))
     assert found.anchors.class_error_baseline > 0
 
 
-def test_fit_pictures_of_another_size(tmp_path):
+def test_fit_images_of_another_size(tmp_path):
     model, config = TinySSD(("banana",)), dataclasses.replace(CONFIG, epochs=1)
     assert run(tmp_path, model=model, config=config).finished
 
 
 def test_empty_val_is_noticed_before_training(tmp_path):
     with pytest.raises(ValueError):
-        fit(TinySSD(("banana",), SIZE), bananas(4), [], CONFIG, tmp_path, say=print)
+        fit(TinySSD(("banana",), SIZE), bananas(4), [], CONFIG, tmp_path, log=print)
     assert not (tmp_path / "config.json").exists()
 
 
@@ -215,7 +215,7 @@ def test_glob_with_folder(tmp_path):
     assert find_files([str(tmp_path / "*")]) == [tmp_path / "a.png"]
 
 
-def test_folder_without_pictures_message(tmp_path):
+def test_folder_without_images_message(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(FileNotFoundError) as e:
         find_files([tmp_path])
@@ -284,8 +284,8 @@ def test_batch_size_zero(tmp_path):
         list(predict(TinySSD(("a",), SIZE), tmp_path, batch_size=0))
 
 
-def test_state_of_norm_layers_with_single_picture_batch(tmp_path):
-    # 5 pictures, batches of 4: the last has one, and the last map is 1x1: BatchNorm must not refuse
+def test_state_of_norm_layers_with_single_image_batch(tmp_path):
+    # 5 images, batches of 4: the last has one, and the last map is 1x1: BatchNorm must not refuse
     run(tmp_path, train=bananas(5), config=dataclasses.replace(CONFIG, batch_size=4, epochs=1))
 
 
@@ -422,7 +422,7 @@ def test_tool_resume_as_its_help_says(tmp_path):
     assert r[0] == 0, r[2]
 
 
-def test_tool_pictures_of_another_size(tmp_path):
+def test_tool_images_of_another_size(tmp_path):
     o = ["--precision", "float32", "--threads", "1"]
     r = tool(
         tmp_path,
@@ -438,7 +438,7 @@ def test_tool_pictures_of_another_size(tmp_path):
     assert r[0] == 0, r[2]
 
 
-def test_tool_detect_keeps_results_before_a_damaged_picture(tmp_path, model):
+def test_tool_detect_keeps_results_before_a_damaged_image(tmp_path, model):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"x")
     r = tool(tmp_path, "detect.py", "m.pt", "a.png", "b.png", "--out", "f")

@@ -163,7 +163,7 @@ def test_resizing_takes_boxes_and_masks_along(masked, masks):
     assert torch.equal(larger.bitmaps(), masks.repeat_interleave(2, 1).repeat_interleave(2, 2))
     assert masked.resize((24, 12), (24, 12)) is masked
     smaller = masked.resize((10, 6), (5, 6))
-    assert smaller.boxes.tolist()[0] == [1, 1, 6, 5], "inside of the picture"
+    assert smaller.boxes.tolist()[0] == [1, 1, 6, 5], "inside of the image"
 
 
 def test_indexing_to_nothing_keeps_masks(masked):
@@ -271,7 +271,7 @@ def test_a_truth_is_read_from_a_target(masks):
     assert less.masks is None and less.iscrowd is None and less.area is None
 
 
-def test_truths_of_a_stretched_picture(masks):
+def test_truths_of_a_stretched_image(masks):
     boxes = torch.tensor([[1.0, 2, 11, 22], [0, 0, 4, 8], [0, 0, 1, 1]])
     truth = GroundTruth(boxes, torch.tensor([0, 1, 1]), (24, 12), None, torch.ones(3), masks)
     larger = truth.resize((48, 24))

@@ -17,7 +17,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def batch_with(box=GOOD, label=0):
-    """Two pictures with two rows each; the row under test is the second of the second picture."""
+    """Two images with two rows each; the row under test is the second of the second image."""
     boxes = torch.tensor([[GOOD, (-1,) * 4], [GOOD, box]])
     return boxes, torch.tensor([[0, -1], [1, label]])
 
@@ -113,7 +113,7 @@ def test_targets_match_the_oracle(seed):
 
 
 def test_one_object_by_hand(device):
-    # Four anchors, the quarters of a picture of 8 (height) x 16 (width); the box is the upper right
+    # Four anchors, the quarters of an image of 8 (height) x 16 (width); the box is the upper right
     # one, moved right by an eighth of its width of 8 pixels: 1 / 8 / .1 = 1.25.
     anchors = multibox_prior((2, 2), (0.5,), (1,), device=device)
     boxes = torch.tensor([[[9.0, 0.0, 17.0, 4.0]]], device=device)

@@ -1,4 +1,4 @@
-"""Pictures of objects: drawn where the boxes are, on a copy."""
+"""Images of objects: drawn where the boxes are, on a copy."""
 
 from dataclasses import replace
 
@@ -20,8 +20,8 @@ def detections(*boxes, labels=None):
     return Detections(torch.tensor(boxes).reshape(-1, 4).float(), scores, labels, CLASSES)
 
 
-def pixels(picture):
-    return np.asarray(picture).astype(int)
+def pixels(image):
+    return np.asarray(image).astype(int)
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def image():
 
 def test_to_pil_keeps_every_pixel():
     image = torch.arange(3 * 5 * 7, dtype=torch.uint8).view(3, 5, 7)
-    picture = to_pil(image)
-    assert picture.size == (7, 5)
-    assert torch.equal(torch.from_numpy(np.array(picture)).permute(2, 0, 1), image)
+    scene = to_pil(image)
+    assert scene.size == (7, 5)
+    assert torch.equal(torch.from_numpy(np.array(scene)).permute(2, 0, 1), image)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_draw_leaves_its_input_alone(image):
     interleaved = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     draw(interleaved, detections((30, 40, 80, 70)))
     assert torch.equal(interleaved, before)
-    picture = to_pil(image)
-    draw(picture, detections((30, 40, 80, 70)))
-    assert (pixels(picture) == 40).all()
+    scene = to_pil(image)
+    draw(scene, detections((30, 40, 80, 70)))
+    assert (pixels(scene) == 40).all()
 
 
 def test_without_objects_nothing_is_drawn(image):
@@ -85,7 +85,7 @@ def test_without_objects_nothing_is_drawn(image):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "RGB"])
-def test_pictures_of_every_mode_become_rgb(mode):
+def test_images_of_every_mode_become_rgb(mode):
     drawn = draw(Image.new(mode, (40, 30)), detections((5, 15, 20, 25)))
     assert drawn.mode == "RGB"
     assert drawn.size == (40, 30)
@@ -115,7 +115,7 @@ def test_boxes_at_and_beyond_the_border_are_drawn(image, box):
     assert draw(image, detections(box)).size == (120, 90)
 
 
-def test_a_picture_of_one_pixel(image):
+def test_a_image_of_one_pixel(image):
     assert draw(image[:, :1, :1], detections((0, 0, 1, 1))).size == (1, 1)
 
 
@@ -127,7 +127,7 @@ def test_draw_takes_detections_on_every_device(image, device):
     assert (pixels(draw(image.to(device), moved)) == pixels(draw(image, found))).all()
 
 
-def test_long_names_leave_the_picture_visible():
+def test_long_names_leave_the_image_visible():
     image = torch.full((3, 300, 600), 40, dtype=torch.uint8)
     found = replace(detections((10, 100, 500, 290)), classes=("word " * 40,) * 9)
     changed = (pixels(draw(image, found)) != 40).any(-1)
@@ -144,7 +144,7 @@ def test_masks_are_drawn_in_both_forms(image, form):
     assert changed[50:60, 40:80].all() and changed.sum() == 10 * 40
 
 
-def test_classes_of_a_picture_are_written_on_it(image):
+def test_classes_of_a_image_are_written_on_it(image):
     drawn = pixels(draw(image, Classification(torch.tensor([0.2, 0.8]), ("ant", "bee"))))
     assert drawn.shape == (90, 120, 3)
     assert (drawn[0, 0] == 0).all() and (drawn[60:] == 40).all(), "a plate in the corner"

@@ -25,8 +25,8 @@ from cvlib.visualize.segmentation import class_colours
 CLASSES = ("cat", "dog")
 
 
-def pixels(picture):
-    return np.asarray(picture).astype(int)
+def pixels(image):
+    return np.asarray(image).astype(int)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def target_of(*boxes, size=(90, 120), **more):
     }
 
 
-# --- one picture -----------------------------------------------------------------------------
+# --- one image -----------------------------------------------------------------------------
 
 
 def test_masks_are_tinted_inside_alone(image):
@@ -122,7 +122,7 @@ def test_class_colours_are_distinct_and_stay_with_their_class():
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8])
-def test_sheet_shows_every_picture(count):
+def test_sheet_shows_every_image(count):
     tiles = [Tile(Image.new("RGB", (50, 40), (i + 1, 0, 255)), "a caption") for i in range(count)]
     sheet = pixels(make_sheet(tiles, "title"))
     for i in range(count):
@@ -131,7 +131,7 @@ def test_sheet_shows_every_picture(count):
 
 def test_long_captions_are_broken_and_make_room():
     tile = Tile(Image.new("RGB", (60, 40)), "one two three four five six seven")
-    short = make_sheet([Tile(tile.picture, "one")])
+    short = make_sheet([Tile(tile.image, "one")])
     assert make_sheet([tile]).height >= short.height + 2 * 20
 
 
@@ -139,7 +139,7 @@ def test_batch_of_every_task():
     bananas = SyntheticBananas(3, image_size=64)
     images, targets = collate([bananas[i] for i in range(3)])
     sheet = show_batch(images, targets, bananas.classes)
-    assert sheet.width > 3 * 64, "small pictures are enlarged"
+    assert sheet.width > 3 * 64, "small images are enlarged"
     assert show_batch(images, targets, bananas.classes, limit=1).width < sheet.width
     maps = {"mask": torch.zeros(3, 64, 64, dtype=torch.uint8), "image_id": targets["image_id"]}
     assert show_batch(images, maps, bananas.classes).width > sheet.width, "there are legends"
@@ -215,9 +215,9 @@ def test_matches_are_those_of_training(image, monkeypatch):
     assert "no anchor fits 1 (red)" in title
     shown = sum(int(tile.caption.split(": ")[1].split(" of ")[0]) for tile in tiles[1:])
     assert shown == int(assigned.positive.sum())
-    red = (pixels(tiles[0].picture) == (255, 48, 48)).all(-1)
+    red = (pixels(tiles[0].image) == (255, 48, 48)).all(-1)
     assert red[400:440].any() and not red[:300].any(), "the small object alone is marked"
 
 
-def test_targets_of_a_picture_without_objects(image):
+def test_targets_of_a_image_without_objects(image):
     assert show_targets(TinySSD(CLASSES), image, target_of()).mode == "RGB"

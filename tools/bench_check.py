@@ -1,4 +1,4 @@
-"""Measures the label doctor: pictures a second for labels and headers, and with every pixel read.
+"""Measures the label doctor: images a second for labels and headers, and with every pixel read.
 
 python tools/bench_check.py                    # a made set
 python tools/bench_check.py my/data            # your own
@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from cvlib.data.check import check_dataset
-from cvlib.data.formats.lists import read_lists
-from cvlib.data.label_rules import find_bad_labels
+from cvlib.data.formats.in_memory import read_lists
+from cvlib.data.labels.rules import find_bad_labels
 
 OBJECTS = 5
 SIZE = (480, 640)
@@ -65,8 +65,8 @@ def measure(path: Path, repeats: int) -> None:
             summary = check_dataset(path, fast=fast, progress=False).summary
             best = min(best, time.perf_counter() - start)
             splits = [summary, *summary.get("others", {}).values()]
-            count = sum(split["pictures"] for split in splits)
-        print(f"  {name}: {count:,} pictures in {best:.2f} s, {count / best:,.0f} pictures/s")
+            count = sum(split["images"] for split in splits)
+        print(f"  {name}: {count:,} images in {best:.2f} s, {count / best:,.0f} images/s")
 
 
 def measure_rules(objects: int, repeats: int) -> None:
@@ -74,12 +74,12 @@ def measure_rules(objects: int, repeats: int) -> None:
     rng = np.random.default_rng(0)
     corners = rng.random((objects, 2)) * 300
     boxes = np.concatenate([corners, corners + 20 + rng.random((objects, 2)) * 150], axis=1)
-    pictures = objects // 10
-    labels = rng.integers(0, 20, (pictures, 10))
-    names = [f"{number}.jpg" for number in range(pictures)]
+    images = objects // 10
+    labels = rng.integers(0, 20, (images, 10))
+    names = [f"{number}.jpg" for number in range(images)]
     classes = [str(number) for number in range(20)]
     table = read_lists(
-        names, list(boxes[: pictures * 10].reshape(pictures, 10, 4)), list(labels), classes
+        names, list(boxes[: images * 10].reshape(images, 10, 4)), list(labels), classes
     )
     best = float("inf")
     for _ in range(repeats):
@@ -93,7 +93,7 @@ def main() -> None:
     """Parses the arguments, makes a set where none is given, and measures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("data", nargs="?", type=Path, help="a data set; by default one is made")
-    parser.add_argument("--pictures", type=int, default=2000, help="of the made set")
+    parser.add_argument("--images", type=int, default=2000, help="of the made set")
     parser.add_argument("--objects", type=int, default=1_000_000, help="for the rules alone")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
@@ -102,7 +102,7 @@ def main() -> None:
         measure(arguments.data, arguments.repeats)
         return
     with tempfile.TemporaryDirectory() as folder:
-        make_set(Path(folder), arguments.pictures)
+        make_set(Path(folder), arguments.images)
         measure(Path(folder), arguments.repeats)
 
 

@@ -1,7 +1,7 @@
 """Measures what transforms and batches cost beside decoding.
 
     python tools/bench_data.py
-    python tools/bench_data.py --data pictures/ --only ssd --workers 2
+    python tools/bench_data.py --data images/ --only ssd --workers 2
 
 In one process and on one thread, in turns: the bare decoder (torchvision's, on JPEG files held in
 memory) and, for each recipe, reading, decoding, transform and batch as in training. Freed memory is
@@ -34,7 +34,7 @@ from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from cvlib.data import SyntheticBananas, collate
-from cvlib.data._images import read_image
+from cvlib.data.files.images import read_image
 from cvlib.data.transforms import RECIPES, TransformedDataset, make_transform
 from cvlib.engine.memory import keep_freed_memory
 from cvlib.visualize import to_pil
@@ -47,7 +47,7 @@ class Arguments:
     """Measures what transforms and batches cost beside decoding."""
 
     data: Path | None = None
-    """Folder with JPEG pictures; their objects are made up. By default bananas are drawn, 640 x 480
+    """Folder with JPEG images; their objects are made up. By default bananas are drawn, 640 x 480
     pixels, into a temporary folder."""
     only: str = ""
     """Measure only recipes whose name contains this."""
@@ -55,10 +55,10 @@ class Arguments:
     """Whose recipes."""
     image_size: tuple[int, int] = (300, 300)
     """Height and width that the recipes end at."""
-    pictures: int = 64
-    """Pictures in a turn."""
+    images: int = 64
+    """Images in a turn."""
     batch_size: int = 16
-    """Pictures in a batch."""
+    """Images in a batch."""
     turns: int = 7
     """Turns of each contestant; one more is not counted."""
     workers: int = 0
@@ -67,7 +67,7 @@ class Arguments:
     """Folder for bench_data.json."""
 
 
-class Pictures(Dataset[Any]):
+class Images(Dataset[Any]):
     """JPEG files with boxes, masks of classes or labels."""
 
     classes = ("object",)
@@ -82,12 +82,12 @@ class Pictures(Dataset[Any]):
         return tv_tensors.Image(read_image(self.files[index])), dict(self.targets[index])
 
 
-def draw_pictures(folder: Path, count: int) -> tuple[list[Path], list[Any]]:
+def draw_images(folder: Path, count: int) -> tuple[list[Path], list[Any]]:
     """Writes drawn bananas as JPEG files of 640 x 480 pixels; gives the files and their targets."""
     drawn = SyntheticBananas(count, image_size=WIDTH)
     crop = v2.Compose([v2.CenterCrop((HEIGHT, WIDTH)), v2.SanitizeBoundingBoxes()])
     files, targets = [], []
-    for i in tqdm(range(count), desc="drawing", unit="picture", leave=False, disable=None):
+    for i in tqdm(range(count), desc="drawing", unit="image", leave=False, disable=None):
         image, target = drawn[i]
         image, kept = crop(image, {name: target[name] for name in ("boxes", "labels")})
         files.append(folder / f"{i:05}.jpg")
@@ -96,11 +96,11 @@ def draw_pictures(folder: Path, count: int) -> tuple[list[Path], list[Any]]:
     return files, targets
 
 
-def find_pictures(folder: Path, count: int) -> tuple[list[Path], list[Any]]:
+def find_images(folder: Path, count: int) -> tuple[list[Path], list[Any]]:
     """Takes JPEG files of a folder, with one object in the middle of each."""
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[:count]
     if not files:
-        raise FileNotFoundError(f"bench_data: expected JPEG pictures in {folder}, got none")
+        raise FileNotFoundError(f"bench_data: expected JPEG images in {folder}, got none")
     boxes = []
     for file in files:
         with Image.open(file) as image:
@@ -148,7 +148,7 @@ def measure(contestants: dict[str, Callable[[int], None]], turns: int) -> dict[s
 
 
 def measure_workers(dataset: TransformedDataset, arguments: Arguments) -> float:
-    """Pictures a second of a DataLoader, once its first batch has come."""
+    """Images a second of a DataLoader, once its first batch has come."""
     size = len(dataset)
     items = [(epoch, index) for epoch in range(arguments.turns + 1) for index in range(size)]
     loader = DataLoader(
@@ -181,19 +181,19 @@ def main() -> None:
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.data is None:
-            files, boxes = draw_pictures(Path(folder), arguments.pictures)
+            files, boxes = draw_images(Path(folder), arguments.images)
         else:
-            files, boxes = find_pictures(arguments.data, arguments.pictures)
+            files, boxes = find_images(arguments.data, arguments.images)
         targets = [make_target(b, i, arguments.task) for i, b in enumerate(boxes)]
-        report = compare(Pictures(files, targets, arguments.task), arguments)
+        report = compare(Images(files, targets, arguments.task), arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "bench_data.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
-def compare(pictures: Pictures, arguments: Arguments) -> dict[str, Any]:
+def compare(images: Images, arguments: Arguments) -> dict[str, Any]:
     """Measures and prints the decoder and all recipes."""
     encoded = [
-        torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8) for file in pictures.files
+        torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8) for file in images.files
     ]
 
     def decode(turn: int) -> None:
@@ -202,7 +202,7 @@ def compare(pictures: Pictures, arguments: Arguments) -> dict[str, Any]:
 
     datasets = {
         name: TransformedDataset(
-            pictures, make_transform(name, arguments.task, arguments.image_size, train=True)
+            images, make_transform(name, arguments.task, arguments.image_size, train=True)
         )
         for name in RECIPES[arguments.task]
         if arguments.only in name
@@ -213,14 +213,14 @@ def compare(pictures: Pictures, arguments: Arguments) -> dict[str, Any]:
     seconds = measure(contestants, arguments.turns)
     rows = []
     has_workers = arguments.workers > 0
-    print("| contestant | pictures/s | share of the bare decoder |" + " workers |" * has_workers)
+    print("| contestant | images/s | share of the bare decoder |" + " workers |" * has_workers)
     print("|---|---|---|" + "---|" * has_workers)
     for name, times in seconds.items():
-        speed = len(pictures) / statistics.median(times)
+        speed = len(images) / statistics.median(times)
         share = statistics.median(
             bare / own for bare, own in zip(seconds["bare decoder"], times, strict=True)
         )
-        row: dict[str, Any] = {"name": name, "pictures_per_second": speed, "share": share}
+        row: dict[str, Any] = {"name": name, "images_per_second": speed, "share": share}
         line = f"| {name} | {speed:.0f} | {share:.0%} |"
         if has_workers and name in datasets:
             row["with_workers"] = measure_workers(datasets[name], arguments)

@@ -1,11 +1,11 @@
-"""Measures COCO evaluation against pycocotools, in turns in one process, on invented pictures.
+"""Measures COCO evaluation against pycocotools, in turns in one process, on invented images.
 
-    python tools/bench_eval.py                    # 5,000 pictures, some 330,000 boxes
-    python tools/bench_eval.py --kind masks --pictures 500
+    python tools/bench_eval.py                    # 5,000 images, some 330,000 boxes
+    python tools/bench_eval.py --kind masks --images 500
 
 Both sides get the same objects. Only the evaluation is timed: of pycocotools evaluate, accumulate
 and summarize, without the making of its dictionaries; of cvlib everything from the `Detections` of
-each picture on. All figures are compared before anything is printed.
+each image on. All figures are compared before anything is printed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cvlib.metrics import CocoMetrics, evaluate_boxes, evaluate_masks
 from cvlib.structures import Detections, GroundTruth
 
 WIDTH, HEIGHT = 640, 480
-OBJECTS_PER_PICTURE, BACKGROUND_PER_PICTURE = 7.3, 22
+OBJECTS_PER_IMAGE, BACKGROUND_PER_IMAGE = 7.3, 22
 # Detections near each true object.
 NEAR = 6
 CROWD_SHARE = 0.01
@@ -39,8 +39,8 @@ CROWD_SHARE = 0.01
 class Arguments:
     """Measures COCO evaluation against pycocotools."""
 
-    pictures: int = 5000
-    """Number of pictures, with 7.3 objects and 66 detections each in the mean."""
+    images: int = 5000
+    """Number of images, with 7.3 objects and 66 detections each in the mean."""
     classes: int = 80
     """Number of classes."""
     kind: Literal["boxes", "masks"] = "boxes"
@@ -58,13 +58,13 @@ def invent(arguments: Arguments) -> tuple[list[GroundTruth], list[Detections]]:
     rng = np.random.default_rng(arguments.seed)
     classes = tuple(f"class {k}" for k in range(arguments.classes))
     truths, detections = [], []
-    for _ in range(arguments.pictures):
-        count = rng.poisson(OBJECTS_PER_PICTURE)
+    for _ in range(arguments.images):
+        count = rng.poisson(OBJECTS_PER_IMAGE)
         boxes, labels = random_boxes(rng, count), rng.integers(0, len(classes), count)
         near = np.repeat(boxes, NEAR, axis=0)
         sides = np.tile(near[:, 2:] - near[:, :2], 2)
         near = near + sides * rng.normal(0, 0.12, near.shape)
-        found = np.concatenate([near, random_boxes(rng, rng.poisson(BACKGROUND_PER_PICTURE))])
+        found = np.concatenate([near, random_boxes(rng, rng.poisson(BACKGROUND_PER_IMAGE))])
         found = np.concatenate([found.reshape(-1, 2, 2).min(1), found.reshape(-1, 2, 2).max(1)], 1)
         found_labels = rng.integers(0, len(classes), len(found))
         is_right = rng.random(len(near)) < 0.8
@@ -186,14 +186,14 @@ def main() -> None:
         raise SystemExit(f"bench_eval: the figures differ by {difference:g}: {own} {official}")
     middle = statistics.median(seconds)
     print(
-        f"{len(truths)} pictures, {objects} objects, {boxes} detections, {arguments.kind}, AP "
+        f"{len(truths)} images, {objects} objects, {boxes} detections, {arguments.kind}, AP "
         f"{own[0]:.4f}\ncvlib {middle:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}), "
         f"pycocotools {official_seconds:.1f} s: {official_seconds / middle:.0f} times as fast\n"
         f"largest difference of a figure: {difference:g}"
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
     report = {
-        "pictures": len(truths),
+        "images": len(truths),
         "objects": objects,
         "detections": boxes,
         "kind": arguments.kind,

@@ -17,7 +17,7 @@ import torch
 import tyro
 
 from cvlib.data import DetectionDataset, ShardDataset, load_dataset, write_shards
-from cvlib.data.table import LabelTable, PackedList
+from cvlib.data.labels.table import LabelTable, PackedList
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Arguments:
     """Folder of the data set."""
     split: str | None = None
     """Part of it."""
-    pictures: int = 32
+    images: int = 32
     """Of which the shards are made."""
     seconds: float = 0.5
     """Of one measurement; the best of three counts."""
@@ -42,24 +42,24 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     dataset = load_dataset(arguments.data, arguments.split)
-    part = dataset.subset(range(min(len(dataset), arguments.pictures)))
+    part = dataset.subset(range(min(len(dataset), arguments.images)))
     count = len(part)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         write_shards(part, folder)
-        print(f"written: {count / (time.perf_counter() - start):,.0f} pictures/s")
+        print(f"written: {count / (time.perf_counter() - start):,.0f} images/s")
         shards = ShardDataset(folder)
         whole = sum(path.stat().st_size for path in Path(folder).glob("*.tar"))
-        own = sum(len(shards.read_picture(i)) for i in range(count))
+        own = sum(len(shards.read_image(i)) for i in range(count))
         pixels = np.mean([shards[i][0][0].numel() for i in range(count)])
-        print(f"a picture: {pixels:,.0f} pixels, {own / count:,.0f} bytes, "
+        print(f"an image: {pixels:,.0f} pixels, {own / count:,.0f} bytes, "
               f"{whole / count:,.0f} bytes of a shard")  # fmt: skip
         for name, read in (
             ("decoded from files", part.__getitem__),
             ("decoded from shards", shards.__getitem__),
-            ("read from shards", shards.read_picture),
+            ("read from shards", shards.read_image),
         ):
-            print(f"{name}: {_rate(read, count, arguments.seconds):,.0f} pictures/s on one core")
+            print(f"{name}: {_rate(read, count, arguments.seconds):,.0f} images/s on one core")
     if isinstance(dataset, DetectionDataset):
         print(_describe(dataset.table))
 
@@ -76,17 +76,17 @@ def _rate(read: Callable[[int], object], count: int, seconds: float) -> float:
 
 
 def _describe(table: LabelTable) -> str:
-    """Bytes of a table: everything with an entry for each picture, each object, each mask."""
-    kept = (table.pictures, table.image_ids, table.sizes, table.starts)
-    pictures = sum(_size(column) for column in kept)
+    """Bytes of a table: everything with an entry for each image, each object, each mask."""
+    kept = (table.images, table.image_ids, table.sizes, table.starts)
+    images = sum(_size(column) for column in kept)
     columns = (table.boxes, table.labels, table.rows, table.iscrowd, table.difficult, table.areas)
     things = max(1, table.num_objects)
     masks = 0 if table.masks is None else _size(table.masks)
     return (
-        f"labels in memory: {pictures / table.num_pictures:.0f} bytes for a picture, "
+        f"labels in memory: {images / table.num_images:.0f} bytes for an image, "
         f"{sum(c.nbytes for c in columns) / things:.0f} for an object, "
         f"{masks / things:.0f} for a mask; "
-        f"{table.num_objects / table.num_pictures:.1f} objects on a picture"
+        f"{table.num_objects / table.num_images:.1f} objects on an image"
     )
 
 

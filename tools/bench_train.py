@@ -28,10 +28,10 @@ from tqdm.auto import tqdm
 from cvlib.data import SyntheticBananas, collate
 from cvlib.engine import TrainConfig
 from cvlib.engine.batches import Batches, load_batches
+from cvlib.engine.device import join_processes
 from cvlib.engine.loop import train_epoch
 from cvlib.engine.memory import keep_freed_memory
-from cvlib.engine.processes import join_processes
-from cvlib.engine.start import start
+from cvlib.engine.run_folder import start
 from cvlib.models import TinySSD
 
 IMAGES_PER_TURN = 64
@@ -173,9 +173,9 @@ def main() -> None:
     torch.manual_seed(0)
     device = join_processes(arguments.device)
     drawn = SyntheticBananas(2 * IMAGES_PER_TURN)
-    pictures = (drawn[i] for i in range(len(drawn)))
-    # The book's code cannot take a picture without objects.
-    samples = [one for one in pictures if len(one[1]["labels"])][:IMAGES_PER_TURN]
+    images = (drawn[i] for i in range(len(drawn)))
+    # The book's code cannot take an image without objects.
+    samples = [one for one in images if len(one[1]["labels"])][:IMAGES_PER_TURN]
     with tempfile.TemporaryDirectory() as folder:
         ours = Ours(samples, arguments.turns + 1, folder, device)
         contestants = {"book": Book(device), "cvlib": ours, "bare": Bare(ours)}

@@ -1,9 +1,9 @@
-"""Finds objects in pictures, folders, glob patterns and videos with a trained model.
+"""Finds objects in images, folders, glob patterns and videos with a trained model.
 
     python tools/detect.py runs/ssd photos/ --out found
     python tools/detect.py runs/ssd/best.pt 'photos/*.jpg' clip.mp4 --score-threshold 0.3
 
-Writes annotated pictures and videos and detections.json into --out. ``cvlib predict`` does the same
+Writes annotated images and videos and detections.json into --out. ``cvlib predict`` does the same
 and more.
 """
 
@@ -25,18 +25,18 @@ from cvlib.predict.writers import OutputFolder, Writers
 
 @dataclass(frozen=True)
 class Arguments:
-    """Finds objects and writes annotated pictures and JSON."""
+    """Finds objects and writes annotated images and JSON."""
 
     model: Annotated[Path, tyro.conf.Positional]
     """Checkpoint or run folder."""
     sources: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Pictures, folders, glob patterns or videos."""
+    """Images, folders, glob patterns or videos."""
     out: Path = Path("detections")
-    """Folder for annotated pictures, videos and detections.json, new or empty."""
+    """Folder for annotated images, videos and detections.json, new or empty."""
     score_threshold: float = 0.5
     """Least score of an object, 0..1."""
     batch_size: int = 16
-    """Pictures in one forward pass."""
+    """Images in one forward pass."""
     device: str = "auto"
     """"auto": CUDA when there is one, else the CPU."""
     overwrite: bool = False
@@ -52,8 +52,8 @@ def main() -> None:
     sources = Sources(arguments.sources)
     folder = OutputFolder(arguments.out, sources, overwrite=arguments.overwrite)
     with (
-        Writers(folder, ("pictures", "json"), model) as writers,
-        tqdm(unit="picture", disable=None) as bar,
+        Writers(folder, ("images", "json"), model) as writers,
+        tqdm(unit="image", disable=None) as bar,
     ):
 
         def note_damage(path: Path, error: Exception) -> None:
@@ -69,7 +69,7 @@ def main() -> None:
         ):
             writers.write(frame, found)
             bar.update()
-    print(f"{writers.objects} objects in {writers.pictures} pictures; see {arguments.out}")
+    print(f"{writers.objects} objects in {writers.images} images; see {arguments.out}")
     if writers.damaged:
         sys.exit(
             f"detect: {writers.damaged} of {len(sources.files)} files are damaged and were skipped"

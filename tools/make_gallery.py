@@ -1,8 +1,8 @@
-"""Draws the pictures of docs/gallery.
+"""Draws the images of docs/gallery.
 
     python tools/make_gallery.py --run runs/ssd
 
-Without --run, the pictures that need a trained model are left as they are.
+Without --run, the images that need a trained model are left as they are.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from cvlib.visualize import (
     show_transforms,
 )
 
-# Pictures that no training run has seen.
+# Images that no training run has seen.
 GALLERY_SEED = 2_000_000
 COLUMNS, ROWS = 4, 2
 MARGIN = 4
 IMAGE_SIZE = (192, 192)
-# Pictures to choose from, and their sides in pixels.
+# Images to choose from, and their sides in pixels.
 SHOWN, SHOWN_SIZE = 8, 360
 # Largest file, so that the repository stays small.
 LARGEST_FILE = 150_000
@@ -49,12 +49,12 @@ LARGEST_FILE = 150_000
 
 @dataclass(frozen=True)
 class Arguments:
-    """Draws the pictures of docs/gallery."""
+    """Draws the images of docs/gallery."""
 
     run: Path | None = None
     """Run folder of tools/train_ssd.py on drawn bananas."""
     out: Path = Path("docs/gallery")
-    """Where the pictures go."""
+    """Where the images go."""
 
 
 class Bananas(Dataset[Any]):
@@ -84,33 +84,33 @@ class Bananas(Dataset[Any]):
         return image, {"mask": tv_tensors.Mask(mask), "image_id": index}
 
 
-def tile(pictures: list[Image.Image]) -> Image.Image:
-    """Puts pictures of one size into a grid."""
-    width, height = pictures[0].size
+def tile(images: list[Image.Image]) -> Image.Image:
+    """Puts images of one size into a grid."""
+    width, height = images[0].size
     size = (COLUMNS * (width + MARGIN) + MARGIN, ROWS * (height + MARGIN) + MARGIN)
     grid = Image.new("RGB", size, "#202020")
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         x, y = i % COLUMNS * (width + MARGIN), i // COLUMNS * (height + MARGIN)
-        grid.paste(picture, (x + MARGIN, y + MARGIN))
+        grid.paste(image, (x + MARGIN, y + MARGIN))
     return grid
 
 
-def save(picture: Image.Image, path: Path) -> None:
+def save(image: Image.Image, path: Path) -> None:
     """Writes a small PNG: two thirds of the size, 128 colours."""
-    small = picture.resize((picture.width * 2 // 3, picture.height * 2 // 3))
+    small = image.resize((image.width * 2 // 3, image.height * 2 // 3))
     small.quantize(128).save(path, optimize=True)
 
 
-def save_jpeg(picture: Image.Image, path: Path) -> None:
+def save_jpeg(image: Image.Image, path: Path) -> None:
     """Writes a JPEG of the best quality that makes a small enough file."""
     for quality in range(88, 30, -6):
-        picture.save(path, quality=quality, optimize=True)
+        image.save(path, quality=quality, optimize=True)
         if path.stat().st_size <= LARGEST_FILE:
             return
 
 
 def truths_of(boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> list[GroundTruth]:
-    """Padded ground truths, one for each picture."""
+    """Padded ground truths, one for each image."""
     return [GroundTruth(b[k >= 0], k[k >= 0], size) for b, k in zip(boxes, labels, strict=True)]
 
 

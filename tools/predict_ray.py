@@ -1,13 +1,13 @@
-"""Looks for objects in millions of pictures with Ray Data: on two cores, or on a cluster.
+"""Looks for objects in millions of images with Ray Data: on two cores, or on a cluster.
 
     python tools/predict_ray.py --model runs/ssd/best.pt --source photos/ --out found/
     python tools/predict_ray.py --model runs/ssd/best.pt --source shards/ --out found/ --workers 8
     python tools/predict_ray.py --model best.pt --source list.txt --out found/ --address auto
 
-The source is a folder of pictures, a folder of shards (`write_shards`), or a text file with one
+The source is a folder of images, a folder of shards (`write_shards`), or a text file with one
 path in each line. It is cut into parts, always the same for the same source; each worker has one
 model and writes its parts as JSON lines or Parquet, each file whole or not at all. Started again,
-parts that are there are not done again. A picture that cannot be read has a row with its error.
+parts that are there are not done again. An image that cannot be read has a row with its error.
 Folders must be visible under the same path on all machines.
 """
 
@@ -28,28 +28,28 @@ import torch
 import tyro
 from torch import Tensor
 
-from cvlib._files import list_pictures, read_text, save_json, write_atomically
+from cvlib._files import list_images, read_text, save_json, write_atomically
 from cvlib.data import ShardDataset
-from cvlib.data._images import read_image
-from cvlib.data._shard_files import INDEX, is_index
+from cvlib.data.files.images import read_image
+from cvlib.data.shards.archive import INDEX, is_index
 from cvlib.engine import load
 from cvlib.predict import detect
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Looks for objects in millions of pictures."""
+    """Looks for objects in millions of images."""
 
     model: Path
     """Checkpoint of a detector."""
     source: Path
-    """Folder of pictures, folder of shards, or text file with a path in each line."""
+    """Folder of images, folder of shards, or text file with a path in each line."""
     out: Path
     """Folder for the parts."""
     part_size: int = 10_000
-    """Pictures in one part."""
+    """Images in one part."""
     batch_size: int = 32
-    """Pictures in one forward pass."""
+    """Images in one forward pass."""
     score_threshold: float = 0.5
     """Least score of an object."""
     format: Literal["jsonl", "parquet"] = "jsonl"
@@ -70,13 +70,13 @@ class Arguments:
 
 
 class Source:
-    """Pictures by number, from files or from shards.
+    """Images by number, from files or from shards.
 
     Args:
         path: As of the command line.
 
     Raises:
-        FileNotFoundError: Nothing there, or no pictures.
+        FileNotFoundError: Nothing there, or no images.
     """
 
     def __init__(self, path: Path) -> None:
@@ -86,31 +86,31 @@ class Source:
         if is_index(path / INDEX):
             self.shards = ShardDataset(path)
         elif path.is_dir():
-            self.names = list_pictures(path)
+            self.names = list_images(path)
         else:
             lines = read_text(path, "predict_ray", "a list of paths").splitlines()
             self.names = [line.strip() for line in lines if line.strip()]
             self.root = path.parent
         if not len(self):
-            raise FileNotFoundError(f"predict_ray: expected pictures, got {path} without any")
+            raise FileNotFoundError(f"predict_ray: expected images, got {path} without any")
 
     def __len__(self) -> int:
         return len(self.names) if self.shards is None else len(self.shards)
 
     def name(self, number: int) -> str:
-        """What a row calls the picture."""
+        """What a row calls the image."""
         return self.names[number] if self.shards is None else self.shards.name(number)
 
     def read(self, number: int) -> Tensor:
         """The pixels, uint8 (3, H, W).
 
         Raises:
-            ValueError: The picture is damaged.
+            ValueError: The image is damaged.
             OSError: It cannot be read.
         """
         if self.shards is None:
             return read_image(self.root / self.names[number])
-        return read_image(self.shards.read_picture(number))
+        return read_image(self.shards.read_image(number))
 
 
 def plan_parts(arguments: Arguments, count: int) -> list[dict[str, int]]:
@@ -124,7 +124,7 @@ def plan_parts(arguments: Arguments, count: int) -> list[dict[str, int]]:
     weights = hashlib.sha256(arguments.model.read_bytes()).hexdigest()
     plan = {
         "source": str(arguments.source.absolute()),
-        "pictures": count,
+        "images": count,
         "part_size": arguments.part_size,
         "score_threshold": arguments.score_threshold,
         "format": arguments.format,
@@ -167,19 +167,19 @@ class Worker:
             raise ValueError(f"predict_ray: expected a detector, got one for {self.model.task}")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        """Does some parts; gives their numbers, pictures and damaged pictures."""
-        done: dict[str, list[int]] = {"part": [], "pictures": [], "damaged": []}
+        """Does some parts; gives their numbers, images and damaged images."""
+        done: dict[str, list[int]] = {"part": [], "images": [], "damaged": []}
         for number, first, last in zip(batch["part"], batch["first"], batch["last"], strict=True):
             rows = list(self.look(int(first), int(last)))
             path = part_path(self.arguments, int(number))
             write_atomically(path, encode(rows, self.arguments.format))
             done["part"].append(int(number))
-            done["pictures"].append(len(rows))
+            done["images"].append(len(rows))
             done["damaged"].append(sum(row["error"] is not None for row in rows))
         return done
 
     def look(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """Rows of the pictures ``first`` to ``last - 1``, in their order."""
+        """Rows of the images ``first`` to ``last - 1``, in their order."""
         size = self.arguments.batch_size
         for start in range(first, last, size):
             yield from self._look(range(start, min(last, start + size)))
@@ -187,7 +187,7 @@ class Worker:
     def _look(self, numbers: range) -> list[dict[str, Any]]:
         images, rows = [], []
         for number in numbers:
-            row: dict[str, Any] = {"index": number, "picture": self.source.name(number)}
+            row: dict[str, Any] = {"index": number, "image": self.source.name(number)}
             try:
                 images.append(self.source.read(number))
                 rows.append(row | {"error": None})
@@ -215,7 +215,7 @@ def encode(rows: list[dict[str, Any]], format: str) -> bytes:
     import pyarrow.parquet as pq
 
     boxes = pa.list_(pa.list_(pa.float32()))
-    columns = {"index": pa.int64(), "picture": pa.string(), "height": pa.int32()} | {
+    columns = {"index": pa.int64(), "image": pa.string(), "height": pa.int32()} | {
         "width": pa.int32(), "boxes": boxes, "scores": pa.list_(pa.float32()),
         "classes": pa.list_(pa.string()), "error": pa.string(),
     }  # fmt: skip
@@ -225,7 +225,7 @@ def encode(rows: list[dict[str, Any]], format: str) -> bytes:
 
 
 def run_on_ray(arguments: Arguments, parts: list[dict[str, int]]) -> tuple[int, int]:
-    """Does the parts on Ray; gives the numbers of pictures and of damaged ones."""
+    """Does the parts on Ray; gives the numbers of images and of damaged ones."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report home
     # Ray takes away the GPUs of workers that ask for none; a future version will not.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -252,7 +252,7 @@ def run_on_ray(arguments: Arguments, parts: list[dict[str, int]]) -> tuple[int, 
         rows = done.take_all()
     finally:
         ray.shutdown()
-    return sum(row["pictures"] for row in rows), sum(row["damaged"] for row in rows)
+    return sum(row["images"] for row in rows), sum(row["damaged"] for row in rows)
 
 
 def main() -> None:
@@ -260,9 +260,9 @@ def main() -> None:
     arguments = tyro.cli(Arguments, description=__doc__)
     count = len(Source(arguments.source))
     parts = plan_parts(arguments, count)
-    print(f"{count:,} pictures, {len(parts)} parts to do")
-    pictures, damaged = run_on_ray(arguments, parts) if parts else (0, 0)
-    print(f"{pictures:,} pictures done, {damaged} of them cannot be read; parts in {arguments.out}")
+    print(f"{count:,} images, {len(parts)} parts to do")
+    images, damaged = run_on_ray(arguments, parts) if parts else (0, 0)
+    print(f"{images:,} images done, {damaged} of them cannot be read; parts in {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Fine-tunes a classifier on your own pictures: one folder for each class.
+"""Fine-tunes a classifier on your own images: one folder for each class.
 
     python tools/train_classifier.py --data hymenoptera --weights mobilenet_v2_features.pth
     python tools/train_classifier.py --data hymenoptera --model resnet50 --weights resnet50.pth
     python tools/train_classifier.py --data hymenoptera --resume --out runs/classifier
 
-The folder holds train/CLASS/*.jpg and val/CLASS/*.jpg. The recipe is the book's: the trunk has been
-trained on other pictures and learns slowly, the new head ten times as fast. This is `cvlib train`
+The folder holds train/CLASS/*.jpg and val/CLASS/*.jpg. The recipe is the book's: the backbone was
+trained on other images and learns slowly, the new head ten times as fast. This is `cvlib train`
 with the defaults of the lesson.
 """
 
@@ -21,8 +21,8 @@ import torch
 from cvlib.cli.train import Source, train_model
 from cvlib.engine import TrainConfig, config_for, parse_command_line
 from cvlib.engine.checkpoint import load_checkpoint
+from cvlib.engine.device import from_first, join_processes
 from cvlib.engine.memory import keep_freed_memory
-from cvlib.engine.processes import from_first, join_processes
 from cvlib.models import create_model
 
 MODEL = "mobilenet_v2"
@@ -33,18 +33,18 @@ class Arguments(TrainConfig):
     """Fine-tunes a classifier and writes a run folder with checkpoints, figures and curves."""
 
     data: Path = Path("hymenoptera")
-    """Folder with train and val, which hold a folder of pictures for each class."""
+    """Folder with train and val, which hold a folder of images for each class."""
     cache: bool = True
-    """Keep decoded pictures in memory: decoding costs as much as a small network's step. With
+    """Keep decoded images in memory: decoding costs as much as a small network's step. With
     --no-cache they are read anew in every epoch, for sets that do not fit."""
     model: str = MODEL
     """Name of a classifier, such as resnet18 or efficientnet_b0."""
     weights: Path | None = None
-    """File of weights for the trunk. Unset: random ones, which need far more pictures."""
+    """File of weights for the backbone. Unset: random ones, which need far more images."""
     stride_in_1x1: bool = False
     """For weights of the original ResNet, as Caffe and Keras have them."""
     image_size: int = 224
-    """Height and width of the pictures that the model gets."""
+    """Height and width of the images that the model gets."""
     config: Path | None = None
     """YAML file of settings, such as run.yaml of another run; the other options override it."""
     out: Path = Path("runs/classifier")

@@ -20,29 +20,29 @@ from typing import Any, Literal
 import torch
 
 from cvlib.cli.running import choose_folder
-from cvlib.cli.train import Source, say, train_model
+from cvlib.cli.train import Source, log, train_model
 from cvlib.data import SyntheticBananas, fetch_bananas
 from cvlib.engine import TrainConfig, parse_command_line
 from cvlib.engine.checkpoint import load_checkpoint
+from cvlib.engine.device import from_first, join_processes
 from cvlib.engine.memory import keep_freed_memory
-from cvlib.engine.processes import from_first, join_processes
 from cvlib.models import create_model
 
-# Drawn pictures hold more objects, smaller and partly hidden ones, and take longer to learn.
+# Drawn images hold more objects, smaller and partly hidden ones, and take longer to learn.
 SYNTHETIC_IMAGES = 24_000
 SYNTHETIC_EPOCH = 2000
 SYNTHETIC_VAL = 200
-# Drawn validation pictures must not be among the training pictures of any seed in use.
+# Drawn validation images must not be among the training images of any seed in use.
 SYNTHETIC_VAL_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
 class Arguments(TrainConfig):
-    """Trains TinySSD on bananas and writes a run folder with checkpoints, figures and pictures."""
+    """Trains TinySSD on bananas and writes a run folder with checkpoints, figures and images."""
 
     images: int = TrainConfig.images
-    """Pictures to train on altogether, in as many epochs as come nearest to it. Left at its
-    default, it becomes 24,000 when the pictures are drawn."""
+    """Images to train on altogether, in as many epochs as come nearest to it. Left at its
+    default, it becomes 24,000 when the images are drawn."""
     loss: Literal["multibox", "book"] = "multibox"
     """"multibox": quality focal loss and generalised IoU. "book": cross-entropy over all anchors
     and L1."""
@@ -52,7 +52,7 @@ class Arguments(TrainConfig):
     """Folder or file of a detection set, in any layout. Unset: the book's bananas, from the cache
     or downloaded; without a network, drawn bananas."""
     cache: bool = True
-    """Keep decoded pictures in memory; --no-cache for sets that do not fit, and for shards."""
+    """Keep decoded images in memory; --no-cache for sets that do not fit, and for shards."""
     synthetic: bool = False
     """Train on drawn bananas even when real ones are at hand."""
     out: Path | None = None
@@ -73,7 +73,7 @@ class Arguments(TrainConfig):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures that the code draws, in place of files."""
+    """Images that the code draws, in place of files."""
 
     seed: int
     length: int
@@ -133,7 +133,7 @@ def main() -> int:
         if isinstance(source, Drawn) and config.images == TrainConfig.images:
             config = replace(config, images=SYNTHETIC_IMAGES)
     if isinstance(source, Drawn):
-        say("training on the synthetic set (drawn bananas); --data gives real ones")
+        log("training on the synthetic set (drawn bananas); --data gives real ones")
     torch.manual_seed(config.seed)
     train, val = source.open()
     model = create_model("tiny_ssd", train.classes, **options)

@@ -20,7 +20,7 @@
 namespace cvlib {
 
 // What the kernels need of one box. Its width runs along (cosine, -sine) and its height along
-// (sine, cosine): y points down, so this turns counter-clockwise as one sees the picture.
+// (sine, cosine): y points down, so this turns counter-clockwise as one sees the image.
 struct RotatedBox {
   double x, y;                // centre
   double half_w, half_h;      // half the sides

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 GOOD, WRONG, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = {
-    "check": "look a data set over: what is wrong with its labels and pictures",
-    "show": "draw a data set: its pictures, transforms, anchors, what is matched to what",
+    "check": "look a data set over: what is wrong with its labels and images",
+    "show": "draw a data set: its images, transforms, anchors, what is matched to what",
     "train": "train a model on your own data",
     "val": "measure a trained model on a data set",
-    "predict": "show pictures, folders, videos, cameras to a trained model",
+    "predict": "show images, folders, videos, cameras to a trained model",
     "info": "what is installed and accelerated; facts of a model or a data set",
     "bench": "how fast operators, data and models are on this machine",
 }
@@ -32,8 +32,8 @@ From a folder to a model that is used:
 
   cvlib check bananas/                          what is wrong with the labels?
   cvlib train bananas/ --out runs/bananas       checks again, trains, measures
-  cvlib val runs/bananas bananas/               figures by class, worst pictures
-  cvlib predict runs/bananas photos/ clip.mp4   pictures, COCO, YOLO, CSV, JSON
+  cvlib val runs/bananas bananas/               figures by class, worst images
+  cvlib predict runs/bananas photos/ clip.mp4   images, COCO, YOLO, CSV, JSON
 
 cvlib COMMAND --help explains every option. cvlib --version.
 

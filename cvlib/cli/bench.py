@@ -15,8 +15,7 @@ import torch
 import tyro
 
 from cvlib.cli import GOOD
-from cvlib.cli._data import name_split
-from cvlib.cli._models import open_model
+from cvlib.cli._inputs import name_split, open_model
 from cvlib.cli.running import UsageError, parse
 from cvlib.data import SyntheticBananas, collate, load_dataset
 from cvlib.data.load import find_splits
@@ -29,7 +28,7 @@ from cvlib.models import Model
 
 DESCRIPTION = """Measures speed on this machine.
 
-    cvlib bench                              a model: pictures a second, latencies
+    cvlib bench                              a model: images a second, latencies
     cvlib bench --model runs/bananas --batch-sizes 1 8 32
     cvlib bench train                        training steps of a detector
     cvlib bench data bananas/                reading and decoding of a data set
@@ -48,14 +47,14 @@ class Arguments:
     """Measures speed."""
 
     what: Annotated[Literal["model", "train", "data", "ops"], tyro.conf.Positional] = "model"
-    """model: pictures a second and latencies by batch size; train: training steps; data: reading a
+    """model: images a second and latencies by batch size; train: training steps; data: reading a
     set; ops: operators."""
     data: Annotated[Path | None, tyro.conf.Positional] = None
     """The data set for data."""
     model: str = "tiny_ssd"
     """Name of a model, or a run folder."""
     batch_sizes: tuple[int, ...] = (1, 8, 32)
-    """Pictures in one forward pass or training step."""
+    """Images in one forward pass or training step."""
     seconds: float = 2.0
     """How long each row is measured, at least."""
     only: str = ""
@@ -87,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         f"{torch.get_num_threads()} threads"
     )
     measure = _bench_model if options.what == "model" else _bench_train
-    rows: list[Row] = [("batch", "pictures/s", "median ms", "90% ms", "99% ms", "calls")]
+    rows: list[Row] = [("batch", "images/s", "median ms", "90% ms", "99% ms", "calls")]
     for batch_size in options.batch_sizes:
         times = measure(model, batch_size, options.seconds)
         rows.append(_row(batch_size, times))
@@ -155,7 +154,7 @@ def _bench_data(options: Arguments) -> None:
         count += 1
     seconds = time.perf_counter() - start
     print(
-        f"{count / seconds:.0f} pictures/s, {pixels / seconds / _MEGA:.0f} megapixels/s in one "
+        f"{count / seconds:.0f} images/s, {pixels / seconds / _MEGA:.0f} megapixels/s in one "
         f"process ({count} read with their labels)"
     )
 

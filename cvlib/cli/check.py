@@ -11,11 +11,11 @@ import tyro
 
 from cvlib._files import write_text
 from cvlib.cli import GOOD, WRONG
-from cvlib.cli._models import open_model
+from cvlib.cli._inputs import open_model
 from cvlib.cli.running import check_new, parse
 from cvlib.data.check import Report, check_dataset
 
-DESCRIPTION = """Looks a data set over: labels, pictures, duplicates, leaks between its splits.
+DESCRIPTION = """Looks a data set over: labels, images, duplicates, leaks between its splits.
 
     cvlib check bananas/
     cvlib check train.json --val val.json --html report.html
@@ -36,15 +36,15 @@ class Arguments:
     val: Path | None = None
     """Another data set for validation: checked, and compared with the first."""
     fast: bool = False
-    """Labels, names and headers alone: no pictures are decoded."""
+    """Labels, names and headers alone: no images are decoded."""
     model: str | None = None
     """Name of a model, or a run folder: can its anchors match the boxes?"""
     fix: Path | None = None
-    """New folder for a corrected copy (COCO json and links to the pictures)."""
+    """New folder for a corrected copy (COCO json and links to the images)."""
     html: Path | None = None
     """File for a page with figures and the worst examples."""
     png: Path | None = None
-    """File for a picture of the worst examples."""
+    """File for an image of the worst examples."""
     json: Path | None = None
     """File for all findings, for programs."""
     overwrite: bool = False

@@ -1,4 +1,4 @@
-"""cvlib predict: pictures of any kind to a trained model."""
+"""cvlib predict: images of any kind to a trained model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cvlib.engine.device import choose_device
 from cvlib.predict import Sources, Views, predict
 from cvlib.predict.writers import Kind, OutputFolder, Writers
 
-DESCRIPTION = """Shows pictures, videos and cameras to a trained model and writes what it says.
+DESCRIPTION = """Shows images, videos and cameras to a trained model and writes what it says.
 
     cvlib predict runs/bananas photos/
-    cvlib predict runs/bananas 'photos/*.jpg' clip.mp4 --save pictures csv
+    cvlib predict runs/bananas 'photos/*.jpg' clip.mp4 --save images csv
     cvlib predict runs/bananas aerial.tif --tile 640 --overlap 0.25
     cvlib predict runs/bananas photos/ --save coco --data instances_val.json
     find . -name '*.jpg' | cvlib predict runs/bananas - --save json
@@ -33,38 +33,38 @@ Damaged files are skipped, named and counted; the exit code is then 1.
 
 @dataclass(frozen=True)
 class Arguments:
-    """Shows pictures to a model and writes what it says."""
+    """Shows images to a model and writes what it says."""
 
     model: Annotated[Path, tyro.conf.Positional]
     """Run folder or checkpoint."""
     sources: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Pictures, folders, glob patterns, videos; 0 or webcam:1 for cameras; rtsp://... and other
+    """Images, folders, glob patterns, videos; 0 or webcam:1 for cameras; rtsp://... and other
     addresses that OpenCV opens; - for paths from standard input, one a line."""
     out: Path | None = None
     """Folder for results, new or empty. Unset: runs/predict, runs/predict-2, and so on."""
-    save: tuple[Kind, ...] = ("pictures", "json")
-    """pictures: annotated pictures and videos; coco: results as COCO json; yolo: a text file for
-    each picture; csv: a row for each object; json; masks: class maps as PNG, of segmentation."""
+    save: tuple[Kind, ...] = ("images", "json")
+    """images: annotated images and videos; coco: results as COCO json; yolo: a text file for
+    each image; csv: a row for each object; json; masks: class maps as PNG, of segmentation."""
     data: Path | None = None
-    """COCO file whose ids of pictures and classes the COCO results shall have."""
+    """COCO file whose ids of images and classes the COCO results shall have."""
     score_threshold: float = 0.5
     """Least score of an object, 0..1."""
     tile: int | None = None
-    """Look at big pictures in square tiles of so many pixels, and whole."""
+    """Look at big images in square tiles of so many pixels, and whole."""
     overlap: float = 0.2
     """Share of a tile that the next one has, too: objects smaller than that are whole in some
     tile, larger ones are put together."""
     whole: bool = True
-    """With --tile: look at the whole picture, too, for objects larger than a tile."""
+    """With --tile: look at the whole image, too, for objects larger than a tile."""
     tta: tuple[Literal["flip", "scales"], ...] = ()
-    """Test-time augmentation: see every picture also mirrored, also at --scales, and merge."""
+    """Test-time augmentation: see every image also mirrored, also at --scales, and merge."""
     scales: tuple[float, ...] = (0.75, 1.0, 1.5)
-    """Sizes at which --tta scales sees a picture: below 1 from farther away, above 1 in parts."""
+    """Sizes at which --tta scales sees an image: below 1 from farther away, above 1 in parts."""
     merge: Literal["auto", "nms", "wbf"] = "auto"
     """How objects are merged that several tiles or views have: the best box, or the average of all
     (weighted boxes fusion); auto: nms for tiles, wbf for views."""
     batch_size: int = 16
-    """Pictures, or tiles, in one forward pass."""
+    """Images, or tiles, in one forward pass."""
     device: str = "auto"
     """"auto": CUDA when there is one, else the CPU."""
     overwrite: bool = False
@@ -80,7 +80,7 @@ class Arguments:
             raise UsageError("expected at least one kind for --save, got none")
 
     def views(self) -> Views | None:
-        """How each picture is seen; once and whole: ``None``."""
+        """How each image is seen; once and whole: ``None``."""
         if self.tile is None and not self.tta:
             return None
         scales = self.scales if "scales" in self.tta else (1.0,)
@@ -111,9 +111,7 @@ def write_predictions(options: Arguments) -> int:
     protected = [one for one in (options.data, options.model) if one is not None]
     folder = OutputFolder(out, sources, overwrite=options.overwrite, protected=protected)
     code = GOOD
-    bar = tqdm(
-        total=None if sources.is_endless else len(sources.files), unit="picture", disable=None
-    )
+    bar = tqdm(total=None if sources.is_endless else len(sources.files), unit="image", disable=None)
     with Writers(folder, options.save, model, options.data) as writers, bar:
 
         def note_damage(path: Path, error: Exception) -> None:
@@ -140,10 +138,10 @@ def write_predictions(options: Arguments) -> int:
 def report(writers: Writers, out: Path, task: str, code: int) -> int:
     """Says what was found; gives the exit code."""
     what = f"{writers.objects} objects in " if task == "detection" else ""
-    print(f"{what}{writers.pictures} pictures; see {out}")
+    print(f"{what}{writers.images} images; see {out}")
     if writers.unknown:
         print(
-            f"cvlib predict: {writers.unknown} pictures are not in --data and have no rows in the "
+            f"cvlib predict: {writers.unknown} images are not in --data and have no rows in the "
             "COCO results",
             file=sys.stderr,
         )
@@ -152,6 +150,6 @@ def report(writers: Writers, out: Path, task: str, code: int) -> int:
             f"cvlib predict: {writers.damaged} files are damaged or missing and were skipped",
             file=sys.stderr,
         )
-    if code == GOOD and (writers.damaged or writers.unknown or not writers.pictures):
+    if code == GOOD and (writers.damaged or writers.unknown or not writers.images):
         return WRONG
     return code

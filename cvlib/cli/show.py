@@ -13,13 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from cvlib.cli import GOOD
-from cvlib.cli._data import name_split
-from cvlib.cli._models import open_model
+from cvlib.cli._inputs import name_split, open_model
 from cvlib.cli.running import UsageError, check_new, parse
 from cvlib.data import load_dataset
-from cvlib.data.dataset import BadLabels
+from cvlib.data.datasets.detection import BadLabels
 from cvlib.data.load import AnyDataset, find_splits
-from cvlib.predict.writers.pictures import write_png
+from cvlib.predict.writers.images import write_png
 from cvlib.visualize import (
     Tile,
     draw_sample,
@@ -31,8 +30,8 @@ from cvlib.visualize import (
 
 DESCRIPTION = """Draws a data set.
 
-    cvlib show bananas/                                pictures with their labels
-    cvlib show bananas/ --what transforms --recipe ssd one picture as training sees it
+    cvlib show bananas/                                images with their labels
+    cvlib show bananas/ --what transforms --recipe ssd one image as training sees it
     cvlib show bananas/ --what anchors                 the anchors of a model
     cvlib show bananas/ --what targets                 which anchor is matched to what
 """
@@ -48,24 +47,24 @@ class Arguments:
     data: Annotated[Path, tyro.conf.Positional]
     """Folder or file of the data set."""
     what: Literal["data", "transforms", "anchors", "targets"] = "data"
-    """data: pictures with labels; transforms: one picture as a recipe changes it; anchors: those
+    """data: images with labels; transforms: one image as a recipe changes it; anchors: those
     of --model; targets: which anchors are matched to which object."""
     split: str = "train"
     """Part of the set; a set that is not divided is taken whole."""
     model: str = "tiny_ssd"
     """Name of a model, or a run folder, for anchors and targets."""
     recipe: str | None = None
-    """How training changes pictures. Unset: the usual one for the set's task."""
+    """How training changes images. Unset: the usual one for the set's task."""
     count: int = 16
-    """How many pictures, or changes of one."""
+    """How many images, or changes of one."""
     index: int | None = None
-    """The picture to show. Unset: several, spread evenly, or the first one with objects."""
+    """The image to show. Unset: several, spread evenly, or the first one with objects."""
     image_size: tuple[int, int] = (256, 256)
     """Height and width that a recipe ends at."""
     seed: int = 0
     """Of random changes."""
     out: Path = Path("show.png")
-    """The picture to write."""
+    """The image to write."""
     bad_labels: BadLabels = "raise"
     """Labels that cannot be right: "raise" refuses and lists them, "drop" leaves them out."""
     overwrite: bool = False
@@ -121,12 +120,12 @@ def _show_data(dataset: AnyDataset, options: Arguments) -> Image.Image:
             print(f"skipped: {error}")
             continue
         tile = draw_sample(image.as_subclass(Tensor), target, dataset.classes)
-        picture = tile.picture.copy()
-        picture.thumbnail((_SIDE, _SIDE))
-        tiles.append(Tile(picture, f"{index}: {tile.caption}"))
+        canvas = tile.image.copy()
+        canvas.thumbnail((_SIDE, _SIDE))
+        tiles.append(Tile(canvas, f"{index}: {tile.caption}"))
     if not tiles:
-        raise ValueError("expected at least one readable picture, got none")
-    return make_sheet(tiles, f"{len(tiles)} of {len(dataset)} pictures")
+        raise ValueError("expected at least one readable image, got none")
+    return make_sheet(tiles, f"{len(tiles)} of {len(dataset)} images")
 
 
 def _first_with_objects(dataset: AnyDataset) -> int:

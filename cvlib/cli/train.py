@@ -16,25 +16,25 @@ from torch.utils.data import Dataset
 from cvlib._distributed import rank
 from cvlib._files import save_json
 from cvlib.cli import GOOD, INTERRUPTED
-from cvlib.cli._data import open_train_val
-from cvlib.cli._pictures import draw_predictions
+from cvlib.cli._images import draw_predictions
+from cvlib.cli._inputs import open_train_val
 from cvlib.cli.running import UsageError, choose_folder, parse
-from cvlib.data.dataset import BadLabels
+from cvlib.data.datasets.detection import BadLabels
 from cvlib.data.load import AnyDataset
 from cvlib.engine import TrainConfig, config_for, evaluate, fit, load_config
 from cvlib.engine.checkpoint import load_checkpoint
+from cvlib.engine.device import from_first, join_processes
 from cvlib.engine.memory import keep_freed_memory
-from cvlib.engine.processes import from_first, join_processes
-from cvlib.engine.saving import check_is_run
-from cvlib.engine.state import Run
+from cvlib.engine.run import Run
+from cvlib.engine.run_folder import check_is_run
 from cvlib.engine.summary import summary
 from cvlib.models import Model, create_model
-from cvlib.predict.writers.pictures import write_png
+from cvlib.predict.writers.images import write_png
 
 DESCRIPTION = """Checks a data set, trains a model on it and measures it.
 
     cvlib train bananas/ --out runs/bananas
-    cvlib train flowers/ --model mobilenet_v2 --weights trunk.pth --epochs 5
+    cvlib train flowers/ --model mobilenet_v2 --weights backbone.pth --epochs 5
     cvlib train shop.json --val shop-val.json --image-size 320 320 --batch-size 32
     cvlib train --resume --out runs/bananas
     cvlib train bananas/ --out runs/bananas --resume        goes on, or starts
@@ -57,15 +57,15 @@ class Arguments(TrainConfig):
     """Folder or file of the data set; may be left out with --resume."""
     val: Path | None = None
     """Another data set for validation. Unset: the set's own split for it, or a part of the training
-    pictures."""
+    images."""
     val_share: float = 0.2
-    """Share of the pictures that are set apart where there is no validation split."""
+    """Share of the images that are set apart where there is no validation split."""
     model: str | None = None
     """Name of the model. Unset: tiny_ssd for detection, resnet18 for classification."""
     weights: Path | None = None
-    """File of weights for the trunk, where the model takes one."""
+    """File of weights for the backbone, where the model takes one."""
     image_size: tuple[int, int] | None = None
-    """Height and width that pictures are brought to. Unset: the model's own."""
+    """Height and width that images are brought to. Unset: the model's own."""
     out: Path | None = None
     """Run folder. Unset: runs/MODEL, runs/MODEL-2, and so on."""
     resume: bool = False
@@ -78,7 +78,7 @@ class Arguments(TrainConfig):
     """Labels that cannot be right: "raise" refuses to train and lists them, "drop" leaves them out
     and says so."""
     cache: bool = False
-    """Keep decoded pictures in memory."""
+    """Keep decoded images in memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,7 +90,7 @@ class Arguments(TrainConfig):
 
 @dataclass(frozen=True)
 class Source:
-    """Where the pictures of a run come from; stands in its folder as data.json."""
+    """Where the images of a run come from; stands in its folder as data.json."""
 
     data: str
     val: str | None = None
@@ -108,7 +108,7 @@ class Source:
             seed=self.seed,
             bad_labels=self.bad_labels,
             cache=self.cache,
-            say=say,
+            log=log,
         )
 
 
@@ -207,7 +207,7 @@ def train_model(
     Returns:
         The exit code.
     """
-    say(str(summary(model)))
+    log(str(summary(model)))
 
     def note_source(event: str, run: Run) -> None:
         if event == "start" and run.is_first:
@@ -216,17 +216,17 @@ def train_model(
     result = fit(model, train, val, config, out, resume=resume, callbacks=[note_source])
     if not result.finished:
         return INTERRUPTED
-    say(f"best: {evaluate(result.model, val)}")
+    log(f"best: {evaluate(result.model, val)}")
     if rank() == 0:
         write_png(out / "predictions.png", draw_predictions(result.model, val))
-    say(
+    log(
         f"the model is {out / 'best.pt'}; look at {out / 'predictions.png'} and "
-        f"{out / 'curves.png'}; use it with: cvlib predict {out} PICTURES"
+        f"{out / 'curves.png'}; use it with: cvlib predict {out} IMAGES"
     )
     return GOOD
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Prints, in the first process alone."""
     if rank() == 0:
         print(line)

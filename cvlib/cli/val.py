@@ -13,21 +13,21 @@ from torch.utils.data import Dataset
 
 from cvlib._files import save_json, write_text
 from cvlib.cli import GOOD
-from cvlib.cli._data import name_split
+from cvlib.cli._inputs import name_split
 from cvlib.cli.running import choose_folder, new_folder, parse
 from cvlib.data import load_dataset
-from cvlib.data.dataset import BadLabels
+from cvlib.data.datasets.detection import BadLabels
 from cvlib.data.load import find_splits
 from cvlib.engine import Evaluation, load
-from cvlib.engine.bad_pictures import evaluate_readable
+from cvlib.engine.batches import choose_workers
 from cvlib.engine.device import choose_device
-from cvlib.engine.figures import (
+from cvlib.engine.evaluation_results import (
     ClassificationEvaluation,
     DetectionEvaluation,
     SegmentationEvaluation,
 )
-from cvlib.engine.workers import choose_workers
-from cvlib.engine.worst import draw_worst
+from cvlib.engine.hard_examples import draw_worst
+from cvlib.engine.unreadable import evaluate_readable
 from cvlib.metrics import (
     DetectionConfusionMeter,
     ErrorMeter,
@@ -36,9 +36,9 @@ from cvlib.metrics import (
     plot_errors,
     plot_precision_recall,
 )
-from cvlib.predict.writers.pictures import write_png
+from cvlib.predict.writers.images import write_png
 
-DESCRIPTION = """Measures a trained model on a data set: figures by class, plots, worst pictures.
+DESCRIPTION = """Measures a trained model on a data set: figures by class, plots, worst images.
 
     cvlib val runs/bananas bananas/
     cvlib val runs/bananas/last.pt bananas/ --split train --out figures
@@ -59,15 +59,15 @@ class Arguments:
     split: str = "val"
     """Part of the set; a set that is not divided is taken whole."""
     out: Path | None = None
-    """Folder for figures and pictures, new or empty. Unset: runs/val, runs/val-2, and so on."""
+    """Folder for figures and images, new or empty. Unset: runs/val, runs/val-2, and so on."""
     batch_size: int = 32
-    """Pictures in one forward pass."""
+    """Images in one forward pass."""
     workers: int | None = None
-    """Processes that load pictures; 0: this one. Unset: half of the cores."""
+    """Processes that load images; 0: this one. Unset: half of the cores."""
     worst: int = 8
-    """How many of the worst pictures are drawn."""
+    """How many of the worst images are drawn."""
     max_bad_share: float = 0.01
-    """Share of the pictures that may be unreadable, but at least one picture (none with 0)."""
+    """Share of the images that may be unreadable, but at least one image (none with 0)."""
     bad_labels: BadLabels = "raise"
     """Labels that cannot be right: "raise" refuses and lists them, "drop" leaves them out."""
     device: str = "auto"
@@ -96,8 +96,8 @@ def main(arguments: Sequence[str]) -> int:
     print(found)
     save_json(out / "metrics.json", found.as_dict())
     write_text(out / "table.txt", found.report() + "\n")
-    for name, picture in plot(found, dataset, options.worst).items():
-        write_png(out / f"{name}.png", picture)
+    for name, image in plot(found, dataset, options.worst).items():
+        write_png(out / f"{name}.png", image)
     print(f"see {out}")
     return GOOD
 
@@ -105,14 +105,14 @@ def main(arguments: Sequence[str]) -> int:
 def plot(found: Evaluation, dataset: Dataset, worst: int) -> dict[str, Image.Image]:
     """Draws what an evaluation gives, by name."""
     plots: dict[str, Image.Image] = {}
-    if isinstance(found, DetectionEvaluation) and found.pictures is not None:
-        pictures, classes = found.pictures, found.pictures.classes
-        matrix = DetectionConfusionMeter(classes).merge(pictures).compute()
-        errors = ErrorMeter(classes).merge(pictures).compute()
+    if isinstance(found, DetectionEvaluation) and found.images is not None:
+        images, classes = found.images, found.images.classes
+        matrix = DetectionConfusionMeter(classes).merge(images).compute()
+        errors = ErrorMeter(classes).merge(images).compute()
         print(errors.table())
         plots["confusion"] = plot_confusion(matrix)
         plots["errors"] = plot_errors(errors)
-        curves = PrecisionRecallMeter(classes).merge(pictures).compute()
+        curves = PrecisionRecallMeter(classes).merge(images).compute()
         plots["precision_recall"] = plot_precision_recall(curves)
     elif isinstance(found, ClassificationEvaluation | SegmentationEvaluation):
         if found.figures.confusion is not None:
@@ -120,5 +120,5 @@ def plot(found: Evaluation, dataset: Dataset, worst: int) -> dict[str, Image.Ima
     try:
         plots["worst"] = draw_worst(found, dataset, worst)
     except (TypeError, ValueError) as error:
-        print(f"no worst pictures: {error}")
+        print(f"no worst images: {error}")
     return plots

@@ -1,8 +1,8 @@
 """Random changes of a whole training batch, drawn from a generator of its own.
 
-One affine map for each picture moves pixels and boxes alike; OpenCV applies it on uint8, a tenth of
+One affine map for each image moves pixels and boxes alike; OpenCV applies it on uint8, a tenth of
 the cost of a training step. Drawing from a generator that the loop seeds by step makes a resumed
-run see the same pictures as an undisturbed one.
+run see the same images as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvlib.geometry.view import BORDER
+
 # Brightness, contrast and saturation are multiplied by 1 - this to 1 + this.
 COLOUR_STRENGTH = 0.2
-# A picture that is moved is scaled by at most this factor, up or down, and shifted by this share.
+# An image that is moved is scaled by at most this factor, up or down, and shifted by this share.
 LARGEST_SCALE = 1.2
 LARGEST_SHIFT = 0.1
 MOVED_SHARE = 0.5
-# An object of which less remains in the picture is dropped.
+# An object of which less remains in the image is dropped.
 LEAST_VISIBLE = 0.5
-# What comes in from beyond the border: ImageNet's mean colour.
-BORDER = (124, 116, 104)
 # Weights of red, green and blue in brightness (ITU-R BT.601).
 LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -28,7 +28,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 def augment_batch(
     images: Tensor, boxes: Tensor, labels: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mirrors, turns, moves and recolours a batch at random, each picture on its own.
+    """Mirrors, turns, moves and recolours a batch at random, each image on its own.
 
     Args:
         images: Shape (B, 3, H, W), uint8.
@@ -38,13 +38,13 @@ def augment_batch(
 
     Returns:
         Images, uint8 in channels-last memory, boxes clipped to them, and labels. An object of which
-        less than half is left becomes padding; a picture that would lose an object altogether is
+        less than half is left becomes padding; an image that would lose an object altogether is
         mirrored and turned only.
     """
     size = (images.shape[3], images.shape[2])
     draws = torch.rand(len(images), 10, generator=generator).numpy()
-    pictures = images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
-    changed = np.empty_like(pictures)
+    pixels = images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
+    changed = np.empty_like(pixels)
     boxes = boxes.clone()
     for i, draw in enumerate(draws):
         mirrored = _mirror_and_turn(draw[:3], size)
@@ -57,14 +57,14 @@ def augment_batch(
             new = clipped = _transform(boxes[i, kept], moved)
         clipped[_area(clipped) < LEAST_VISIBLE * _area(new)] = -1
         boxes[i, kept] = clipped
-        _warp(pictures[i], moved, changed[i])
+        _warp(pixels[i], moved, changed[i])
         _recolour(changed[i], draw[7:])
     labels = torch.where((boxes == -1).all(-1), -1, labels)
     return torch.from_numpy(changed).permute(0, 3, 1, 2), boxes, labels
 
 
 def _mirror_and_turn(draw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Mirrors left to right, top to bottom, and (square pictures) along the diagonal: (3, 3)."""
+    """Mirrors left to right, top to bottom, and (square images) along the diagonal: (3, 3)."""
     width, height = size
     result = np.eye(3)
     if draw[0] < 0.5:
@@ -103,7 +103,7 @@ def _area(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
 
 
-def _warp(picture: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
+def _warp(image: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
     import cv2
 
     # A map of corners; OpenCV wants one of pixel centres, which lie half a pixel inside.
@@ -111,9 +111,9 @@ def _warp(picture: np.ndarray, affine: np.ndarray, out: np.ndarray) -> None:
     pixels[:, 2] += affine[:2, :2].sum(1) / 2 - 0.5
     is_exact = np.abs(affine[:2, :2]).max() == 1
     cv2.warpAffine(
-        picture,
+        image,
         pixels,
-        (picture.shape[1], picture.shape[0]),
+        (image.shape[1], image.shape[0]),
         dst=out,
         flags=cv2.INTER_NEAREST if is_exact else cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
@@ -137,8 +137,8 @@ def colour_matrix(draw: np.ndarray, strength: float = COLOUR_STRENGTH) -> np.nda
     return np.hstack([mix * brightness * contrast, shift])
 
 
-def _recolour(picture: np.ndarray, draw: np.ndarray) -> None:
+def _recolour(image: np.ndarray, draw: np.ndarray) -> None:
     """Changes brightness, contrast and saturation in place."""
     import cv2
 
-    cv2.transform(picture, colour_matrix(draw), dst=picture)
+    cv2.transform(image, colour_matrix(draw), dst=image)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 Sample = tuple[Tensor, Mapping[str, Any]]
 
-# What tells the task of a sample: objects, a class for each pixel, a class for the picture.
+# What tells the task of a sample: objects, a class for each pixel, a class for the image.
 _KINDS = ("boxes", "mask", "label")
 
 
@@ -126,7 +126,7 @@ def _kind_of(targets: list[Mapping[str, Any]]) -> str:
 
 
 def _slots(counts: list[int]) -> tuple[Tensor, int]:
-    """Where each object goes in a table of a row for each picture, and how wide that table is."""
+    """Where each object goes in a table of a row for each image, and how wide that table is."""
     width = max(1, *counts)
     slots = [row * width + column for row, count in enumerate(counts) for column in range(count)]
     return torch.tensor(slots, dtype=torch.int64).reshape(-1), width

@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cvlib.data._picture_set import describe
-from cvlib.data.classification import ClassificationDataset
-from cvlib.data.dataset import BadLabels, DetectionDataset
-from cvlib.data.formats._folders import describe_folder, shown
-from cvlib.data.formats.layouts import (
+from cvlib.data.datasets.base import describe
+from cvlib.data.datasets.classification import ClassificationDataset
+from cvlib.data.datasets.detection import BadLabels, DetectionDataset
+from cvlib.data.datasets.segmentation import SegmentationDataset
+from cvlib.data.files.folders import describe_folder, shown
+from cvlib.data.labels.table import LabelTable
+from cvlib.data.layouts import (
     LAYOUTS,
     Layout,
     canonical_split,
     descend,
     find_layouts,
 )
-from cvlib.data.segmentation import SegmentationDataset
-from cvlib.data.shards import ShardDataset
-from cvlib.data.table import LabelTable
+from cvlib.data.shards.dataset import ShardDataset
 
 AnyDataset = DetectionDataset | SegmentationDataset | ClassificationDataset | ShardDataset
 # So many folders that hold nothing but the next one; a link to itself would have no end.
@@ -35,7 +35,7 @@ def load_dataset(
     transform: Callable[..., Any] | None = None,
     cache: bool = False,
     bad_labels: BadLabels = "raise",
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> AnyDataset:
     """Opens a data set, whatever layout its files have.
 
@@ -51,9 +51,9 @@ def load_dataset(
         classes: Class names in the order of the labels; by default those of the files.
         transform: Called as ``transform(image, target)``, for instance from
             ``torchvision.transforms.v2``; gives the pair that is returned.
-        cache: Keep decoded pictures in memory as uint8 from their first use on.
+        cache: Keep decoded images in memory as uint8 from their first use on.
         bad_labels: ``"raise"``, or ``"drop"``: leave wrong objects out, with one warning.
-        say: Is given the lines about what was recognised.
+        log: Is given the lines about what was recognised.
 
     Returns:
         A data set for detection, segmentation or classification; its ``task`` says which.
@@ -77,9 +77,9 @@ def load_dataset(
         read = DetectionDataset(read, bad_labels=bad_labels, **options)
     dataset: AnyDataset = read
     part = f", split {chosen} of {', '.join(splits)}" if chosen is not None else ""
-    say(f"{shown(home)}: {layout.title} ({reason}){part}: {describe(dataset)}")
+    log(f"{shown(home)}: {layout.title} ({reason}){part}: {describe(dataset)}")
     for line in _notes(dataset):
-        say(line)
+        log(line)
     return dataset
 
 

@@ -1,12 +1,10 @@
 """Training: configuration, loop, checkpoints, evaluation."""
 
-from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint
-from cvlib.engine.config import TrainConfig
-from cvlib.engine.config_files import config_for, load_config, parse_command_line
+from cvlib.engine.checkpoint import load, load_checkpoint, save_checkpoint
+from cvlib.engine.config import TrainConfig, config_for, load_config, parse_command_line
 from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.loop import TrainingResult, fit
-from cvlib.engine.models import load
-from cvlib.engine.state import Run
+from cvlib.engine.run import Run
 
 __all__ = [
     "Evaluation",

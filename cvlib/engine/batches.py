@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +13,134 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cvlib.data import collate
-from cvlib.data._images import UnreadablePictureError
+from cvlib._distributed import world_size
+from cvlib.data import (
+    ClassificationDataset,
+    DetectionDataset,
+    SegmentationDataset,
+    SyntheticBananas,
+    collate,
+)
+from cvlib.data.augment import augment_batch
+from cvlib.data.check.doctor import unwrap
+from cvlib.data.files.images import UnreadableImageError
+from cvlib.data.shards.dataset import ShardDataset
+from cvlib.data.transforms import RECIPES, TransformedDataset, make_transform
 from cvlib.data.transforms.dataset import generators_kept
-from cvlib.engine.recipes import make_recipe
-from cvlib.engine.sampling import Key, Plan
-from cvlib.engine.workers import leave_interrupts_to_others
+from cvlib.engine.sampling import SEED_STRIDE, Key, Plan
 from cvlib.models import Model
 from cvlib.targets import check_targets
 
-BadPicture = tuple[int, str]
+# Sets that processes share well: their labels and cache are memory that all of them read.
+_SHARED = (
+    *(DetectionDataset, SegmentationDataset, ClassificationDataset),
+    *(ShardDataset, SyntheticBananas),
+)
+# One process reads this many images in less time than it takes to start others.
+_FEW = 100
+_MOST = 8
+
+
+def choose_workers(wanted: int | None, *datasets: Any) -> int:
+    """Says how many processes shall load images beside this one.
+
+    Args:
+        wanted: What the user wants; ``None`` leaves it to the machine.
+        datasets: That are read.
+
+    Returns:
+        ``wanted``; or half of the cores that this process may use, divided by the training
+        processes of the machine, at most 8, since the other half computes. But none for a few
+        images; for sets of other makers, which may hold what processes cannot share, such as an
+        open file; and where processes are not forked, because each would import torch again.
+    """
+    if wanted is not None:
+        return wanted
+    # Not the plain call, which would settle the method for the whole process.
+    method = multiprocessing.get_start_method(allow_none=True)
+    if (method or multiprocessing.get_all_start_methods()[0]) != "fork":
+        return 0
+    if max(len(one) for one in datasets) < _FEW:
+        return 0
+    if not all(isinstance(unwrap(one)[0], _SHARED) for one in datasets):
+        return 0
+    together = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    return min(_MOST, len(os.sched_getaffinity(0)) // (2 * together))
+
+
+def leave_interrupts_to_others(_: int) -> None:
+    """Makes a worker outlive Ctrl-C: the terminal tells it to all processes, the first decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+Change = Callable[[Tensor, dict[str, Any], Key], tuple[Tensor, dict[str, Any]]]
+LIGHT_BATCH = "light-batch"
+# What "auto" means, by task.
+AUTO = {
+    "detection": LIGHT_BATCH,
+    "segmentation": "segmentation",
+    "classification": "classification",
+}
+# Random numbers of one image in `augment_batch`.
+_DRAWS = 10
+
+
+def make_recipe(
+    recipe: str, dataset: Dataset[Any], model: Model, seed: int
+) -> tuple[TransformedDataset, Change]:
+    """Builds what a recipe does to images one by one, and to whole batches.
+
+    Args:
+        recipe: A name in ``cvlib.data.transforms.RECIPES`` for the model's task;
+            ``"light-batch"``, for detection: images are stretched to the model's size where they
+            have another one, then `augment_batch` mirrors, turns, moves and recolours the batch;
+            ``"auto"``: the one of ``AUTO``.
+        dataset: Gives samples by index.
+        model: Its task and ``image_size``.
+        seed: Of random changes.
+
+    Returns:
+        Samples by ``(epoch, index)``, and the change of a collated batch.
+
+    Raises:
+        ValueError: No such recipe for the model's task.
+    """
+    name = AUTO[model.task] if recipe == "auto" else recipe
+    known = [*RECIPES[model.task], *([LIGHT_BATCH] if model.task == "detection" else [])]
+    if name not in known:
+        raise ValueError(
+            f"fit: expected a recipe for {model.task} ({', '.join(known)}), got {recipe!r}"
+        )
+    by_image = "none" if name == LIGHT_BATCH else name
+    transform = make_transform(by_image, model.task, model.image_size, train=True)
+    samples = TransformedDataset(dataset, transform, seed)
+    return samples, _LightBatch(seed) if name == LIGHT_BATCH else _keep
+
+
+def _keep(images: Tensor, targets: dict[str, Any], _: Key) -> tuple[Tensor, dict[str, Any]]:
+    return images, targets
+
+
+class _LightBatch:
+    """`augment_batch`, with numbers drawn for the step; each image gets those of its place."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(
+        self, images: Tensor, targets: dict[str, Any], key: Key
+    ) -> tuple[Tensor, dict[str, Any]]:
+        generator = torch.Generator().manual_seed(self.seed * SEED_STRIDE + key.step)
+        torch.rand(key.offset, _DRAWS, generator=generator)  # those of the images before
+        images, boxes, labels = augment_batch(
+            images, targets["boxes"], targets["labels"], generator
+        )
+        # Masks are not moved along, so they would be wrong.
+        rest = {name: value for name, value in targets.items() if name != "masks"}
+        return images, {**rest, "boxes": boxes, "labels": labels}
+
+
+BadImage = tuple[int, str]
 
 
 @dataclass
@@ -29,14 +150,14 @@ class Batch:
     Attributes:
         images: Shape (B, 3, H, W), uint8.
         targets: As of `collate`.
-        bad: Indices and reasons of pictures that could not be read and are left out.
+        bad: Indices and reasons of images that could not be read and are left out.
         key: What was asked for.
     """
 
     images: Tensor
     targets: dict[str, Any]
     key: Key
-    bad: list[BadPicture] = field(default_factory=list)
+    bad: list[BadImage] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
         """Puts tensors where CUDA copies from without waiting; the loader calls it."""
@@ -59,24 +180,24 @@ def _move(value: Any, device: torch.device) -> Any:
     return [_move(one, device) for one in value] if isinstance(value, list) else value
 
 
-# What a data set raises for a picture that is missing or damaged. Anything else is a mistake of
+# What a data set raises for an image that is missing or damaged. Anything else is a mistake of
 # labels or of code, and stops the run.
-UNREADABLE = (OSError, UnreadablePictureError)
+UNREADABLE = (OSError, UnreadableImageError)
 
 
 class LeftOut(Exception):
-    """A picture that cannot be read, by index and reason."""
+    """An image that cannot be read, by index and reason."""
 
     def __init__(self, index: int, reason: str) -> None:
-        self.bad: BadPicture = (index, reason)
+        self.bad: BadImage = (index, reason)
         super().__init__(index, reason)
 
 
 class Readable(Dataset[Any]):
-    """Tells pictures that cannot be read from labels that are wrong.
+    """Tells images that cannot be read from labels that are wrong.
 
     Args:
-        dataset: Raises one of ``UNREADABLE`` for a picture that it cannot read.
+        dataset: Raises one of ``UNREADABLE`` for an image that it cannot read.
         num_classes: K.
     """
 
@@ -97,7 +218,7 @@ class Readable(Dataset[Any]):
             try:
                 check_targets(boxes[None].float(), labels[None], self.num_classes, size)
             except ValueError as error:
-                raise ValueError(f"fit: wrong labels of picture {index}: {error}") from error
+                raise ValueError(f"fit: wrong labels of image {index}: {error}") from error
         return image, target
 
 
@@ -136,15 +257,15 @@ class Batches(Dataset[Batch]):
         images, targets = self.change(images, targets, key)
         return Batch(images, targets, key, bad)
 
-    def _substitute(self, key: Key, bad: list[BadPicture]) -> Any:
-        """The next readable picture of the set, because a step cannot do without any."""
+    def _substitute(self, key: Key, bad: list[BadImage]) -> Any:
+        """The next readable image of the set, because a step cannot do without any."""
         for further in range(1, self.size):
             index = (key.indices[-1] + further) % self.size
             try:
                 return self.samples[key.epoch, index]
             except LeftOut as error:
                 bad.append(error.bad)
-        raise ValueError(f"fit: expected readable pictures, got none; the first: {bad[0][1]}")
+        raise ValueError(f"fit: expected readable images, got none; the first: {bad[0][1]}")
 
 
 def load_batches(

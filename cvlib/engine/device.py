@@ -2,7 +2,108 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
 import torch
+import torch.distributed as dist
+
+from cvlib._distributed import is_distributed, rank
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+T = TypeVar("T")
+_NAMES = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def join_processes(device: str) -> torch.device:
+    """Joins the processes that ``torchrun`` has started, where it has, and gives each its device.
+
+    Args:
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or, for a single process, ``"cuda:N"``.
+
+    Returns:
+        The device of this process.
+
+    Raises:
+        ValueError: No such device here.
+    """
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    chosen = choose_device(device)
+    if chosen.index is not None:
+        torch.cuda.set_device(chosen)
+    # accelerate keeps the settings of the first run of a process for all that follow.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    was_joined = dist.is_available() and dist.is_initialized()
+    if not was_joined and _is_restarted_here():
+        _join_afresh("nccl" if chosen.type == "cuda" else "gloo")
+    state = PartialState(cpu=chosen.type == "cpu")
+    if is_distributed() and not was_joined:
+        atexit.register(_leave)
+    return state.device if is_distributed() else chosen
+
+
+def _is_restarted_here() -> bool:
+    """Says whether ``torchrun`` has started these processes again, all of them on this machine."""
+    environment = os.environ
+    size = environment.get("WORLD_SIZE")  # unset in a process that is alone
+    is_one_machine = size is not None and size == environment.get("LOCAL_WORLD_SIZE")
+    return is_one_machine and int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def _join_afresh(backend: str) -> None:
+    """Joins under names that no earlier life of these processes has used.
+
+    ``torchrun`` keeps one store for all lives, in which the addresses of the dead ones still stand;
+    who is quicker than the others would call there. On several machines each counts its own lives,
+    so that no number is common to all, and joining is left to PyTorch.
+    """
+    store, own_rank, size = next(dist.rendezvous("env://"))
+    life = dist.PrefixStore(f"life {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=life, rank=own_rank, world_size=size)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def make_accelerator(device: torch.device, precision: str) -> Accelerator:
+    """Makes what places models, averages gradients and scales them.
+
+    Args:
+        device: Of `join_processes`.
+        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+    """
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=_NAMES[precision])
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """Calls a function in the first process and gives all of them its result, or its error.
+
+    So that all machines read what only the first one has on its disk, and none waits for a process
+    that has failed.
+    """
+    if not is_distributed():
+        return make()
+    found: list[object] = [None, None]
+    if rank() == 0:
+        try:
+            found[0] = make()
+        except Exception as error:
+            found[1] = error
+    dist.broadcast_object_list(found, src=0)
+    if isinstance(found[1], Exception):
+        raise found[1]
+    return found[0]  # type: ignore[return-value]
 
 
 def check_device_name(name: str | torch.device) -> None:

@@ -16,13 +16,13 @@ from torchvision.transforms.v2 import functional as T
 from tqdm.auto import tqdm
 
 from cvlib._distributed import gather_objects, rank, world_size
-from cvlib.engine.figures import (
+from cvlib.engine.batches import leave_interrupts_to_others
+from cvlib.engine.evaluation_results import (
     ClassificationEvaluation,
     DetectionEvaluation,
     Evaluation,
     SegmentationEvaluation,
 )
-from cvlib.engine.workers import leave_interrupts_to_others
 from cvlib.metrics import (
     AnchorMeter,
     ClassificationMeter,
@@ -33,7 +33,7 @@ from cvlib.metrics import (
 from cvlib.structures import Classification, GroundTruth, Result, Segmentation
 from cvlib.targets import check_targets
 
-# Class maps are kept of so many pictures, the worst ones: all of them would fill the memory.
+# Class maps are kept of so many images, the worst ones: all of them would fill the memory.
 _KEPT_MAPS = 32
 
 
@@ -52,17 +52,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def read_results(
     model: Any, raw: Any, sizes: Sequence[tuple[int, int]], **thresholds: Any
 ) -> list[Result]:
-    """Says what raw output means, in the pixels of each picture.
+    """Says what raw output means, in the pixels of each image.
 
     Args:
         model: Of any task.
-        raw: What its ``forward`` gave for pictures that had been brought to its size.
-        sizes: Height and width of each picture as it was before.
+        raw: What its ``forward`` gave for images that had been brought to its size.
+        sizes: Height and width of each image as it was before.
         thresholds: Of ``decode``.
 
     Returns:
-        One for each picture, on the model's device: `Detections`, a `Classification`, or a
-        `Segmentation` of the picture's size.
+        One for each image, on the model's device: `Detections`, a `Classification`, or a
+        `Segmentation` of the image's size.
     """
     decoded = model.decode(raw, **thresholds)
     if model.task == "detection":
@@ -81,17 +81,17 @@ def read_results(
 def evaluate(
     model: nn.Module, dataset: Dataset, *, batch_size: int = 32, workers: int = 0
 ) -> Evaluation:
-    """Compares what a model finds in every picture of a set with the truth.
+    """Compares what a model finds in every image of a set with the truth.
 
-    Pictures may have any sizes: each is resized to the model's, and what is found there is brought
-    back to the picture's own pixels before it is compared.
+    Images may have any sizes: each is resized to the model's, and what is found there is brought
+    back to the image's own pixels before it is compared.
 
     Args:
         model: A detector, a classifier or a segmentation model, as its ``task`` says; on any
             device. Its mode is restored afterwards.
         dataset: Samples ``(image, target)`` of the model's task and classes.
-        batch_size: Pictures in one forward pass.
-        workers: Processes that read pictures; 0: this one.
+        batch_size: Images in one forward pass.
+        workers: Processes that read images; 0: this one.
 
     Returns:
         For a detector COCO's figures, of masks too where both sides have them, and the book's where
@@ -104,7 +104,7 @@ def evaluate(
 
     Note:
         Under ``torch.distributed`` every process must call it; each looks at its share of the
-        pictures, no picture is seen twice, and all get the figures of the whole set.
+        images, no image is seen twice, and all get the figures of the whole set.
 
     Example:
         >>> from cvlib.data import SyntheticBananas
@@ -155,7 +155,7 @@ def _check_dataset(model: Any, dataset: Any, batch_size: int) -> None:
     if batch_size < 1:
         raise ValueError(f"evaluate: expected batch_size >= 1, got {batch_size}")
     if not len(dataset):
-        raise ValueError("evaluate: expected at least one picture, got an empty set")
+        raise ValueError("evaluate: expected at least one image, got an empty set")
     classes = tuple(getattr(dataset, "classes", model.classes))
     if classes != tuple(model.classes):
         raise ValueError(
@@ -169,7 +169,7 @@ def _check_dataset(model: Any, dataset: Any, batch_size: int) -> None:
 
 @dataclass(frozen=True)
 class _Shot:
-    """What is known of a picture beside its pixels: place in the set, own size, target."""
+    """What is known of an image beside its pixels: place in the set, own size, target."""
 
     index: int
     size: tuple[int, int]
@@ -185,7 +185,7 @@ class _Shot:
 
 
 class _Share(Dataset[tuple[Tensor, _Shot]]):
-    """This process's pictures of a set, at the model's size, with their targets as they are."""
+    """This process's images of a set, at the model's size, with their targets as they are."""
 
     def __init__(self, dataset: Dataset, model: Any) -> None:
         self._dataset = dataset
@@ -202,7 +202,7 @@ class _Share(Dataset[tuple[Tensor, _Shot]]):
         image = image.as_subclass(Tensor)
         if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
             raise ValueError(
-                f"evaluate: expected pictures uint8 (3, H, W), got {image.dtype} "
+                f"evaluate: expected images uint8 (3, H, W), got {image.dtype} "
                 f"{tuple(image.shape)} in sample {index}"
             )
         size = (image.shape[1], image.shape[2])
@@ -237,7 +237,7 @@ class _Judge(ABC):
 class _DetectionJudge(_Judge):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self._pictures = CocoMeter(model.classes)
+        self._images = CocoMeter(model.classes)
         self._anchors = AnchorMeter() if hasattr(model, "assign") else None
 
     def look(self, raw: Any, shots: list[_Shot]) -> None:
@@ -247,7 +247,7 @@ class _DetectionJudge(_Judge):
             targets = self.model.assign(raw.anchors, boxes, labels, self.model.image_size)
             self._anchors.update(raw.class_logits, raw.offsets, targets)
         found: Any = read_results(self.model, raw, [shot.size for shot in shots])
-        self._pictures.update([shot.index for shot in shots], truths, found)
+        self._images.update([shot.index for shot in shots], truths, found)
 
     def _read(self, shot: _Shot) -> GroundTruth:
         boxes, labels = shot.read("boxes"), shot.read("labels")
@@ -275,47 +275,47 @@ class _DetectionJudge(_Judge):
         return boxes, labels
 
     def finish(self) -> DetectionEvaluation:
-        pictures = self._pictures.gather()
+        images = self._images.gather()
         masks = None
         if all(
             any(one.masks is not None for one in side)
-            for side in (pictures.truths, pictures.detections)
+            for side in (images.truths, images.detections)
         ):
-            masks = evaluate_masks(pictures.truths, pictures.detections, pictures.classes)
+            masks = evaluate_masks(images.truths, images.detections, images.classes)
         anchors = None if self._anchors is None else self._anchors.gather().compute()
-        return DetectionEvaluation(pictures.compute(), anchors, masks, pictures)
+        return DetectionEvaluation(images.compute(), anchors, masks, images)
 
 
 class _ClassificationJudge(_Judge):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self._pictures = ClassificationMeter(model.classes)
+        self._images = ClassificationMeter(model.classes)
 
     def look(self, raw: Any, shots: list[_Shot]) -> None:
         labels = torch.tensor([int(shot.read("label")) for shot in shots])
         indices = [shot.index for shot in shots]
-        self._pictures.update(indices, self.model.decode(raw).float(), labels)
+        self._images.update(indices, self.model.decode(raw).float(), labels)
 
     def finish(self) -> ClassificationEvaluation:
-        pictures = self._pictures.gather()
-        return ClassificationEvaluation(pictures.compute(), pictures)
+        images = self._images.gather()
+        return ClassificationEvaluation(images.compute(), images)
 
 
 class _SegmentationJudge(_Judge):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self._pictures = SegmentationMeter(model.classes)
-        # Of the worst pictures, the least bad one first: (-accuracy, -index, map).
+        self._images = SegmentationMeter(model.classes)
+        # Of the worst images, the least bad one first: (-accuracy, -index, map).
         self._maps: list[tuple[float, int, Segmentation]] = []
 
     def look(self, raw: Any, shots: list[_Shot]) -> None:
         found: Any = read_results(self.model, raw, [shot.size for shot in shots])
         for shot, one in zip(shots, found, strict=True):
-            self._pictures.update([shot.index], [one.labels], [shot.read("mask")])
+            self._images.update([shot.index], [one.labels], [shot.read("mask")])
             self._keep(shot.index, one)
 
     def _keep(self, index: int, found: Segmentation) -> None:
-        share = self._pictures.accuracy(index)
+        share = self._images.accuracy(index)
         if share < 0:  # nothing but void
             return
         place = (-share, -index)
@@ -325,9 +325,9 @@ class _SegmentationJudge(_Judge):
             heapq.heapreplace(self._maps, (*place, found.cpu()))
 
     def finish(self) -> SegmentationEvaluation:
-        pictures = self._pictures.gather()
+        images = self._images.gather()
         maps = {-i: found for part in gather_objects(self._maps) for _, i, found in part}
-        return SegmentationEvaluation(pictures.compute(), pictures, maps)
+        return SegmentationEvaluation(images.compute(), images, maps)
 
 
 _JUDGES: dict[str, type[_Judge]] = {

@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from cvlib.engine.bad_pictures import evaluate_readable, note_bad_pictures
-from cvlib.engine.batches import Batch, Batches, load_batches
+from cvlib.engine.batches import Batch, Batches, choose_workers, load_batches
 from cvlib.engine.config import TrainConfig
-from cvlib.engine.interrupt import interruptible
+from cvlib.engine.device import from_first, join_processes
 from cvlib.engine.memory import advising
-from cvlib.engine.optim import set_training_mode
-from cvlib.engine.processes import from_first, join_processes
+from cvlib.engine.optim import schedule, set_learning_rate, set_training_mode
 from cvlib.engine.report import Logs, describe, finish_row, format_time
+from cvlib.engine.run import Callback, History, Run
+from cvlib.engine.run_folder import (
+    check_finite,
+    check_labels,
+    check_set,
+    publish,
+    restore_best,
+    save,
+    start,
+)
 from cvlib.engine.sampling import SEED_STRIDE
-from cvlib.engine.saving import check_finite, publish, restore_best, save
-from cvlib.engine.schedules import schedule, set_learning_rate
-from cvlib.engine.start import check_labels, check_set, start
-from cvlib.engine.state import Callback, History, Run
-from cvlib.engine.workers import choose_workers
+from cvlib.engine.unreadable import evaluate_readable, note_bad_images
 from cvlib.models import Model
 
-# Evaluation keeps no activations: so many times the pictures of a training step fit.
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C into a flag; the second one stops at once."""
+    interrupted = False
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+        print("\nfinishing the step, then saving; Ctrl-C again stops at once", file=sys.stderr)
+
+    try:
+        previous = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread: nobody can press Ctrl-C for it
+        yield lambda: False
+        return
+    try:
+        yield lambda: interrupted
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+# Evaluation keeps no activations: so many times the images of a training step fit.
 EVALUATION_FACTOR = 4
 
 
@@ -58,7 +89,7 @@ def fit(
     out: str | Path,
     *,
     resume: bool | Literal["auto"] = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     callbacks: Sequence[Callback] = (),
 ) -> TrainingResult:
     """Trains a model and writes a run folder.
@@ -74,15 +105,15 @@ def fit(
 
     Args:
         model: To train, in place.
-        train: Training set. A picture for which it raises OSError or UnreadablePictureError is
+        train: Training set. An image for which it raises OSError or UnreadableImageError is
             reported and left out; see ``max_bad_share``.
         val: Validation set.
-        config: Settings; pictures are changed at random by its ``recipe``.
+        config: Settings; images are changed at random by its ``recipe``.
         out: The run folder; made when it is not there.
         resume: Go on from ``last.pt`` in ``out``; on the CPU, with the same number of threads and
             processes, the result is bit for bit that of an undisturbed run. ``"auto"``: where there
             is something to resume, for processes that are started again when they have died.
-        say: Called with each line of report.
+        log: Called with each line of report.
         callbacks: Functions that are called with the name of an event and the `Run`: ``"start"``,
             ``"step"`` after each one, ``"epoch"`` after evaluation, ``"saved"`` after ``last.pt``
             was written (in the first process alone), ``"end"``. In every process.
@@ -91,7 +122,7 @@ def fit(
         The best model and the figures of every epoch.
 
     Raises:
-        ValueError: Wrong labels (see `check_dataset`), too many unreadable pictures, another
+        ValueError: Wrong labels (see `check_dataset`), too many unreadable images, another
             configuration than that of the run to resume.
         FileNotFoundError: Nothing to resume.
         FileExistsError: ``out`` holds a run already, and ``resume`` is False.
@@ -107,7 +138,7 @@ def fit(
         >>> model = create_model("tiny_ssd", bananas.classes, image_size=(64, 64))
         >>> config = TrainConfig(epochs=1, batch_size=2, precision="float32")
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     result = fit(model, bananas, bananas, config, folder, say=lambda line: None)
+        ...     result = fit(model, bananas, bananas, config, folder, log=lambda line: None)
         >>> result.finished, len(result.history)
         (True, 1)
     """
@@ -116,25 +147,25 @@ def fit(
     device = join_processes(config.device)
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(gpus), advising(config), interruptible() as is_interrupted:
-        from_first(lambda: check_labels(train, val, model, config, Path(out), say))
-        run = start(model, train, config, Path(out), device, resume, say, callbacks)
+        from_first(lambda: check_labels(train, val, model, config, Path(out), log))
+        run = start(model, train, config, Path(out), device, resume, log, callbacks)
         run.workers = choose_workers(config.workers, train, val)
         if run.workers and config.workers is None:
-            run.say(f"workers: {run.workers} (they load pictures; --workers sets another number)")
+            run.log(f"workers: {run.workers} (they load images; --workers sets another number)")
         with contextlib.closing(Logs(run)) as logs:
             batches = Batches(train, model, config.recipe, config.seed)
             steps = load_batches(batches, run.plan, run.progress.step, run.workers, device)
-            run.tell("start")
+            run.notify("start")
             while not run.is_over:
                 interrupted = train_epoch(run, steps, is_interrupted)
                 if not (interrupted and run.steps_done):
                     val = finish_epoch(run, val, logs)
                 if interrupted and not run.is_over:
                     save(run)
-                    run.say(f"interrupted; resume goes on from {run.out / 'last.pt'}")
+                    run.log(f"interrupted; resume goes on from {run.out / 'last.pt'}")
                     break
             logs.finish()
-        run.tell("end")
+        run.notify("end")
         best = restore_best(run) if run.is_over else {}
     return TrainingResult(model, run.progress.history, run.is_over, best)
 
@@ -163,7 +194,7 @@ def train_epoch(run: Run, steps: Iterator[list[Batch]], is_interrupted: Callable
             is_looking = run.meter.is_due(progress.step) or run.steps_done == 0
             if is_looking:
                 interrupted, bad = run.meter.look(is_interrupted())
-                note_bad_pictures(run, bad)
+                note_bad_images(run, bad)
                 losses = {name: f"{value:.3f}" for name, value in run.meter.losses.items()}
                 ends = format_time(run.finishing_time())
                 bar.set_postfix({**losses, "ends": ends}, refresh=False)
@@ -172,7 +203,7 @@ def train_epoch(run: Run, steps: Iterator[list[Batch]], is_interrupted: Callable
                 torch.cuda.synchronize(device)
             now = time.perf_counter()
             progress.seconds, marked = progress.seconds + now - marked, now
-            run.tell("step")
+            run.notify("step")
             if interrupted:
                 break
             is_late = now - run.saved > 60 * run.config.save_minutes
@@ -209,24 +240,24 @@ def finish_epoch(run: Run, val: Dataset[Any], logs: Logs) -> Dataset[Any]:
     progress, evaluation, is_best = run.progress, None, False
     check_finite(run)
     run.row = finish_row(run)
-    run.tell("epoch")
+    run.notify("epoch")
     if run.is_over or run.end or run.epoch % run.config.eval_every == 0:
         evaluation, val = evaluate_readable(
             run.best_model,
             val,
             run.config.max_bad_share,
-            run.say,
+            run.log,
             batch_size=EVALUATION_FACTOR * run.config.batch_size,
             workers=run.workers,
         )
         run.row.update(evaluation.as_dict())
         is_best = judge(run, *evaluation.primary)
-        run.tell("evaluated")
+        run.notify("evaluated")
     progress.ended_early = run.end
     progress.history.append(run.row)
-    run.say(describe(run, evaluation))
+    run.log(describe(run, evaluation))
     if run.end:
-        run.say(f"ended early: {run.end}")
+        run.log(f"ended early: {run.end}")
     # Best before last: killed in between, the epoch is done again and gives both.
     publish(run, is_best)
     logs.write()

@@ -53,7 +53,7 @@ def advising(config: TrainConfig) -> Iterator[None]:
             )
         if "DataLoader worker" in text and "killed" in text:
             raise MemoryError(
-                f"fit: a process that loads pictures was killed, mostly for want of memory; try "
+                f"fit: a process that loads images was killed, mostly for want of memory; try "
                 f"--workers {(config.workers or 0) // 2} ({_first_line(text)})"
             ) from error
         raise
@@ -78,8 +78,8 @@ def _advice(config: TrainConfig) -> str:
         )
     if config.precision == "float32":
         ways.append("--precision bfloat16 halves the activations")
-    if not config.freeze_trunk:
-        ways.append("--freeze-trunk keeps activations and moments of the head alone")
+    if not config.freeze_backbone:
+        ways.append("--freeze-backbone keeps activations and moments of the head alone")
     ways.append("a smaller image_size of the model")
     return "try one of: " + "; ".join(ways)
 

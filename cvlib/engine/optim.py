@@ -2,15 +2,184 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from cvlib.engine.config import TrainConfig
-from cvlib.engine.muon import Muon
 from cvlib.models import Model
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def make_average(model: Model, decay: float) -> AveragedModel:
+    """Copies a model; ``update_parameters(model)`` after a step moves the copy towards it.
+
+    After n steps the average is multiplied by min(decay, (n + 1) / (n + 10)): in the beginning it
+    follows quickly, so that the random weights of the start are soon forgotten.
+
+    Args:
+        model: Stays as it is.
+        decay: Near 1, such as 0.999.
+
+    Returns:
+        The average; its ``module`` is the model to evaluate. Statistics of normalisation are
+        averaged like weights.
+    """
+    average = AveragedModel(model, use_buffers=True)
+
+    @torch.no_grad()
+    def move(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
+        # The counter on the CPU, not its copy beside the weights: reading that would wait for CUDA.
+        number = int(average.n_averaged)
+        share = min(decay, (number + 1) / (number + 10))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, values, 1 - share)
+        else:  # counters
+            torch._foreach_copy_(averages, values)
+
+    average.multi_avg_fn = move
+    return average
+
+
+# One cycle starts at this share of the peak and ends at that share of the start.
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = 1e-4
+
+
+def schedule(step: int, total: int, config: TrainConfig) -> float:
+    """The learning rate of a step as a share of its peak.
+
+    Args:
+        step: From 0.
+        total: Steps of the whole run.
+        config: ``schedule``, ``warmup``, ``milestones`` and ``step_factor``.
+
+    Returns:
+        In [0, 1].
+
+    References:
+        Loshchilov and Hutter, "SGDR" (2017) for the cosine; Smith and Topin, "Super-convergence"
+        (2018) for one cycle.
+
+    Example:
+        >>> config = TrainConfig(warmup=0.5, schedule="cosine")
+        >>> [round(schedule(step, 8, config), 2) for step in range(8)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 0.85, 0.5, 0.15]
+    """
+    rising = max(1, round(config.warmup * total))
+    if config.schedule == "one-cycle":
+        return _one_cycle(step, total, rising)
+    if step < rising:
+        return (step + 1) / rising
+    if config.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+    if config.schedule == "step":
+        passed = sum(step >= round(share * total) for share in config.milestones)
+        return config.step_factor**passed
+    return 1.0
+
+
+def _one_cycle(step: int, total: int, rising: int) -> float:
+    if step < rising:
+        return _half_cosine(ONE_CYCLE_START, 1.0, step / rising)
+    return _half_cosine(
+        1.0, ONE_CYCLE_START * ONE_CYCLE_END, (step - rising) / max(1, total - 1 - rising)
+    )
+
+
+def _half_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Sets every group to a share of its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * share
+
+
+# Coefficients of the quintic Newton-Schulz iteration: they pull all singular values near 1 in five
+# steps, without converging to exactly 1, which is not needed.
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Replaces the singular values of a matrix by numbers near 1.
+
+    The iteration X <- p(X X^T) X with p(G) = a + b G + c G^2 runs on the Gram matrix G alone, which
+    is small: every p(G) is a polynomial in the first G, so they commute, and the long side of the
+    matrix is met twice instead of ten times.
+
+    Args:
+        matrix: Shape (M, N), floating point.
+
+    Returns:
+        Shape (M, N), same dtype.
+    """
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    wide = wide / (wide.norm() + 1e-7)
+    a, b, c = _COEFFICIENTS
+    gram = wide @ wide.T
+    product = identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    for _ in range(_ITERATIONS):
+        factor = a * identity + b * gram + c * gram @ gram
+        product = factor @ product
+        gram = factor @ gram @ factor
+    wide = product @ wide
+    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose step is orthogonalised, for weights that act as matrices.
+
+    torch has an optimiser of that name for matrices; this one takes convolutions as well, as
+    matrices of output channels x (input channels x kernel).
+
+    Args:
+        params: Weights of two dimensions and more.
+        lr: Learning rate.
+        momentum: Of the moving average of gradients (Nesterov's form).
+        weight_decay: Decoupled.
+
+    References:
+        Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Takes one step."""
+        if closure is not None:
+            raise TypeError("Muon.step: expected no closure, got one")
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, weight.grad, group)
+
+    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state["average"] = torch.zeros_like(weight)
+        average = state["average"].lerp_(gradient, 1 - group["momentum"])
+        matrix = gradient.lerp(average, group["momentum"]).flatten(1)
+        # Tall matrices need longer steps for the same change of their output.
+        scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.add_(orthogonalize(matrix).view_as(weight), alpha=-group["lr"] * scale)
+
 
 ADAMW_BETAS = (0.9, 0.99)
 
@@ -48,7 +217,7 @@ def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
     """Gives every parameter that is to be trained an optimiser and a learning rate.
 
     Args:
-        model: Its ``head`` says what learns ``head_factor`` times faster; with ``freeze_trunk``
+        model: Its ``head`` says what learns ``head_factor`` times faster; with ``freeze_backbone``
             everything else gets no gradient any more.
         config: ``optimizer``, learning rates, ``weight_decay`` and ``momentum``.
 
@@ -62,7 +231,7 @@ def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
         >>> sorted({group["peak_lr"] for group in make_optimizer(model, config).param_groups})
         [0.01, 0.1]
     """
-    if config.freeze_trunk:
+    if config.freeze_backbone:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(model.is_head(name))
     matrices: list[Tensor] = []  # what Muon takes
@@ -101,14 +270,14 @@ def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
 def set_training_mode(model: Model, config: TrainConfig) -> None:
     """Puts a model into training mode, except for normalisation that is to stay as it is.
 
-    A frozen trunk stays in evaluation mode as a whole: its statistics and dropout, too.
+    A frozen backbone stays in evaluation mode as a whole: its statistics and dropout, too.
     """
     model.train()
     for name, module in model.named_modules():
         is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        in_trunk = name != "" and not model.is_head(f"{name}.")
+        in_backbone = name != "" and not model.is_head(f"{name}.")
         if (is_norm and config.freeze_norm) or (
-            config.freeze_trunk and in_trunk and _is_leaf(module)
+            config.freeze_backbone and in_backbone and _is_leaf(module)
         ):
             module.eval()
 

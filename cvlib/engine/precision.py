@@ -18,7 +18,7 @@ _PAIRS = 5
 
 
 def choose_precision(
-    model: Model, config: TrainConfig, device: torch.device, say: Callable[[str], None]
+    model: Model, config: TrainConfig, device: torch.device, log: Callable[[str], None]
 ) -> str:
     """Times forward and backward in both precisions on this machine and takes the faster one.
 
@@ -26,7 +26,7 @@ def choose_precision(
         model: Not changed.
         config: ``precision`` and ``batch_size``.
         device: Where the model is.
-        say: Called with the result.
+        log: Called with the result.
 
     Returns:
         ``"float32"``, ``"bfloat16"`` or ``"float16"``.
@@ -58,7 +58,7 @@ def choose_precision(
         pairs = [(run(False), run(True)) for _ in range(_PAIRS)]
     ratio = sorted(float32 / bfloat16 for float32, bfloat16 in pairs)[len(pairs) // 2]
     chosen = "bfloat16" if ratio > 1 else "float32"
-    say(f"precision: {chosen} (a step in bfloat16 is {ratio:.2f} times as fast as in float32 here)")
+    log(f"precision: {chosen} (a step in bfloat16 is {ratio:.2f} times as fast as in float32 here)")
     return chosen
 
 

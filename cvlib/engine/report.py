@@ -15,7 +15,7 @@ from cvlib._files import save_json, write_atomically, write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from cvlib.engine.state import Run
+    from cvlib.engine.run import Run
 
 # Figures that curves are drawn of, where a run has them.
 _CURVES = {

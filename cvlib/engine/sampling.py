@@ -1,4 +1,4 @@
-"""Which pictures make which step: a plan that depends on seed and epoch alone."""
+"""Which images make which step: a plan that depends on seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Key:
     Attributes:
         step: Of the whole run, from 0.
         epoch: From 0.
-        indices: Of the pictures.
-        offset: How many pictures of the same step come before them, in all processes together.
-        weight: Share of the pictures of the step that this batch has; 1 without accumulation.
+        indices: Of the images.
+        offset: How many images of the same step come before them, in all processes together.
+        weight: Share of the images of the step that this batch has; 1 without accumulation.
         is_last: Whether it completes the step.
     """
 
@@ -38,15 +38,15 @@ class Key:
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of all pictures of a run.
+    """The order of all images of a run.
 
-    A step takes ``batch_size * accumulate * processes`` pictures of the epoch's order. They are cut
+    A step takes ``batch_size * accumulate * processes`` images of the epoch's order. They are cut
     into ``accumulate`` batches, and each of them into one share for every process. So two processes
     with batches of B take the steps of one with 2B, and nothing is padded: shares of the last step
-    are smaller, and may be unequal. A last step with fewer pictures than processes is left out.
+    are smaller, and may be unequal. A last step with fewer images than processes is left out.
 
     Attributes:
-        size: Pictures in the set.
+        size: Images in the set.
         config: ``batch_size``, ``accumulate`` and ``seed``.
         rank: Of this process.
         processes: How many there are.
@@ -60,19 +60,19 @@ class Plan:
     def __post_init__(self) -> None:
         if self.size < self.processes:
             raise ValueError(
-                f"fit: expected at least one picture for each of {self.processes} processes, got "
+                f"fit: expected at least one image for each of {self.processes} processes, got "
                 f"{self.size}"
             )
 
     @property
-    def pictures_per_step(self) -> int:
+    def images_per_step(self) -> int:
         """In all processes together."""
         return self.config.batch_size * self.config.accumulate * self.processes
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every picture comes once."""
-        whole, rest = divmod(self.size, self.pictures_per_step)
+        """Steps in which every image comes once."""
+        whole, rest = divmod(self.size, self.images_per_step)
         return whole + (rest >= self.processes)
 
     @property
@@ -111,21 +111,21 @@ class Plan:
         Yields:
             The batches of one step; as many in every process.
         """
-        order, count = self.order(epoch), self.pictures_per_step
+        order, count = self.order(epoch), self.images_per_step
         for number in range(first, self.steps_per_epoch):
-            pictures = order[number * count : (number + 1) * count].tolist()
-            yield self._batches(pictures, epoch * self.steps_per_epoch + number, epoch)
+            images = order[number * count : (number + 1) * count].tolist()
+            yield self._batches(images, epoch * self.steps_per_epoch + number, epoch)
 
-    def _batches(self, pictures: list[int], step: int, epoch: int) -> list[Key]:
+    def _batches(self, images: list[int], step: int, epoch: int) -> list[Key]:
         together = self.config.batch_size * self.processes
         # Never so many batches that a process would have nothing to do in one of them.
-        number = max(1, min(-(-len(pictures) // together), len(pictures) // self.processes))
+        number = max(1, min(-(-len(images) // together), len(images) // self.processes))
         keys, start = [], 0
-        for batch in _split(pictures, number):
+        for batch in _split(images, number):
             shares = _split(batch, self.processes)
             offset = start + sum(len(share) for share in shares[: self.rank])
             start += len(batch)
-            weight, is_last = len(batch) / len(pictures), start == len(pictures)
+            weight, is_last = len(batch) / len(images), start == len(images)
             keys.append(Key(step, epoch, tuple(shares[self.rank]), offset, weight, is_last))
         return keys
 

@@ -1,4 +1,4 @@
-"""How large a model is, and how much work a picture costs."""
+"""How large a model is, and how much work an image costs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Part:
         kind: Its class.
         parameters: Numbers in it.
         trainable: Those that get a gradient.
-        flops: For one picture; a multiplication and an addition are two.
+        flops: For one image; a multiplication and an addition are two.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Summary:
 
     Attributes:
         name: Of the model.
-        image_size: Height and width of the picture that was counted.
+        image_size: Height and width of the image that was counted.
         parts: The model's children, in order.
         parameters: Numbers in all weights.
         trainable: Those that get a gradient.
-        flops: For one picture; a multiplication and an addition are two.
+        flops: For one image; a multiplication and an addition are two.
         megabytes: Of the weights.
     """
 
@@ -68,12 +68,12 @@ class Summary:
             for row in rows
         ]
         height, width = self.image_size
-        lines.append(f"one picture of {height} x {width}; weights of {self.megabytes:.1f} MB")
+        lines.append(f"one image of {height} x {width}; weights of {self.megabytes:.1f} MB")
         return "\n".join(lines)
 
 
 def summary(model: Model) -> Summary:
-    """Counts the parameters of a model and the operations of one picture.
+    """Counts the parameters of a model and the operations of one image.
 
     Args:
         model: On any device; its mode is restored afterwards.

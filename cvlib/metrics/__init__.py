@@ -4,7 +4,7 @@ from cvlib.metrics.anchors import AnchorMeter, AnchorMetrics
 from cvlib.metrics.classification import (
     ClassificationMeter,
     ClassificationMetrics,
-    PictureClassMetrics,
+    ImageClassMetrics,
 )
 from cvlib.metrics.coco import (
     ClassMetrics,
@@ -15,8 +15,8 @@ from cvlib.metrics.coco import (
 )
 from cvlib.metrics.confusion import ConfusionMatrix, DetectionConfusionMeter
 from cvlib.metrics.curves import PrecisionRecall, PrecisionRecallMeter
-from cvlib.metrics.errors import ErrorMeter, ErrorSplit, PictureErrors
-from cvlib.metrics.pictures import PictureMeter
+from cvlib.metrics.errors import ErrorMeter, ErrorSplit, ImageErrors
+from cvlib.metrics.images import ImageMeter
 from cvlib.metrics.plots import plot_confusion, plot_errors, plot_precision_recall
 from cvlib.metrics.segmentation import (
     PixelClassMetrics,
@@ -39,9 +39,9 @@ __all__ = [
     "ErrorMeter",
     "ErrorSplit",
     "GroundTruth",
-    "PictureClassMetrics",
-    "PictureErrors",
-    "PictureMeter",
+    "ImageClassMetrics",
+    "ImageErrors",
+    "ImageMeter",
     "PixelClassMetrics",
     "PrecisionRecall",
     "PrecisionRecallMeter",

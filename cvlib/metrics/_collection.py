@@ -1,4 +1,4 @@
-"""What is kept of every picture of an evaluation, in one process or in several."""
+"""What is kept of every image of an evaluation, in one process or in several."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Self = TypeVar("Self", bound="Collection[Any]")
 
 
 class Collection(Generic[T]):
-    """Something of each picture, by the picture's number.
+    """Something of each image, by the image's number.
 
-    A picture counts once, whoever brings it: one that was already there is dropped, so that
-    samplers may pad a process's share with pictures of another's.
+    An image counts once, whoever brings it: one that was already there is dropped, so that
+    samplers may pad a process's share with images of another's.
 
     Args:
         classes: Names of the K classes.
@@ -23,13 +23,13 @@ class Collection(Generic[T]):
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
-        self._pictures: dict[int, T] = {}
+        self._images: dict[int, T] = {}
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def merge(self: Self, other: Collection[T]) -> Self:
-        """Adds the pictures of another meter that are not here yet; gives this meter.
+        """Adds the images of another meter that are not here yet; gives this meter.
 
         Raises:
             ValueError: The other one has other classes.
@@ -39,19 +39,19 @@ class Collection(Generic[T]):
                 f"{type(self).__name__}.merge: expected a meter of the same classes "
                 f"{self.classes}, got one of {other.classes}"
             )
-        self._add(other._pictures)
+        self._add(other._images)
         return self
 
     def gather(self: Self) -> Self:
-        """Adds the pictures of all processes of ``torch.distributed``; gives this meter.
+        """Adds the images of all processes of ``torch.distributed``; gives this meter.
 
-        Every process must call it, and then holds all pictures. Without several processes nothing
+        Every process must call it, and then holds all images. Without several processes nothing
         happens.
         """
-        for pictures in gather_objects(self._pictures):
-            self._add(pictures)
+        for images in gather_objects(self._images):
+            self._add(images)
         return self
 
-    def _add(self, pictures: Mapping[int, T]) -> None:
-        for number, picture in pictures.items():
-            self._pictures.setdefault(number, picture)
+    def _add(self, images: Mapping[int, T]) -> None:
+        for number, image in images.items():
+            self._images.setdefault(number, image)

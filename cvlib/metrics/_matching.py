@@ -1,4 +1,4 @@
-"""COCO's assignment of detections to true objects, for all pictures and thresholds at once."""
+"""COCO's assignment of detections to true objects, for all images and thresholds at once."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def match(
         ranges: Shape (A, 2): smallest and largest area; T * A is at most 62.
 
     Note:
-        One bit for each case, so that 40 assignments cost what one does. A picture's detections
-        have to wait for each other, so it goes in rounds: the first detection of every picture and
+        One bit for each case, so that 40 assignments cost what one does. An image's detections
+        have to wait for each other, so it goes in rounds: the first detection of every image and
         class, then every second, ...; only those with an edge take part.
     """
     steps, areas = len(thresholds), len(ranges)
@@ -88,7 +88,7 @@ def _take(
     first = np.flatnonzero(np.diff(edges.found, prepend=-1))
     count = np.diff(first, append=len(edges.found))
     members = edges.found[first]
-    group = problem.found.label[members] * problem.pictures + problem.found.picture[members]
+    group = problem.found.label[members] * problem.images + problem.found.image[members]
     turn = np.arange(len(group)) - np.searchsorted(group, group)
     order = np.argsort(turn, kind="stable")
     for one in np.split(order, np.cumsum(np.bincount(turn))[:-1]) if len(order) else ():

@@ -1,6 +1,6 @@
-"""The objects of many pictures as a few long arrays, and which of them overlap.
+"""The objects of many images as a few long arrays, and which of them overlap.
 
-Every evaluator here works on all pictures at once: what a loop over pictures, classes and boxes
+Every evaluator here works on all images at once: what a loop over images, classes and boxes
 would take minutes for is a handful of sorts and sums over such arrays.
 """
 
@@ -30,7 +30,7 @@ class Objects:
     """Either side of an evaluation: all detections, or all true objects.
 
     Attributes:
-        picture: Shape (N,), int64: which picture, from 0.
+        image: Shape (N,), int64: which image, from 0.
         label: Shape (N,), int64.
         box: Shape (N, 4), float64: x, y, width, height, as pycocotools computes with them.
         area: Shape (N,), float64.
@@ -39,7 +39,7 @@ class Objects:
         masks: Run lengths; empty where boxes are compared.
     """
 
-    picture: Array
+    image: Array
     label: Array
     box: Array
     area: Array
@@ -52,7 +52,7 @@ class Objects:
 
     def __getitem__(self, index: Array) -> Objects:
         return Objects(
-            self.picture[index],
+            self.image[index],
             self.label[index],
             self.box[index],
             self.area[index],
@@ -85,10 +85,10 @@ class Problem:
     """What is to be compared.
 
     Attributes:
-        found: Detections by class and picture, the best first, at most ``most`` of each.
-        true: True objects by class and picture.
-        rank: Shape (N,), int64: the place of a detection within its class and picture, from 0.
-        pictures: Their number.
+        found: Detections by class and image, the best first, at most ``most`` of each.
+        true: True objects by class and image.
+        rank: Shape (N,), int64: the place of a detection within its class and image, from 0.
+        images: Their number.
         classes: Their number.
         kind: What is compared.
     """
@@ -96,7 +96,7 @@ class Problem:
     found: Objects
     true: Objects
     rank: Array
-    pictures: int
+    images: int
     classes: int
     kind: Kind
 
@@ -113,11 +113,11 @@ def pack(
 
     Args:
         function: Name for messages.
-        truths: One for each picture.
-        detections: One for each picture, in the same order.
+        truths: One for each image.
+        detections: One for each image, in the same order.
         classes: Names of the classes.
         kind: ``"boxes"`` or ``"masks"``.
-        most: Detections of a class that count in one picture, the best ones.
+        most: Detections of a class that count in one image, the best ones.
 
     Raises:
         ValueError: Lists of different lengths, detections of other classes, labels that are no
@@ -125,24 +125,24 @@ def pack(
     """
     if len(truths) != len(detections):
         raise ValueError(
-            f"{function}: expected detections for {len(truths)} pictures, got {len(detections)}"
+            f"{function}: expected detections for {len(truths)} images, got {len(detections)}"
         )
     _check_classes(function, detections, tuple(classes))
     found = _read_detections(function, detections, len(classes), kind)
     true = _read_truths(function, truths, len(classes), kind)
-    # Stable: equal scores keep the order in which the pictures and their objects are given.
+    # Stable: equal scores keep the order in which the images and their objects are given.
     best_first = np.argsort(-found.score, kind="stable")
-    group = found.label * len(truths) + found.picture
+    group = found.label * len(truths) + found.image
     order = best_first[np.argsort(group[best_first], kind="stable")]
     group = group[order]
     rank = np.arange(len(group)) - np.searchsorted(group, group)
     counts = rank < most
-    true = true[np.argsort(true.label * len(truths) + true.picture, kind="stable")]
+    true = true[np.argsort(true.label * len(truths) + true.image, kind="stable")]
     return Problem(found[order[counts]], true, rank[counts], len(truths), len(classes), kind)
 
 
 def overlap(problem: Problem, least: float, *, same_class: bool = True) -> Edges:
-    """Finds all pairs within a picture that overlap.
+    """Finds all pairs within an image that overlap.
 
     Args:
         problem: Of `pack`.
@@ -151,7 +151,7 @@ def overlap(problem: Problem, least: float, *, same_class: bool = True) -> Edges
     """
     found, true = problem.found, problem.true
     least = max(least, np.finfo(float).tiny)
-    keys = [side.picture + side.label * problem.pictures * same_class for side in (found, true)]
+    keys = [side.image + side.label * problem.images * same_class for side in (found, true)]
     order = np.argsort(keys[1], kind="stable")
     sorted_keys = keys[1][order]
     first = np.searchsorted(sorted_keys, keys[0], side="left")
@@ -227,7 +227,7 @@ class _MaskPairs:
         return result
 
     def _blocks(self, left: Array, right: Array) -> list[Array]:
-        """Pairs of one picture and one set of true objects, which are compared by one call."""
+        """Pairs of one image and one set of true objects, which are compared by one call."""
         starts = np.flatnonzero(np.diff(left, prepend=-1))
         first_true = right[starts]
         same = (np.diff(first_true, prepend=-1) == 0) & (
@@ -239,58 +239,58 @@ class _MaskPairs:
 def _read_detections(
     function: str, detections: Sequence[Detections], classes: int, kind: Kind
 ) -> Objects:
-    picture, label, box, masks = _read(function, "detections", detections, classes, kind)
+    image, label, box, masks = _read(function, "detections", detections, classes, kind)
     score = _join([one.scores for one in detections], torch.float64).numpy()
-    _check_scores(function, score, picture)
+    _check_scores(function, score, image)
     area = box[:, 2] * box[:, 3] if kind == "boxes" else mask_areas(masks).numpy()
-    return Objects(picture, label, box, area, score, np.zeros(len(label), bool), masks)
+    return Objects(image, label, box, area, score, np.zeros(len(label), bool), masks)
 
 
 def _read_truths(function: str, truths: Sequence[GroundTruth], classes: int, kind: Kind) -> Objects:
-    picture, label, box, masks = _read(function, "truths", truths, classes, kind)
+    image, label, box, masks = _read(function, "truths", truths, classes, kind)
     area = box[:, 2] * box[:, 3]
     if any(one.area is not None or one.masks is not None for one in truths):
         area = _join([one.areas for one in truths], torch.float64).numpy()
     crowd = np.zeros(len(label), bool)
     if any(one.iscrowd is not None for one in truths):
         crowd = _join([one.crowds for one in truths], torch.bool).numpy()
-    return Objects(picture, label, box, area, np.zeros(len(label)), crowd, masks)
+    return Objects(image, label, box, area, np.zeros(len(label)), crowd, masks)
 
 
 def _read(
     function: str,
     argument: str,
-    pictures: Sequence[Detections | GroundTruth],
+    images: Sequence[Detections | GroundTruth],
     classes: int,
     kind: Kind,
 ) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
-    counts = [len(one) for one in pictures]
-    picture = np.repeat(np.arange(len(counts)), counts)
-    label = _join([one.labels for one in pictures], torch.int64).numpy()
+    counts = [len(one) for one in images]
+    image = np.repeat(np.arange(len(counts)), counts)
+    label = _join([one.labels for one in images], torch.int64).numpy()
     wrong = np.flatnonzero((label < 0) | (label >= classes))
     if len(wrong):
         raise ValueError(
             f"{function}: expected labels of {argument} in 0..{classes - 1}, got "
-            f"{label[wrong[0]]} in {argument}[{picture[wrong[0]]}]"
+            f"{label[wrong[0]]} in {argument}[{image[wrong[0]]}]"
         )
-    corners = _join([one.boxes for one in pictures])
+    corners = _join([one.boxes for one in images])
     check_box_values(function, f"boxes of {argument}", corners)
     # The rounded widths of `Detections.to_coco`: the digits of pycocotools on its rows.
     box = box_convert(corners, "xyxy", "xywh").double().numpy()
-    masks = _read_masks(function, argument, pictures) if kind == "masks" else []
-    return picture, label, box, masks
+    masks = _read_masks(function, argument, images) if kind == "masks" else []
+    return image, label, box, masks
 
 
 def _read_masks(
-    function: str, argument: str, pictures: Sequence[Detections | GroundTruth]
+    function: str, argument: str, images: Sequence[Detections | GroundTruth]
 ) -> list[dict[str, Any]]:
     masks: list[dict[str, Any]] = []
-    for number, one in enumerate(pictures):
+    for number, one in enumerate(images):
         if one.masks is not None:
             masks += one.rles()
         elif len(one):
             raise ValueError(
-                f"{function}: expected masks in every picture with objects, got none in "
+                f"{function}: expected masks in every image with objects, got none in "
                 f"{argument}[{number}]"
             )
     return masks
@@ -313,18 +313,18 @@ def _check_classes(
             )
 
 
-def _check_scores(function: str, score: Array, picture: Array) -> None:
+def _check_scores(function: str, score: Array, image: Array) -> None:
     wrong = np.flatnonzero(np.isnan(score))
     if len(wrong):
         raise ValueError(
-            f"{function}: expected scores without NaN, got nan in detections[{picture[wrong[0]]}]; "
+            f"{function}: expected scores without NaN, got nan in detections[{image[wrong[0]]}]; "
             "a diverged model gives NaN: look at its loss and learning rate"
         )
 
 
 def _join(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
     """All rows as one tensor of the host; boxes of half precision become float32."""
-    # Only where it must be: 5,000 pictures have 30,000 tensors, and as_subclass takes 8 us.
+    # Only where it must be: 5,000 images have 30,000 tensors, and as_subclass takes 8 us.
     plain = [
         one if type(one) is Tensor and one.is_cpu else one.as_subclass(Tensor).cpu()
         for one in tensors

@@ -36,8 +36,8 @@ class AnchorMetrics:
 class AnchorMeter:
     """Adds up `AnchorMetrics` batch by batch.
 
-    It keeps sums and not pictures, so that `merge` and `gather` count twice what two meters have
-    seen both: give every process pictures of its own, as `cvlib.evaluate` does.
+    It keeps sums and not images, so that `merge` and `gather` count twice what two meters have
+    seen both: give every process images of its own, as `cvlib.evaluate` does.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Accuracy of the class of a picture."""
+"""Accuracy of the class of an image."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ import torch
 from torch import Tensor
 
 from cvlib.metrics._collection import Collection
-from cvlib.metrics._figures import make_table, mean, share
+from cvlib.metrics._tables import make_table, mean, share
 from cvlib.metrics.confusion import ConfusionMatrix
 
 
 @dataclass(frozen=True)
-class PictureClassMetrics:
-    """Figures of one class of pictures.
+class ImageClassMetrics:
+    """Figures of one class of images.
 
     Attributes:
         name: Of the class.
-        pictures: How many are of this class.
+        images: How many are of this class.
         accuracy: Share of them that got this class (recall); -1 without any.
         precision: Share of those that got this class that are of it; -1 without any.
     """
 
     name: str
-    pictures: int
+    images: int
     accuracy: float
     precision: float
 
 
 @dataclass(frozen=True)
 class ClassificationMetrics:
-    """Figures over all pictures; -1 where there are none.
+    """Figures over all images; -1 where there are none.
 
     Attributes:
-        accuracy: Share of pictures whose most probable class is theirs.
+        accuracy: Share of images whose most probable class is theirs.
         top_accuracy: Share whose class is among the ``top`` most probable ones.
         class_accuracy: Mean of the accuracies of the classes that occur.
         top: How many of the most probable classes count in ``top_accuracy``.
         classes: Figures of each class; not part of `as_dict`.
-        confusion: Pictures by true and predicted class.
+        confusion: Images by true and predicted class.
     """
 
     accuracy: float
     top_accuracy: float
     class_accuracy: float
     top: int
-    classes: tuple[PictureClassMetrics, ...] = field(default=(), repr=False)
+    classes: tuple[ImageClassMetrics, ...] = field(default=(), repr=False)
     confusion: ConfusionMatrix | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, float]:
@@ -61,7 +61,7 @@ class ClassificationMetrics:
 
     def table(self) -> str:
         """A line for each class, as text."""
-        header = ("class", "pictures", "accuracy", "precision")
+        header = ("class", "images", "accuracy", "precision")
         return make_table(header, [astuple(one) for one in self.classes])
 
 
@@ -73,7 +73,7 @@ class _Answer(NamedTuple):
 
 
 class ClassificationMeter(Collection[_Answer]):
-    """Collects what pictures were taken for.
+    """Collects what images were taken for.
 
     Args:
         classes: Names of the K classes.
@@ -83,7 +83,7 @@ class ClassificationMeter(Collection[_Answer]):
         ValueError: ``top`` below 1.
 
     Note:
-        A picture counts once; one whose number was there before is dropped. Among equal
+        An image counts once; one whose number was there before is dropped. Among equal
         probabilities the lowest class comes first.
 
     Example:
@@ -100,10 +100,10 @@ class ClassificationMeter(Collection[_Answer]):
         self.top = top
 
     def update(self, image_ids: Sequence[int], probabilities: Tensor, labels: Tensor) -> None:
-        """Adds pictures.
+        """Adds images.
 
         Args:
-            image_ids: A number of its own for each picture.
+            image_ids: A number of its own for each image.
             probabilities: Shape (B, K), floating point; logits do as well.
             labels: Shape (B,), integer, in 0..K-1.
 
@@ -136,18 +136,18 @@ class ClassificationMeter(Collection[_Answer]):
         best, predicted = probabilities.max(1)
         columns = (labels, predicted, rank, best)
         for number, *answer in zip(image_ids, *(c.tolist() for c in columns), strict=True):
-            self._pictures.setdefault(int(number), _Answer(*answer))
+            self._images.setdefault(int(number), _Answer(*answer))
 
     def compute(self) -> ClassificationMetrics:
-        """Gives the figures over all pictures."""
+        """Gives the figures over all images."""
         size = len(self.classes)
-        answers = list(self._pictures.values())
+        answers = list(self._images.values())
         counts = np.zeros((size, size), np.int64)
         np.add.at(counts, ([a.label for a in answers], [a.predicted for a in answers]), 1)
         right, true, found = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
         accuracy, precision = share(right, true), share(right, found)
         rows = tuple(
-            PictureClassMetrics(name, int(true[k]), float(accuracy[k]), float(precision[k]))
+            ImageClassMetrics(name, int(true[k]), float(accuracy[k]), float(precision[k]))
             for k, name in enumerate(self.classes)
         )
         total = len(answers)
@@ -162,7 +162,7 @@ class ClassificationMeter(Collection[_Answer]):
         )
 
     def worst(self, count: int = 10) -> list[tuple[int, str, str, float]]:
-        """The pictures that were taken for a wrong class most confidently.
+        """The images that were taken for a wrong class most confidently.
 
         Args:
             count: How many at most.
@@ -170,7 +170,7 @@ class ClassificationMeter(Collection[_Answer]):
         Returns:
             (number, true class, predicted class, its probability), the surest mistake first.
         """
-        wrong = [(n, a) for n, a in sorted(self._pictures.items()) if a.label != a.predicted]
+        wrong = [(n, a) for n, a in sorted(self._images.items()) if a.label != a.predicted]
         wrong.sort(key=lambda one: -one[1].probability)
         return [
             (n, self.classes[a.label], self.classes[a.predicted], a.probability)

@@ -1,6 +1,6 @@
 """COCO's average precision and recall, for boxes and masks: the digits of pycocotools.
 
-The evaluator is our own, on arrays of all pictures at once; pycocotools is the definition, and the
+The evaluator is our own, on arrays of all images at once; pycocotools is the definition, and the
 tests compare every figure with it.
 """
 
@@ -11,10 +11,10 @@ from dataclasses import astuple, dataclass, field, fields
 
 import numpy as np
 
-from cvlib.metrics._figures import NOTHING, make_table, mean
 from cvlib.metrics._matching import Matches, match
 from cvlib.metrics._objects import Array, Problem, overlap, pack
-from cvlib.metrics.pictures import MOST_DETECTIONS, PictureMeter
+from cvlib.metrics._tables import NOTHING, make_table, mean
+from cvlib.metrics.images import MOST_DETECTIONS, ImageMeter
 from cvlib.structures import Detections, GroundTruth
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -34,7 +34,7 @@ class ClassMetrics:
         ap: Average precision over all ten IoU thresholds.
         ap50: At IoU .50.
         ap75: At IoU .75.
-        ar100: Average recall with a hundred detections for each picture.
+        ar100: Average recall with a hundred detections for each image.
     """
 
     name: str
@@ -56,7 +56,7 @@ class CocoMetrics:
         ap_small: Over objects below 32 x 32 pixels.
         ap_medium: Between 32 x 32 and 96 x 96.
         ap_large: Above 96 x 96.
-        ar1: Average recall with one detection of a class for each picture.
+        ar1: Average recall with one detection of a class for each image.
         ar10: With ten.
         ar100: With a hundred.
         ar_small: Average recall of small objects, and so on.
@@ -95,8 +95,8 @@ def evaluate_boxes(
     """Computes COCO's metrics of boxes.
 
     Args:
-        truths: One for each picture.
-        detections: One for each picture, in the same order, boxes in pixels of the same picture.
+        truths: One for each image.
+        detections: One for each image, in the same order, boxes in pixels of the same image.
         classes: Names of the K classes.
 
     Returns:
@@ -108,8 +108,8 @@ def evaluate_boxes(
 
     Note:
         Equal to pycocotools on the rows of `Detections.to_coco`: crowds and areas are handled as
-        there, a class counts a hundred detections in one picture at most, and among equal scores
-        the order of the pictures decides.
+        there, a class counts a hundred detections in one image at most, and among equal scores
+        the order of the images decides.
 
     References:
         Lin et al., "Microsoft COCO" (2014); https://cocodataset.org/#detection-eval.
@@ -132,8 +132,8 @@ def evaluate_masks(
     """Computes COCO's metrics of masks.
 
     Args:
-        truths: One for each picture, with masks.
-        detections: One for each picture, in the same order, with masks of the same size.
+        truths: One for each image, with masks.
+        detections: One for each image, in the same order, with masks of the same size.
         classes: Names of the K classes.
 
     Returns:
@@ -160,8 +160,8 @@ def evaluate_masks(
     return _evaluate(problem, classes)
 
 
-class CocoMeter(PictureMeter):
-    """Collects pictures and gives `CocoMetrics`.
+class CocoMeter(ImageMeter):
+    """Collects images and gives `CocoMetrics`.
 
     Args:
         classes: Names of the K classes.
@@ -177,7 +177,7 @@ class CocoMeter(PictureMeter):
     """
 
     def compute(self) -> CocoMetrics:
-        """Gives the figures over all pictures."""
+        """Gives the figures over all images."""
         return _evaluate(self._pack(), self.classes)
 
 
@@ -262,8 +262,8 @@ def interpolate(problem: Problem, matches: Matches, objects: Array, steps: int) 
 
 
 def score_order(problem: Problem) -> Array:
-    """Detections by class, the best first; equal scores by picture, then as they were given."""
-    best_first = np.lexsort((problem.found.picture, -problem.found.score))
+    """Detections by class, the best first; equal scores by image, then as they were given."""
+    best_first = np.lexsort((problem.found.image, -problem.found.score))
     return best_first[np.argsort(problem.found.label[best_first], kind="stable")]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cvlib._checks import check_fraction
 from cvlib.metrics._objects import Array, Edges, Kind, Problem, overlap
-from cvlib.metrics.pictures import PictureMeter
+from cvlib.metrics.images import ImageMeter
 
 # Row of detections where nothing is, column of objects that nothing was found for.
 BACKGROUND = "(background)"
@@ -17,7 +17,7 @@ BACKGROUND = "(background)"
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """How often an object, a pixel or a picture of one class was taken for one of another.
+    """How often an object, a pixel or an image of one class was taken for one of another.
 
     Attributes:
         counts: Shape (R, C), int64: row is the truth, column what was predicted.
@@ -48,8 +48,8 @@ class ConfusionMatrix:
         return [(self.rows[r], self.columns[c], int(wrong[r, c])) for r, c in cells if wrong[r, c]]
 
 
-class DetectionConfusionMeter(PictureMeter):
-    """Collects pictures and counts which objects were taken for which.
+class DetectionConfusionMeter(ImageMeter):
+    """Collects images and counts which objects were taken for which.
 
     Detections and objects are paired whatever their classes are, the pair that overlaps most first
     and each at most once; among equal overlaps the higher score comes first. What is left over
@@ -90,7 +90,7 @@ class DetectionConfusionMeter(PictureMeter):
         self.score_threshold = score_threshold
 
     def compute(self) -> ConfusionMatrix:
-        """Gives the matrix, K + 1 by K + 1, over all pictures."""
+        """Gives the matrix, K + 1 by K + 1, over all images."""
         size = len(self.classes)
         problem = self._pack()
         kept = problem.found.score >= self.score_threshold
@@ -115,7 +115,7 @@ def pair_greedily(problem: Problem, edges: Edges) -> Edges:
     """Takes the edge with the largest IoU, drops those of its two ends, and so on.
 
     An edge that is the best of both its ends is taken sooner or later, so all such edges of all
-    pictures are taken at once, until none is left.
+    images are taken at once, until none is left.
     """
     order = np.lexsort((edges.true, -problem.found.score[edges.found], -edges.iou))
     edges = edges[order]

@@ -11,7 +11,7 @@ from cvlib._checks import check_fraction
 from cvlib.metrics._matching import match
 from cvlib.metrics._objects import Array, Kind, overlap
 from cvlib.metrics.coco import AREA_RANGES, count_objects, interpolate, score_order
-from cvlib.metrics.pictures import PictureMeter
+from cvlib.metrics.images import ImageMeter
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class PrecisionRecall:
         return float(f1[best]), float(self.score[best])
 
 
-class PrecisionRecallMeter(PictureMeter):
-    """Collects pictures and gives precision and recall of each class.
+class PrecisionRecallMeter(ImageMeter):
+    """Collects images and gives precision and recall of each class.
 
     Args:
         classes: Names of the K classes.

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cvlib._checks import check_fraction
-from cvlib.metrics._figures import make_table, mean
 from cvlib.metrics._matching import Matches, match
 from cvlib.metrics._objects import Array, Edges, Kind, Problem, overlap
+from cvlib.metrics._tables import make_table, mean
 from cvlib.metrics.coco import AREA_RANGES, count_objects, interpolate
-from cvlib.metrics.pictures import PictureMeter
+from cvlib.metrics.images import ImageMeter
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
@@ -21,8 +21,8 @@ _NO_ERROR = -1
 
 
 @dataclass(frozen=True)
-class PictureErrors:
-    """The errors in one picture.
+class ImageErrors:
+    """The errors in one image.
 
     Attributes:
         image_id: Its number.
@@ -45,7 +45,7 @@ class ErrorSplit:
         delta_ap: How much ``ap`` rises if only the errors of this kind are mended.
         delta_ap_false_positive: If no detection were wrong.
         delta_ap_false_negative: If no object were left without a detection.
-        pictures: The pictures with errors, the worst first.
+        images: The images with errors, the worst first.
     """
 
     ap: float
@@ -53,7 +53,7 @@ class ErrorSplit:
     delta_ap: dict[str, float]
     delta_ap_false_positive: float
     delta_ap_false_negative: float
-    pictures: tuple[PictureErrors, ...] = field(default=(), repr=False)
+    images: tuple[ImageErrors, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, float]:
         """What each kind costs, by name."""
@@ -65,8 +65,8 @@ class ErrorSplit:
         return make_table(("error", "count", "AP if mended"), rows)
 
 
-class ErrorMeter(PictureMeter):
-    """Collects pictures and splits a detector's errors into kinds, as TIDE does.
+class ErrorMeter(ImageMeter):
+    """Collects images and splits a detector's errors into kinds, as TIDE does.
 
     A detection that is neither right nor ignored is, in this order: a **localisation** error where
     it overlaps an object of its class by at least ``background_threshold`` and at most
@@ -90,7 +90,7 @@ class ErrorMeter(PictureMeter):
 
     Note:
         Detections are matched as COCO does, so ``ap`` is COCO's AP50 by default, and a class counts
-        a hundred detections in a picture (TIDE: a hundred of all classes). Classes without objects
+        a hundred detections in an image (TIDE: a hundred of all classes). Classes without objects
         are left out of the mean, as COCO does; TIDE counts them as 0 where they have detections.
 
     References:
@@ -126,7 +126,7 @@ class ErrorMeter(PictureMeter):
         self.background_threshold = background_threshold
 
     def compute(self) -> ErrorSplit:
-        """Gives the errors over all pictures."""
+        """Gives the errors over all images."""
         problem = self._pack()
         edges = overlap(problem, self.background_threshold, same_class=False)
         is_same = problem.found.label[edges.found] == problem.true.label[edges.true]
@@ -191,22 +191,22 @@ class ErrorMeter(PictureMeter):
             delta_ap=dict(zip(KINDS, gains, strict=True)),
             delta_ap_false_positive=gain(kinds != _NO_ERROR, none, all_found),
             delta_ap_false_negative=gain(none, none, unfound),
-            pictures=self._list_pictures(problem, kinds, missed),
+            images=self._list_images(problem, kinds, missed),
         )
 
-    def _list_pictures(
+    def _list_images(
         self, problem: Problem, kinds: Array, missed: Array
-    ) -> tuple[PictureErrors, ...]:
-        counts = np.zeros((problem.pictures, len(KINDS)), np.int64)
+    ) -> tuple[ImageErrors, ...]:
+        counts = np.zeros((problem.images, len(KINDS)), np.int64)
         wrong = kinds != _NO_ERROR
-        np.add.at(counts, (problem.found.picture[wrong], kinds[wrong]), 1)
-        counts[:, MISSED] = np.bincount(problem.true.picture[missed], minlength=problem.pictures)
+        np.add.at(counts, (problem.found.image[wrong], kinds[wrong]), 1)
+        counts[:, MISSED] = np.bincount(problem.true.image[missed], minlength=problem.images)
         cost = counts[:, MISSED] + np.bincount(
-            problem.found.picture[wrong], problem.found.score[wrong], minlength=problem.pictures
+            problem.found.image[wrong], problem.found.score[wrong], minlength=problem.images
         )
         numbers = self.image_ids
         return tuple(
-            PictureErrors(
+            ImageErrors(
                 numbers[i], float(cost[i]), dict(zip(KINDS, counts[i].tolist(), strict=True))
             )
             for i in np.argsort(-cost, kind="stable")

@@ -1,4 +1,4 @@
-"""Figures as pictures: confusions, precision against recall, errors by kind."""
+"""Figures as images: confusions, precision against recall, errors by kind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plot_confusion(matrix: ConfusionMatrix) -> Image.Image:
             more, those of classes that occur nowhere are left out.
 
     Returns:
-        A picture; the truth runs down, what was predicted to the right.
+        An image; the truth runs down, what was predicted to the right.
 
     Example:
         >>> names = ("cat", "dog")
@@ -74,7 +74,7 @@ def plot_precision_recall(curves: Sequence[PrecisionRecall]) -> Image.Image:
             all are drawn in grey. The mean over the classes is drawn in black.
 
     Returns:
-        A picture.
+        An image.
 
     Example:
         >>> line = np.array([1.0])
@@ -114,7 +114,7 @@ def plot_errors(split: ErrorSplit) -> Image.Image:
         split: Of `ErrorMeter`.
 
     Returns:
-        A picture.
+        An image.
 
     Example:
         >>> zeros = dict.fromkeys(KINDS, 0)

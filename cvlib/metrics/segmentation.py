@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cvlib.metrics._collection import Collection
-from cvlib.metrics._figures import NOTHING, make_table, mean, share
 from cvlib.metrics._objects import Array
+from cvlib.metrics._tables import NOTHING, make_table, mean, share
 from cvlib.metrics.confusion import ConfusionMatrix
 
 # How the column of pixels that got no class is called.
@@ -67,12 +67,12 @@ class SegmentationMetrics:
         return make_table(header, [astuple(one) for one in self.classes])
 
 
-# Of a picture: the cells of the flattened matrix that are not 0, and their counts.
+# Of an image: the cells of the flattened matrix that are not 0, and their counts.
 _Cells = tuple[Array, Array]
 
 
 class SegmentationMeter(Collection[_Cells]):
-    """Counts the pixels of class maps, picture by picture, on their device.
+    """Counts the pixels of class maps, image by image, on their device.
 
     Pixels whose truth is ``ignore_index`` count nowhere. Those that a model gives no class
     (``ignore_index`` in the prediction) are wrong for the class that they have.
@@ -82,8 +82,8 @@ class SegmentationMeter(Collection[_Cells]):
         ignore_index: What void pixels hold.
 
     Note:
-        A picture counts once; one whose number was there before is dropped. What is kept of a
-        picture are the pairs of classes that occur in it, some hundred bytes.
+        An image counts once; one whose number was there before is dropped. What is kept of an
+        image are the pairs of classes that occur in it, some hundred bytes.
 
     Example:
         >>> meter = SegmentationMeter(("road", "sky"))
@@ -103,10 +103,10 @@ class SegmentationMeter(Collection[_Cells]):
         predicted: Tensor | Sequence[Tensor],
         truth: Tensor | Sequence[Tensor],
     ) -> None:
-        """Adds pictures.
+        """Adds images.
 
         Args:
-            image_ids: A number of its own for each picture.
+            image_ids: A number of its own for each image.
             predicted: Class maps of an integer dtype, (B, H, W), or a list of (H, W).
             truth: The same.
 
@@ -120,8 +120,8 @@ class SegmentationMeter(Collection[_Cells]):
                 f"predicted and {len(truth)} true ones"
             )
         for number, found, wanted in zip(image_ids, predicted, truth, strict=True):
-            if int(number) not in self._pictures:
-                self._pictures[int(number)] = self._count(int(number), found, wanted)
+            if int(number) not in self._images:
+                self._images[int(number)] = self._count(int(number), found, wanted)
 
     def _count(self, number: int, predicted: Tensor, truth: Tensor) -> _Cells:
         for name, one in (("predicted", predicted), ("truth", truth)):
@@ -133,7 +133,7 @@ class SegmentationMeter(Collection[_Cells]):
         if predicted.shape != truth.shape:
             raise ValueError(
                 f"SegmentationMeter.update: expected predicted of the size of truth "
-                f"{tuple(truth.shape)}, got {tuple(predicted.shape)} in picture {number}"
+                f"{tuple(truth.shape)}, got {tuple(predicted.shape)} in image {number}"
             )
         truth = truth.as_subclass(Tensor).to(predicted.device)
         counted = truth != self.ignore_index
@@ -153,15 +153,15 @@ class SegmentationMeter(Collection[_Cells]):
         if len(wrong):
             raise ValueError(
                 f"SegmentationMeter.update: expected {name} in 0..{len(self.classes) - 1} or "
-                f"{self.ignore_index} (ignored), got {int(wrong[0])} in picture {number}"
+                f"{self.ignore_index} (ignored), got {int(wrong[0])} in image {number}"
             )
 
     def compute(self) -> SegmentationMetrics:
-        """Gives the figures over all pictures."""
-        return _metrics(self._confusion(self._pictures.values()))
+        """Gives the figures over all images."""
+        return _metrics(self._confusion(self._images.values()))
 
     def worst(self, count: int = 10) -> list[tuple[int, float]]:
-        """The pictures with the lowest pixel accuracy.
+        """The images with the lowest pixel accuracy.
 
         Args:
             count: How many at most.
@@ -169,23 +169,23 @@ class SegmentationMeter(Collection[_Cells]):
         Returns:
             (number, pixel accuracy), the worst first; equal ones by their number.
         """
-        rows = [(number, self.accuracy(number)) for number in sorted(self._pictures)]
+        rows = [(number, self.accuracy(number)) for number in sorted(self._images)]
         return sorted((row for row in rows if row[1] != NOTHING), key=lambda row: row[1])[:count]
 
     def accuracy(self, number: int) -> float:
-        """The share of a picture's pixels that got their class; -1 where none counts."""
+        """The share of an image's pixels that got their class; -1 where none counts."""
         size = len(self.classes) + 1
-        cells, counts = self._pictures[number]
+        cells, counts = self._images[number]
         return float(share(counts[cells // size == cells % size].sum(), counts.sum()))
 
     def confusion(self, number: int) -> ConfusionMatrix:
-        """The pixels of one picture by true and predicted class; the last column got no class."""
-        return self._confusion([self._pictures[number]])
+        """The pixels of one image by true and predicted class; the last column got no class."""
+        return self._confusion([self._images[number]])
 
-    def _confusion(self, pictures: Iterable[_Cells]) -> ConfusionMatrix:
+    def _confusion(self, images: Iterable[_Cells]) -> ConfusionMatrix:
         size = len(self.classes)
         counts = np.zeros(size * (size + 1), np.int64)
-        for cells, number in pictures:
+        for cells, number in images:
             counts[cells] += number
         names = (*self.classes, NO_CLASS)
         return ConfusionMatrix(counts.reshape(size, size + 1), self.classes, names)

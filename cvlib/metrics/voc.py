@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cvlib._checks import check_fraction
-from cvlib.metrics._figures import NOTHING, mean
 from cvlib.metrics._objects import Array, Problem, overlap
+from cvlib.metrics._tables import NOTHING, mean
 from cvlib.metrics.coco import score_order
-from cvlib.metrics.pictures import PictureMeter
+from cvlib.metrics.images import ImageMeter
 
 # As the kit writes 0:0.1:1; the fourth is a little above 0.3, as there.
 _ELEVEN = np.arange(11) * 0.1
@@ -36,8 +36,8 @@ class VocMetrics:
         return {f"voc{self.year % 100:02}_map": self.map}
 
 
-class VocMeter(PictureMeter):
-    """Collects pictures and gives `VocMetrics`.
+class VocMeter(ImageMeter):
+    """Collects images and gives `VocMetrics`.
 
     What VOC calls difficult are the objects with ``iscrowd``: they are not looked for, and what is
     found there is neither right nor wrong. A detection belongs to the object that it overlaps most,
@@ -81,7 +81,7 @@ class VocMeter(PictureMeter):
         self.iou_threshold = iou_threshold
 
     def compute(self) -> VocMetrics:
-        """Gives the figures over all pictures."""
+        """Gives the figures over all images."""
         # VOC has no limit of detections.
         most = max([1, *(len(found) for found in self.detections)])
         problem = self._pack(most)

@@ -12,14 +12,14 @@ from torchvision.transforms.v2 import functional as F
 
 Task = Literal["detection", "segmentation", "classification"]
 
-# ImageNet's statistics: trunks that were trained on it expect them, and for others what counts is
-# that the input is centred.
+# ImageNet statistics. Pretrained backbones expect them; for others only centring matters, so
+# one pair serves all models.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 class Model(nn.Module, ABC):
-    """A network that knows its classes, its pictures' size, its loss and what its output means.
+    """A network that knows its classes, its images' size, its loss and what its output means.
 
     The training loop, evaluation, prediction and checkpoints use what is named here and nothing
     else, so that a new model finds its place by filling it in:
@@ -27,14 +27,14 @@ class Model(nn.Module, ABC):
     * ``forward(images)`` gives raw output of fixed kind, the same in training and evaluation;
     * ``loss(raw, targets)`` compares it with a batch of targets as `collate` makes them;
     * ``decode(raw)`` says what it means;
-    * ``resize(image)`` brings a picture of any size to ``image_size``;
+    * ``resize(image)`` brings an image of any size to ``image_size``;
     * ``options`` rebuilds the model: ``create_model(model.name, model.classes, **model.options)``.
 
-    Pixels are normalised inside `forward`: pictures are uint8, or floating point in 0..1.
+    Pixels are normalised inside `forward`: images are uint8, or floating point in 0..1.
 
     Args:
         classes: Names of the K real classes, all different.
-        image_size: Height and width of the pictures that `forward` gets.
+        image_size: Height and width of the images that `forward` gets.
 
     Attributes:
         task: ``"detection"``, ``"segmentation"`` or ``"classification"``, as of data sets.
@@ -43,7 +43,7 @@ class Model(nn.Module, ABC):
         image_size: ``(height, width)`` in pixels.
         options: Plain values (numbers, texts, booleans, lists) that rebuild it.
         head: Prefixes of the names of the parameters that start from random numbers; all others are
-            the trunk, which may come from another task, be frozen, or learn more slowly.
+            the backbone, which may come from another task, be frozen, or learn more slowly.
 
     Raises:
         ValueError: No classes, a class twice, or a size below 1.
@@ -94,7 +94,7 @@ class Model(nn.Module, ABC):
         return (images - self.mean) / self.std
 
     def resize(self, image: Tensor) -> Tensor:
-        """Brings a picture to ``image_size`` as evaluation and prediction do: by stretching it.
+        """Brings an image to ``image_size`` as evaluation and prediction do: by stretching it.
 
         Args:
             image: uint8, shape (3, H, W).
@@ -126,6 +126,6 @@ class Model(nn.Module, ABC):
             thresholds: By name, as the model has them.
 
         Returns:
-            Detection: a list of `Detections`, one for each picture, in pixels of ``image_size``.
+            Detection: a list of `Detections`, one for each image, in pixels of ``image_size``.
             Classification: probabilities, shape (B, K). Segmentation: class maps, (B, H, W).
         """

@@ -33,9 +33,9 @@ class Classifier(Model):
 
     Args:
         classes: Names of the K classes.
-        image_size: Height and width of the pictures that `forward` gets.
+        image_size: Height and width of the images that `forward` gets.
         architecture: A name of `list_architectures`, such as ``"resnet18"``.
-        weights: File of weights for the trunk (``.pth``, ``.pt`` or ``.safetensors``; nothing in it
+        weights: Weights of the backbone (``.pth``, ``.pt`` or ``.safetensors``; nothing in it
             is executed). The head may be missing in it or have another size, and then starts anew;
             everything else must fit. float16 is cast.
         stride_in_1x1: Halve the resolution in the first convolution of a bottleneck instead of its
@@ -106,11 +106,11 @@ class Classifier(Model):
         return logits.float()
 
     def loss(self, raw: Tensor, targets: dict[str, Any]) -> dict[str, Tensor]:
-        """Cross-entropy, averaged over the pictures.
+        """Cross-entropy, averaged over the images.
 
         Args:
             raw: Of `forward`.
-            targets: ``label`` int64 (B,); a picture of label -1 is left out.
+            targets: ``label`` int64 (B,); an image of label -1 is left out.
 
         Returns:
             The scalar ``class``.
@@ -148,7 +148,7 @@ class Classifier(Model):
             image: uint8, shape (3, H, W).
 
         Returns:
-            uint8, shape (3, *image_size): the middle, seven eighths of what the picture has along
+            uint8, shape (3, *image_size): the middle, seven eighths of what the image has along
             its tighter side.
         """
         height, width = self.image_size

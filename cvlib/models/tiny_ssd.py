@@ -67,7 +67,7 @@ class TinySSD(Model):
 
     Args:
         classes: Names of the K real classes; background is the model's own business.
-        image_size: Height and width that pictures are resized to before `forward`; at least 64.
+        image_size: Height and width that images are resized to before `forward`; at least 64.
         loss: ``"multibox"``, our own, or ``"book"``; see `cvlib.losses`.
 
     Raises:
@@ -225,7 +225,7 @@ class TinySSD(Model):
             score_threshold: Least class probability.
             iou_threshold: Of `batched_nms`.
             vote_threshold: Of `vote_boxes`; ``None`` leaves the kept boxes as they are.
-            max_detections: In each picture.
+            max_detections: In each image.
 
         Returns:
             One for each image of the batch, boxes in pixels of ``image_size``.
@@ -235,7 +235,7 @@ class TinySSD(Model):
         height, width = self.image_size
         boxes = decode_boxes(raw.offsets[image, anchor], raw.anchors[anchor])
         boxes = clip_boxes(boxes * boxes.new_tensor([width, height] * 2), self.image_size)
-        # Boxes outside of the picture and NaN have no area.
+        # Boxes outside of the image and NaN have no area.
         visible = box_area(boxes) > 0
         boxes, image, anchor, label = (t[visible] for t in (boxes, image, anchor, label))
         score = probabilities[image, anchor, label]

@@ -28,7 +28,7 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Gives the intersection over union of every pair of rotated boxes.
 
     A box is (cx, cy, w, h, angle): its centre, its sides and the angle in degrees by which it is
-    turned counter-clockwise about its centre, as one sees the picture (y points down). At angle 0
+    turned counter-clockwise about its centre, as one sees the image (y points down). At angle 0
     the width lies along x. At 30 the right end of the box points up: the middle of its right side
     is at cx + w / 2 cos 30, cy - w / 2 sin 30. At 90 the width stands upright and the right side
     is on top, so that (w, h, 90) is the same box as (h, w, 0). This is the format "cxcywhr" of

@@ -1,4 +1,4 @@
-"""From pictures of any kind to what a model sees in them, and to files."""
+"""From images of any kind to what a model sees in them, and to files."""
 
 from cvlib.predict.sources import (
     VIDEO_SUFFIXES,

@@ -1,4 +1,4 @@
-"""Objects that several views of one picture have, made one."""
+"""Objects that several views of one image have, made one."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _ALIKE = 0.5
 
 
 class Piece(NamedTuple):
-    """What was found in one window of a picture, in pixels of the window."""
+    """What was found in one window of an image, in pixels of the window."""
 
     window: Window
     found: Detections
 
 
 class _Tiled(NamedTuple):
-    """Objects of all tiles in pixels of the picture, and what cuts each."""
+    """Objects of all tiles in pixels of the image, and what cuts each."""
 
     found: Detections
     tiles: Tensor  # (N,): the number of the tile
@@ -47,7 +47,7 @@ def join_tiles(
     merge: Merge,
     iou_threshold: float,
 ) -> Detections:
-    """Makes one list of the objects found in the windows of a picture.
+    """Makes one list of the objects found in the windows of an image.
 
     Objects that no border cuts are merged by suppression or fusion. One that is cut is left out
     where a whole one covers it; the others are parts of objects that no window has whole, and are
@@ -55,12 +55,12 @@ def join_tiles(
 
     Args:
         pieces: What was found in each window.
-        size: Height and width of the picture.
+        size: Height and width of the image.
         merge: ``"nms"`` or ``"wbf"``.
         iou_threshold: Boxes of one class that overlap more than this are one object.
 
     Returns:
-        Objects in pixels of the picture, best first.
+        Objects in pixels of the image, best first.
 
     Raises:
         ValueError: Masks, which cannot be fused.
@@ -76,10 +76,10 @@ def join_tiles(
 
 
 def fuse(seen: Sequence[Detections], merge: Merge, iou_threshold: float) -> Detections:
-    """Merges what several views of a whole picture have.
+    """Merges what several views of a whole image have.
 
     Args:
-        seen: One for each view, in pixels of the picture.
+        seen: One for each view, in pixels of the image.
         merge: ``"nms"``: the best box of each object; ``"wbf"``: the average, the score over all
             views.
         iou_threshold: Boxes of one class that overlap more than this are one object.
@@ -145,7 +145,7 @@ def _select(tiled: _Tiled, chosen: Tensor) -> _Tiled:
 
 
 def _paste(found: Detections, window: Window, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Masks of a window as run lengths in the picture: bitmaps of a big one would fill memory."""
+    """Masks of a window as run lengths in the image: bitmaps of a big one would fill memory."""
     rles = []
     height, width = size
     left, top = max(0, window.left), max(0, window.top)

@@ -1,4 +1,4 @@
-"""Where pictures come from: files, folders, patterns, videos, cameras, lists of paths."""
+"""Where images come from: files, folders, patterns, videos, cameras, lists of paths."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from cvlib._files import PICTURE_SUFFIXES, list_pictures
-from cvlib.data import _images
+from cvlib._files import IMAGE_SUFFIXES, list_images
+from cvlib.data.files import images as image_files
 
 OnDamaged = Callable[[Path, Exception], None]
 
@@ -30,13 +30,13 @@ _USUAL_RATE = 25.0
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture to look at.
+    """One image to look at.
 
     Attributes:
         path: Of the file it comes from.
         image: uint8, shape (3, H, W), RGB.
-        number: Of the frame in a video, from 0; ``None`` for a picture.
-        rate: Frames a second of the video; ``None`` for a picture.
+        number: Of the frame in a video, from 0; ``None`` for an image.
+        rate: Frames a second of the video; ``None`` for an image.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class Frame:
 
 
 def find_files(sources: Iterable[str | Path]) -> list[Path]:
-    """Finds the pictures and videos that are meant.
+    """Finds the images and videos that are meant.
 
     Args:
         sources: Files, folders (searched with their subfolders, but for what begins with a dot) and
@@ -61,7 +61,7 @@ def find_files(sources: Iterable[str | Path]) -> list[Path]:
         Files in the order given, folders and patterns sorted, each file once.
 
     Raises:
-        FileNotFoundError: A source that does not exist, or with neither pictures nor videos in it.
+        FileNotFoundError: A source that does not exist, or with neither images nor videos in it.
     """
     found: dict[Path, None] = {}
     for source in sources:
@@ -69,14 +69,14 @@ def find_files(sources: Iterable[str | Path]) -> list[Path]:
         if path.is_file():
             files = [path]
         elif path.is_dir():
-            files = [path / name for name in list_pictures(path, PICTURE_SUFFIXES + VIDEO_SUFFIXES)]
+            files = [path / name for name in list_images(path, IMAGE_SUFFIXES + VIDEO_SUFFIXES)]
         else:
             matches = map(Path, glob.glob(str(source), recursive=True))
             files = sorted(p for p in matches if p.is_file() and (is_image(p) or is_video(p)))
         if not files:
             what = "a folder without any" if path.is_dir() else "which matches none"
             raise FileNotFoundError(
-                f"find_files: expected pictures ({' '.join(PICTURE_SUFFIXES)}) or videos "
+                f"find_files: expected images ({' '.join(IMAGE_SUFFIXES)}) or videos "
                 f"({' '.join(VIDEO_SUFFIXES)}), got {source}, {what}"
             )
         found.update(dict.fromkeys(files))
@@ -84,8 +84,8 @@ def find_files(sources: Iterable[str | Path]) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Says whether the suffix is that of a picture."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
+    """Says whether the suffix is that of an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_video(path: Path) -> bool:
@@ -94,15 +94,15 @@ def is_video(path: Path) -> bool:
 
 
 def read_image(path: Path) -> Tensor:
-    """Reads a picture of any format that Pillow knows, upright as its EXIF orientation says.
+    """Reads an image of any format that Pillow knows, upright as its EXIF orientation says.
 
     Returns:
         uint8, shape (3, H, W), RGB.
 
     Raises:
-        ValueError: The file is damaged or no picture.
+        ValueError: The file is damaged or no image.
     """
-    return _images.read_image(path)
+    return image_files.read_image(path)
 
 
 def read_video(path: Path) -> Iterator[Tensor]:
@@ -150,7 +150,7 @@ def read_stream(source: str) -> Iterator[Frame]:
 
 
 def read_frames(path: Path) -> Iterator[Frame]:
-    """Reads a picture, or all frames of a video."""
+    """Reads an image, or all frames of a video."""
     if not is_video(path):
         yield Frame(path, read_image(path))
         return
@@ -182,7 +182,7 @@ def _address_name(address: str) -> str:
 
 
 class Sources:
-    """Everything that shall be looked at, checked before the first picture is read.
+    """Everything that shall be looked at, checked before the first image is read.
 
     Args:
         given: Files, folders, glob patterns, cameras, streams, and ``"-"``: paths from standard
@@ -196,7 +196,7 @@ class Sources:
         is_live: Whether there are cameras or streams.
 
     Raises:
-        FileNotFoundError: A source that does not exist, or with neither pictures nor videos in it.
+        FileNotFoundError: A source that does not exist, or with neither images nor videos in it.
         ValueError: No sources, or ``"-"`` twice.
     """
 

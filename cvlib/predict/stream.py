@@ -1,4 +1,4 @@
-"""Sources in, results out, one picture after the other."""
+"""Sources in, results out, one image after the other."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def predict(
         model: Of any task, on any device.
         source: One or several of them; see `Sources`.
         score_threshold: Least score of an object, for detectors.
-        batch_size: Pictures, or parts of pictures, in one forward pass.
-        views: Tiles and test-time augmentation; ``None`` shows each picture once, whole.
+        batch_size: Images, or parts of images, in one forward pass.
+        views: Tiles and test-time augmentation; ``None`` shows each image once, whole.
         on_damaged: Called with each file that cannot be read, which is then skipped; ``None``
             raises instead.
 
     Yields:
-        Each picture or frame with its `Detections`, `Classification` or `Segmentation`. Nothing is
+        Each image or frame with its `Detections`, `Classification` or `Segmentation`. Nothing is
         kept beyond a batch, so sources may be endless.
 
     Raises:
@@ -61,7 +61,7 @@ def predict(
         source = (source,)
     sources = source if isinstance(source, Sources) else Sources(tuple(source))
     frames = sources.frames(on_damaged)
-    # A live picture that waits for others is an old picture.
+    # A live image that waits for others is an old image.
     together = 1 if sources.is_live else batch_size
     while batch := list(islice(frames, together)):
         images = [frame.image for frame in batch]

@@ -1,4 +1,4 @@
-"""One picture seen several times: in tiles, mirrored, nearer and farther."""
+"""One image seen several times: in tiles, mirrored, nearer and farther."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _VIEW_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Views:
-    """How one picture is seen several times.
+    """How one image is seen several times.
 
     Attributes:
-        tile: Side of square tiles in pixels of the picture, for big pictures with small objects;
-            ``None``: the picture whole.
+        tile: Side of square tiles in pixels of the image, for big images with small objects;
+            ``None``: the image whole.
         overlap: Share of a tile that the next one sees, too, in [0, 1): objects smaller than that
             are whole in some tile. Larger ones are put together from their parts.
-        whole: See the whole picture beside the tiles, too, for objects larger than a tile.
+        whole: See the whole image beside the tiles, too, for objects larger than a tile.
         flip: See it mirrored, too (left and right exchanged).
         scales: See it at these sizes: 0.5 from farther away, 2 in four overlapping parts.
         merge: How objects that several views have are merged: ``"nms"`` keeps the best box,
@@ -67,12 +67,12 @@ class Views:
 
     @property
     def count(self) -> int:
-        """How many times a picture is seen, tiles counted once."""
+        """How many times an image is seen, tiles counted once."""
         return len(self.scales) * (2 if self.flip else 1)
 
 
 class Window(NamedTuple):
-    """A part of a picture; more than the picture where numbers lie outside of it."""
+    """A part of an image; more than the image where numbers lie outside of it."""
 
     left: int
     top: int
@@ -92,7 +92,7 @@ def sliced_detect(
     score_threshold: float = 0.5,
     batch_size: int = 16,
 ) -> Detections:
-    """Finds the objects in a big picture, tile by tile.
+    """Finds the objects in a big image, tile by tile.
 
     An object that the border of a tile cuts is taken from the tile that has it whole; where none
     has, its parts are joined.
@@ -102,14 +102,14 @@ def sliced_detect(
         image: uint8, shape (3, H, W), RGB.
         tile: Side of the tiles in pixels; each is resized to the model's size.
         overlap: Share of a tile that the next one has, too, in [0, 1).
-        whole: Look at the whole picture, too, for objects larger than a tile.
+        whole: Look at the whole image, too, for objects larger than a tile.
         merge: ``"nms"`` or ``"wbf"``; see `Views`.
         iou_threshold: Boxes of one class that overlap more than this are one object.
         score_threshold: Least score of an object.
         batch_size: Tiles in one forward pass.
 
     Returns:
-        Objects in pixels of the picture, best first.
+        Objects in pixels of the image, best first.
 
     Raises:
         TypeError: The model is no detector.
@@ -137,7 +137,7 @@ def augmented_detect(
     score_threshold: float = 0.5,
     batch_size: int = 16,
 ) -> Detections:
-    """Finds the objects in a picture that is also seen mirrored, from nearer and from farther.
+    """Finds the objects in an image that is also seen mirrored, from nearer and from farther.
 
     With fusion an object's score is the average over all views, those that did not see it
     included: what only one of them saw loses.
@@ -153,7 +153,7 @@ def augmented_detect(
         batch_size: Views in one forward pass.
 
     Returns:
-        Objects in pixels of the picture, best first.
+        Objects in pixels of the image, best first.
 
     Raises:
         TypeError: The model is no detector.
@@ -167,10 +167,10 @@ def augmented_detect(
 def look_through(
     model: Model, image: Tensor, views: Views, *, score_threshold: float, batch_size: int
 ) -> Result:
-    """Shows one picture to a model in several views.
+    """Shows one image to a model in several views.
 
     Args:
-        model: A detector; or a classifier, which can only be shown pictures whole, mirrored or not.
+        model: A detector; or a classifier, which can only be shown images whole, mirrored or not.
         image: uint8, shape (3, H, W), RGB.
         views: What it is shown.
         score_threshold: Least score of an object.
@@ -186,7 +186,7 @@ def look_through(
     if views.tile is not None or views.scales != (1.0,):
         raise ValueError(
             "predict: expected a detector for tiles and scales, got a classifier, which can be "
-            "shown pictures mirrored and nothing else"
+            "shown images mirrored and nothing else"
         )
     seen = look(model, [F.horizontal_flip(image), image] if views.flip else [image])
     probabilities = [one.probabilities for one in seen if isinstance(one, Classification)]
@@ -220,15 +220,15 @@ def _detect_through(
 
 
 def list_windows(size: tuple[int, int], views: Views, scale: float = 1.0) -> list[Window]:
-    """The parts of a picture that are shown one by one.
+    """The parts of an image that are shown one by one.
 
     Args:
-        size: Height and width of the picture.
+        size: Height and width of the image.
         views: Says whether in tiles.
-        scale: The picture seen at this size: beyond 1 in parts, below 1 with a margin.
+        scale: The image seen at this size: beyond 1 in parts, below 1 with a margin.
 
     Returns:
-        Windows that cover it: the tiles row by row, and the whole picture last.
+        Windows that cover it: the tiles row by row, and the whole image last.
 
     Example:
         >>> [window.left for window in list_windows((100, 160), Views(tile=100, whole=False))]
@@ -285,7 +285,7 @@ def _look_at_windows(
 
 
 def cut_out(image: Tensor, window: Window) -> Tensor:
-    """The part of a picture; what lies outside of it has the mean colour of pictures."""
+    """The part of an image; what lies outside of it has the mean colour of images."""
     height, width = image.shape[1:]
     left, top = max(0, window.left), max(0, window.top)
     right, bottom = min(width, window.left + window.width), min(height, window.top + window.height)

@@ -1,4 +1,4 @@
-"""Whole pictures through a model, whatever its task."""
+"""Whole images through a model, whatever its task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cvlib.structures import Detections, Result
 
 
 def detect(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) -> list[Detections]:
-    """Finds the objects in pictures of any size.
+    """Finds the objects in images of any size.
 
     Args:
         model: A detector, on any device; its mode is restored afterwards.
@@ -20,7 +20,7 @@ def detect(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) 
         score_threshold: Least score of an object.
 
     Returns:
-        One for each picture, boxes (and masks, where the model has them) in its own pixels.
+        One for each image, boxes (and masks, where the model has them) in its own pixels.
 
     Raises:
         TypeError: The model is no detector.
@@ -31,7 +31,7 @@ def detect(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) 
 
 
 def look(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) -> list[Result]:
-    """Shows pictures of any size to a model of any task.
+    """Shows images of any size to a model of any task.
 
     Args:
         model: On any device; its mode is restored afterwards.
@@ -39,7 +39,7 @@ def look(model: Model, images: list[Tensor], *, score_threshold: float = 0.5) ->
         score_threshold: Least score of an object, for detectors.
 
     Returns:
-        One for each picture: `Detections` in its own pixels, a `Classification`, or a
+        One for each image: `Detections` in its own pixels, a `Classification`, or a
         `Segmentation` of its own size.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Value objects: what models say of pictures, and what was there to be found."""
+"""Value objects: what models say of images, and what was there to be found."""
 
 from cvlib.structures.classes import Classification, Segmentation
 from cvlib.structures.masks import Masks, each_bitmap, mask_areas, resize_masks

@@ -1,4 +1,4 @@
-"""The class of a picture, and of each of its pixels."""
+"""The class of an image, and of each of its pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Classification:
-    """The class of one picture.
+    """The class of one image.
 
     Attributes:
         probabilities: Shape (K,), float32, adding up to 1.
@@ -46,7 +46,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The class of every pixel of one picture.
+    """The class of every pixel of one image.
 
     Attributes:
         labels: Shape (H, W), an integer dtype: in 0..K-1, or ``void``.
@@ -111,7 +111,7 @@ class Segmentation:
         }
 
     def resize(self, size: tuple[int, int]) -> Segmentation:
-        """The same picture at another size: every pixel takes the class of the nearest one.
+        """The same image at another size: every pixel takes the class of the nearest one.
 
         Args:
             size: Height and width in pixels.

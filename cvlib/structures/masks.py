@@ -1,4 +1,4 @@
-"""Masks of a picture's objects, as bitmaps or as run lengths."""
+"""Masks of an image's objects, as bitmaps or as run lengths."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def resize_masks(masks: Masks, size: tuple[int, int]) -> Tensor:
         Shape (N, *size), bool.
 
     Note:
-        One mask after the other: as numbers all masks of a large picture would fill the memory.
+        One mask after the other: as numbers all masks of a large image would fill the memory.
     """
     device = masks.device if isinstance(masks, Tensor) else None
     result = torch.zeros(len(masks), *size, dtype=torch.bool, device=device)

@@ -1,4 +1,4 @@
-"""Objects in a picture: those that a model finds, and those that are there."""
+"""Objects in an image: those that a model finds, and those that are there."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Index = Tensor | slice | list[int] | int
 
 @dataclass(frozen=True)
 class Detections:
-    """The objects found in one picture, best first.
+    """The objects found in one image, best first.
 
     Masks are either a bool tensor, to compute and to draw with, or run lengths, to keep: a hundred
     masks of 640 x 480 are 30 MB as a tensor and some 30 kB as run lengths. Whatever takes
     detections takes both; `bitmaps` and `rles` give the one or the other.
 
     Attributes:
-        boxes: Shape (N, 4), float32, (x1, y1, x2, y2) in pixels of the original picture.
+        boxes: Shape (N, 4), float32, (x1, y1, x2, y2) in pixels of the original image.
         scores: Shape (N,), float32, in [0, 1].
         labels: Shape (N,), int64, in 0..K-1: indices into ``classes``.
         classes: Names of the K classes.
-        masks: ``None``; or shape (N, H, W), bool, of the original picture's size; or N run lengths
+        masks: ``None``; or shape (N, H, W), bool, of the original image's size; or N run lengths
             as `masks_to_rle` gives them.
 
     Raises:
@@ -100,14 +100,14 @@ class Detections:
         )
 
     def resize(self, old: tuple[int, int], new: tuple[int, int]) -> Detections:
-        """The same objects in the pixels of a picture that is stretched to another size.
+        """The same objects in the pixels of an image that is stretched to another size.
 
         Args:
-            old: Height and width of the picture that boxes and masks are of.
-            new: Height and width of the stretched picture.
+            old: Height and width of the image that boxes and masks are of.
+            new: Height and width of the stretched image.
 
         Returns:
-            New ones, inside of the picture; the same object where nothing changes.
+            New ones, inside of the image; the same object where nothing changes.
         """
         if old == new:
             return self
@@ -135,7 +135,7 @@ class Detections:
         """Gives COCO result rows.
 
         Args:
-            image_id: Of the picture in the COCO file.
+            image_id: Of the image in the COCO file.
             category_ids: The file's id of each class; by default the labels themselves.
 
         Returns:
@@ -194,12 +194,12 @@ class Detections:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The true objects of one picture.
+    """The true objects of one image.
 
     Attributes:
         boxes: Shape (N, 4), (x1, y1, x2, y2) in pixels.
         labels: Shape (N,), int64, in 0..K-1.
-        size: Height and width of the picture in pixels.
+        size: Height and width of the image in pixels.
         iscrowd: Shape (N,), bool or integer: objects that are neither right nor wrong to find, as
             COCO's crowds and VOC's difficult ones; ``None``: none of them.
         area: Shape (N,), in pixels: what COCO calls small, medium and large. ``None``: that of the
@@ -259,7 +259,7 @@ class GroundTruth:
         return mask_areas(self.masks)
 
     def resize(self, size: tuple[int, int]) -> GroundTruth:
-        """The same objects where their picture is stretched to another size.
+        """The same objects where their image is stretched to another size.
 
         Args:
             size: Height and width in pixels.
@@ -302,7 +302,7 @@ class GroundTruth:
         Args:
             target: With ``boxes`` and ``labels``; ``iscrowd``, ``area`` and ``masks`` where the set
                 has them.
-            size: Height and width of the picture in pixels.
+            size: Height and width of the image in pixels.
 
         Returns:
             The same, without tv_tensors.

@@ -1,4 +1,4 @@
-"""Pictures of what models see, learn and find."""
+"""Images of what models see, learn and find."""
 
 from cvlib.visualize.anchors import show_anchors, show_targets
 from cvlib.visualize.drawing import (

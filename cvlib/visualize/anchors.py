@@ -25,14 +25,14 @@ from cvlib.visualize.sheets import Tile, make_sheet
 
 _FAINT, _DOT, _MISSED = "#B0B0B0", "#FFFFFF", "#FF3030"
 _SAME_CENTRE = 1e-5
-# Most cells of a level whose centres are marked; more would hide the picture.
+# Most cells of a level whose centres are marked; more would hide the image.
 _DENSEST = 1600
 # Pixels of the shorter side, at least; and how many objects may have their names beside them.
 _LEAST_SIDE, _FEW = 400, 8
 
 
 class AnchorModel(Protocol):
-    """A model with anchors that depend on the size of the picture alone."""
+    """A model with anchors that depend on the size of the image alone."""
 
     anchors: Tensor
     """Shape (A, 4), (x1, y1, x2, y2) normalised to 0..1, levels and cells one after the other."""
@@ -92,7 +92,7 @@ def show_anchors(model: AnchorModel, image: Tensor, *, cells: int = 2) -> Image.
             cells are dots.
 
     Returns:
-        One picture.
+        One image.
 
     Raises:
         ValueError: The model has no anchors.
@@ -102,11 +102,11 @@ def show_anchors(model: AnchorModel, image: Tensor, *, cells: int = 2) -> Image.
         >>> show_anchors(TinySSD(["cat"]), torch.zeros(3, 90, 90, dtype=torch.uint8)).mode
         'RGB'
     """
-    picture, anchors, zoom = _prepare("show_anchors", model, image)
+    canvas, anchors, zoom = _prepare("show_anchors", model, image)
     tiles = []
     levels = split_levels(anchors)
     for number, level in enumerate(levels, start=1):
-        tile = picture.copy()
+        tile = canvas.copy()
         painter = ImageDraw.Draw(tile)
         own = anchors[level.start : level.stop].view(level.rows, level.columns, level.per_cell, 4)
         _draw_centres(painter, own)
@@ -149,7 +149,7 @@ def show_targets(
         classes: Class names.
 
     Returns:
-        One picture.
+        One image.
 
     Raises:
         ValueError: The model has no anchors.
@@ -163,12 +163,12 @@ def show_targets(
     """
     wanted = {"boxes": target["boxes"], "labels": target["labels"]}
     wanted = {name: value[target["labels"] >= 0] for name, value in wanted.items()}
-    picture, anchors, _ = _prepare("show_targets", model, image)
+    canvas, anchors, _ = _prepare("show_targets", model, image)
     # Matched as in training: normalised to 0..1.
     own_size = torch.tensor([image.shape[2], image.shape[1]] * 2)
     normalised = wanted["boxes"].as_subclass(Tensor).cpu().float() / own_size
     matched = match_anchors(model.anchors.cpu(), normalised, iou_threshold)
-    boxes = normalised * torch.tensor([picture.width, picture.height] * 2)
+    boxes = normalised * torch.tensor([canvas.width, canvas.height] * 2)
     best = box_iou(normalised, model.anchors.cpu()).amax(1)
     counts = [int((matched == i).sum()) for i in range(len(boxes))]
     names = [classes[k] if k < len(classes) else str(k) for k in wanted["labels"].tolist()]
@@ -177,14 +177,14 @@ def show_targets(
         f"{name if len(boxes) <= _FEW else i + 1}: {count} ({float(iou):.2f})"
         for i, (name, count, iou) in enumerate(zip(names, counts, best, strict=True))
     ]
-    tiles = [Tile(_draw_objects(picture, boxes, texts, missed), "objects: anchors (best IoU)")]
+    tiles = [Tile(_draw_objects(canvas, boxes, texts, missed), "objects: anchors (best IoU)")]
     unused = []
     for number, level in enumerate(split_levels(anchors), start=1):
         own = matched[level.start : level.stop]
         if not (own >= 0).any():
             unused.append(str(number))
             continue
-        tile = _draw_matched(picture, anchors[level.start : level.stop], own, boxes)
+        tile = _draw_matched(canvas, anchors[level.start : level.stop], own, boxes)
         reached = len(own[own >= 0].unique())
         tiles.append(
             Tile(
@@ -205,7 +205,7 @@ def show_targets(
 
 
 def _prepare(function: str, model: AnchorModel, image: Tensor) -> tuple[Image.Image, Tensor, int]:
-    """The picture in the model's shape, the anchors in its pixels, and how far it is enlarged."""
+    """The image in the model's shape, the anchors in its pixels, and how far it is enlarged."""
     anchors = getattr(model, "anchors", None)
     if not isinstance(anchors, Tensor) or anchors.dim() != 2 or anchors.shape[1] != 4:
         raise ValueError(
@@ -214,8 +214,8 @@ def _prepare(function: str, model: AnchorModel, image: Tensor) -> tuple[Image.Im
         )
     zoom = -(-_LEAST_SIDE // min(model.image_size))
     height, width = (zoom * side for side in model.image_size)
-    picture = to_pil(Resize((height, width))(image.cpu()))
-    return picture, anchors.detach().cpu().float() * torch.tensor([width, height] * 2), zoom
+    canvas = to_pil(Resize((height, width))(image.cpu()))
+    return canvas, anchors.detach().cpu().float() * torch.tensor([width, height] * 2), zoom
 
 
 def _draw_centres(painter: ImageDraw.ImageDraw, anchors: Tensor) -> None:
@@ -232,9 +232,9 @@ def _spread(count: int, cells: int) -> list[int]:
 
 
 def _draw_objects(
-    picture: Image.Image, boxes: Tensor, texts: list[str], missed: list[bool]
+    image: Image.Image, boxes: Tensor, texts: list[str], missed: list[bool]
 ) -> Image.Image:
-    result = picture.copy()
+    result = image.copy()
     painter = ImageDraw.Draw(result)
     width, font = line_width(result), font_for(result)
     for i, (box, text, is_missed) in enumerate(zip(boxes.tolist(), texts, missed, strict=True)):
@@ -248,9 +248,9 @@ def _draw_objects(
 
 
 def _draw_matched(
-    picture: Image.Image, anchors: Tensor, matched: Tensor, boxes: Tensor
+    image: Image.Image, anchors: Tensor, matched: Tensor, boxes: Tensor
 ) -> Image.Image:
-    result = picture.copy()
+    result = image.copy()
     painter = ImageDraw.Draw(result)
     for box in boxes.tolist():
         draw_dashed(painter, box, _FAINT, 1)

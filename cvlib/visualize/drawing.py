@@ -1,4 +1,4 @@
-"""True objects drawn on pictures, and what all drawings of objects are made of."""
+"""True objects drawn on images, and what all drawings of objects are made of."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from cvlib.structures import GroundTruth, Masks, each_bitmap
 
-# Distinct on dark and light pictures, also for colour-blind people (Okabe and Ito).
+# Distinct on dark and light images, also for colour-blind people (Okabe and Ito).
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 TRUTH_COLOUR = "#FFFFFF"
-# How much of a mask's colour covers the picture.
+# How much of a mask's colour covers the image.
 MASK_OPACITY = 0.45
 _DASH = 6
-# Letters; longer ones would hide the picture.
+# Letters; longer ones would hide the image.
 _LONGEST_LABEL = 34
 _DARK = 110
 
@@ -26,7 +26,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Turns a uint8 tensor of shape (3, H, W), RGB, into a picture.
+    """Turns a uint8 tensor of shape (3, H, W), RGB, into an image.
 
     Raises:
         ValueError: Another shape or dtype.
@@ -39,8 +39,8 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(image.as_subclass(Tensor).permute(1, 2, 0).cpu().numpy())
 
 
-def as_picture(image: Image.Image | Tensor) -> Image.Image:
-    """A new RGB picture of either kind."""
+def as_image(image: Image.Image | Tensor) -> Image.Image:
+    """A new RGB image of either kind."""
     return to_pil(image) if isinstance(image, Tensor) else image.convert("RGB")
 
 
@@ -50,18 +50,18 @@ def draw_target(
     """Draws the objects of a ground truth: boxes with class names, masks, crowds in dashes.
 
     Args:
-        image: A picture, or a uint8 tensor of shape (3, H, W), RGB.
+        image: An image, or a uint8 tensor of shape (3, H, W), RGB.
         target: Of a sample; rows of padding (label -1) are left out.
         classes: Names; a class without one is shown by its number.
 
     Returns:
-        A new picture.
+        A new image.
     """
-    picture = as_picture(image)
+    canvas = as_image(image)
     kept = target["labels"] >= 0
     rows = {n: target[n][kept] for n in ("boxes", "labels", "iscrowd") if n in target}
-    truth = GroundTruth.from_target({**target, **rows}, (picture.height, picture.width))
-    return draw_truth(picture, truth, classes)
+    truth = GroundTruth.from_target({**target, **rows}, (canvas.height, canvas.width))
+    return draw_truth(canvas, truth, classes)
 
 
 def draw_truth(
@@ -70,25 +70,25 @@ def draw_truth(
     """Draws true objects: boxes with class names, masks, crowds in dashes.
 
     Args:
-        image: A picture, or a uint8 tensor of shape (3, H, W), RGB.
-        truth: In pixels of this picture.
+        image: An image, or a uint8 tensor of shape (3, H, W), RGB.
+        truth: In pixels of this image.
         classes: Names; a class without one is shown by its number. ``None``: white boxes alone.
 
     Returns:
-        A new picture.
+        A new image.
     """
-    picture = as_picture(image)
-    painter = ImageDraw.Draw(picture)
+    canvas = as_image(image)
+    painter = ImageDraw.Draw(canvas)
     if classes is None:
         for box in truth.boxes.tolist():
             painter.rectangle(box, outline=TRUTH_COLOUR, width=2)
-        return picture
+        return canvas
     labels = truth.labels.tolist()
     colours = [colour_of(label) for label in labels]
     if truth.masks is not None:
-        picture = paint_masks(picture, truth.masks, colours)
-        painter = ImageDraw.Draw(picture)
-    width, font = line_width(picture), font_for(picture)
+        canvas = paint_masks(canvas, truth.masks, colours)
+        painter = ImageDraw.Draw(canvas)
+    width, font = line_width(canvas), font_for(canvas)
     rows = zip(truth.boxes.tolist(), labels, truth.crowds.tolist(), colours, strict=True)
     for box, label, is_crowd, colour in rows:
         name = classes[label] if label < len(classes) else str(label)
@@ -98,20 +98,20 @@ def draw_truth(
         else:
             painter.rectangle(box, outline=colour, width=width)
         write_label(painter, box, name, colour, font)
-    return picture
+    return canvas
 
 
-def paint_masks(picture: Image.Image, masks: Masks, colours: Sequence[str]) -> Image.Image:
+def paint_masks(image: Image.Image, masks: Masks, colours: Sequence[str]) -> Image.Image:
     """Tints what each mask covers, with a rim that tells neighbours apart.
 
     Args:
-        picture: RGB.
+        image: RGB.
         masks: Shape (N, H, W), of which what is not 0 belongs to the mask, or run lengths.
         colours: Of each mask.
     """
     import cv2
 
-    pixels = np.array(picture)
+    pixels = np.array(image)
     for mask, colour in zip(each_bitmap(masks), colours, strict=True):
         plane = (mask.as_subclass(Tensor).cpu() != 0).numpy().astype(np.uint8)
         rgb = np.array(ImageColor.getrgb(colour))
@@ -143,14 +143,14 @@ def colour_of(label: int) -> str:
     return PALETTE[label % len(PALETTE)]
 
 
-def line_width(picture: Image.Image) -> int:
+def line_width(image: Image.Image) -> int:
     """Of outlines that can be seen and hide little."""
-    return max(2, round(min(picture.size) / 180))
+    return max(2, round(min(image.size) / 180))
 
 
-def font_for(picture: Image.Image) -> Font:
-    """A font whose size suits the picture."""
-    return ImageFont.load_default(size=max(11, round(min(picture.size) / 28)))
+def font_for(image: Image.Image) -> Font:
+    """A font whose size suits the image."""
+    return ImageFont.load_default(size=max(11, round(min(image.size) / 28)))
 
 
 def write_label(

@@ -1,4 +1,4 @@
-"""What goes into a training: batches, and what transforms make of a picture."""
+"""What goes into a training: batches, and what transforms make of an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cvlib.data.transforms import Resize, TransformedDataset, make_transform
-from cvlib.visualize.drawing import as_picture, draw_target
+from cvlib.visualize.drawing import as_image, draw_target
 from cvlib.visualize.segmentation import draw_segmentation
 from cvlib.visualize.sheets import Tile, enlarge, make_sheet
 
@@ -24,7 +24,7 @@ def draw_sample(image: Tensor, target: Mapping[str, Any], classes: Sequence[str]
         classes: Class names.
 
     Returns:
-        Picture and caption.
+        Image and caption.
     """
     image, target = enlarge(image, target)
     if "boxes" in target:
@@ -35,22 +35,22 @@ def draw_sample(image: Tensor, target: Mapping[str, Any], classes: Sequence[str]
         count = f"{len(target['mask'].unique())} classes"
         return Tile(draw_segmentation(image, target["mask"], classes), count)
     label = int(target["label"])
-    return Tile(as_picture(image), classes[label] if label < len(classes) else str(label))
+    return Tile(as_image(image), classes[label] if label < len(classes) else str(label))
 
 
 def show_batch(
     images: Tensor, targets: Mapping[str, Any], classes: Sequence[str], *, limit: int = 16
 ) -> Image.Image:
-    """Draws the pictures of a batch with their objects, classes of pixels, or labels.
+    """Draws the images of a batch with their objects, classes of pixels, or labels.
 
     Args:
         images: uint8, shape (B, 3, H, W), as `collate` gives them.
         targets: As `collate` gives them.
         classes: Class names.
-        limit: At most so many pictures.
+        limit: At most so many images.
 
     Returns:
-        One picture.
+        One image.
 
     Raises:
         ValueError: The images are no batch.
@@ -72,10 +72,10 @@ def show_batch(
             valid = row["labels"] >= 0
             row |= {n: row[n][valid] for n in ("boxes", "labels", "iscrowd") if n in row}
         tile = draw_sample(images[i], row, classes)
-        tiles.append(Tile(tile.picture, f"image {int(row['image_id'])}: {tile.caption}"))
+        tiles.append(Tile(tile.image, f"image {int(row['image_id'])}: {tile.caption}"))
     shown = f", {len(tiles)} of them shown" if len(tiles) < len(images) else ""
     size = f"{images.shape[2]} x {images.shape[3]}"
-    return make_sheet(tiles, f"a batch of {len(images)} pictures, {size}{shown}")
+    return make_sheet(tiles, f"a batch of {len(images)} images, {size}{shown}")
 
 
 def show_transforms(
@@ -98,7 +98,7 @@ def show_transforms(
         seed: Of the random numbers.
 
     Returns:
-        One picture.
+        One image.
 
     Raises:
         ValueError: Unknown recipe.
@@ -117,11 +117,11 @@ def show_transforms(
     image, target = dataset[index]
     size = f"{image.shape[1]} x {image.shape[2]}"
     original = draw_sample(*_fit(image, target, image_size), classes)
-    tiles = [Tile(original.picture, f"as it is, {size}: {original.caption}")]
+    tiles = [Tile(original.image, f"as it is, {size}: {original.caption}")]
     changed = TransformedDataset(dataset, recipe, seed)
     for epoch in range(count):
         tile = draw_sample(*changed[epoch, index], classes)
-        tiles.append(Tile(tile.picture, f"epoch {epoch + 1}: {tile.caption}"))
+        tiles.append(Tile(tile.image, f"epoch {epoch + 1}: {tile.caption}"))
     return make_sheet(tiles, f"recipe {name}, {image_size[0]} x {image_size[1]}")
 
 

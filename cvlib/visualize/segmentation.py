@@ -1,4 +1,4 @@
-"""Maps of classes laid over pictures, with a legend."""
+"""Maps of classes laid over images, with a legend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 
 from cvlib.data.transforms import VOID
-from cvlib.visualize.drawing import PALETTE, as_picture
+from cvlib.visualize.drawing import PALETTE, as_image
 from cvlib.visualize.sheets import BACKGROUND, caption_font
 
 _OPACITY, _HATCH_OPACITY = 0.6, 0.8
@@ -48,15 +48,15 @@ def draw_segmentation(
     """Tints every pixel in the colour of its class; void is hatched; a legend names the classes.
 
     Args:
-        image: A picture, or a uint8 tensor of shape (3, H, W), RGB.
+        image: An image, or a uint8 tensor of shape (3, H, W), RGB.
         mask: Shape (H, W), integers: the class of each pixel, 255 for void.
         classes: Their names.
 
     Returns:
-        A new picture; the legend on its right lists the classes that occur, by area.
+        A new image; the legend on its right lists the classes that occur, by area.
 
     Raises:
-        ValueError: The mask has another size than the picture, or a class without a name.
+        ValueError: The mask has another size than the image, or a class without a name.
 
     Example:
         >>> import torch
@@ -64,11 +64,11 @@ def draw_segmentation(
         >>> draw_segmentation(torch.zeros(3, 20, 30, dtype=torch.uint8), sky, ["sky"]).height
         36
     """
-    picture = as_picture(image)
+    canvas = as_image(image)
     values = mask.as_subclass(Tensor).cpu().numpy()
-    if values.shape != (picture.height, picture.width):
+    if values.shape != (canvas.height, canvas.width):
         raise ValueError(
-            f"draw_segmentation: expected mask of shape {(picture.height, picture.width)}, as the "
+            f"draw_segmentation: expected mask of shape {(canvas.height, canvas.width)}, as the "
             f"image, got {values.shape}"
         )
     counts = {int(value): int((values == value).sum()) for value in np.unique(values)}
@@ -80,7 +80,7 @@ def draw_segmentation(
         )
     colours = class_colours(len(classes))
     is_void = values == VOID
-    tinted = tint(picture, values, ~is_void, colours)
+    tinted = tint(canvas, values, ~is_void, colours)
     if is_void.any():
         tinted = _blend(tinted, _hatch(*values.shape), is_void, _HATCH_OPACITY)
     rows = sorted(counts, key=lambda value: -counts[value])
@@ -89,25 +89,23 @@ def draw_segmentation(
 
 
 def tint(
-    picture: Image.Image, values: np.ndarray, named: np.ndarray, colours: Sequence[Colour]
+    image: Image.Image, values: np.ndarray, named: np.ndarray, colours: Sequence[Colour]
 ) -> Image.Image:
     """Lays colours over the pixels that have a class.
 
     Args:
-        picture: RGB.
+        image: RGB.
         values: Shape (H, W): the class of each pixel.
         named: Shape (H, W), bool: which pixels have one; the others stay as they are.
         colours: Of each class.
     """
     layer = np.array(colours, np.uint8)[np.where(named, values, 0)]
-    return _blend(picture, layer, named, _OPACITY)
+    return _blend(image, layer, named, _OPACITY)
 
 
-def _blend(
-    picture: Image.Image, layer: np.ndarray, where: np.ndarray, opacity: float
-) -> Image.Image:
+def _blend(image: Image.Image, layer: np.ndarray, where: np.ndarray, opacity: float) -> Image.Image:
     shares = Image.fromarray(np.where(where, round(255 * opacity), 0).astype(np.uint8))
-    return Image.composite(Image.fromarray(layer).convert("RGB"), picture, shares)
+    return Image.composite(Image.fromarray(layer).convert("RGB"), image, shares)
 
 
 def _hatch(height: int, width: int) -> np.ndarray:
@@ -117,7 +115,7 @@ def _hatch(height: int, width: int) -> np.ndarray:
 
 
 def _add_legend(
-    picture: Image.Image,
+    image: Image.Image,
     rows: list[int],
     shares: list[float],
     classes: Sequence[str],
@@ -129,12 +127,12 @@ def _add_legend(
         for row, share in zip(rows, shares, strict=True)
     ]
     width = _SWATCH + 3 * _PAD + max(round(font.getlength(text)) for text in texts)
-    height = max(picture.height, len(rows) * _ROW + 2 * _PAD)
-    result = Image.new("RGB", (picture.width + width, height), BACKGROUND)
-    result.paste(picture, (0, 0))
+    height = max(image.height, len(rows) * _ROW + 2 * _PAD)
+    result = Image.new("RGB", (image.width + width, height), BACKGROUND)
+    result.paste(image, (0, 0))
     painter = ImageDraw.Draw(result)
     for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        x, y = picture.width + _PAD, _PAD + i * _ROW
+        x, y = image.width + _PAD, _PAD + i * _ROW
         if row == VOID:
             result.paste(Image.fromarray(_hatch(_SWATCH, _SWATCH)).convert("RGB"), (x, y + 2))
         else:

@@ -1,4 +1,4 @@
-"""Several pictures on one sheet, each with a line of words."""
+"""Several images on one sheet, each with a line of words."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SHAPE = 1.6  # width over height that a sheet comes near to
 
 
 class Tile(NamedTuple):
-    """A picture and what is written above it."""
+    """An image and what is written above it."""
 
-    picture: Image.Image
+    image: Image.Image
     caption: str
 
 
@@ -28,7 +28,7 @@ def caption_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def make_sheet(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> Image.Image:
-    """Puts pictures side by side.
+    """Puts images side by side.
 
     Args:
         tiles: At least one.
@@ -36,13 +36,13 @@ def make_sheet(tiles: Sequence[Tile], title: str = "", columns: int | None = Non
         columns: By default as many as make the sheet somewhat wider than high.
 
     Returns:
-        One picture.
+        One image.
     """
     font = caption_font()
-    captions = [_shorten(tile.caption, tile.picture.width, font) for tile in tiles]
+    captions = [_shorten(tile.caption, tile.image.width, font) for tile in tiles]
     lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
-    width = max(tile.picture.width for tile in tiles) + _MARGIN
-    height = max(tile.picture.height for tile in tiles) + lines * _LINE + _MARGIN
+    width = max(tile.image.width for tile in tiles) + _MARGIN
+    height = max(tile.image.height for tile in tiles) + lines * _LINE + _MARGIN
     columns = columns or _choose_columns(len(tiles), width, height)
     top = _LINE + _MARGIN if title else 0
     rows = -(-len(tiles) // columns)
@@ -55,16 +55,16 @@ def make_sheet(tiles: Sequence[Tile], title: str = "", columns: int | None = Non
         x = i % columns * width + _MARGIN
         y = i // columns * height + _MARGIN + top
         painter.multiline_text((x, y), caption, fill="#D0D0D0", font=font, spacing=5)
-        result.paste(tile.picture, (x, y + lines * _LINE))
+        result.paste(tile.image, (x, y + lines * _LINE))
     return result
 
 
-def beside(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Puts pictures next to each other, as one."""
-    width = sum(one.width for one in pictures) + _MARGIN * (len(pictures) - 1)
-    result = Image.new("RGB", (width, max(one.height for one in pictures)), BACKGROUND)
+def beside(images: Sequence[Image.Image]) -> Image.Image:
+    """Puts images next to each other, as one."""
+    width = sum(one.width for one in images) + _MARGIN * (len(images) - 1)
+    result = Image.new("RGB", (width, max(one.height for one in images)), BACKGROUND)
     x = 0
-    for one in pictures:
+    for one in images:
         result.paste(one, (x, 0))
         x += one.width + _MARGIN
     return result
@@ -80,7 +80,7 @@ def _choose_columns(count: int, width: int, height: int) -> int:
 
 
 def _shorten(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Breaks lines that are wider than the picture, between words."""
+    """Breaks lines that are wider than the image, between words."""
     lines = []
     for line in caption.split("\n"):
         current = ""
@@ -98,7 +98,7 @@ def _shorten(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.
 def enlarge(
     image: Tensor, target: Mapping[str, Any], least: int = 256
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Repeats the pixels of a small picture, and scales its boxes, so that words have room.
+    """Repeats the pixels of a small image, and scales its boxes, so that words have room.
 
     Args:
         image: uint8, shape (3, H, W).

@@ -14,7 +14,7 @@ SIDE = 96
 
 
 def draw(folder, split, count, seed):
-    """Pictures on disk; their boxes as (name, rows of xyxy)."""
+    """Images on disk; their boxes as (name, rows of xyxy)."""
     home = folder / "images" / split
     home.mkdir(parents=True)
     drawn = []
@@ -28,7 +28,7 @@ def draw(folder, split, count, seed):
 
 
 def as_coco(drawn):
-    """Ids with gaps: pictures 10, 20, ..., one category 7."""
+    """Ids with gaps: images 10, 20, ..., one category 7."""
     images, annotations = [], []
     for place, (name, boxes) in enumerate(drawn, 1):
         images.append({"id": 10 * place, "file_name": name, "width": SIDE, "height": SIDE})

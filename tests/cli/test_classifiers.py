@@ -1,4 +1,4 @@
-"""The same path for pictures with one class each."""
+"""The same path for images with one class each."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cvlib.cli import main
-from cvlib.cli._data import name_split, open_train_val
+from cvlib.cli._inputs import name_split, open_train_val
 from cvlib.data import load_dataset
 from cvlib.engine import load
 
@@ -17,7 +17,7 @@ COLOURS = {"grass": (30, 160, 40), "sky": (60, 120, 230)}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Six pictures of grass, six of sky, without splits."""
+    """Six images of grass, six of sky, without splits."""
     home = tmp_path_factory.mktemp("weather")
     for seed, (name, colour) in enumerate(COLOURS.items()):
         (home / name).mkdir()
@@ -53,9 +53,9 @@ def test_val_draws_confusions(run, folder, tmp_path, capsys):
     assert "grass" in capsys.readouterr().out
 
 
-def test_predict_gives_a_row_for_each_picture(run, folder, tmp_path):
+def test_predict_gives_a_row_for_each_image(run, folder, tmp_path):
     out = tmp_path / "out"
-    options = ["--save", "csv,pictures", "--tta", "flip", "--out", str(out), "--device", "cpu"]
+    options = ["--save", "csv,images", "--tta", "flip", "--out", str(out), "--device", "cpu"]
     assert main(["predict", str(run), str(folder), *options]) == 0
     with open(out / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -65,18 +65,18 @@ def test_predict_gives_a_row_for_each_picture(run, folder, tmp_path):
 
 
 def test_every_class_is_in_both_parts(folder):
-    dataset = load_dataset(folder, say=lambda line: None)
+    dataset = load_dataset(folder, log=lambda line: None)
     first, second = dataset.split(0.67, seed=0)
     assert first.count_labels().tolist() == [4, 4]
     assert second.count_labels().tolist() == [2, 2]
-    paths = [str(path) for part in (first, second) for path in part.pictures]
-    assert sorted(paths) == sorted(map(str, dataset.pictures))
+    paths = [str(path) for part in (first, second) for path in part.images]
+    assert sorted(paths) == sorted(map(str, dataset.images))
     again, _ = dataset.split(0.67, seed=0)
     other, _ = dataset.split(0.67, seed=1)
-    assert list(again.pictures) == list(first.pictures) != list(other.pictures)
+    assert list(again.images) == list(first.images) != list(other.images)
 
 
-def test_a_part_without_pictures_is_refused(folder):
+def test_a_part_without_images_is_refused(folder):
     with pytest.raises(
         ValueError, match=r"in each part, got 12 and 0 of 12 .*give another --val-share"
     ):
@@ -87,7 +87,7 @@ def test_a_part_without_pictures_is_refused(folder):
             seed=0,
             bad_labels="raise",
             cache=False,
-            say=lambda line: None,
+            log=lambda line: None,
         )
 
 

@@ -21,9 +21,9 @@ def names(folder):
 
 
 def size(path):
-    with Image.open(path) as picture:
-        picture.load()
-        return picture.size
+    with Image.open(path) as image:
+        image.load()
+        return image.size
 
 
 # --- train -----------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def test_train_leaves_a_whole_run_folder(trained, coco):
 def test_train_says_what_it_sets_apart(tmp_path, yolo, capsys):
     assert main(["train", str(yolo), "--out", str(tmp_path / "run"), *TINY]) == 0
     said = capsys.readouterr().out
-    assert "no validation split: 1 of 6 pictures are set apart for it" in said
+    assert "no validation split: 1 of 6 images are set apart for it" in said
     assert "best: AP" in said
 
 
@@ -140,14 +140,14 @@ def test_wrong_labels_may_be_dropped(tmp_path, coco_copy, capsys):
     assert "annotation 1" in capsys.readouterr().err, "dropped, but not in silence"
 
 
-def test_missing_pictures_stop_before_the_first_step(tmp_path, coco_copy, capsys):
+def test_missing_images_stop_before_the_first_step(tmp_path, coco_copy, capsys):
     (coco_copy / "images" / "train" / "train-0.png").unlink()
     command = ["train", str(coco_copy), "--out", str(tmp_path / "run"), *TINY]
     assert main(command) == 1
     assert "train-0.png" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert main([*command, "--no-check"]) == 0
-    assert "left out: training picture 0 cannot be read" in capsys.readouterr().out
+    assert "left out: training image 0 cannot be read" in capsys.readouterr().out
 
 
 def test_doubts_are_told_once(tmp_path, coco_copy, capsys):
@@ -173,7 +173,7 @@ def test_other_classes_in_val_are_refused(tmp_path, coco, coco_copy, capsys):
 # --- val -------------------------------------------------------------------------------------
 
 
-def test_val_writes_figures_plots_and_worst_pictures(tmp_path, trained, coco, capsys):
+def test_val_writes_figures_plots_and_worst_images(tmp_path, trained, coco, capsys):
     out = tmp_path / "val"
     assert main(["val", str(trained), str(coco), "--out", str(out), "--device", "cpu"]) == 0
     assert set(names(out)) >= {"metrics.json", "table.txt", "confusion.png", "errors.png"}
@@ -196,7 +196,7 @@ def test_val_never_replaces_the_figures_of_a_run(trained, coco, capsys):
 def test_val_of_another_split(tmp_path, trained, coco, capsys):
     arguments = ["val", str(trained), str(coco), "--split", "train", "--out", str(tmp_path / "v")]
     assert main([*arguments, "--device", "cpu"]) == 0
-    assert "6 pictures" in capsys.readouterr().out
+    assert "6 images" in capsys.readouterr().out
 
 
 def test_val_leaves_out_what_cannot_be_read_and_says_so(tmp_path, trained, coco_copy, capsys):
@@ -218,7 +218,7 @@ def predicted(tmp_path_factory, trained, coco):
     out = tmp_path_factory.mktemp("predicted") / "out"
     arguments = ["predict", str(trained), str(coco / "images" / "val"), "--out", str(out), *LOW]
     data = ["--data", str(coco / "annotations" / "instances_val.json")]
-    assert main([*arguments, "--save", "pictures,coco,yolo,csv,json", *data]) == 0
+    assert main([*arguments, "--save", "images,coco,yolo,csv,json", *data]) == 0
     return out
 
 
@@ -251,7 +251,7 @@ def test_every_writer_tells_the_same(predicted, coco):
             assert cells["class"] == thing["class"] == "banana"
 
 
-def test_without_a_coco_file_pictures_are_numbered_and_named(tmp_path, trained, coco):
+def test_without_a_coco_file_images_are_numbered_and_named(tmp_path, trained, coco):
     out = tmp_path / "out"
     arguments = [str(trained), str(coco / "images" / "val"), "--save", "coco", "--out", str(out)]
     assert main(["predict", *arguments, *LOW]) == 0
@@ -263,11 +263,11 @@ def test_without_a_coco_file_pictures_are_numbered_and_named(tmp_path, trained, 
     assert names(out) == ["detections-coco-images.json", "detections-coco.json"]
 
 
-def test_pictures_that_the_coco_file_does_not_have(tmp_path, trained, coco, capsys):
+def test_images_that_the_coco_file_does_not_have(tmp_path, trained, coco, capsys):
     data = ["--data", str(coco / "annotations" / "instances_val.json"), "--save", "coco"]
     arguments = [str(trained), str(coco / "images"), "--out", str(tmp_path / "out"), *data]
     assert main(["predict", *arguments, *LOW]) == 1
-    assert "6 pictures are not in --data" in capsys.readouterr().err
+    assert "6 images are not in --data" in capsys.readouterr().err
 
 
 def test_a_list_from_standard_input(tmp_path, trained, coco, monkeypatch):
@@ -290,7 +290,7 @@ def test_damaged_and_missing_files_are_skipped_named_and_counted(
     said = capsys.readouterr()
     assert "2 files are damaged or missing and were skipped" in said.err
     assert re.search(r"skipped: .*bad\.png", said.err)
-    assert "1 pictures" in said.out
+    assert "1 images" in said.out
     rows = json.loads((out / "detections.json").read_text())
     assert [("error" in row) for row in rows] == [False, True, True]
 
@@ -375,8 +375,8 @@ def test_show_draws(tmp_path, coco, trained, what):
     options = ["--what", what, "--out", str(out), "--count", "3", "--image-size", "64", "64"]
     assert main(["show", str(coco), *options, "--model", str(trained)]) == 0
     assert size(out)[0] > 150
-    with Image.open(out) as picture:
-        assert len(np.unique(np.asarray(picture.convert("L")))) > 50, "nothing is drawn"
+    with Image.open(out) as image:
+        assert len(np.unique(np.asarray(image.convert("L")))) > 50, "nothing is drawn"
 
 
 def test_show_never_replaces_a_file(tmp_path, coco, capsys):
@@ -402,7 +402,7 @@ def test_info_of_a_model(trained, capsys):
 def test_info_of_data(coco, capsys):
     assert main(["info", str(coco)]) == 0
     said = capsys.readouterr().out
-    assert "pictures: 6" in said
+    assert "images: 6" in said
     assert "0 errors" in said
 
 
@@ -412,7 +412,7 @@ def test_bench_measures(what, trained, capsys):
     assert main(["bench", *what, *options, "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == [
-        "batch", "pictures/s", "median", "ms", "90%", "ms", "99%", "ms", "calls",
+        "batch", "images/s", "median", "ms", "90%", "ms", "99%", "ms", "calls",
     ]  # fmt: skip
     assert [line.split()[0] for line in lines[2:]] == ["1", "2"]
     assert all(float(line.split()[1]) > 0 for line in lines[2:])
@@ -442,4 +442,4 @@ def test_bench_of_operators_calls_the_tool(tmp_path, monkeypatch):
 
 def test_bench_reads_data(coco, capsys):
     assert main(["bench", "data", str(coco), "--seconds", "0.01"]) == 0
-    assert "pictures/s" in capsys.readouterr().out
+    assert "images/s" in capsys.readouterr().out

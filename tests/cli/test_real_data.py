@@ -29,8 +29,8 @@ def test_show_draws_pedestrians(test_data, tmp_path, what):
     out = tmp_path / "show.png"
     options = ["--what", what, "--count", "2", "--out", str(out)]
     assert main(["show", str(test_data / "pennfudan-coco"), *options]) == 0
-    with Image.open(out) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    with Image.open(out) as image:
+        pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape[1] > 400
     assert pixels.std() > 30
 
@@ -41,5 +41,5 @@ def test_show_draws_other_tasks(test_data, tmp_path, name):
         out = tmp_path / f"{what}.png"
         options = ["--what", what, "--count", "2", "--out", str(out)]
         assert main(["show", str(test_data / name), *options]) == 0
-        with Image.open(out) as picture:
-            assert np.asarray(picture.convert("RGB")).std() > 20
+        with Image.open(out) as image:
+            assert np.asarray(image.convert("RGB")).std() > 20

@@ -1,4 +1,4 @@
-"""Small samples of every task, whose pictures show where their objects are."""
+"""Small samples of every task, whose images show where their objects are."""
 
 import torch
 from torchvision import tv_tensors

@@ -1,4 +1,4 @@
-"""Pictures, archives and comparisons that the tests of shards share."""
+"""Images, archives and comparisons that the tests of shards share."""
 
 import io
 import tarfile
@@ -15,7 +15,7 @@ def quiet(line):
 
 
 def paint(path, number, *, mode="RGB", exif=None):
-    """A picture whose pixels tell its number."""
+    """An image whose pixels tell its number."""
     pixels = np.full((*SIZE, 3), number, dtype=np.uint8)
     pixels[:, :4] = 255
     options = {"exif": exif} if exif else {}

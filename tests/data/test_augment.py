@@ -15,7 +15,7 @@ def generator(seed=0):
 
 
 def painted(count, size=(40, 40), seed=0):
-    """Black pictures with one white rectangle each, its box, and a row of padding."""
+    """Black images with one white rectangle each, its box, and a row of padding."""
     images = torch.zeros(count, 3, *size, dtype=torch.uint8)
     boxes = torch.full((count, 2, 4), -1.0)
     draw = generator(seed)
@@ -47,7 +47,7 @@ def test_boxes_follow_the_pixels(seed, size):
             assert (extent(changed[i]) - moved[i, 0]).abs().max() <= 1
 
 
-def test_boxes_of_mirrored_and_turned_pictures_are_exact():
+def test_boxes_of_mirrored_and_turned_images_are_exact():
     images, boxes, labels = painted(64)
     changed, moved, _ = augment_batch(images, boxes, labels, generator())
     sides = boxes[:, 0, 2:] - boxes[:, 0, :2]
@@ -115,7 +115,7 @@ def test_a_box_at_the_origin_is_not_taken_for_padding():
     assert (kept[:, 0] >= 0).sum() > 16
 
 
-def test_a_picture_of_one_colour_keeps_one_colour():
+def test_a_image_of_one_colour_keeps_one_colour():
     # Mixing channels in place could read what was just written.
     images = torch.tensor([200, 90, 30], dtype=torch.uint8).view(1, 3, 1, 1)
     images = images.repeat(32, 1, 20, 20)
@@ -125,7 +125,7 @@ def test_a_picture_of_one_colour_keeps_one_colour():
     assert ((middle[:, 0] > middle[:, 1]) & (middle[:, 1] > middle[:, 2])).all(), "still orange"
 
 
-def test_images_stay_pictures():
+def test_images_stay_images():
     images, boxes, labels = painted(8)
     changed, moved, kept = augment_batch(
         torch.randint_like(images, 0, 256), boxes, labels, generator()
@@ -170,7 +170,7 @@ def test_memory_order_of_the_input_does_not_matter():
     assert torch.equal(one[0], two[0])
 
 
-def test_pictures_differ_from_one_another():
+def test_images_differ_from_one_another():
     images, boxes, labels = painted(1)
     images = torch.randint_like(images, 60, 200)  # colours that no change clips
     changed, moved, _ = augment_batch(

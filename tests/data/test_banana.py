@@ -14,21 +14,21 @@ from torchvision.transforms import v2
 
 from cvlib.data import BananaDataset, collate, load_dataset
 from cvlib.data.check import check_dataset, fix_dataset
-from cvlib.data.findings import BadLabelsError
+from cvlib.data.labels.findings import BadLabelsError
 
 HEADER = "img_name,label,xmin,ymin,xmax,ymax"
 ROWS = ("3.png,0,2,3,12,13", "1.png,0,0,0,40,30")
 
 
-def write_set(root, rows=ROWS, pictures=("1.png", "3.png"), split="train", header=HEADER):
-    """Write a set of pictures of width 40 and height 30, and return its root."""
-    images = root / f"bananas_{split}" / "images"
-    images.mkdir(parents=True)
+def write_set(root, rows=ROWS, images=("1.png", "3.png"), split="train", header=HEADER):
+    """Write a set of images of width 40 and height 30, and return its root."""
+    folder = root / f"bananas_{split}" / "images"
+    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for name in pictures:
+    for name in images:
         pixels = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(images / name)
-    (images.parent / "label.csv").write_text("\n".join([header, *rows]) + "\n")
+        Image.fromarray(pixels).save(folder / name)
+    (folder.parent / "label.csv").write_text("\n".join([header, *rows]) + "\n")
     return root
 
 
@@ -72,9 +72,9 @@ def test_several_boxes_and_classes(tmp_path):
     assert dataset[-1][1]["image_id"] == 3
 
 
-def test_pictures_without_rows_are_empty_and_warned_about(tmp_path):
-    pictures = ("1.png", "3.png", "10.png", "9.png", "11.png", "12.png")
-    root = write_set(tmp_path, pictures=pictures)
+def test_images_without_rows_are_empty_and_warned_about(tmp_path):
+    images = ("1.png", "3.png", "10.png", "9.png", "11.png", "12.png")
+    root = write_set(tmp_path, images=images)
     with pytest.warns(UserWarning, match=r"for 4 \(9\.png, 10\.png, 11\.png, \.\.\.\)") as caught:
         dataset = BananaDataset(root)
     assert len(caught) == 1
@@ -106,7 +106,7 @@ def test_transform_gets_the_pair(tmp_path):
     assert dataset[0][1]["boxes"].tolist() == [[28, 3, 38, 13]]
 
 
-def test_cache_gives_equal_and_independent_pictures(tmp_path):
+def test_cache_gives_equal_and_independent_images(tmp_path):
     root = write_set(tmp_path)
     plain, cached = BananaDataset(root), BananaDataset(root, cache=True)
     first, target = cached[0]
@@ -214,7 +214,7 @@ def test_images_folder_missing(tmp_path):
 
 
 def test_images_folder_empty(tmp_path):
-    assert "got none among 0 files" in error_of(write_set(tmp_path, pictures=()))
+    assert "got none among 0 files" in error_of(write_set(tmp_path, images=()))
 
 
 def test_label_csv_missing(tmp_path):
@@ -272,9 +272,9 @@ def test_csv_in_another_encoding(tmp_path):
         ("1.png,0.0,1,2,3,4", "expected label an integer, got '0.0'"),
         ("1.png,-1,1,2,3,4", "expected label from 0 to 0 (1 class), got -1"),
         ("1.png,1,1,2,3,4", "got 1; pass classes=... with a name for every label"),
-        ("2.png,0,1,2,3,4", "expected a picture 2.png in images/, got no such file"),
+        ("2.png,0,1,2,3,4", "expected an image 2.png in images/, got no such file"),
         ("3.PNG,0,1,2,3,4", "got no such file (there is 3.png)"),
-        (",0,1,2,3,4", "expected img_name the name of a picture, got an empty field"),
+        (",0,1,2,3,4", "expected img_name the name of an image, got an empty field"),
         ("../1.png,0,1,2,3,4", "expected img_name a path inside images/, got '../1.png'"),
         ("a/../../1.png,0,1,2,3,4", "expected img_name a path inside images/"),
         ("..\\1.png,0,1,2,3,4", "expected img_name a path inside images/"),
@@ -324,7 +324,7 @@ def test_one_reversed_box_is_no_xywh(tmp_path):
     assert "width, height" not in error_of(write_set(tmp_path, [*ROWS, "1.png,0,9,2,3,4"]))
 
 
-def test_picture_that_is_none_at_construction(tmp_path):
+def test_image_that_is_none_at_construction(tmp_path):
     root = write_set(tmp_path)
     (root / "bananas_train/images/1.png").write_text("version https://git-lfs.github.com/spec/v1")
     assert "got a Git LFS pointer (run git lfs pull)" in error_of(root)
@@ -338,9 +338,9 @@ def test_picture_that_is_none_at_construction(tmp_path):
 def test_a_wrong_row_can_be_left_out_and_corrected(tmp_path):
     root = write_set(tmp_path / "set", [*ROWS, "1.png,0,9,2,3,4"])
     with pytest.raises(BadLabelsError, match=r"(?s)line 4: expected x1 <= x2 .*--bad-labels drop"):
-        load_dataset(root, "train", say=lambda line: None)
+        load_dataset(root, "train", log=lambda line: None)
     with pytest.warns(UserWarning, match="line 4"):
-        dataset = load_dataset(root, "train", bad_labels="drop", say=lambda line: None)
+        dataset = load_dataset(root, "train", bad_labels="drop", log=lambda line: None)
     strict = BananaDataset(write_set(tmp_path / "right"))
     assert [dataset.target(i, (30, 40))["boxes"].tolist() for i in range(2)] == [
         strict.target(i, (30, 40))["boxes"].tolist() for i in range(2)
@@ -351,18 +351,18 @@ def test_a_wrong_row_can_be_left_out_and_corrected(tmp_path):
     assert not check_dataset(tmp_path / "fixed").errors
 
 
-def test_pictures_without_rows_are_told(tmp_path):
-    root = write_set(tmp_path, pictures=("1.png", "3.png", "10.png", "9.png"))
+def test_images_without_rows_are_told(tmp_path):
+    root = write_set(tmp_path, images=("1.png", "3.png", "10.png", "9.png"))
     with pytest.warns(UserWarning, match=r"got none for 2 \(9\.png, 10\.png\)"):
-        dataset = load_dataset(root, "train", say=lambda line: None)
+        dataset = load_dataset(root, "train", log=lambda line: None)
     assert [dataset[i][1]["image_id"] for i in range(4)] == [3, 1, 9, 10]
     assert [len(dataset[i][1]["boxes"]) for i in range(4)] == [1, 1, 0, 0]
 
 
-# --- pictures --------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------
 
 
-def test_damaged_picture_is_named_with_its_index(tmp_path):
+def test_damaged_image_is_named_with_its_index(tmp_path):
     dataset = BananaDataset(write_set(tmp_path))
     path = tmp_path / "bananas_train/images/1.png"
     path.write_bytes(path.read_bytes()[:1000])

@@ -19,11 +19,11 @@ from planted_faults import Fault
 
 from cvlib.data import SyntheticBananas, write_shards
 from cvlib.data.check import Report, check_dataset
-from cvlib.data.classification import ClassificationDataset
-from cvlib.data.dataset import DetectionDataset
-from cvlib.data.findings import BadLabelsError
-from cvlib.data.formats.lists import read_lists
-from cvlib.data.segmentation import SegmentationDataset
+from cvlib.data.datasets.classification import ClassificationDataset
+from cvlib.data.datasets.detection import DetectionDataset
+from cvlib.data.datasets.segmentation import SegmentationDataset
+from cvlib.data.formats.in_memory import read_lists
+from cvlib.data.labels.findings import BadLabelsError
 
 
 def codes(report: Report) -> set[str]:
@@ -38,7 +38,7 @@ def assert_found(report: Report, fault: Fault) -> None:
     assert codes(report) - {fault.code} == set(fault.also), report
     if fault.severity != "info":
         assert all(finding.fix for finding in found)
-        assert all(finding.file or finding.picture for finding in found)
+        assert all(finding.file or finding.image for finding in found)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def by_name(faults: list[Fault]) -> Any:
 def test_there_are_at_least_forty_faults() -> None:
     every = [
         *planted.COCO_LABELS,
-        *planted.PICTURES,
+        *planted.IMAGES,
         *planted.COCO_MASKS,
         *planted.LISTS,
         *planted.SEGMENTATION,
@@ -71,7 +71,7 @@ def test_there_are_at_least_forty_faults() -> None:
 def test_clean_coco(clean_coco: Path, fast: bool) -> None:
     report = check_dataset(clean_coco, fast=fast)
     assert not codes(report), report
-    assert report.summary["pictures"] == 20
+    assert report.summary["images"] == 20
     assert report.summary["objects"] == 80
     report.raise_if_bad()
 
@@ -82,7 +82,7 @@ def test_clean_lists(tmp_path: Path) -> None:
 
 def test_clean_segmentation(tmp_path: Path) -> None:
     one = painted.Masks.make(tmp_path)
-    report = check_dataset(SegmentationDataset(one.pictures, one.masks, one.classes))
+    report = check_dataset(SegmentationDataset(one.images, one.masks, one.classes))
     assert not codes(report), report
     assert report.summary["pixels_per_class"]["apple"] > 0
 
@@ -90,7 +90,7 @@ def test_clean_segmentation(tmp_path: Path) -> None:
 def test_clean_folders(tmp_path: Path) -> None:
     report = check_dataset(painted.Folders.make(tmp_path).folder)
     assert not codes(report), report
-    assert report.summary["pictures_per_class"] == {"apple": 4, "plum": 4}
+    assert report.summary["images_per_class"] == {"apple": 4, "plum": 4}
 
 
 REAL = ("banana-detection", "camvid-voc", "pennfudan-coco", "tiny-coco")
@@ -102,17 +102,17 @@ def test_real_sets_are_clean(test_data: Path, name: str) -> None:
     assert not codes(report), report
 
 
-def test_one_ant_is_what_a_website_sends_for_a_picture_that_is_gone(test_data: Path) -> None:
+def test_one_ant_is_what_a_website_sends_for_a_image_that_is_gone(test_data: Path) -> None:
     report = check_dataset(test_data / "hymenoptera")
-    assert codes(report) == {"placeholder-picture"}
-    assert [Path(one.picture).name for one in report.warnings] == ["imageNotFound.jpg"]
+    assert codes(report) == {"placeholder-image"}
+    assert [Path(one.image).name for one in report.warnings] == ["imageNotFound.jpg"]
 
 
 def test_scans_of_writing_are_no_placeholders(tmp_path: Path) -> None:
     one = painted.Folders.make(tmp_path)
     for path in one.folder.rglob("*.jpg"):
         planted.write_not_found(path, lines=int(path.stem))
-    assert not check_dataset(one.folder).of_code("placeholder-picture")
+    assert not check_dataset(one.folder).of_code("placeholder-image")
 
 
 def test_blood_cells_have_two_boxes_without_an_area(test_data: Path) -> None:
@@ -125,7 +125,7 @@ def test_blood_cells_have_two_boxes_without_an_area(test_data: Path) -> None:
 # --- everything is found that was planted ------------------------------------------------------
 
 
-@by_name([*planted.COCO_LABELS, *planted.PICTURES, *planted.COCO_MASKS])
+@by_name([*planted.COCO_LABELS, *planted.IMAGES, *planted.COCO_MASKS])
 def test_coco(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
     one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
     fault.plant(one)
@@ -156,7 +156,7 @@ def test_lists(tmp_path: Path, fault: Fault) -> None:
 def test_segmentation(tmp_path: Path, fault: Fault) -> None:
     one = painted.Masks.make(tmp_path)
     fault.plant(one)
-    assert_found(check_dataset(SegmentationDataset(one.pictures, one.masks, one.classes)), fault)
+    assert_found(check_dataset(SegmentationDataset(one.images, one.masks, one.classes)), fault)
 
 
 @by_name(planted.FOLDERS)
@@ -166,7 +166,7 @@ def test_folders(tmp_path: Path, fault: Fault) -> None:
     assert_found(check_dataset(one.folder), fault)
 
 
-def test_a_class_without_pictures(tmp_path: Path) -> None:
+def test_a_class_without_images(tmp_path: Path) -> None:
     paths = sorted((painted.Folders.make(tmp_path).folder / "train").rglob("*.jpg"))
     report = check_dataset(ClassificationDataset(paths, [0] * 4 + [1] * 4, ("a", "b", "c")))
     assert codes(report) == {"empty-class"}
@@ -177,8 +177,8 @@ def test_a_dataset_object_and_its_validation_set(clean_coco: Path, tmp_path: Pat
     planted.copied_to_val(one)
     train, val = (
         read_lists(
-            [one.picture(i, split) for i in range(4, 8) if split == "val" or i != 4]
-            + ([one.picture(3)] if split == "train" else []),
+            [one.image(i, split) for i in range(4, 8) if split == "val" or i != 4]
+            + ([one.image(3)] if split == "train" else []),
             [[[10, 10, 60, 50]]] * 4,
             [[0]] * 4,
             painted.CLASSES,
@@ -186,9 +186,9 @@ def test_a_dataset_object_and_its_validation_set(clean_coco: Path, tmp_path: Pat
         for split in ("train", "val")
     )
     report = check_dataset(DetectionDataset(train), val=DetectionDataset(val))
-    assert codes(report) == {"leaked-picture"}
+    assert codes(report) == {"leaked-image"}
     subset = torch.utils.data.Subset(DetectionDataset(train), [0, 1])
-    assert check_dataset(subset).summary["pictures"] == 2
+    assert check_dataset(subset).summary["images"] == 2
 
 
 # --- sets of which only samples are known ------------------------------------------------------
@@ -244,7 +244,7 @@ def test_every_split_is_checked_and_counted(tmp_path: Path) -> None:
             label = f"<annotation><filename>{seed}.jpg</filename>{size}{boxes}</annotation>"
             (tmp_path / f"Annotations/{seed}.xml").write_text(label)
     report = check_dataset(tmp_path, fast=True)
-    assert "3 + 1 + 2 pictures" in str(report)
+    assert "3 + 1 + 2 images" in str(report)
     assert [name.split(", ")[1] for name in report.summary["others"]] == ["split test", "split val"]
 
 
@@ -265,13 +265,13 @@ def test_a_validation_set_that_holds_the_training_set_leaks(
         (tmp_path / f"yolo/labels/{seed}.txt").write_text("0 .5 .5 .2 .2\n")
     (tmp_path / "yolo/data.yaml").write_text("train: images\nval: images\nnames: [apple]\n")
     for folder, count in ((one.folder, 20), (tmp_path / "yolo", 3)):
-        assert check_dataset(folder).counts()["leaked-picture"] == count
+        assert check_dataset(folder).counts()["leaked-image"] == count
 
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_shards_in_splits(tmp_path: Path, fast: bool) -> None:
     for split in ("train", "val"):
-        write_shards(SyntheticBananas(2, image_size=64), tmp_path / split, say=lambda line: None)
+        write_shards(SyntheticBananas(2, image_size=64), tmp_path / split, log=lambda line: None)
     report = check_dataset(tmp_path, fast=fast)
     assert not report.errors and len(report.summary["others"]) == 1
 
@@ -314,7 +314,7 @@ def bad_report(clean_coco: Path, tmp_path: Path) -> Report:
     one = painted.CocoSet.copy(clean_coco, tmp_path / "set")
     planted.beyond_the_right(one)
     evil = "<script>alert(1)</script>.jpg".replace("/", "_")
-    one.picture(7).rename(one.picture(7).with_name(evil))
+    one.image(7).rename(one.image(7).with_name(evil))
     one.train["images"][7]["file_name"] = evil
     next(a for a in one.train["annotations"] if a["image_id"] == 7)["bbox"][0] = -50
     planted.zero_bytes(one)
@@ -337,7 +337,7 @@ def test_report_for_machines(bad_report: Report) -> None:
     assert content["summary"]["classes"] == ["apple", "plum"]
 
 
-def test_page_holds_pictures_and_no_script(bad_report: Report, tmp_path: Path) -> None:
+def test_page_holds_images_and_no_script(bad_report: Report, tmp_path: Path) -> None:
     text = bad_report.save_html(tmp_path / "page.html").read_text()
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
@@ -367,16 +367,16 @@ def test_a_thousand_of_a_kind_are_told_one_by_one(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.jpg" for index in range(count)]
     table = read_lists(paths, [[[10, 10, 60, 50]]] * count, [[0]] * count, ["a"])
     report = check_dataset(table, fast=True)
-    assert report.counts()["missing-picture"] == count
-    assert len(report.of_code("missing-picture")) == 1001
+    assert report.counts()["missing-image"] == count
+    assert len(report.of_code("missing-image")) == 1001
 
 
 @pytest.mark.parametrize("name", ["0.jpg", "1.jpg"])
-def test_pictures_that_look_alike_but_differ(tmp_path: Path, name: str) -> None:
+def test_images_that_look_alike_but_differ(tmp_path: Path, name: str) -> None:
     one = painted.Lists.make(tmp_path)
     shutil.copy(tmp_path / "5.jpg", tmp_path / name)
-    found = check_dataset(one.table()).of_code("duplicate-picture")
-    assert [(Path(f.picture).name, Path(f.message.split(": ")[-1]).name) for f in found] == [
+    found = check_dataset(one.table()).of_code("duplicate-image")
+    assert [(Path(f.image).name, Path(f.message.split(": ")[-1]).name) for f in found] == [
         ("5.jpg", name)
     ]
 

@@ -13,15 +13,15 @@ from PIL import Image
 from pycocotools.coco import COCO
 from torchvision import tv_tensors
 
-from cvlib.data.dataset import DetectionDataset
-from cvlib.data.findings import BadLabelsError
+from cvlib.data.datasets.detection import DetectionDataset
 from cvlib.data.formats.coco import read_coco, write_coco
+from cvlib.data.labels.findings import BadLabelsError
 from cvlib.ops.rle import masks_to_rle
 
 BOX = [2, 3, 10, 8]
 
 
-def picture(number, name=None, **facts):
+def image_entry(number, name=None, **facts):
     return {"id": number, "file_name": name or f"{number}.png", "height": 30, "width": 40} | facts
 
 
@@ -30,8 +30,8 @@ def thing(number, image=1, category=7, **facts):
 
 
 def write_set(root, images=None, annotations=(), categories=None, **extra):
-    """Write a file, and a picture of 40 x 30 for each name that stays in the folder."""
-    images = [picture(1), picture(5)] if images is None else images
+    """Write a file, and an image of 40 x 30 for each name that stays in the folder."""
+    images = [image_entry(1), image_entry(5)] if images is None else images
     content = {
         "images": images,
         "annotations": list(annotations),
@@ -64,7 +64,7 @@ def test_a_file_by_hand(tmp_path):
     assert table.root == tmp_path
     assert table.classes == ("dog", "cat"), "classes count in the order of their ids"
     assert table.category_ids == (3, 7)
-    assert list(table.pictures) == ["1.png", "5.png"]
+    assert list(table.images) == ["1.png", "5.png"]
     assert table.image_ids.tolist() == [1, 5]
     assert table.sizes.tolist() == [[30, 40], [30, 40]]
     assert table.starts.tolist() == [0, 2, 3]
@@ -103,10 +103,10 @@ def annotations_of(source, image):
 def test_real_sets_as_pycocotools_reads_them(test_data, name):
     with contextlib.redirect_stdout(io.StringIO()):
         oracle = COCO(str(test_data / name))
-    has_pictures = not name.startswith("coco-eval-pair")
-    table = read_coco(test_data / name, None if has_pictures else test_data / "coco-eval-pair")
+    has_images = not name.startswith("coco-eval-pair")
+    table = read_coco(test_data / name, None if has_images else test_data / "coco-eval-pair")
     assert table.findings == ()
-    assert table.num_pictures == len(oracle.imgs)
+    assert table.num_images == len(oracle.imgs)
     assert sorted(table.rows) == sorted(oracle.anns)
     assert table.category_ids == tuple(sorted(oracle.cats))
     assert list(table.classes) == [oracle.cats[i]["name"] for i in table.category_ids]
@@ -126,14 +126,14 @@ def test_real_sets_as_pycocotools_reads_them(test_data, name):
             assert np.array_equal(mask, oracle.annToMask(annotation))
 
 
-def test_real_pictures_are_found(test_data):
+def test_real_images_are_found(test_data):
     for name, folder, count in [
         ("tiny-coco/annotations/instances_train2017.json", "tiny-coco/images/train2017", 32),
         ("pennfudan-coco/instances_val.json", "pennfudan-coco/val", 50),
     ]:
         table = read_coco(test_data / name)
         assert table.root == test_data / folder
-        assert sum(table.path(i).is_file() for i in range(count)) == table.num_pictures == count
+        assert sum(table.path(i).is_file() for i in range(count)) == table.num_images == count
     with pytest.raises(FileNotFoundError, match=r"got none of the first 50 in .*coco-eval-pair"):
         read_coco(test_data / "coco-eval-pair/instances_val2014_100.json")
 
@@ -171,7 +171,7 @@ def test_a_box_from_the_mask_where_there_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "code", "message"),
     [
-        ({"image_id": 99}, "unknown-image", "expected image_id that of a picture .*, got 99"),
+        ({"image_id": 99}, "unknown-image", "expected image_id that of an image .*, got 99"),
         ({"image_id": "1"}, "unknown-image", "got '1'"),
         ({"image_id": None}, "unknown-image", "got None"),
         ({"image_id": True}, "unknown-image", "got True"),
@@ -274,36 +274,36 @@ def test_masks_of_some_objects(tmp_path):
 @pytest.mark.parametrize(
     ("second", "code", "row"),
     [
-        (picture(1, "2.png"), "duplicate-id", "image 1"),
-        (picture("2"), "bad-picture", "image 1"),
-        ([], "bad-picture", "image 1"),
-        (picture(2, "../2.png"), "bad-path", "image 2"),
-        (picture(2, "/etc/passwd"), "bad-path", "image 2"),
-        (picture(2, "C:\\2.png"), "bad-path", "image 2"),
-        (picture(2, "a\0.png"), "bad-path", "image 2"),
-        (picture(2, "\ud800.png"), "bad-path", "image 2"),
+        (image_entry(1, "2.png"), "duplicate-id", "image 1"),
+        (image_entry("2"), "bad-image", "image 1"),
+        ([], "bad-image", "image 1"),
+        (image_entry(2, "../2.png"), "bad-path", "image 2"),
+        (image_entry(2, "/etc/passwd"), "bad-path", "image 2"),
+        (image_entry(2, "C:\\2.png"), "bad-path", "image 2"),
+        (image_entry(2, "a\0.png"), "bad-path", "image 2"),
+        (image_entry(2, "\ud800.png"), "bad-path", "image 2"),
         ({"id": 2}, "bad-path", "image 2"),
         ({"id": 2, "file_name": 5}, "bad-path", "image 2"),
     ],
 )
-def test_wrong_pictures_are_named_and_left_out(tmp_path, second, code, row):
+def test_wrong_images_are_named_and_left_out(tmp_path, second, code, row):
     name = second.get("file_name") if isinstance(second, dict) else None
-    images = [picture(1), second]
+    images = [image_entry(1), second]
     try:
         path = write_set(tmp_path, images=images, annotations=[thing(1), thing(2, 2)])
-    except (ValueError, OSError):  # the picture cannot be written, either
-        path = write_set(tmp_path, images=[picture(1)])
+    except (ValueError, OSError):  # the image cannot be written, either
+        path = write_set(tmp_path, images=[image_entry(1)])
         content = {"images": images, "annotations": [thing(1), thing(2, 2)]}
         path.write_text(json.dumps(content | {"categories": [{"id": 7, "name": "cat"}]}))
     table = read_coco(path)
-    assert list(table.pictures) == ["1.png"], name
+    assert list(table.images) == ["1.png"], name
     errors = [f for f in table.findings if f.code == code]
     assert [(f.severity, f.row) for f in errors] == [("error", row)]
     assert table.rows.tolist() == [1]
 
 
-def test_a_picture_under_two_ids_is_told(tmp_path):
-    table = read_coco(write_set(tmp_path, images=[picture(1), picture(2, "./1.png")]))
+def test_a_image_under_two_ids_is_told(tmp_path):
+    table = read_coco(write_set(tmp_path, images=[image_entry(1), image_entry(2, "./1.png")]))
     (finding,) = table.findings
     assert (finding.severity, finding.code, finding.row) == ("warning", "listed-twice", "image 2")
     assert "got '1.png' as image 1, too" in finding.message
@@ -311,7 +311,7 @@ def test_a_picture_under_two_ids_is_told(tmp_path):
 
 def test_odd_sizes(tmp_path):
     sizes = [{"height": "30"}, {"height": -1}, {"height": 30.5}, {"height": float("nan")}]
-    images = [picture(k, **size) for k, size in enumerate(sizes)]
+    images = [image_entry(k, **size) for k, size in enumerate(sizes)]
     table = read_coco(write_set(tmp_path, images=images))
     assert table.sizes.tolist() == [[-1, -1]] * 4
     assert [(f.code, f.severity) for f in table.findings] == [("bad-size", "warning")] * 4
@@ -388,7 +388,7 @@ def test_byte_order_mark(tmp_path):
     assert read_coco(path).num_objects == 1
 
 
-# --- the folder of the pictures --------------------------------------------------------------
+# --- the folder of the images --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_round_trip_of_real_sets(test_data, tmp_path, name):
         assert getattr(again, key) == getattr(table, key)
     for key in ("image_ids", "sizes", "starts", "boxes", "labels", "rows", "iscrowd", "areas"):
         assert np.array_equal(getattr(again, key), getattr(table, key)), key
-    assert list(again.pictures) == list(table.pictures)
+    assert list(again.images) == list(table.images)
     assert list(again.masks) == list(table.masks)
     original = json.loads((test_data / name).read_text())
     written = json.loads((tmp_path / "b.json").read_text())
@@ -470,7 +470,7 @@ def test_what_json_cannot_hold_is_not_written(tmp_path):
 
 @pytest.mark.slow
 def test_a_million_annotations(tmp_path):
-    images = [picture(k) for k in range(100_000)]
+    images = [image_entry(k) for k in range(100_000)]
     things = [thing(k, k % 100_000, segmentation=[[2, 3, 12, 3, 12, 11]]) for k in range(10**6)]
     path = tmp_path / "a.json"
     categories = [{"id": 7, "name": "cat"}]

@@ -50,7 +50,7 @@ def test_nothing_is_lost_or_moved(counts):
         assert torch.all(targets["labels"][row, count:] == -1)
 
 
-def test_batch_of_empty_pictures_keeps_one_slot():
+def test_batch_of_empty_images_keeps_one_slot():
     _, targets = collate([sample(0), sample(0)])
     assert targets["boxes"].tolist() == [[[-1] * 4]] * 2
     assert targets["labels"].tolist() == [[-1]] * 2
@@ -98,13 +98,13 @@ def test_maps_of_classes_are_stacked():
     assert targets["image_id"].tolist() == [4, 4]
 
 
-def test_labels_of_pictures_are_stacked():
+def test_labels_of_images_are_stacked():
     samples = [(sample(0)[0], {"label": torch.tensor(k), "image_id": k}) for k in (2, 0)]
     _, targets = collate(samples)
     assert targets["label"].tolist() == [2, 0] and targets["label"].dtype == torch.int64
 
 
-def test_interleaved_pictures_stay_interleaved():
+def test_interleaved_images_stay_interleaved():
     samples = [sample(1, i) for i in range(3)]
     plain, _ = collate(samples)
     interleaved = [

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from cvlib.data import BananaDataset
-from cvlib.data.dataset import DetectionDataset
-from cvlib.data.findings import BadLabelsError
+from cvlib.data.datasets.detection import DetectionDataset
 from cvlib.data.formats.csv import read_csv
+from cvlib.data.labels.findings import BadLabelsError
 
 HEADER = "image,label,xmin,ymin,xmax,ymax"
 
@@ -37,7 +37,7 @@ def test_a_file_by_hand(tmp_path):
     assert table.layout == "CSV"
     assert table.root == tmp_path
     assert table.classes == ("cat", "dog")
-    assert list(table.pictures) == ["2.png", "1.png"]
+    assert list(table.images) == ["2.png", "1.png"]
     assert table.boxes.tolist() == [[1, 2, 3, 4], [0, 0, 9, 9], [5, 6, 7.5, 8]]
     assert table.labels.tolist() == [1, 0, 0]
     assert table.rows.tolist() == [2, 4, 3]
@@ -81,10 +81,10 @@ def test_harmless_variants(tmp_path, newline):
     table = read_csv(path)
     assert table.boxes.tolist() == [[2, 3, 12, 11], [0, 0, 1, 1], [1, 1, 2, 2]]
     assert table.rows.tolist() == [2, 5, 6]
-    assert list(table.pictures) == ["1.png", "2.png"]
+    assert list(table.images) == ["1.png", "2.png"]
 
 
-def test_a_picture_without_objects(tmp_path):
+def test_a_image_without_objects(tmp_path):
     table = read_csv(write_set(tmp_path, "1.png,,,,,", "2.png,cat,1,2,3,4"))
     assert table.starts.tolist() == [0, 0, 1]
 
@@ -106,11 +106,11 @@ def test_columns_by_hand(tmp_path):
     header = "file,image,label,class,xmin,ymin,xmax,ymax"
     path = write_set(tmp_path, "x,1.png,5,cat,2,3,12,11", header=header)
     text = error_of(path)
-    assert "expected one column for each of picture, label" in text
+    assert "expected one column for each of image, label" in text
     assert "got file, image, label, class" in text
-    assert "pass columns=, such as columns={'picture': 'file'}" in text
-    table = read_csv(path, columns={"picture": "image", "label": "class"})
-    assert (list(table.pictures), table.classes) == (["1.png"], ("cat",))
+    assert "pass columns=, such as columns={'image': 'file'}" in text
+    table = read_csv(path, columns={"image": "image", "label": "class"})
+    assert (list(table.images), table.classes) == (["1.png"], ("cat",))
     assert table.findings[-1].message.endswith("file, label") or "file, label" in str(
         table.findings
     )
@@ -127,7 +127,7 @@ def test_two_boxes_in_a_row_of_columns(tmp_path):
         assert read_csv(path, columns=columns).boxes.tolist() == [[2, 3, 12, 11]]
 
 
-@pytest.mark.parametrize("columns", [{"image": "image"}, {"picture": "photo"}])
+@pytest.mark.parametrize("columns", [{"image": "image"}, {"image": "photo"}])
 def test_columns_that_do_not_exist(tmp_path, columns):
     assert "expected columns= to map one of" in error_of(write_set(tmp_path), columns=columns)
 
@@ -149,7 +149,7 @@ def test_classes_as_string(tmp_path):
         ("1.png,cat,1,,3,4", "bad-row", "expected ymin a number, got ''"),
         ("1.png,cat,1_0,2,30,4", "bad-row", "expected xmin a number, got '1_0'"),
         ("1.png,,1,2,3,4", "bad-row", "expected a label, got an empty field"),
-        (",cat,1,2,3,4", "bad-row", "expected the path of a picture, got an empty field"),
+        (",cat,1,2,3,4", "bad-row", "expected the path of an image, got an empty field"),
         ("1.png,cow,1,2,3,4", "unknown-class", "expected a label among cat, dog, got 'cow'"),
         ("../1.png,cat,1,2,3,4", "bad-path", "expected a path inside of"),
         ("/etc/1.png,cat,1,2,3,4", "bad-path", "expected a path inside of"),
@@ -190,7 +190,7 @@ def test_a_thousand_of_a_kind_are_listed_and_the_rest_counted(tmp_path):
         ("\n , \n", "got an empty file"),
         (HEADER, "got the header alone"),
         ("1.png,cat,1,2,3,4\n", "to name the columns, got numbers in '1.png,cat,1,2,3,4"),
-        ("a,b,c\n1,2,3\n", "got a, b, c: missing picture, label, a box"),
+        ("a,b,c\n1,2,3\n", "got a, b, c: missing image, label, a box"),
         ("image,label,xmin,ymin,xmax\n", "missing a box; pass columns="),
         (HEADER + ",label\n", "got label twice"),
         (HEADER + '\n1.png,"cat,1,2,3,4\n', "which cannot be read as one: unexpected end of data"),
@@ -214,7 +214,7 @@ def test_other_encodings_and_no_file(tmp_path):
         read_csv(tmp_path / "b.csv")
 
 
-def test_no_folder_with_the_pictures(tmp_path):
+def test_no_folder_with_the_images(tmp_path):
     path = write_set(tmp_path, "x/7.png,cat,1,2,3,4")
     with pytest.raises(FileNotFoundError, match=r"such as 'x/7\.png', got none of the first 1 in"):
         read_csv(path)
@@ -229,7 +229,7 @@ def test_the_banana_set_as_its_own_class_reads_it(test_data):
     bananas = BananaDataset(test_data / "banana-detection").table
     assert table.root == root / "images"
     assert table.findings == ()
-    assert list(table.pictures) == list(bananas.pictures)
+    assert list(table.images) == list(bananas.images)
     assert np.array_equal(table.boxes, bananas.boxes)
     assert np.array_equal(table.rows, bananas.rows)
     assert np.array_equal(table.labels, bananas.labels)

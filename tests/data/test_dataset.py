@@ -1,4 +1,4 @@
-"""DetectionDataset: samples, parts, workers, cache, and one bad picture among good ones."""
+"""DetectionDataset: samples, parts, workers, cache, and one bad image among good ones."""
 
 import json
 import multiprocessing
@@ -15,30 +15,31 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cvlib.data import _shared, collate
-from cvlib.data._images import UnreadablePictureError
-from cvlib.data.dataset import DetectionDataset
-from cvlib.data.findings import BadLabelsError
+from cvlib.data import collate
+from cvlib.data.datasets.detection import DetectionDataset
+from cvlib.data.files import shared_memory
+from cvlib.data.files.images import UnreadableImageError
 from cvlib.data.formats.coco import read_coco
+from cvlib.data.labels.findings import BadLabelsError
 
 CLASSES = ("cat", "dog", "cow")
 
 
 def make(root, count=6, seed=0, **options):
-    """A set of pictures of 40 x 30 whose every pixel tells its number, 0 to 2 objects each."""
+    """A set of images of 40 x 30 whose every pixel tells its number, 0 to 2 objects each."""
     rng = np.random.default_rng(seed)
-    pictures, boxes, labels = [], [], []
+    images, boxes, labels = [], [], []
     for i in range(count):
         Image.new("RGB", (40, 30), (i % 256, 0, 0)).save(root / f"{i}.png")
-        pictures.append(root / f"{i}.png")
+        images.append(root / f"{i}.png")
         corners = rng.integers(0, 12, (i % 3, 2))
         boxes.append(np.concatenate([corners, corners + rng.integers(4, 16, (i % 3, 2))], 1))
         labels.append(rng.integers(0, 3, i % 3))
-    return DetectionDataset.from_lists(pictures, boxes, labels, CLASSES, **options)
+    return DetectionDataset.from_lists(images, boxes, labels, CLASSES, **options)
 
 
 def with_size(root, size=(30, 40), mask=None, orientation=1, **options):
-    """One picture of 40 x 30 in a COCO file that claims ``size``."""
+    """One image of 40 x 30 in a COCO file that claims ``size``."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (40, 30)).save(root / "1.png", exif=exif)
@@ -93,7 +94,7 @@ def test_target_and_facts_without_decoding(tmp_path):
     assert (facts["height"], facts["width"], facts["image_id"]) == (30, 40, 2)
     assert facts["path"] == tmp_path / "2.png"
     (tmp_path / "2.png").unlink()
-    with pytest.raises(UnreadablePictureError, match="at index 2"):
+    with pytest.raises(UnreadableImageError, match="at index 2"):
         dataset.target(2)
     assert len(dataset.target(2, (30, 40))["boxes"]) == 2
 
@@ -114,8 +115,8 @@ def test_bad_labels_must_be_known(tmp_path):
 
 
 def test_wrong_labels_are_left_out_when_asked(tmp_path):
-    pictures = make(tmp_path).table
-    arguments = [[pictures.path(0)], [[[0, 0, 5, 5], [5, 5, 0, 0]]], [[0, 0]], CLASSES]
+    images = make(tmp_path).table
+    arguments = [[images.path(0)], [[[0, 0, 5, 5], [5, 5, 0, 0]]], [[0, 0]], CLASSES]
     with pytest.raises(BadLabelsError, match="box 1"):
         DetectionDataset.from_lists(*arguments)
     with pytest.warns(UserWarning, match="left out labels .* 1 finding, the first: .*box 1") as w:
@@ -125,7 +126,7 @@ def test_wrong_labels_are_left_out_when_asked(tmp_path):
     assert len(dataset.subset([0])) == 1
 
 
-# --- one bad picture -------------------------------------------------------------------------
+# --- one bad image -------------------------------------------------------------------------
 
 
 def spoil(path, kind):
@@ -141,10 +142,10 @@ def spoil(path, kind):
 
 @pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "text"])
 @pytest.mark.parametrize("cache", [False, True])
-def test_a_bad_picture_has_an_error_of_its_own(tmp_path, kind, cache):
+def test_a_bad_image_has_an_error_of_its_own(tmp_path, kind, cache):
     dataset = make(tmp_path, cache=cache)
     spoil(tmp_path / "3.png", kind)
-    with pytest.raises(UnreadablePictureError, match=r"a readable picture at index 3, got: ") as e:
+    with pytest.raises(UnreadableImageError, match=r"a readable image at index 3, got: ") as e:
         dataset[3]
     assert e.value.path == str(tmp_path / "3.png")
     assert dataset[2][0][0, 0, 0] == 2
@@ -154,14 +155,14 @@ def test_the_error_reaches_the_loop_from_a_worker(tmp_path):
     dataset = make(tmp_path)
     spoil(tmp_path / "3.png", "empty")
     loader = DataLoader(dataset, batch_size=1, num_workers=1, collate_fn=collate)
-    with pytest.raises(ValueError, match="a readable picture at index 3"):
+    with pytest.raises(ValueError, match="a readable image at index 3"):
         list(loader)
 
 
 def test_another_size_than_claimed(tmp_path):
     dataset = with_size(tmp_path, (60, 80))
     with pytest.raises(
-        UnreadablePictureError,
+        UnreadableImageError,
         match=r"at index 0 to have the size 80 x 60 that .*a\.json claims, got 40 x 30 in .*1\.png",
     ):
         dataset[0]
@@ -175,9 +176,9 @@ def test_labels_in_stored_or_upright_pixels(tmp_path, orientation):
     stored = with_size(tmp_path, (30, 40), None, orientation, upright=False)
     assert stored[0][0].shape == (3, 30, 40)
     if turned:
-        with pytest.raises(UnreadablePictureError, match="in stored pixels: pass upright=False"):
+        with pytest.raises(UnreadableImageError, match="in stored pixels: pass upright=False"):
             with_size(tmp_path, (30, 40), None, orientation)[0]
-        with pytest.raises(UnreadablePictureError, match="in upright pixels: pass upright=True"):
+        with pytest.raises(UnreadableImageError, match="in upright pixels: pass upright=True"):
             with_size(tmp_path, (40, 30), None, orientation, upright=False)[0]
 
 
@@ -192,12 +193,10 @@ def test_labels_in_stored_or_upright_pixels(tmp_path, orientation):
 )
 def test_masks_that_cannot_be_decoded(tmp_path, mask, message):
     dataset = with_size(tmp_path, None, mask)
-    with pytest.raises(
-        UnreadablePictureError, match=r"expected a mask of .* in annotation 17"
-    ) as e:
+    with pytest.raises(UnreadableImageError, match=r"expected a mask of .* in annotation 17") as e:
         dataset[0]
     assert e.value.path == str(tmp_path / "1.png")
-    with pytest.raises(UnreadablePictureError, match=message):
+    with pytest.raises(UnreadableImageError, match=message):
         dataset[0]
 
 
@@ -240,7 +239,7 @@ def test_subset_by_class(tmp_path):
 
 @pytest.mark.parametrize("stratify", [False, True])
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.8])
-def test_split_shares_no_picture(tmp_path, fraction, stratify):
+def test_split_shares_no_image(tmp_path, fraction, stratify):
     dataset = make(tmp_path, 30)
     first, second = dataset.split(fraction, seed=3, stratify=stratify)
     assert len(first) == round(fraction * 30)
@@ -254,7 +253,7 @@ def test_split_shares_no_picture(tmp_path, fraction, stratify):
 
 
 def test_split_keeps_the_share_of_every_class(tmp_path):
-    # 300 pictures, one class in every tenth alone.
+    # 300 images, one class in every tenth alone.
     labels = [[0] * (i % 3) + [1] * (i % 10 == 0) + [2] * (i % 50 == 0) for i in range(300)]
     boxes = [[[0, 0, 5, 5]] * len(own) for own in labels]
     names = [tmp_path / f"{i}.png" for i in range(300)]
@@ -271,15 +270,15 @@ def test_split_keeps_the_share_of_every_class(tmp_path):
 def test_split_out_of_range(tmp_path, fraction):
     with pytest.raises(ValueError, match="split: expected fraction between 0 and 1"):
         make(tmp_path).split(fraction)
-    with pytest.raises(ValueError, match="one picture in each part, got 0 and 6 of 6"):
+    with pytest.raises(ValueError, match="one image in each part, got 0 and 6 of 6"):
         make(tmp_path).split(0.01)
 
 
 def test_it_says_what_it_is(tmp_path):
     dataset = make(tmp_path)
-    text = "<DetectionDataset: 6 pictures, 6 objects of 3 classes (cat, dog, cow)>"
+    text = "<DetectionDataset: 6 images, 6 objects of 3 classes (cat, dog, cow)>"
     assert repr(dataset) == text
-    assert repr(dataset.subset([2])).startswith("<DetectionDataset: 1 pictures, 2 objects of")
+    assert repr(dataset.subset([2])).startswith("<DetectionDataset: 1 images, 2 objects of")
 
 
 def test_rename_and_merge_classes(tmp_path):
@@ -358,14 +357,14 @@ def test_a_copy_for_elsewhere_is_whole(tmp_path):
     assert torch.equal(again[2][1]["boxes"], dataset[2][1]["boxes"])
     assert again.classes == CLASSES
     with pytest.raises(TypeError, match="SharedBlock: expected to be pickled for a worker"):
-        pickle.dumps(_shared.SharedBlock(5))
+        pickle.dumps(shared_memory.SharedBlock(5))
 
 
 MEMORY = """
 import multiprocessing, os, sys
 import numpy as np
 from torch.utils.data import DataLoader
-from cvlib.data.dataset import DetectionDataset
+from cvlib.data.datasets.detection import DetectionDataset
 
 class Labels(DetectionDataset):
     def __getitem__(self, index):
@@ -409,7 +408,7 @@ def test_memory_of_workers_does_not_grow_with_the_labels(tmp_path, method):
 # --- cache -----------------------------------------------------------------------------------
 
 
-def test_cache_gives_independent_pictures(tmp_path):
+def test_cache_gives_independent_images(tmp_path):
     dataset = make(tmp_path, cache=True)
     dataset[2][0].zero_()
     (tmp_path / "2.png").unlink()
@@ -420,7 +419,7 @@ def test_cache_gives_independent_pictures(tmp_path):
 
 
 def test_cache_that_does_not_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(_shared, "available_memory", lambda: 20_000)
+    monkeypatch.setattr(shared_memory, "available_memory", lambda: 20_000)
     with pytest.raises(
         MemoryError, match=r"room for a cache of 0\.0 GB, got .*; leave cache=False"
     ):
@@ -429,12 +428,12 @@ def test_cache_that_does_not_fit(tmp_path, monkeypatch):
 
 
 def test_available_memory_is_plausible(monkeypatch, tmp_path):
-    assert 1e7 < _shared.available_memory() < 1e14
+    assert 1e7 < shared_memory.available_memory() < 1e14
     (tmp_path / "max").write_text("1000\n")
     (tmp_path / "now").write_text("400\n")
     files = ((str(tmp_path / "max"), str(tmp_path / "now")), ("/nowhere", "/nowhere"))
-    monkeypatch.setattr(_shared, "_CGROUP_FILES", files)
-    assert _shared.available_memory() == 600
+    monkeypatch.setattr(shared_memory, "_CGROUP_FILES", files)
+    assert shared_memory.available_memory() == 600
 
 
 def test_real_sets(test_data):

@@ -16,8 +16,8 @@ import pytest
 
 from cvlib.data import download, extract_zip, fetch_bananas
 
-# The name `cvlib.data.download` is the function: the module is reached by its import path.
-module = importlib.import_module("cvlib.data.download")
+# The name `cvlib.data.files.download` is the function: the module is reached by its import path.
+module = importlib.import_module("cvlib.data.files.download")
 
 BODY = np.random.default_rng(0).bytes(1_000_000)
 SHA1 = hashlib.sha1(BODY).hexdigest()

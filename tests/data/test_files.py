@@ -1,10 +1,10 @@
-"""Reading text, staying inside of a folder, listing pictures. (Writing: tests/engine.)"""
+"""Reading text, staying inside of a folder, listing images. (Writing: tests/engine.)"""
 
 import os
 
 import pytest
 
-from cvlib._files import inside, list_pictures, read_bytes, read_text
+from cvlib._files import inside, list_images, read_bytes, read_text
 
 
 def write(path, data):
@@ -96,10 +96,10 @@ def test_links_are_followed(tmp_path):
     assert inside(tmp_path / "set", "images/a.png").is_file()
 
 
-# --- list_pictures ---------------------------------------------------------------------------
+# --- list_images ---------------------------------------------------------------------------
 
 
-def test_pictures_of_all_kinds_in_order(tmp_path):
+def test_images_of_all_kinds_in_order(tmp_path):
     for name in (
         "b.PNG",
         "a/z.jpeg",
@@ -111,8 +111,8 @@ def test_pictures_of_all_kinds_in_order(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert list_pictures(tmp_path) == ["a/b/c.webp", "a/z.jpeg", "b.PNG"]
-    assert list_pictures(tmp_path, (".txt",)) == ["x.txt"]
+    assert list_images(tmp_path) == ["a/b/c.webp", "a/z.jpeg", "b.PNG"]
+    assert list_images(tmp_path, (".txt",)) == ["x.txt"]
 
 
 def test_loops_of_links_end(tmp_path):
@@ -122,21 +122,21 @@ def test_loops_of_links_end(tmp_path):
     (tmp_path / "a/again").symlink_to(tmp_path / "a")
     (tmp_path / "self").symlink_to(tmp_path / "self")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    assert list_pictures(tmp_path) == ["a/b/c.png"]
+    assert list_images(tmp_path) == ["a/b/c.png"]
 
 
-def test_links_to_folders_and_pictures_elsewhere(tmp_path):
+def test_links_to_folders_and_images_elsewhere(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "far/a.png").touch()
     (tmp_path / "set").mkdir()
     (tmp_path / "set/images").symlink_to(tmp_path / "far")
     (tmp_path / "set/b.png").symlink_to(tmp_path / "far/a.png")
-    assert list_pictures(tmp_path / "set") == ["b.png", "images/a.png"]
+    assert list_images(tmp_path / "set") == ["b.png", "images/a.png"]
 
 
 def test_names_that_are_not_utf_8(tmp_path):
     with open(os.fsencode(tmp_path) + b"/\xff.png", "wb") as file:
         file.write(b"x")
-    (name,) = list_pictures(tmp_path)
+    (name,) = list_images(tmp_path)
     assert os.fsencode(name) == b"\xff.png"
     assert inside(tmp_path, name).read_bytes() == b"x"

@@ -15,9 +15,9 @@ from PIL import Image
 from planted_faults import Fault
 
 from cvlib.data import SyntheticBananas
-from cvlib.data._images import read_image
 from cvlib.data.check import check_dataset, fix_dataset
-from cvlib.data.check._label_fixes import turn_boxes
+from cvlib.data.check.fix import turn_boxes
+from cvlib.data.files.images import read_image
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def boxes_of(folder: Path, split: str = "train") -> np.ndarray:
 
 ERRORS = [
     fault
-    for fault in (*planted.COCO_LABELS, *planted.PICTURES, *planted.COCO_MASKS)
+    for fault in (*planted.COCO_LABELS, *planted.IMAGES, *planted.COCO_MASKS)
     if fault.severity == "error" and fault.code not in ("no-objects", "classes-differ")
 ]
 
@@ -50,7 +50,7 @@ def test_what_is_written_has_no_errors(clean_coco: Path, tmp_path: Path, fault: 
     assert not report.errors, report
     assert before == {path: path.read_bytes() for path in one.folder.rglob("*") if path.is_file()}
     assert fault.code in {change.code for change in changes.made}
-    assert report.summary["pictures"] >= 18
+    assert report.summary["images"] >= 18
 
 
 MISREAD = [
@@ -82,7 +82,7 @@ def test_single_boxes(clean_coco: Path, tmp_path: Path) -> None:
     one.thing(20)["bbox"][2] = 0
     one.add(**one.thing(30))
     one.save()
-    changes = fix_dataset(one.folder, tmp_path / "fixed", pictures="copy")
+    changes = fix_dataset(one.folder, tmp_path / "fixed", images="copy")
     fixed = boxes_of(tmp_path / "fixed")
     assert len(fixed) == 78
     assert np.allclose(fixed[5], [x, y, w, h])
@@ -122,7 +122,7 @@ def test_labels_of_stored_pixels_are_turned(
     assert not check_dataset(tmp_path / "fixed").errors
 
 
-def test_names_and_pictures(clean_coco: Path, tmp_path: Path) -> None:
+def test_names_and_images(clean_coco: Path, tmp_path: Path) -> None:
     one = CocoSet.copy(clean_coco, tmp_path / "set")
     planted.png_called_jpg(one)
     planted.copied_to_val(one)
@@ -130,27 +130,25 @@ def test_names_and_pictures(clean_coco: Path, tmp_path: Path) -> None:
     changes = fix_dataset(one.folder, tmp_path / "fixed")
     renamed, leaked = changes.made
     assert (renamed.action, renamed.after) == ("renamed", "003.png")
-    assert (leaked.action, Path(leaked.picture).name) == ("left a picture out", "054.jpg")
+    assert (leaked.action, Path(leaked.image).name) == ("left an image out", "054.jpg")
     report = check_dataset(tmp_path / "fixed")
     assert not report.errors and not report.warnings
     assert (tmp_path / "fixed/images/train/000.jpg").is_symlink()
 
 
 def test_more_than_are_told_are_fixed(clean_coco: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("cvlib.data.check._parts.MOST_OF_A_KIND", 2)
+    monkeypatch.setattr("cvlib.data.check.images.MOST_OF_A_KIND", 2)
     one = CocoSet.copy(clean_coco, tmp_path / "set")
     for index in range(5):
-        one.picture(index).unlink()
+        one.image(index).unlink()
     for index in range(40, 46):
         one.thing(index)["segmentation"] = [
             [v + painted.WIDTH for v in one.thing(index)["segmentation"][0]]
         ]
     one.save()
-    assert len(check_dataset(one.folder).of_code("missing-picture")) == 3
+    assert len(check_dataset(one.folder).of_code("missing-image")) == 3
     changes = fix_dataset(one.folder, tmp_path / "fixed")
-    assert [change.code for change in changes.made] == ["missing-picture"] * 5 + [
-        "mask-outside"
-    ] * 6
+    assert [change.code for change in changes.made] == ["missing-image"] * 5 + ["mask-outside"] * 6
     assert not check_dataset(tmp_path / "fixed").errors
 
 
@@ -164,5 +162,5 @@ def test_nothing_is_overwritten(clean_coco: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_fixed(clean_coco: Path, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="fix_dataset: expected data a detection set with files"):
         fix_dataset(SyntheticBananas(2), tmp_path / "a")
-    with pytest.raises(ValueError, match="expected pictures 'link' or 'copy', got 'move'"):
-        fix_dataset(clean_coco, tmp_path / "a", pictures="move")
+    with pytest.raises(ValueError, match="expected images 'link' or 'copy', got 'move'"):
+        fix_dataset(clean_coco, tmp_path / "a", images="move")

@@ -11,19 +11,19 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from cvlib.data._images import UnreadablePictureError
-from cvlib.data.classification import ClassificationDataset
+from cvlib.data.datasets.classification import ClassificationDataset
+from cvlib.data.files.images import UnreadableImageError
 from cvlib.data.formats.folder import read_folder
 
 
-def picture(path, colour=(10, 20, 30)):
+def image(path, colour=(10, 20, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (5, 4), colour).save(path)
 
 
 def write_set(root, names):
     for name in names:
-        picture(root / name)
+        image(root / name)
     return root
 
 
@@ -39,7 +39,7 @@ def test_by_hand(tmp_path):
     dataset = read_folder(root)
     assert dataset.classes == ("ant", "bee")
     assert dataset.labels.tolist() == [0, 1, 1]
-    assert [os.path.basename(path) for path in dataset.pictures] == ["x.png", "2.png", "10.png"]
+    assert [os.path.basename(path) for path in dataset.images] == ["x.png", "2.png", "10.png"]
     image, target = dataset[2]
     assert image.shape == (3, 4, 5)
     assert (target["label"].dtype, target["label"].shape) == (torch.int64, ())
@@ -67,7 +67,7 @@ def test_classes_are_torchvisions(tmp_path):
 def test_given_classes_decide_the_order(tmp_path):
     root = write_set(tmp_path, ["ant/a.png", "bee/a.png"])
     dataset = read_folder(root, classes=["bee", "ant"])
-    assert [os.path.basename(os.path.dirname(path)) for path in dataset.pictures] == ["bee", "ant"]
+    assert [os.path.basename(os.path.dirname(path)) for path in dataset.images] == ["bee", "ant"]
     with pytest.raises(ValueError, match=r"got bee only in .* and wasp only in classes"):
         read_folder(root, classes=["ant", "wasp"])
 
@@ -94,14 +94,14 @@ def test_other_files_are_told(tmp_path):
     (root / "ant/notes.txt").write_text("x")
     with pytest.warns(UserWarning, match="odd files, 2 findings"):
         dataset = read_folder(root)
-    assert [f.code for f in dataset.findings] == ["not-a-picture", "picture-without-class"]
+    assert [f.code for f in dataset.findings] == ["not-a-image", "image-without-class"]
     assert len(dataset) == 2
 
 
 def test_empty_classes(tmp_path):
     root = write_set(tmp_path, ["ant/a.png", "bee/a.png"])
     (root / "wasp").mkdir()
-    with pytest.raises(ValueError, match=r"pictures of every class in .*, got none of wasp; add"):
+    with pytest.raises(ValueError, match=r"images of every class in .*, got none of wasp; add"):
         read_folder(root)
 
 
@@ -121,13 +121,13 @@ def test_nothing_there(tmp_path):
 
 def test_links(tmp_path):
     root = write_set(tmp_path / "set", ["ant/a.png"])
-    picture(tmp_path / "elsewhere/b.png")
+    image(tmp_path / "elsewhere/b.png")
     os.symlink(tmp_path / "elsewhere", root / "bee")
     assert read_folder(root).labels.tolist() == [0, 1]
     os.symlink(root, root / "ant/loop")
     with pytest.warns(UserWarning, match="a link to a folder above, not followed"):
         dataset = read_folder(root)
-    assert os.path.join("ant", "a.png") in dataset.pictures[0]
+    assert os.path.join("ant", "a.png") in dataset.images[0]
 
 
 def test_links_to_nothing(tmp_path):
@@ -140,7 +140,7 @@ def test_links_to_nothing(tmp_path):
 def test_link_to_itself(tmp_path):
     root = write_set(tmp_path, ["ant/a.png", "bee/a.png"])
     os.symlink(root / "ant/self", root / "ant/self")
-    with pytest.warns(UserWarning, match="expected pictures, got self, left out"):
+    with pytest.warns(UserWarning, match="expected images, got self, left out"):
         assert len(read_folder(root)) == 2
 
 
@@ -156,12 +156,12 @@ def test_names_that_are_not_utf8(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\x89PNG\r\n\x1a\n cut"])
-def test_damaged_pictures_are_named(tmp_path, content):
+def test_damaged_images_are_named(tmp_path, content):
     root = write_set(tmp_path, ["ant/a.png", "bee/a.png"])
     (root / "bee/a.png").write_bytes(content)
     dataset = read_folder(root)
     assert dataset[0][0].shape == (3, 4, 5)
-    with pytest.raises(UnreadablePictureError, match=r"at index 1, got: .*bee/a\.png"):
+    with pytest.raises(UnreadableImageError, match=r"at index 1, got: .*bee/a\.png"):
         dataset[1]
 
 
@@ -171,7 +171,7 @@ def test_damaged_pictures_are_named(tmp_path, content):
 @pytest.mark.parametrize(
     ("labels", "kind", "message"),
     [
-        ([0], ValueError, r"a label for each of 2 pictures, got shape \(1,\)"),
+        ([0], ValueError, r"a label for each of 2 images, got shape \(1,\)"),
         ([0, 2], ValueError, r"labels in 0\.\.1, got 2 for b\.jpg and 0 more outside"),
         ([-1, 0], ValueError, r"labels in 0\.\.1, got -1 for a\.jpg"),
         ([0.0, 1.0], TypeError, "expected labels to be integers, got float64"),
@@ -213,12 +213,12 @@ def test_a_split_keeps_the_share_of_every_class():
     first, second = dataset.split(0.8, seed=1)
     assert first.count_labels().tolist() == [48, 24, 8]
     assert second.count_labels().tolist() == [12, 6, 2]
-    assert sorted([*first.pictures, *second.pictures]) == sorted(names)
+    assert sorted([*first.images, *second.images]) == sorted(names)
     again, other = (dataset.split(0.8, seed=seed)[0] for seed in (1, 2))
-    assert list(again.pictures) == list(first.pictures) != list(other.pictures)
+    assert list(again.images) == list(first.images) != list(other.images)
     drawn, _ = dataset.split(0.8, seed=1, stratify=False)
     assert drawn.count_labels().tolist() != [48, 24, 8]
-    assert repr(second) == "<ClassificationDataset: 20 pictures of 3 classes (ant, bee, wasp)>"
+    assert repr(second) == "<ClassificationDataset: 20 images of 3 classes (ant, bee, wasp)>"
     with pytest.raises(TypeError, match=r"got booleans; use numpy\.flatnonzero"):
         dataset.subset([True, False])
 

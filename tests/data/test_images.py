@@ -1,4 +1,4 @@
-"""read_image and read_image_size: every kind of picture, and the damaged ones."""
+"""read_image and read_image_size: every kind of image, and the damaged ones."""
 
 import io
 import os
@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from cvlib.data import _images
-from cvlib.data._images import (
-    UnreadablePictureError,
+from cvlib.data.files import images as image_files
+from cvlib.data.files.images import (
+    UnreadableImageError,
     read_image,
     read_image_header,
     read_image_size,
@@ -38,7 +38,7 @@ def encoded(image, kind, **options):
     return file.getvalue()
 
 
-# --- kinds of pictures -----------------------------------------------------------------------
+# --- kinds of images -----------------------------------------------------------------------
 
 
 def write_grey(path):
@@ -187,7 +187,7 @@ def test_16_bit_tiff(tmp_path, bits):
 )
 def test_pixels_without_a_range_are_refused(tmp_path, values, message):
     Image.fromarray(values).save(tmp_path / "a.tif")
-    with pytest.raises(UnreadablePictureError, match=message):
+    with pytest.raises(UnreadableImageError, match=message):
         read_image(tmp_path / "a.tif")
 
 
@@ -255,7 +255,7 @@ def test_a_header_behind_a_long_profile(tmp_path):
     assert read_image_size(tmp_path / "a.jpg") == (30, 40)
 
 
-# --- damaged pictures ------------------------------------------------------------------------
+# --- damaged images ------------------------------------------------------------------------
 
 
 def cut_half(data):
@@ -288,7 +288,7 @@ def test_damaged_png(tmp_path, damage, message):
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UnreadablePictureError, match=rf"got {message}.* in .*a\.png; restore") as e:
+    with pytest.raises(UnreadableImageError, match=rf"got {message}.* in .*a\.png; restore") as e:
         read_image(path)
     assert e.value.path == str(path)
 
@@ -303,7 +303,7 @@ def test_damaged_png_with_right_checksums(tmp_path):
     chunk[length // 2] ^= 0x5A
     checksum = zlib.crc32(chunk).to_bytes(4, "big")
     path.write_bytes(data[:start] + chunk + checksum + data[start + 8 + length :])
-    with pytest.raises(UnreadablePictureError, match=r"got a PNG that cannot be decoded.*a\.png"):
+    with pytest.raises(UnreadableImageError, match=r"got a PNG that cannot be decoded.*a\.png"):
         read_image(path)
 
 
@@ -313,18 +313,18 @@ def test_truncated(tmp_path, kind, share):
     path = tmp_path / "a"
     data = encoded(Image.fromarray(RGB), kind)
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(UnreadablePictureError, match=r"read_image: expected .*restore or remove"):
+    with pytest.raises(UnreadableImageError, match=r"read_image: expected .*restore or remove"):
         read_image(path)
 
 
 def test_truncated_jpeg_whose_preview_is_whole():
-    # The end mark of the preview in the EXIF block must not pass for that of the picture.
+    # The end mark of the preview in the EXIF block must not pass for that of the image.
     preview = encoded(Image.fromarray(RGB[:8, :8]), "JPEG")
     data = encoded(Image.fromarray(RGB), "JPEG")
     segment = b"Exif\0\0II*\0" + struct.pack("<IHI", 8, 0, 0) + preview
     marked = data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
     assert read_image(marked).shape == (3, 30, 40)
-    with pytest.raises(UnreadablePictureError, match="truncated"):
+    with pytest.raises(UnreadableImageError, match="truncated"):
         read_image(marked[:-300])
 
 
@@ -348,13 +348,13 @@ def test_truncated_jpeg_whose_preview_is_whole():
         (b"12345678901", "bytes b'12345678'"),
     ],
 )
-def test_not_a_picture(tmp_path, data, kind):
+def test_not_a_image(tmp_path, data, kind):
     path = tmp_path / "a.png"
     path.write_bytes(data)
-    expected = rf"expected a whole picture \(JPEG, PNG, WebP, .*\), got {kind}.* in .*a\.png"
-    with pytest.raises(UnreadablePictureError, match="read_image_size: " + expected):
+    expected = rf"expected a whole image \(JPEG, PNG, WebP, .*\), got {kind}.* in .*a\.png"
+    with pytest.raises(UnreadableImageError, match="read_image_size: " + expected):
         read_image_size(path)
-    with pytest.raises(UnreadablePictureError, match="read_image: " + expected):
+    with pytest.raises(UnreadableImageError, match="read_image: " + expected):
         read_image(path)
 
 
@@ -365,7 +365,7 @@ def test_missing_folder_and_pipe(tmp_path):
     for name in ("", "pipe.jpg"):
         with pytest.raises(FileNotFoundError, match="which is no file"):
             read_image(tmp_path / name)
-        with pytest.raises((OSError, UnreadablePictureError)):
+        with pytest.raises((OSError, UnreadableImageError)):
             read_image_size(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"got .*b\.png, which does not exist"):
         read_image_size(tmp_path / "b.png")
@@ -380,9 +380,9 @@ def test_names_that_are_not_utf_8(tmp_path):
 
 
 def test_the_error_travels_between_processes():
-    error = UnreadablePictureError("no", "a.png")
+    error = UnreadableImageError("no", "a.png")
     again = pickle.loads(pickle.dumps(error))
-    assert (str(again), again.path, type(again)) == ("no", "a.png", UnreadablePictureError)
+    assert (str(again), again.path, type(again)) == ("no", "a.png", UnreadableImageError)
 
 
 # --- decompression bombs ---------------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png_header(100_000, 90_000))
     with pytest.raises(
-        UnreadablePictureError,
+        UnreadableImageError,
         match=r"at most 536,870,912 pixels, got 100000 x 90000 in .*a\.png; .*"
         r"CVLIB_MAX_PIXELS=9000000000",
     ):
@@ -417,7 +417,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
 def test_the_limit_can_be_set(monkeypatch, kind):
     data = encoded(Image.fromarray(RGB), kind)
     monkeypatch.setenv("CVLIB_MAX_PIXELS", "1199")
-    with pytest.raises(UnreadablePictureError, match="at most 1,199 pixels, got 40 x 30"):
+    with pytest.raises(UnreadableImageError, match="at most 1,199 pixels, got 40 x 30"):
         read_image(data)
     monkeypatch.setenv("CVLIB_MAX_PIXELS", "1200")
     assert read_image(data).shape == (3, 30, 40)
@@ -426,7 +426,7 @@ def test_the_limit_can_be_set(monkeypatch, kind):
 def test_pillows_own_limit_does_not_count(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert read_image(encoded(Image.fromarray(RGB), "PNG")).shape == (3, 30, 40)
-    assert _images.MAX_PIXELS >= 20_000**2
+    assert image_files.MAX_PIXELS >= 20_000**2
 
 
 # --- random damage ---------------------------------------------------------------------------
@@ -435,11 +435,11 @@ FUZZ = """
 import io, sys, warnings
 import numpy as np
 from PIL import Image
-from cvlib.data._images import UnreadablePictureError, read_image
+from cvlib.data.files.images import UnreadableImageError, read_image
 
 warnings.simplefilter("ignore")
 rng = np.random.default_rng(int(sys.argv[1]))
-picture = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+image = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
 read = refused = 0
 kinds = [
     ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("WEBP", {}),
@@ -447,7 +447,7 @@ kinds = [
 ]
 for kind, options in kinds:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     whole = np.frombuffer(file.getvalue(), np.uint8)
     for _ in range(int(sys.argv[2])):
         data = whole.copy()
@@ -461,7 +461,7 @@ for kind, options in kinds:
             image = read_image(data.tobytes())
             assert image.shape[0] == 3 and image.permute(1, 2, 0).is_contiguous()
             read += 1
-        except UnreadablePictureError:
+        except UnreadableImageError:
             refused += 1
 print(read, refused)
 """

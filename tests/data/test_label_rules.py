@@ -11,26 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvlib.boxes import box_convert
-from cvlib.data._twins import NEAR_IOU, find_contradictions, find_duplicates
-from cvlib.data.findings import errors_of
-from cvlib.data.label_rules import (
+from cvlib.data.labels.duplicates import NEAR_IOU, find_contradictions, find_duplicates
+from cvlib.data.labels.findings import errors_of
+from cvlib.data.labels.rules import (
     MOST_OF_A_KIND,
     SET_CODES,
     find_bad_labels,
     find_doubtful_labels,
 )
-from cvlib.data.table import LabelTable, TableBuilder
+from cvlib.data.labels.table import LabelTable, TableBuilder
 from cvlib.ops import box_iou
 
 WIDTH, HEIGHT = 640, 480
 
 
 def make_table(boxes: np.ndarray, labels: np.ndarray | None = None, per: int = 4) -> LabelTable:
-    """A set with some objects in each picture of 640 x 480."""
+    """A set with some objects in each image of 640 x 480."""
     builder = TableBuilder("test", Path("set"), ["a", "b", "c"])
     for number, box in enumerate(boxes.tolist()):
         if number % per == 0:
-            builder.add_picture(f"{number // per}.jpg", size=(HEIGHT, WIDTH), label_file="l.csv")
+            builder.add_image(f"{number // per}.jpg", size=(HEIGHT, WIDTH), label_file="l.csv")
         builder.add_object(box, 0 if labels is None else int(labels[number]), number + 2)
     return builder.build()
 
@@ -188,7 +188,7 @@ def test_objects_twice() -> None:
 
 def test_equal_boxes_of_two_masks_are_two_objects() -> None:
     builder = TableBuilder("test", Path("set"), ["a"])
-    builder.add_picture("a.jpg")
+    builder.add_image("a.jpg")
     for mask in ([[1.0, 1, 9, 1, 9, 9]], [[1.0, 1, 1, 9, 9, 9]], [[1.0, 1, 9, 1, 9, 9]]):
         builder.add_object((1, 1, 9, 9), 0, 1, mask=mask)
     table = builder.build()
@@ -229,7 +229,7 @@ def test_one_box_for_all_is_doubtful() -> None:
     (finding,) = find_doubtful_labels(make_table(np.tile([[10.0, 10, 50, 50]], (20, 1)), per=1))
     assert (finding.code, finding.severity, finding.count) == ("equal-boxes", "warning", 20)
     whole = np.tile([[0.0, 0, WIDTH, HEIGHT]], (20, 1))
-    assert find_doubtful_labels(make_table(whole, per=1))[0].code == "whole-picture-boxes"
+    assert find_doubtful_labels(make_table(whole, per=1))[0].code == "whole-image-boxes"
 
 
 def test_an_empty_table() -> None:

@@ -8,21 +8,21 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco
 
-from cvlib.data.dataset import DetectionDataset
-from cvlib.data.findings import BadLabelsError
+from cvlib.data.datasets.detection import DetectionDataset
+from cvlib.data.labels.findings import BadLabelsError
 
 CLASSES = ("cat", "dog")
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     for name in ("a.png", "b.png"):
         Image.new("RGB", (40, 30)).save(tmp_path / name)
     return [tmp_path / "a.png", str(tmp_path / "b.png")]
 
 
-def make(pictures, boxes=((), ()), labels=((), ()), classes=CLASSES, **options):
-    return DetectionDataset.from_lists(pictures, boxes, labels, classes, **options)
+def make(images, boxes=((), ()), labels=((), ()), classes=CLASSES, **options):
+    return DetectionDataset.from_lists(images, boxes, labels, classes, **options)
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def make(pictures, boxes=((), ()), labels=((), ()), classes=CLASSES, **options):
     [("xyxy", (2, 3, 12, 11)), ("xywh", (2, 3, 10, 8)), ("cxcywh", (7, 7, 10, 8))],
 )
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
-def test_formats_and_kinds(pictures, format, box, kind):
-    dataset = make(pictures, [kind([box, box]), []], [kind([1, 0]), []], format=format)
+def test_formats_and_kinds(images, format, box, kind):
+    dataset = make(images, [kind([box, box]), []], [kind([1, 0]), []], format=format)
     image, target = dataset[0]
     assert image.shape == (3, 30, 40)
     assert target["boxes"].tolist() == [[2, 3, 12, 11]] * 2
@@ -41,19 +41,19 @@ def test_formats_and_kinds(pictures, format, box, kind):
     assert dataset.classes == CLASSES
 
 
-def test_names_as_labels(pictures):
-    dataset = make(pictures, [[[2, 3, 12, 11]] * 2, []], [["dog", "cat"], []])
+def test_names_as_labels(images):
+    dataset = make(images, [[[2, 3, 12, 11]] * 2, []], [["dog", "cat"], []])
     assert dataset[0][1]["labels"].tolist() == [1, 0]
 
 
-def test_masks_of_every_kind(pictures):
+def test_masks_of_every_kind(images):
     square = np.zeros((30, 40), np.uint8)
     square[3:11, 2:12] = 9
     runs = {"size": [30, 40], "counts": [2 * 30 + 3, *([8, 22] * 9), 8, 30 * 40 - 11 * 30 - 11]}
     polygon = [[2, 3, 12, 3, 12, 11, 2, 11]]
     packed = coco.encode(np.asfortranarray(square > 0))  # counts are bytes
     masks = [[square, square > 0, runs, polygon, [np.array(polygon[0])], packed, None], []]
-    dataset = make(pictures, [[[2, 3, 12, 11]] * 7, []], [[0] * 7, []], masks=masks)
+    dataset = make(images, [[[2, 3, 12, 11]] * 7, []], [[0] * 7, []], masks=masks)
     found = dataset[0][1]["masks"]
     assert all(np.array_equal(found[k].numpy(), square > 0) for k in range(6))
     assert not found[6].any()
@@ -61,12 +61,12 @@ def test_masks_of_every_kind(pictures):
     assert dataset[1][1]["masks"].shape == (0, 30, 40)
 
 
-def test_wrong_boxes_are_named_by_picture_and_place(pictures):
+def test_wrong_boxes_are_named_by_image_and_place(images):
     boxes = [[[2, 3, 12, 11], [12, 3, 2, 11]], [[0, 0, float("nan"), 4]]]
     with pytest.raises(BadLabelsError) as caught:
-        make(pictures, boxes, [[0, 0], [5]])
-    found = {(f.code, f.picture, f.row) for f in caught.value.findings}
-    a, b = map(str, pictures)
+        make(images, boxes, [[0, 0], [5]])
+    found = {(f.code, f.image, f.row) for f in caught.value.findings}
+    a, b = map(str, images)
     assert found == {("inverted-box", a, "box 1"), ("unknown-class", b, "box 0")}
     assert f"{a}, box 1: expected x1 <= x2" in str(caught.value)
 
@@ -79,9 +79,9 @@ def test_wrong_boxes_are_named_by_picture_and_place(pictures):
         ({"classes": ["cat", "cat"]}, ValueError, "with different names, .*, got 'cat' twice"),
         ({"classes": []}, ValueError, "with different names, at least one, got none"),
         ({"format": "yolo"}, ValueError, "format one of xyxy, xywh, cxcywh, got 'yolo'"),
-        ({"boxes": [[]]}, ValueError, "boxes with an entry for each of 2 pictures, got 1"),
-        ({"labels": [[]]}, ValueError, "labels with an entry for each of 2 pictures, got 1"),
-        ({"masks": [[]]}, ValueError, "masks with an entry for each of 2 pictures, got 1"),
+        ({"boxes": [[]]}, ValueError, "boxes with an entry for each of 2 images, got 1"),
+        ({"labels": [[]]}, ValueError, "labels with an entry for each of 2 images, got 1"),
+        ({"masks": [[]]}, ValueError, "masks with an entry for each of 2 images, got 1"),
         ({"boxes": [[1, 2, 3, 4], []]}, ValueError, r"boxes\[0\] of shape \(N, 4\), got \(4,\)"),
         ({"boxes": [[[1, 2, 3]], []]}, ValueError, r"of shape \(N, 4\), got \(1, 3\)"),
         ({"boxes": [[["a", 2, 3, 4]], []]}, ValueError, r"boxes\[0\] numbers of shape \(N, 4\)"),
@@ -89,24 +89,24 @@ def test_wrong_boxes_are_named_by_picture_and_place(pictures):
         ({"labels": [[1.0], []]}, TypeError, r"labels\[0\] integers or names of classes, got"),
         ({"labels": [["cow"], []]}, ValueError, r"labels\[0\] among cat, dog, got cow"),
         ({"labels": [[1], []]}, ValueError, "in entry 0, got 0 boxes, 1 labels, 0 masks"),
-        ({"pictures": [5, "b.png"]}, TypeError, r"pictures\[0\] a path, got int"),
+        ({"images": [5, "b.png"]}, TypeError, r"images\[0\] a path, got int"),
     ],
 )
-def test_what_does_not_fit(pictures, options, error, message):
-    arguments = {"pictures": pictures} | options
+def test_what_does_not_fit(images, options, error, message):
+    arguments = {"images": images} | options
     with pytest.raises(error, match=f"^from_lists: expected .*{message}"):
-        make(arguments.pop("pictures"), **arguments)
+        make(arguments.pop("images"), **arguments)
 
 
 @pytest.mark.parametrize(
     "mask", [[2, 3, 12, 3, 12, 11], [[2, 3, 12]], [[0, 0, 5, 0, "5", 5]], {"counts": [1200]}]
 )
-def test_masks_that_are_none(pictures, mask):
+def test_masks_that_are_none(images, mask):
     with pytest.raises(ValueError, match=r"^from_lists: expected .* in masks\[0\]\[0\]"):
-        make(pictures, [[[2, 3, 12, 11]], []], [[0], []], masks=[[mask], []])
+        make(images, [[[2, 3, 12, 11]], []], [[0], []], masks=[[mask], []])
 
 
-def test_masks_of_another_shape(pictures):
+def test_masks_of_another_shape(images):
     masks = [[np.zeros((1, 30, 40))], []]
     with pytest.raises(ValueError, match=r"masks\[0\]\[0\] polygons, .*, got float64 of shape \(1"):
-        make(pictures, [[[2, 3, 12, 11]], []], [[0], []], masks=masks)
+        make(images, [[[2, 3, 12, 11]], []], [[0], []], masks=masks)

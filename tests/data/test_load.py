@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cvlib.data.formats.layouts as layouts
+import cvlib.data.layouts as layouts
 from cvlib.data import ClassificationDataset, DetectionDataset, SegmentationDataset
-from cvlib.data.findings import BadLabelsError
+from cvlib.data.labels.findings import BadLabelsError
 from cvlib.data.load import find_splits, load_dataset
 
 COCO = {
@@ -23,7 +23,7 @@ XML = (
 )
 
 
-def picture(path):
+def image(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 6)).save(path)
 
@@ -34,47 +34,47 @@ def write(path, text):
 
 
 def write_coco(root):
-    picture(root / "train2017/a.jpg")
-    picture(root / "val2017/a.jpg")
+    image(root / "train2017/a.jpg")
+    image(root / "val2017/a.jpg")
     for split in ("train2017", "val2017"):
         write(root / f"annotations/instances_{split}.json", json.dumps(COCO))
         write(root / f"annotations/captions_{split}.json", json.dumps(COCO))
 
 
 def write_flat_coco(root):
-    picture(root / "a.jpg")
+    image(root / "a.jpg")
     write(root / "labels.json", json.dumps(COCO))
 
 
 def write_roboflow_coco(root):
     for split in ("train", "valid"):
-        picture(root / split / "a.jpg")
+        image(root / split / "a.jpg")
         write(root / split / "_annotations.coco.json", json.dumps(COCO))
 
 
 def write_csv(root):
-    picture(root / "images/a.jpg")
+    image(root / "images/a.jpg")
     write(root / "train.csv", "image,class,xmin,ymin,xmax,ymax\na.jpg,cat,1,1,4,4\n")
     write(root / "val.csv", "image,class,xmin,ymin,xmax,ymax\na.jpg,cat,1,1,4,4\n")
 
 
 def write_bananas(root):
     for split in ("train", "val"):
-        picture(root / f"bananas_{split}/images/a.jpg")
+        image(root / f"bananas_{split}/images/a.jpg")
         text = "img_name,label,xmin,ymin,xmax,ymax\na.jpg,0,1,1,4,4\n"
         write(root / f"bananas_{split}/label.csv", text)
 
 
 def write_voc(root):
     for name in "ab":
-        picture(root / f"JPEGImages/{name}.jpg")
+        image(root / f"JPEGImages/{name}.jpg")
         write(root / f"Annotations/{name}.xml", XML)
     write(root / "ImageSets/Main/train.txt", "a\n")
     write(root / "ImageSets/Main/val.txt", "b\n")
 
 
 def write_voc_masks(root):
-    picture(root / "JPEGImages/a.jpg")
+    image(root / "JPEGImages/a.jpg")
     (root / "SegmentationClass").mkdir()
     Image.fromarray(np.ones((6, 8), np.uint8)).save(root / "SegmentationClass/a.png")
     write(root / "ImageSets/Segmentation/train.txt", "a\n")
@@ -82,7 +82,7 @@ def write_voc_masks(root):
 
 def write_yolo(root):
     for split in ("train", "val"):
-        picture(root / f"images/{split}/a.jpg")
+        image(root / f"images/{split}/a.jpg")
         write(root / f"labels/{split}/a.txt", "0 0.5 0.5 0.5 0.5\n")
     write(root / "data.yaml", "train: images/train\nval: images/val\nnames: [cat]\n")
 
@@ -96,23 +96,23 @@ def write_yolo_without_yaml(root):
 def write_folders(root):
     for split in ("train", "val"):
         for kind in ("ant", "bee"):
-            picture(root / split / kind / "a.jpg")
+            image(root / split / kind / "a.jpg")
 
 
 def write_folders_without_splits(root):
     for kind in ("ant", "bee"):
-        picture(root / kind / "a.jpg")
+        image(root / kind / "a.jpg")
 
 
 def write_masks(root):
-    picture(root / "PNGImages/a.png")
+    image(root / "PNGImages/a.png")
     (root / "PedMasks").mkdir()
     Image.fromarray(np.ones((6, 8), np.uint8)).save(root / "PedMasks/a_mask.png")
 
 
 CASES = {
     "coco": (write_coco, ["train2017", "val2017"], DetectionDataset),
-    "coco beside its pictures": (write_flat_coco, ["labels"], DetectionDataset),
+    "coco beside its images": (write_flat_coco, ["labels"], DetectionDataset),
     "coco of roboflow": (write_roboflow_coco, ["train", "valid"], DetectionDataset),
     "banana": (write_bananas, ["train", "val"], DetectionDataset),
     "csv": (write_csv, ["train", "val"], DetectionDataset),
@@ -137,7 +137,7 @@ def test_layouts(tmp_path, case):
     assert find_splits(tmp_path) == splits
     for split in splits or [None]:
         lines = []
-        dataset = load_dataset(tmp_path, split, say=lines.append)
+        dataset = load_dataset(tmp_path, split, log=lines.append)
         assert type(dataset) is kind
         assert len(dataset) >= 1
         dataset[0]
@@ -151,7 +151,7 @@ def test_a_folder_around_the_set(tmp_path, case):
     write_layout, splits, kind = CASES[case]
     write_layout(tmp_path / "download/set")
     write(tmp_path / "__MACOSX/x", "")
-    dataset = load_dataset(tmp_path, splits[0] if splits else None, say=str)
+    dataset = load_dataset(tmp_path, splits[0] if splits else None, log=str)
     assert type(dataset) is kind
 
 
@@ -159,7 +159,7 @@ def test_a_folder_around_the_set(tmp_path, case):
 def test_options_reach_the_data_set(tmp_path, case):
     write_layout, splits, _ = CASES[case]
     write_layout(tmp_path)
-    options = {"transform": lambda image, target: (image, "seen"), "cache": True, "say": str}
+    options = {"transform": lambda image, target: (image, "seen"), "cache": True, "log": str}
     dataset = load_dataset(tmp_path, splits[0] if splits else None, **options)
     assert dataset[0][1] == "seen"
     for path in tmp_path.rglob("*.[jp][pn]g"):
@@ -177,13 +177,13 @@ def test_options_reach_the_data_set(tmp_path, case):
 )
 def test_a_file_of_the_set(tmp_path, write_layout, file, split):
     write_layout(tmp_path)
-    assert len(load_dataset(tmp_path / file, split, say=str)) == 1
+    assert len(load_dataset(tmp_path / file, split, log=str)) == 1
 
 
 def test_only_folder_of_bananas(tmp_path):
     write_bananas(tmp_path)
     assert find_splits(tmp_path / "bananas_val") == ["train", "val"]
-    assert len(load_dataset(tmp_path / "bananas_val", "val", say=str)) == 1
+    assert len(load_dataset(tmp_path / "bananas_val", "val", log=str)) == 1
 
 
 def test_one_line_and_the_facts_are_said(tmp_path, capsys):
@@ -192,7 +192,7 @@ def test_one_line_and_the_facts_are_said(tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0] == (
         f"{tmp_path}: Pascal VOC boxes (Annotations/*.xml and JPEGImages), split val of train, "
-        "val: 1 pictures, 1 objects of 1 class (cat)"
+        "val: 1 images, 1 objects of 1 class (cat)"
     )
     assert "pixels are counted from 1" in said[1]
     assert len(said) == 2
@@ -204,7 +204,7 @@ def test_one_line_and_the_facts_are_said(tmp_path, capsys):
 def test_the_only_split_need_not_be_named(tmp_path):
     write_voc_masks(tmp_path)
     lines = []
-    load_dataset(tmp_path, say=lines.append)
+    load_dataset(tmp_path, log=lines.append)
     assert "split train of train" in lines[0]
 
 
@@ -218,14 +218,14 @@ def test_several_splits_are_listed(tmp_path):
 def test_years_may_be_left_out(tmp_path, asked, found):
     write_coco(tmp_path)
     lines = []
-    load_dataset(tmp_path, asked, say=lines.append)
+    load_dataset(tmp_path, asked, log=lines.append)
     assert f"split {found} of" in lines[0]
 
 
 def test_valid_is_val(tmp_path):
     write_roboflow_coco(tmp_path)
     lines = []
-    load_dataset(tmp_path, "val", say=lines.append)
+    load_dataset(tmp_path, "val", log=lines.append)
     assert "split valid of" in lines[0]
 
 
@@ -260,8 +260,8 @@ def test_two_layouts(tmp_path):
     )
     with pytest.raises(ValueError, match=message):
         load_dataset(tmp_path, "train")
-    assert load_dataset(tmp_path, "train", format="voc", say=str).task == "detection"
-    masks = load_dataset(tmp_path, "train", format="voc-segmentation", say=str)
+    assert load_dataset(tmp_path, "train", format="voc", log=str).task == "detection"
+    masks = load_dataset(tmp_path, "train", format="voc-segmentation", log=str)
     assert masks.task == "segmentation"
     assert find_splits(tmp_path, format="voc") == ["train", "val"]
 
@@ -272,7 +272,7 @@ def test_folders_of_masks_are_not_guessed(tmp_path):
     os.rename(tmp_path / "PedMasks", tmp_path / "masks")
     with pytest.raises(ValueError, match='images/ with masks/ only as format="masks"'):
         load_dataset(tmp_path)
-    assert load_dataset(tmp_path, format="masks", say=str).classes == ("object",)
+    assert load_dataset(tmp_path, format="masks", log=str).classes == ("object",)
 
 
 def test_unknown_format():
@@ -281,8 +281,8 @@ def test_unknown_format():
 
 
 def test_nothing_is_recognised(tmp_path):
-    picture(tmp_path / "photos/a.jpg")
-    picture(tmp_path / "b.jpg")
+    image(tmp_path / "photos/a.jpg")
+    image(tmp_path / "b.jpg")
     with pytest.raises(ValueError) as caught:
         load_dataset(tmp_path)
     text = str(caught.value)
@@ -315,14 +315,14 @@ def test_results_are_no_labels(tmp_path):
 def test_folders_of_folders_are_no_classes(tmp_path):
     for name in ("one", "two"):
         write_voc(tmp_path / name)
-    picture(tmp_path / "three/a.jpg")
+    image(tmp_path / "three/a.jpg")
     with pytest.raises(ValueError, match="expected one of these layouts"):
         load_dataset(tmp_path)
 
 
-def test_split_folders_of_pictures_are_no_classes(tmp_path):
-    picture(tmp_path / "train/a.jpg")
-    picture(tmp_path / "val/a.jpg")
+def test_split_folders_of_images_are_no_classes(tmp_path):
+    image(tmp_path / "train/a.jpg")
+    image(tmp_path / "val/a.jpg")
     with pytest.raises(ValueError, match="expected one of these layouts"):
         load_dataset(tmp_path)
 
@@ -338,38 +338,38 @@ def test_a_link_to_the_folder_itself(tmp_path):
 
 def test_classes_in_another_order(tmp_path):
     write_flat_coco(tmp_path)
-    dataset = load_dataset(tmp_path, classes=["dog", "cat"], say=str)
+    dataset = load_dataset(tmp_path, classes=["dog", "cat"], log=str)
     assert dataset.classes == ("dog", "cat")
     assert dataset[0][1]["labels"].tolist() == [1]
     assert dataset.table.category_ids == (5, 3)
     with pytest.raises(ValueError, match="classes the names in the files, cat, dog, in any order"):
-        load_dataset(tmp_path, classes=["cat"], say=str)
+        load_dataset(tmp_path, classes=["cat"], log=str)
 
 
 def test_classes_of_csv(tmp_path):
     write_csv(tmp_path)
-    dataset = load_dataset(tmp_path, "val", classes=["dog", "cat"], say=str)
+    dataset = load_dataset(tmp_path, "val", classes=["dog", "cat"], log=str)
     assert dataset[0][1]["labels"].tolist() == [1]
 
 
 def test_classes_of_bananas(tmp_path):
     write_bananas(tmp_path)
-    assert load_dataset(tmp_path, "val", classes=["fruit"], say=str).classes == ("fruit",)
+    assert load_dataset(tmp_path, "val", classes=["fruit"], log=str).classes == ("fruit",)
 
 
 def test_bad_labels(tmp_path):
     write_voc(tmp_path)
     write(tmp_path / "Annotations/a.xml", XML.replace("<xmax>4", "<xmax>99"))
     with pytest.raises(BadLabelsError, match=r"a\.xml, object 1: expected a box inside"):
-        load_dataset(tmp_path, "train", say=str)
+        load_dataset(tmp_path, "train", log=str)
     with pytest.warns(UserWarning, match="left out labels that cannot be right"):
-        dataset = load_dataset(tmp_path, "train", bad_labels="drop", say=str)
+        dataset = load_dataset(tmp_path, "train", bad_labels="drop", log=str)
     assert dataset.table.num_objects == 0
 
 
 # --- the real sets ---------------------------------------------------------------------------
 
-# Name, split, kind, pictures, objects, classes.
+# Name, split, kind, images, objects, classes.
 REAL = [
     ("banana-detection", "train", DetectionDataset, 500, 500, 1),
     ("banana-detection", "val", DetectionDataset, 50, 50, 1),
@@ -385,11 +385,11 @@ REAL = [
 ]
 
 
-@pytest.mark.parametrize(("name", "split", "kind", "pictures", "objects", "classes"), REAL)
-def test_real_sets(test_data, name, split, kind, pictures, objects, classes):
-    dataset = load_dataset(test_data / name, split, say=str)
+@pytest.mark.parametrize(("name", "split", "kind", "images", "objects", "classes"), REAL)
+def test_real_sets(test_data, name, split, kind, images, objects, classes):
+    dataset = load_dataset(test_data / name, split, log=str)
     assert type(dataset) is kind
-    assert (len(dataset), len(dataset.classes)) == (pictures, classes)
+    assert (len(dataset), len(dataset.classes)) == (images, classes)
     assert objects is None or dataset.table.num_objects == objects
     image, target = dataset[len(dataset) - 1]
     assert image.shape[0] == 3
@@ -398,10 +398,10 @@ def test_real_sets(test_data, name, split, kind, pictures, objects, classes):
 
 def test_dirt_of_the_blood_cells(test_data):
     with pytest.raises(BadLabelsError, match="got 2 that cannot be right") as caught:
-        load_dataset(test_data / "bccd-voc", "trainval", say=str)
+        load_dataset(test_data / "bccd-voc", "trainval", log=str)
     assert [finding.code for finding in caught.value.findings] == ["degenerate-box"] * 2
     with pytest.warns(UserWarning, match="2 findings"):
-        cells = load_dataset(test_data / "bccd-voc", "trainval", bad_labels="drop", say=str)
+        cells = load_dataset(test_data / "bccd-voc", "trainval", bad_labels="drop", log=str)
     assert (len(cells), cells.table.num_objects) == (292, 3941)
 
 

@@ -1,4 +1,4 @@
-"""Pictures with masks of objects, as Penn-Fudan has them."""
+"""Images with masks of objects, as Penn-Fudan has them."""
 
 import os
 
@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cvlib.data.dataset import DetectionDataset
-from cvlib.data.findings import errors_of
+from cvlib.data.datasets.detection import DetectionDataset
 from cvlib.data.formats.coco import read_coco
 from cvlib.data.formats.masks import read_masks
-from cvlib.data.label_rules import find_bad_labels
+from cvlib.data.labels.findings import errors_of
+from cvlib.data.labels.rules import find_bad_labels
 
 NUMBERS = np.zeros((20, 30), dtype=np.uint8)
 NUMBERS[2:5, 3:10] = 1
@@ -59,8 +59,8 @@ def test_original_from_real_pedestrians(test_data, tmp_path):
         for number, mask in enumerate(target["masks"], 1):
             numbers[mask.bool()] = number
         expected.append(numbers)
-        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-        picture.save(tmp_path / f"PNGImages/FudanPed{index:05d}.png", compress_level=1)
+        scene = Image.fromarray(image.permute(1, 2, 0).numpy())
+        scene.save(tmp_path / f"PNGImages/FudanPed{index:05d}.png", compress_level=1)
         Image.fromarray(numbers.numpy()).save(tmp_path / f"PedMasks/FudanPed{index:05d}_mask.png")
     table = read_masks(tmp_path)
     assert table.findings == ()
@@ -92,10 +92,10 @@ def test_kinds_of_masks(tmp_path, kind):
 
 def test_other_folders_and_equal_names(tmp_path):
     root = write_set(tmp_path, {"a": NUMBERS}, ("images", "masks"), suffix="")
-    table = read_masks(root, pictures="images", masks="masks")
+    table = read_masks(root, images="images", masks="masks")
     assert table.classes == ("object",)
     assert table.num_objects == 2
-    assert read_masks(root, pictures="images", masks="masks", classes=["cell"]).classes == ("cell",)
+    assert read_masks(root, images="images", masks="masks", classes=["cell"]).classes == ("cell",)
 
 
 def test_more_than_one_class(tmp_path):
@@ -107,7 +107,7 @@ def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="with PNGImages/ and PedMasks/, got"):
         read_masks(tmp_path)
     write_set(tmp_path, {})
-    with pytest.raises(ValueError, match="expected pictures in"):
+    with pytest.raises(ValueError, match="expected images in"):
         read_masks(tmp_path)
 
 
@@ -115,16 +115,16 @@ def test_missing_and_lonely_masks(tmp_path):
     root = write_set(tmp_path, {"a": NUMBERS, "b": None, "c": NUMBERS})
     os.remove(root / "PNGImages/c.png")
     table = read_masks(root)
-    assert "expected a mask for every picture" in only_error(table).message
-    assert only_error(table).picture == str(root / "PNGImages/b.png")
-    assert [f.code for f in table.findings] == ["missing-labels", "labels-without-picture"]
-    assert list(table.pictures) == ["PNGImages/a.png"]
+    assert "expected a mask for every image" in only_error(table).message
+    assert only_error(table).image == str(root / "PNGImages/b.png")
+    assert [f.code for f in table.findings] == ["missing-labels", "labels-without-image"]
+    assert list(table.images) == ["PNGImages/a.png"]
 
 
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (NUMBERS.T.copy(), "expected a mask of the size of its picture, (20, 30)"),
+        (NUMBERS.T.copy(), "expected a mask of the size of its image, (20, 30)"),
         (np.zeros((20, 30, 3), np.uint8), "expected a mask of numbers (palette or grey)"),
         (np.full((20, 30), -1, np.int32), "got 1 numbers from -1 to -1"),
     ],
@@ -151,4 +151,4 @@ def test_damaged_files(tmp_path, content, name):
     (root / name).write_bytes(content)
     table = read_masks(root)
     assert only_error(table).code == "unreadable-labels"
-    assert table.num_pictures == 1
+    assert table.num_images == 1

@@ -12,18 +12,18 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cvlib.data._images import UnreadablePictureError
-from cvlib.data._mask_images import read_classes, read_numbers, voc_palette
-from cvlib.data.findings import BadLabelsError, Finding
+from cvlib.data.datasets.segmentation import SegmentationDataset
+from cvlib.data.files.images import UnreadableImageError
+from cvlib.data.files.mask_images import read_classes, read_numbers, voc_palette
 from cvlib.data.formats.voc_segmentation import VOC_CLASSES, read_voc_segmentation
-from cvlib.data.segmentation import SegmentationDataset
+from cvlib.data.labels.findings import BadLabelsError, Finding
 
 NUMBERS = np.array([[0, 1, 2, 255], [2, 2, 1, 0], [0, 0, 255, 1]], dtype=np.uint8)
 CLASSES = ("road", "sky", "tree")
 
 
 def save_palette(path, numbers=NUMBERS, colours=None, **options):
-    """A palette picture; its colours are random, so that they cannot be what is read."""
+    """A palette image; its colours are random, so that they cannot be what is read."""
     image = Image.fromarray(np.asarray(numbers, dtype=np.uint8)).convert("P")
     image.frombytes(np.asarray(numbers, dtype=np.uint8).tobytes())
     if colours is None:
@@ -39,17 +39,17 @@ def save_colours(path, numbers, colours):
     Image.fromarray(table[numbers]).save(path)
 
 
-def save_picture(path, size=(4, 3), **options):
+def save_image(path, size=(4, 3), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (200, 100, 50)).save(path, **options)
 
 
 def write_set(root, masks, splits=None, classes=CLASSES):
-    """VOC's layout: a picture of 4 x 3 for each mask."""
+    """VOC's layout: an image of 4 x 3 for each mask."""
     (root / "ImageSets/Segmentation").mkdir(parents=True, exist_ok=True)
     (root / "SegmentationClass").mkdir(exist_ok=True)
     for stem, numbers in masks.items():
-        save_picture(root / f"JPEGImages/{stem}.jpg")
+        save_image(root / f"JPEGImages/{stem}.jpg")
         save_palette(root / f"SegmentationClass/{stem}.png", numbers)
     for split, names in (splits or {}).items():
         (root / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(names))
@@ -59,8 +59,8 @@ def write_set(root, masks, splits=None, classes=CLASSES):
 
 
 def one(tmp_path, **options):
-    """A data set of one picture with the mask ``m.png``."""
-    save_picture(tmp_path / "a.jpg")
+    """A data set of one image with the mask ``m.png``."""
+    save_image(tmp_path / "a.jpg")
     return SegmentationDataset([tmp_path / "a.jpg"], [tmp_path / "m.png"], CLASSES, **options)
 
 
@@ -115,7 +115,7 @@ def test_void_of_another_number(tmp_path):
 
 def test_numbers_that_are_no_class_name_file_value_and_place(tmp_path):
     save_palette(tmp_path / "m.png", [[0, 1, 2], [7, 7, 9]])
-    with pytest.raises(UnreadablePictureError) as caught:
+    with pytest.raises(UnreadableImageError) as caught:
         read_classes(tmp_path / "m.png", 2)
     text = str(caught.value)
     assert "expected class numbers 0..1 or 255 for void, got 2 (1 pixels), 7 (2 pixels), 9" in text
@@ -125,7 +125,7 @@ def test_numbers_that_are_no_class_name_file_value_and_place(tmp_path):
 
 def test_large_numbers_do_not_wrap_around(tmp_path):
     Image.fromarray(np.array([[256, 257]], dtype=np.uint16)).save(tmp_path / "m.png")
-    with pytest.raises(UnreadablePictureError, match=r"got 256 \(1 pixels\), 257"):
+    with pytest.raises(UnreadableImageError, match=r"got 256 \(1 pixels\), 257"):
         read_classes(tmp_path / "m.png", 3)
 
 
@@ -151,18 +151,18 @@ def test_colours_become_numbers(tmp_path):
 
 def test_unknown_colours(tmp_path):
     save_colours(tmp_path / "m.png", np.array([[0, 1, 1]]), [(0, 0, 0), (1, 2, 3)])
-    with pytest.raises(UnreadablePictureError, match=r"got \(1, 2, 3\) in 2 pixels and 0 more"):
+    with pytest.raises(UnreadableImageError, match=r"got \(1, 2, 3\) in 2 pixels and 0 more"):
         read_classes(tmp_path / "m.png", 3, palette=voc_palette(3))
-    with pytest.raises(UnreadablePictureError, match=r"got colours in .*m\.png; pass palette="):
+    with pytest.raises(UnreadableImageError, match=r"got colours in .*m\.png; pass palette="):
         read_classes(tmp_path / "m.png", 3)
-    with pytest.raises(UnreadablePictureError, match="got colours in"):
+    with pytest.raises(UnreadableImageError, match="got colours in"):
         read_numbers(tmp_path / "m.png")
 
 
 def test_transparent_pixels(tmp_path):
     pixels = np.zeros((3, 4, 4), dtype=np.uint8)
     Image.fromarray(pixels, "RGBA").save(tmp_path / "m.png")
-    with pytest.raises(UnreadablePictureError, match="transparent pixels, of which nobody knows"):
+    with pytest.raises(UnreadableImageError, match="transparent pixels, of which nobody knows"):
         read_classes(tmp_path / "m.png", 3, palette=voc_palette(3))
     pixels[..., 3] = 255
     Image.fromarray(pixels, "RGBA").save(tmp_path / "m.png")
@@ -171,7 +171,7 @@ def test_transparent_pixels(tmp_path):
 
 def test_lossy_masks(tmp_path):
     Image.fromarray(NUMBERS).save(tmp_path / "m.png", format="JPEG")
-    with pytest.raises(UnreadablePictureError, match="JPEG, which blurs numbers at every edge"):
+    with pytest.raises(UnreadableImageError, match="JPEG, which blurs numbers at every edge"):
         read_classes(tmp_path / "m.png", 3)
 
 
@@ -183,14 +183,14 @@ def test_damaged_masks(tmp_path):
     flipped[len(data) // 2] ^= 1
     for content in (data[: len(data) // 2], bytes(flipped), b"", b"<html>"):
         path.write_bytes(content)
-        with pytest.raises(UnreadablePictureError, match=r"m\.png"):
+        with pytest.raises(UnreadableImageError, match=r"m\.png"):
             read_classes(path, 3)
 
 
 def test_bombs(tmp_path, monkeypatch):
     monkeypatch.setenv("CVLIB_MAX_PIXELS", "11")
     save_palette(tmp_path / "m.png")
-    with pytest.raises(UnreadablePictureError, match="of at most 11 pixels, got 4 x 3"):
+    with pytest.raises(UnreadableImageError, match="of at most 11 pixels, got 4 x 3"):
         read_classes(tmp_path / "m.png", 3)
 
 
@@ -223,17 +223,17 @@ def test_index_out_of_range(tmp_path):
 
 def test_sizes_that_differ(tmp_path):
     save_palette(tmp_path / "m.png", NUMBERS.T)
-    with pytest.raises(UnreadablePictureError, match=r"got \(4, 3\) .*m\.png and \(3, 4\)"):
+    with pytest.raises(UnreadableImageError, match=r"got \(4, 3\) .*m\.png and \(3, 4\)"):
         one(tmp_path)[0]
 
 
-def test_mask_drawn_on_the_stored_picture(tmp_path):
+def test_mask_drawn_on_the_stored_image(tmp_path):
     save_palette(tmp_path / "m.png")
     dataset = one(tmp_path)
     exif = Image.Exif()
     exif[0x0112] = 6
-    save_picture(tmp_path / "a.jpg", exif=exif)
-    with pytest.raises(UnreadablePictureError, match="draw the mask as the picture is shown"):
+    save_image(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(UnreadableImageError, match="draw the mask as the image is shown"):
         dataset[0]
 
 
@@ -242,7 +242,7 @@ def test_missing_files(tmp_path, missing):
     save_palette(tmp_path / "m.png")
     dataset = one(tmp_path)
     os.remove(tmp_path / missing)
-    with pytest.raises(UnreadablePictureError, match=rf"at index 0, got: .*{missing}") as caught:
+    with pytest.raises(UnreadableImageError, match=rf"at index 0, got: .*{missing}") as caught:
         dataset[0]
     assert caught.value.path == str(tmp_path / "a.jpg")
 
@@ -250,7 +250,7 @@ def test_missing_files(tmp_path, missing):
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"masks": []}, ValueError, "expected a mask for each of 1 pictures, got 0 masks"),
+        ({"masks": []}, ValueError, "expected a mask for each of 1 images, got 0 masks"),
         ({"classes": "road"}, TypeError, r"a sequence of names, got the string 'road'; write"),
         ({"classes": []}, ValueError, "at least one, got none"),
         ({"classes": ["a", "a"]}, ValueError, "got 'a' twice"),
@@ -259,7 +259,7 @@ def test_missing_files(tmp_path, missing):
     ],
 )
 def test_wrong_arguments(changes, kind, message):
-    arguments = {"pictures": ["a.jpg"], "masks": ["a.png"], "classes": CLASSES} | changes
+    arguments = {"images": ["a.jpg"], "masks": ["a.png"], "classes": CLASSES} | changes
     with pytest.raises(kind, match=message):
         SegmentationDataset(**arguments)
 
@@ -284,7 +284,7 @@ def test_cache_and_subset(tmp_path):
         path.unlink()
     assert torch.equal(part[0][1]["mask"], before[0])
     assert part[0][0].max() > 9
-    assert [os.path.basename(path) for path in part.pictures] == ["c.jpg", "a.jpg"]
+    assert [os.path.basename(path) for path in part.images] == ["c.jpg", "a.jpg"]
     assert torch.equal(dataset[2][1]["mask"], before[0])  # one cache for both
     with pytest.raises(IndexError):
         dataset.subset([3])
@@ -295,8 +295,8 @@ def test_split(tmp_path):
     dataset = read_voc_segmentation(write_set(tmp_path, masks))
     for stratify in (None, True):
         first, second = dataset.split(1 / 3, seed=2, stratify=stratify)
-        assert sorted([*first.pictures, *second.pictures]) == sorted(dataset.pictures)
-        stems = [Path(path).stem for path in first.pictures]
+        assert sorted([*first.images, *second.images]) == sorted(dataset.images)
+        stems = [Path(path).stem for path in first.images]
         assert [Path(path).stem for path in first.masks] == stems
     assert [first.count_pixels()[1], second.count_pixels()[1]] == [12, 24]
 
@@ -352,7 +352,7 @@ def test_vocs_own_classes_and_colours(tmp_path):
 def test_colours_of_other_classes_are_not_guessed(tmp_path):
     root = write_set(tmp_path, {"a": NUMBERS})
     save_colours(root / "SegmentationClass/a.png", NUMBERS, voc_palette())
-    with pytest.raises(UnreadablePictureError, match="pass palette="):
+    with pytest.raises(UnreadableImageError, match="pass palette="):
         read_voc_segmentation(root)[0]
     dataset = read_voc_segmentation(root, palette=voc_palette(3))
     assert np.array_equal(dataset.mask(0), NUMBERS)
@@ -372,22 +372,22 @@ def test_label_map(tmp_path):
         read_voc_segmentation(root)
 
 
-def test_missing_masks_and_pictures(tmp_path):
+def test_missing_masks_and_images(tmp_path):
     root = write_set(tmp_path, {"a": NUMBERS, "b": NUMBERS}, {"train": ["a", "b"]})
     os.remove(root / "SegmentationClass/b.png")
-    with pytest.warns(UserWarning, match=r"expected a mask for every picture, got none for b\.jpg"):
+    with pytest.warns(UserWarning, match=r"expected a mask for every image, got none for b\.jpg"):
         assert len(read_voc_segmentation(root)) == 1
     with pytest.raises(ValueError, match=r"a mask in .* for each of 2 names, got none for 1: b"):
         read_voc_segmentation(root, "train")
     os.remove(root / "JPEGImages/a.jpg")
-    with pytest.raises(ValueError, match=r"a picture in .*, got none for 1: a"):
+    with pytest.raises(ValueError, match=r"an image in .*, got none for 1: a"):
         read_voc_segmentation(root)
 
 
 def test_two_masks_of_one_name(tmp_path):
     root = write_set(tmp_path, {"a": NUMBERS})
     save_palette(root / "SegmentationClass/a.bmp")
-    with pytest.raises(BadLabelsError, match=r"expected one picture named a, got a\.bmp as well"):
+    with pytest.raises(BadLabelsError, match=r"expected one image named a, got a\.bmp as well"):
         read_voc_segmentation(root)
 
 

@@ -11,32 +11,32 @@ from PIL import Image
 from shard_sets import SIZE, assert_equal, png, quiet, write_tar
 
 from cvlib.data import ShardDataset, verify_shards, write_shards
-from cvlib.data._images import UnreadablePictureError
-from cvlib.data._shard_files import read_range, tar_members
+from cvlib.data.files.images import UnreadableImageError
+from cvlib.data.shards.archive import read_range, tar_members
 
 
-def test_unreadable_pictures_are_left_out_told_and_listed(classification, tmp_path):
-    Path(classification.pictures[2]).write_bytes(b"no picture")
+def test_unreadable_images_are_left_out_told_and_listed(classification, tmp_path):
+    Path(classification.images[2]).write_bytes(b"no image")
     said = []
-    write_shards(classification, tmp_path / "s", say=said.append)
-    assert said[0].startswith("left out: picture 2 cannot be read: ClassificationDataset: expected")
-    assert said[1] == "4 pictures in 1 shard"
+    write_shards(classification, tmp_path / "s", log=said.append)
+    assert said[0].startswith("left out: image 2 cannot be read: ClassificationDataset: expected")
+    assert said[1] == "4 images in 1 shard"
     index = json.loads((tmp_path / "s" / "index.json").read_text())
     assert [one["index"] for one in index["left_out"]] == [2]
     assert [ShardDataset(tmp_path / "s")[i][1]["image_id"] for i in range(4)] == [0, 1, 3, 4]
 
 
-def test_too_many_unreadable_pictures_stop_the_writing(classification, tmp_path):
+def test_too_many_unreadable_images_stop_the_writing(classification, tmp_path):
     for i in (1, 3):
-        Path(classification.pictures[i]).unlink()
-    message = "write_shards: expected at most 1 unreadable pictures of 5, got 2"
+        Path(classification.images[i]).unlink()
+    message = "write_shards: expected at most 1 unreadable images of 5, got 2"
     with pytest.raises(ValueError, match=message):
-        write_shards(classification, tmp_path / "s", say=quiet)
+        write_shards(classification, tmp_path / "s", log=quiet)
     assert not list((tmp_path / "s").iterdir())
 
 
 def test_a_truncated_shard_loses_only_what_is_gone(classification, tmp_path):
-    write_shards(classification, tmp_path / "s", per_shard=3, say=quiet)
+    write_shards(classification, tmp_path / "s", per_shard=3, log=quiet)
     path = tmp_path / "s" / "shard-000000.tar"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -45,26 +45,26 @@ def test_a_truncated_shard_loses_only_what_is_gone(classification, tmp_path):
     assert shards.findings[0].code == "damaged-shard"
     assert_equal(shards[0], classification[0])
     assert_equal(shards[4], classification[4])
-    with pytest.raises(UnreadablePictureError, match="that should have"):
+    with pytest.raises(UnreadableImageError, match="that should have"):
         shards[2]
     path.unlink()
     with pytest.warns(UserWarning, match="which is missing"):
         shards = ShardDataset(tmp_path / "s")
-    with pytest.raises(UnreadablePictureError, match="No such file"):
+    with pytest.raises(UnreadableImageError, match="No such file"):
         shards[0]
 
 
-@pytest.mark.parametrize("place", ["header", "picture", "json"])
+@pytest.mark.parametrize("place", ["header", "image", "json"])
 def test_flipped_bytes_are_found(classification, tmp_path, place):
-    write_shards(classification, tmp_path / "s", say=quiet)
+    write_shards(classification, tmp_path / "s", log=quiet)
     path = tmp_path / "s" / "shard-000000.tar"
     data = bytearray(path.read_bytes())
     start = ShardDataset(tmp_path / "s")._folders[0].offsets[1]
-    at = {"header": start + 100, "picture": start + 560, "json": data.index(b"{", start)}[place]
+    at = {"header": start + 100, "image": start + 560, "json": data.index(b"{", start)}[place]
     data[at] ^= 0xFF
     path.write_bytes(data)
     shards = ShardDataset(tmp_path / "s")
-    with pytest.raises(UnreadablePictureError, match="ShardDataset: expected a readable sample in"):
+    with pytest.raises(UnreadableImageError, match="ShardDataset: expected a readable sample in"):
         shards[1]
     assert_equal(shards[2], classification[2])
     found = verify_shards(tmp_path / "s")
@@ -72,7 +72,7 @@ def test_flipped_bytes_are_found(classification, tmp_path, place):
 
 
 def test_untouched_shards_verify(classification, tmp_path):
-    write_shards(classification, tmp_path / "s", per_shard=2, say=quiet)
+    write_shards(classification, tmp_path / "s", per_shard=2, log=quiet)
     assert verify_shards(tmp_path / "s") == []
     (tmp_path / "s" / "shard-000001.tar").unlink()
     assert "got no file" in verify_shards(tmp_path / "s")[0].message
@@ -100,7 +100,7 @@ def test_paths_links_and_devices_in_archives_are_harmless(tmp_path):
 
 
 def test_an_index_cannot_lead_out_of_its_folder(classification, tmp_path):
-    write_shards(classification, tmp_path / "s", say=quiet)
+    write_shards(classification, tmp_path / "s", log=quiet)
     index = tmp_path / "s" / "index.json"
     index.write_text(index.read_text().replace("shard-000000.tar", "../../shard.tar"))
     with pytest.raises(ValueError, match="expected a path inside of"):
@@ -136,7 +136,7 @@ BOX = {"boxes": [[1, 1, 5, 5]], "labels": [0]}
     [
         ({"boxes": [[1, 1, 5, 5]], "labels": [2]}, "expected a label in 0..1"),
         ({"boxes": [[5, 1, 1, 5]], "labels": [0]}, "expected x1 < x2 and y1 < y2"),
-        ({"boxes": [[1, 1, 50, 5]], "labels": [0]}, "expected a box inside the picture"),
+        ({"boxes": [[1, 1, 50, 5]], "labels": [0]}, "expected a box inside the image"),
         ({"boxes": [[1, 1, float("nan"), 5]], "labels": [0]}, "expected finite boxes"),
         ({"boxes": [[1, 1, 5]], "labels": [0]}, "expected boxes to be numbers of shape"),
         ({"boxes": "abcd", "labels": [0]}, "expected boxes to be numbers"),
@@ -162,15 +162,15 @@ def test_wrong_labels_are_never_given(tmp_path, labels, message):
     )  # fmt: skip
     shards = ShardDataset(tmp_path / "s", classes=("x", "y"))
     assert len(shards[0][1]["boxes"]) == 1
-    with pytest.raises(UnreadablePictureError, match=message):
+    with pytest.raises(UnreadableImageError, match=message):
         shards[1]
 
 
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([("1.cls", b"0")], "expected one picture, got members cls"),
-        ([("1.png", png()), ("1.jpg", png()), ("1.cls", b"0")], "expected one picture"),
+        ([("1.cls", b"0")], "expected one image, got members cls"),
+        ([("1.png", png()), ("1.jpg", png()), ("1.cls", b"0")], "expected one image"),
         ([("1.png", png()), ("1.cls", b"7")], "expected a label in 0..0, got 7"),
         ([("1.png", png()), ("1.cls", b"-1")], "expected a label in 0..0, got '-1'"),
         ([("1.png", png())], "expected a label in 0..0, got ''"),
@@ -182,7 +182,7 @@ def test_odd_members_are_refused(tmp_path, members, message):
     (tmp_path / "s").mkdir()
     write_tar(tmp_path / "s" / "a.tar", ("0.png", png()), ("0.cls", b"0"), *members)
     shards = ShardDataset(tmp_path / "s", classes=("x",))
-    with pytest.raises(UnreadablePictureError, match=message):
+    with pytest.raises(UnreadableImageError, match=message):
         shards[1]
 
 
@@ -190,7 +190,7 @@ def test_odd_members_are_refused(tmp_path, members, message):
     ("mask", "message"),
     [
         (np.full(SIZE, 9, dtype=np.uint8), "expected class numbers 0..1 or 255 for void, got 9"),
-        (np.zeros((3, 3), dtype=np.uint8), "expected a mask of the size of its picture"),
+        (np.zeros((3, 3), dtype=np.uint8), "expected a mask of the size of its image"),
         (np.zeros((*SIZE, 3), dtype=np.uint8), "expected a mask of numbers"),
         (np.zeros(SIZE, dtype=np.uint16), "numbers of type"),
     ],
@@ -202,7 +202,7 @@ def test_wrong_masks_are_refused(tmp_path, mask, message):
     write_tar(tmp_path / "s" / "a.tar", ("0.png", png()), ("0.mask.png", buffer.getvalue()))
     shards = ShardDataset(tmp_path / "s", classes=("x", "y"))
     assert shards.task == "segmentation"
-    with pytest.raises(UnreadablePictureError, match=message):
+    with pytest.raises(UnreadableImageError, match=message):
         shards[0]
 
 

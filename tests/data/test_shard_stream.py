@@ -9,11 +9,11 @@ from shard_sets import assert_equal, quiet
 from torch.utils.data import DataLoader
 
 from cvlib.data import ShardStream, SyntheticBananas, write_shards
-from cvlib.data._images import UnreadablePictureError
+from cvlib.data.files.images import UnreadableImageError
 
 
 def test_a_stream_gives_every_sample_once(classification, tmp_path):
-    write_shards(classification, tmp_path / "s", per_shard=1, say=quiet)
+    write_shards(classification, tmp_path / "s", per_shard=1, log=quiet)
     shards = list((tmp_path / "s").glob("*.tar"))
     stream = ShardStream(shards, classification.classes, "classification")
     for i, sample in enumerate(stream):
@@ -24,7 +24,7 @@ def test_a_stream_gives_every_sample_once(classification, tmp_path):
 
 
 def test_a_stream_opens_shards_as_it_is_told(classification, tmp_path):
-    write_shards(classification, tmp_path / "s", say=quiet)
+    write_shards(classification, tmp_path / "s", log=quiet)
     data = (tmp_path / "s" / "shard-000000.tar").read_bytes()
     stream = ShardStream(
         ["store://a"], ("x", "y", "z"), "classification", open_shard=lambda name: io.BytesIO(data)
@@ -33,7 +33,7 @@ def test_a_stream_opens_shards_as_it_is_told(classification, tmp_path):
 
 
 def test_a_stream_shuffles_by_epoch(tmp_path):
-    write_shards(SyntheticBananas(12, image_size=32), tmp_path / "s", per_shard=3, say=quiet)
+    write_shards(SyntheticBananas(12, image_size=32), tmp_path / "s", per_shard=3, log=quiet)
     shards = list((tmp_path / "s").glob("*.tar"))
     stream = ShardStream(shards, ("banana",), "detection", buffer=4)
     orders = []
@@ -45,13 +45,13 @@ def test_a_stream_shuffles_by_epoch(tmp_path):
 
 
 def test_ranks_share_the_shards_of_a_stream(tmp_path, monkeypatch):
-    write_shards(SyntheticBananas(5, image_size=32), tmp_path / "s", per_shard=1, say=quiet)
+    write_shards(SyntheticBananas(5, image_size=32), tmp_path / "s", per_shard=1, log=quiet)
     shards = list((tmp_path / "s").glob("*.tar"))
     stream = ShardStream(shards, ("banana",), "detection")
-    monkeypatch.setattr("cvlib.data._shard_stream.world_size", lambda: 2)
+    monkeypatch.setattr("cvlib.data.shards.stream.world_size", lambda: 2)
     seen = []
     for number in (0, 1):
-        monkeypatch.setattr("cvlib.data._shard_stream.rank", lambda number=number: number)
+        monkeypatch.setattr("cvlib.data.shards.stream.rank", lambda number=number: number)
         seen.append([target["image_id"] for _, target in stream])
     assert seen == [[0, 2, 4], [1, 3]]
 
@@ -59,18 +59,18 @@ def test_ranks_share_the_shards_of_a_stream(tmp_path, monkeypatch):
 def test_ranks_share_the_shards_of_a_stream_also_where_workers_are_not_forked(
     tmp_path, monkeypatch
 ):
-    write_shards(SyntheticBananas(4, image_size=32), tmp_path / "s", per_shard=1, say=quiet)
+    write_shards(SyntheticBananas(4, image_size=32), tmp_path / "s", per_shard=1, log=quiet)
     stream = ShardStream((tmp_path / "s").glob("*.tar"), ("banana",), "detection")
-    monkeypatch.setattr("cvlib.data._shard_stream.world_size", lambda: 2)  # a worker has no group
+    monkeypatch.setattr("cvlib.data.shards.stream.world_size", lambda: 2)  # a worker has no group
     for number, mine in ((0, {0, 2}), (1, {1, 3})):
-        monkeypatch.setattr("cvlib.data._shard_stream.rank", lambda number=number: number)
+        monkeypatch.setattr("cvlib.data.shards.stream.rank", lambda number=number: number)
         loader = DataLoader(stream, None, num_workers=1, multiprocessing_context="spawn")
         assert {target["image_id"] for _, target in loader} == mine
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_that_persist_learn_of_the_next_epoch(tmp_path, start):
-    write_shards(SyntheticBananas(12, image_size=32), tmp_path / "s", say=quiet)
+    write_shards(SyntheticBananas(12, image_size=32), tmp_path / "s", log=quiet)
     stream = ShardStream((tmp_path / "s").glob("*.tar"), ("banana",), "detection", buffer=4)
     loader = DataLoader(
         stream, None, num_workers=1, multiprocessing_context=start, persistent_workers=True
@@ -82,7 +82,7 @@ def test_workers_that_persist_learn_of_the_next_epoch(tmp_path, start):
 
 
 def test_a_stream_reads_compressed_shards_and_skips_damage(classification, tmp_path):
-    write_shards(classification, tmp_path / "s", per_shard=2, say=quiet)
+    write_shards(classification, tmp_path / "s", per_shard=2, log=quiet)
     first = (tmp_path / "s" / "shard-000000.tar").read_bytes()
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(first))
     (tmp_path / "b.tar").write_bytes(first[:1500])
@@ -96,5 +96,5 @@ def test_a_stream_reads_compressed_shards_and_skips_damage(classification, tmp_p
     assert len(list(stream)) == 2
     assert [name for name, _ in bad] == ["b.tar", "missing.tar"]
     stream.on_damaged = None
-    with pytest.raises(UnreadablePictureError, match=r"expected a readable sample in .*b\.tar"):
+    with pytest.raises(UnreadableImageError, match=r"expected a readable sample in .*b\.tar"):
         list(stream)

@@ -27,7 +27,7 @@ from cvlib.data import (
 @pytest.mark.parametrize("task", ["detection", "segmentation", "classification"])
 def test_samples_come_back_as_they_were(task, request, tmp_path):
     dataset = request.getfixturevalue(task)
-    write_shards(dataset, tmp_path / "s", per_shard=3, say=quiet)
+    write_shards(dataset, tmp_path / "s", per_shard=3, log=quiet)
     shards = ShardDataset(tmp_path / "s")
     assert (shards.task, shards.classes, len(shards)) == (task, dataset.classes, len(dataset))
     for i in range(len(dataset)):
@@ -35,39 +35,39 @@ def test_samples_come_back_as_they_were(task, request, tmp_path):
     assert_equal(shards[-1], dataset[len(dataset) - 1])
 
 
-def test_a_shard_holds_so_many_pictures_and_the_bytes_of_their_files(detection, tmp_path):
-    write_shards(detection, tmp_path / "s", per_shard=3, say=quiet)
+def test_a_shard_holds_so_many_images_and_the_bytes_of_their_files(detection, tmp_path):
+    write_shards(detection, tmp_path / "s", per_shard=3, log=quiet)
     names = sorted(path.name for path in (tmp_path / "s").iterdir())
     assert names == [
         "index.json", "offsets.npy", "shard-000000.tar", "shard-000001.tar", "shard-000002.tar",
     ]  # fmt: skip
     shards = ShardDataset(tmp_path / "s")
     for i in range(7):
-        assert shards.read_picture(i) == detection.table.path(i).read_bytes()
+        assert shards.read_image(i) == detection.table.path(i).read_bytes()
     index = json.loads((tmp_path / "s" / "index.json").read_text())
-    assert [shard["pictures"] for shard in index["shards"]] == [3, 3, 1]
-    assert index["pictures"] == 7
+    assert [shard["images"] for shard in index["shards"]] == [3, 3, 1]
+    assert index["images"] == 7
     assert index["classes"] == ["cat", "dog"]
 
 
 def test_a_shard_is_closed_when_it_is_large(classification, tmp_path):
-    write_shards(classification, tmp_path / "s", max_bytes=1, say=quiet)
+    write_shards(classification, tmp_path / "s", max_bytes=1, log=quiet)
     assert len(list((tmp_path / "s").glob("*.tar"))) == 5
     assert_equal(ShardDataset(tmp_path / "s")[4], classification[4])
 
 
 def test_equal_sets_give_equal_bytes_and_a_seed_another_order(classification, tmp_path):
     for name, seed in (("a", None), ("b", None), ("c", 3)):
-        write_shards(classification, tmp_path / name, seed=seed, say=quiet)
+        write_shards(classification, tmp_path / name, seed=seed, log=quiet)
     a, b, c = ((tmp_path / n / "shard-000000.tar").read_bytes() for n in "abc")
     assert a == b != c
     ids = [ShardDataset(tmp_path / "c")[i][1]["image_id"] for i in range(5)]
     assert sorted(ids) == list(range(5)) and ids != list(range(5))
 
 
-def test_pictures_without_a_file_become_png(tmp_path):
+def test_images_without_a_file_become_png(tmp_path):
     bananas = SyntheticBananas(3, image_size=32)
-    write_shards(bananas, tmp_path / "s", say=quiet)
+    write_shards(bananas, tmp_path / "s", log=quiet)
     for i in range(3):
         assert_equal(ShardDataset(tmp_path / "s")[i], bananas[i])
 
@@ -84,7 +84,7 @@ def test_exif_orientation_is_kept(upright, tmp_path):
         dataset = DetectionDataset.from_lists(
             [tmp_path / "a.jpg"], boxes, [[0]], ["x"], upright=False
         )
-    write_shards(dataset, tmp_path / "s", say=quiet)
+    write_shards(dataset, tmp_path / "s", log=quiet)
     image, _ = ShardDataset(tmp_path / "s")[0]
     assert tuple(image.shape[1:]) == size
     assert torch.equal(image, dataset[0][0])
@@ -95,10 +95,10 @@ def test_real_sets(test_data, tmp_path):
         ("pennfudan-coco", "val"), ("camvid-voc", "val"), ("hymenoptera", "val"),
         ("banana-detection", "val"), ("tiny-coco", "val"),
     ):  # fmt: skip
-        dataset = load_dataset(test_data / name, split, say=quiet)
+        dataset = load_dataset(test_data / name, split, log=quiet)
         part = dataset.subset(range(3))
-        write_shards(part, tmp_path / name / split, per_shard=2, say=quiet)
-        shards = load_dataset(tmp_path / name, say=quiet)
+        write_shards(part, tmp_path / name / split, per_shard=2, log=quiet)
+        shards = load_dataset(tmp_path / name, log=quiet)
         assert shards.classes == dataset.classes
         for i in range(len(part)):
             assert_equal(shards[i], part[i])
@@ -110,16 +110,16 @@ def test_real_sets(test_data, tmp_path):
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset closes none
 def test_webdataset_reads_what_was_written(detection, segmentation, tmp_path):
     wds = pytest.importorskip("webdataset")
-    write_shards(detection, tmp_path / "d", per_shard=10, say=quiet)
-    write_shards(segmentation, tmp_path / "s", per_shard=10, say=quiet)
+    write_shards(detection, tmp_path / "d", per_shard=10, log=quiet)
+    write_shards(segmentation, tmp_path / "s", per_shard=10, log=quiet)
     url = str(tmp_path / "d" / "shard-000000.tar")
     found = list(wds.WebDataset(url, shardshuffle=False).decode("pilrgb"))
     assert len(found) == 7
     for i, sample in enumerate(found):
-        picture = next(v for k, v in sample.items() if isinstance(v, Image.Image))
+        scene = next(v for k, v in sample.items() if isinstance(v, Image.Image))
         image, target = detection[i]
         if i not in (0, 6):  # two decoders may round a JPEG differently
-            assert np.array_equal(np.asarray(picture), image.permute(1, 2, 0).numpy())
+            assert np.array_equal(np.asarray(scene), image.permute(1, 2, 0).numpy())
         assert sample["json"]["boxes"] == target["boxes"].tolist()
         assert sample["json"]["labels"] == target["labels"].tolist()
         assert sample["json"]["file_name"] == detection.table.path(i).name
@@ -134,11 +134,11 @@ def test_what_webdataset_wrote_is_read(classification, detection, tmp_path):
     (tmp_path / "c").mkdir()
     with wds.ShardWriter(str(tmp_path / "c" / "%06d.tar"), maxcount=2, verbose=0) as writer:
         for i in range(5):
-            data = Path(classification.pictures[i]).read_bytes()
+            data = Path(classification.images[i]).read_bytes()
             writer.write(
                 {"__key__": f"n/{i:04d}", "png": data, "cls": int(classification.labels[i])}
             )
-    shards = load_dataset(tmp_path / "c", classes=classification.classes, say=quiet)
+    shards = load_dataset(tmp_path / "c", classes=classification.classes, log=quiet)
     assert len(shards) == 5 and shards.task == "classification"
     for i in range(5):
         assert_equal(shards[i], classification[i])
@@ -164,7 +164,7 @@ def test_what_webdataset_wrote_is_read(classification, detection, tmp_path):
 def test_workers_give_the_same_samples(classification, tmp_path, start):
     if start not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {start} here")
-    write_shards(classification, tmp_path / "s", per_shard=2, say=quiet)
+    write_shards(classification, tmp_path / "s", per_shard=2, log=quiet)
     loader = DataLoader(
         ShardDataset(tmp_path / "s"), None, num_workers=2, multiprocessing_context=start
     )
@@ -173,7 +173,7 @@ def test_workers_give_the_same_samples(classification, tmp_path, start):
 
 
 def test_offsets_are_mapped_and_not_copied_to_workers(tmp_path):
-    write_shards(SyntheticBananas(4, image_size=32), tmp_path / "s", say=quiet)
+    write_shards(SyntheticBananas(4, image_size=32), tmp_path / "s", log=quiet)
     shards = ShardDataset(tmp_path / "s")
     assert isinstance(shards._folders[0].offsets, np.memmap)
     assert b"memmap" not in pickle.dumps(shards)
@@ -181,7 +181,7 @@ def test_offsets_are_mapped_and_not_copied_to_workers(tmp_path):
 
 
 def test_two_parts(classification, tmp_path):
-    write_shards(classification, tmp_path / "s", say=quiet)
+    write_shards(classification, tmp_path / "s", log=quiet)
     whole = ShardDataset(tmp_path / "s")
     parts = whole.split(0.6, seed=1)
     names = [[part.name(i) for i in range(len(part))] for part in parts]
@@ -193,8 +193,8 @@ def test_two_parts(classification, tmp_path):
 
 
 def test_several_folders_and_a_subset(classification, tmp_path):
-    write_shards(classification.subset([0, 1]), tmp_path / "a", say=quiet)
-    write_shards(classification.subset([2, 3, 4]), tmp_path / "b", per_shard=2, say=quiet)
+    write_shards(classification.subset([0, 1]), tmp_path / "a", log=quiet)
+    write_shards(classification.subset([2, 3, 4]), tmp_path / "b", per_shard=2, log=quiet)
     shards = ShardDataset([tmp_path / "a", tmp_path / "b"])
     assert [int(shards[i][1]["label"]) for i in range(5)] == [0, 1, 2, 1, 0]
     part = shards.subset([4, 2]).subset([1])
@@ -204,7 +204,7 @@ def test_several_folders_and_a_subset(classification, tmp_path):
 
 
 def test_bytes_may_come_from_elsewhere(classification, tmp_path):
-    write_shards(classification, tmp_path / "s", per_shard=2, say=quiet)
+    write_shards(classification, tmp_path / "s", per_shard=2, log=quiet)
     store = {}
     for path in sorted((tmp_path / "s").glob("*.tar")):
         store[path.name] = path.read_bytes()
@@ -222,7 +222,7 @@ def test_bytes_may_come_from_elsewhere(classification, tmp_path):
 
 
 def test_a_transform_is_applied(classification, tmp_path):
-    write_shards(classification, tmp_path / "s", say=quiet)
+    write_shards(classification, tmp_path / "s", log=quiet)
     double = ShardDataset(tmp_path / "s", transform=lambda image, target: (image * 2, target))
     assert torch.equal(double[1][0], classification[1][0] * 2)
 
@@ -235,9 +235,9 @@ def test_messages_of_writing(classification, tmp_path):
         write_shards(classification, tmp_path / "s", per_shard=0)
     with pytest.raises(ValueError, match="write_shards: expected max_bytes >= 1, got 0"):
         write_shards(classification, tmp_path / "s", max_bytes=0)
-    with pytest.raises(ValueError, match="write_shards: expected at least one picture"):
+    with pytest.raises(ValueError, match="write_shards: expected at least one image"):
         write_shards(classification.subset([]), tmp_path / "s")
-    write_shards(classification, tmp_path / "s", say=quiet)
+    write_shards(classification, tmp_path / "s", log=quiet)
     with pytest.raises(FileExistsError, match="write_shards: expected a folder without shards"):
         write_shards(classification, tmp_path / "s")
     classification.task = "captions"
@@ -257,14 +257,14 @@ def test_messages_of_opening(classification, detection, tmp_path):
         ShardDataset(tmp_path / "e")
     with pytest.raises(ValueError, match=r"expected samples with json, cls or mask\.png, got png"):
         ShardDataset(tmp_path / "e", classes=("x",))
-    write_shards(classification, tmp_path / "c", say=quiet)
-    write_shards(detection, tmp_path / "d", say=quiet)
+    write_shards(classification, tmp_path / "c", log=quiet)
+    write_shards(detection, tmp_path / "d", log=quiet)
     with pytest.raises(ValueError, match="expected folders of one set, got 2 sets"):
         ShardDataset([tmp_path / "c", tmp_path / "d"])
     with pytest.raises(ValueError, match=r"expected classes .* as in index\.json"):
         ShardDataset(tmp_path / "c", classes=("x",))
     with pytest.raises(ValueError, match="load_dataset: expected cache=False for shards"):
-        load_dataset(tmp_path / "c", cache=True, say=quiet)
+        load_dataset(tmp_path / "c", cache=True, log=quiet)
     (tmp_path / "c" / "offsets.npy").write_bytes((tmp_path / "d" / "offsets.npy").read_bytes())
     with pytest.raises(ValueError, match="expected 6 offsets, got int64"):
         ShardDataset(tmp_path / "c")

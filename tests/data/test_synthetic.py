@@ -14,8 +14,9 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
-from cvlib.data import SyntheticBananas, collate, synthetic
-from cvlib.data import _banana_painter as painter
+from cvlib.data import SyntheticBananas, collate
+from cvlib.data.synthetic import banana_painter as painter
+from cvlib.data.synthetic import bananas as synthetic
 from cvlib.ops import masks_to_boxes
 
 
@@ -99,7 +100,7 @@ def test_max_objects(most):
     assert most == 1 or max(counts) > 4
 
 
-def test_pictures_are_diverse(samples):
+def test_images_are_diverse(samples):
     means = torch.stack([image.float().mean((1, 2)) for image, _ in samples])
     assert torch.all(means.std(0) > 25)
 
@@ -133,9 +134,9 @@ def test_box_is_the_extent_of_the_drawn_pixels(seed, side, x, y):
     blue = np.zeros((200, 200, 3), np.uint8) + np.array([0, 0, 255], np.uint8)
     scene = synthetic._Scene(blue.copy(), np.zeros((200, 200), np.uint8))
     if not synthetic._claim(scene, banana):
-        return  # too much of it is outside of the picture
-    synthetic._blend(scene.picture, banana, painter.paint(banana, peel))
-    difference = cv2.absdiff(scene.picture, blue).max(2)
+        return  # too much of it is outside of the image
+    synthetic._blend(scene.image, banana, painter.paint(banana, peel))
+    difference = cv2.absdiff(scene.image, blue).max(2)
     rows, columns = np.nonzero(difference > 64)  # covered by a quarter or more
     drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     assert np.abs(np.array(drawn) - scene.boxes[0]).max() <= 1

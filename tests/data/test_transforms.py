@@ -102,7 +102,7 @@ def test_recipes_are_described_and_can_be_sent_to_workers(task, recipe):
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES["detection"] if name != "lsj"])
 def test_boxes_stay_on_the_bananas(recipe):
-    """A banana's box, moved with the picture, still holds the pixels that it held."""
+    """A banana's box, moved with the image, still holds the pixels that it held."""
     bananas = SyntheticBananas(6, image_size=128)
     painted = []
     for i in range(6):
@@ -171,7 +171,7 @@ def test_brightness_and_contrast_by_hand():
         assert 50 - 17 <= int(value.min()) == int(value.max()) <= 50 + 17
 
 
-def test_colours_leave_the_picture_alone_and_forget_nothing():
+def test_colours_leave_the_image_alone_and_forget_nothing():
     image, target = detection_sample()
     before = image.clone()
     results = {PhotometricDistortion()(image, target)[0].numpy().tobytes() for _ in range(20)}
@@ -196,7 +196,7 @@ def test_wrong_colours(make, message):
 
 
 def flat_sample(value, size=(40, 40)):
-    """A picture of one colour that is one object; its label is the colour."""
+    """An image of one colour that is one object; its label is the colour."""
     image = torch.full((3, *size), value, dtype=torch.uint8)
     box = torch.tensor([[0.0, 0, size[1], size[0]]])
     masks = torch.ones(1, *size, dtype=torch.uint8)
@@ -287,7 +287,7 @@ def test_copy_paste_without_masks_is_each_alone():
 
 def test_copy_paste_refuses_other_sizes_and_more_partners():
     one, other = flat_sample(1), flat_sample(2, (30, 30))
-    with pytest.raises(ValueError, match=r"pictures of one size, got \(40, 40\) and \(30, 30\)"):
+    with pytest.raises(ValueError, match=r"images of one size, got \(40, 40\) and \(30, 30\)"):
         CopyPaste(Geometry([]))(*one, other)
     with pytest.raises(ValueError, match="CopyPaste: expected one partner or none, got 2"):
         CopyPaste(Geometry([]))(*one, one, one)
@@ -415,10 +415,10 @@ def test_it_looks_like_the_dataset():
         TransformedDataset(data, Resize(SIZE), 2**64)
 
 
-# --- real pictures ----------------------------------------------------------------------------
+# --- real images ----------------------------------------------------------------------------
 
 
-def test_real_pictures_go_through_every_recipe(test_data):
+def test_real_images_go_through_every_recipe(test_data):
     from cvlib.data import BananaDataset
 
     bananas = BananaDataset(test_data / "banana-detection", "val")

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cvlib.data.dataset import DetectionDataset
-from cvlib.data.findings import BadLabelsError, errors_of
-from cvlib.data.formats._voc_xml import read_annotation
+from cvlib.data.datasets.detection import DetectionDataset
 from cvlib.data.formats.voc import read_voc
-from cvlib.data.label_rules import find_bad_labels
+from cvlib.data.formats.voc_xml import read_annotation
+from cvlib.data.labels.findings import BadLabelsError, errors_of
+from cvlib.data.labels.rules import find_bad_labels
 from cvlib.data.load import find_splits
 
 RNG = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def xml(*things, size=(40, 30), filename="", head=""):
 
 
 def write_set(root, files, splits=None, suffix=".jpg"):
-    """A VOC folder with these XML files, each beside a picture of 40 x 30."""
+    """A VOC folder with these XML files, each beside an image of 40 x 30."""
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for stem, text in files.items():
@@ -74,16 +74,16 @@ def test_by_hand(tmp_path):
     assert table.iscrowd.tolist() == [False, False]
     assert table.sizes.tolist() == [[30, 40]]
     assert table.row(1) == "object 2"
-    assert table.pictures[0] == "JPEGImages/a.jpg"
+    assert table.images[0] == "JPEGImages/a.jpg"
     assert table.label_file(0) == str(tmp_path / "Annotations/a.xml")
     image, target = DetectionDataset(table)[0]
     assert image.shape == (3, 30, 40)
     assert target["boxes"].tolist() == [[0, 0, 10, 30], [30, 4, 40, 9]]
 
 
-def test_pictures_without_objects_are_kept(tmp_path):
+def test_images_without_objects_are_kept(tmp_path):
     table = read_voc(write_set(tmp_path, {"a": xml(), "b": xml(thing())}))
-    assert table.num_pictures == 2
+    assert table.num_images == 2
     assert np.diff(table.starts).tolist() == [0, 1]
 
 
@@ -132,7 +132,7 @@ def test_folders_of_sets_that_follow_voc(tmp_path, folders):
         (tmp_path / new).parent.mkdir(exist_ok=True)
         os.rename(tmp_path / "x" / old, tmp_path / new)
     table = read_voc(tmp_path)
-    assert list(table.pictures) == ["images/a.jpg"]
+    assert list(table.images) == ["images/a.jpg"]
     assert table.label_file(0) == str(tmp_path / folders[0] / "a.xml")
     DetectionDataset(table)[0]
 
@@ -147,18 +147,18 @@ def write_together(folder, files):
     (folder / "ImageSets").rmdir()
 
 
-def test_xml_beside_pictures(tmp_path):
+def test_xml_beside_images(tmp_path):
     write_together(tmp_path, {"a": xml(thing())})
     table = read_voc(tmp_path)
-    assert list(table.pictures) == ["a.jpg"]
+    assert list(table.images) == ["a.jpg"]
     assert DetectionDataset(table)[0][1]["boxes"].tolist() == [[0, 0, 10, 20]]
 
 
-def test_xml_beside_pictures_in_folders_of_splits(tmp_path):
+def test_xml_beside_images_in_folders_of_splits(tmp_path):
     write_together(tmp_path / "train", {"a": xml(thing("dog"))})
     write_together(tmp_path / "valid", {"a": xml(thing("cat"))})
     train, valid = read_voc(tmp_path, "train"), read_voc(tmp_path, "valid")
-    assert list(train.pictures) == ["train/a.jpg"]
+    assert list(train.images) == ["train/a.jpg"]
     assert train.classes == valid.classes == ("cat", "dog")
     assert (train.labels.tolist(), valid.labels.tolist()) == ([1], [0])
     with pytest.raises(FileNotFoundError, match="split one of train, valid, got 'test'"):
@@ -190,7 +190,7 @@ def test_no_xml_and_no_objects(tmp_path):
     write_set(tmp_path, {"a": xml()})
     with pytest.raises(ValueError, match="expected objects with a name"):
         read_voc(root)
-    assert read_voc(root, classes=["cat"]).num_pictures == 1
+    assert read_voc(root, classes=["cat"]).num_images == 1
 
 
 # --- counting from 1 or from 0 -----------------------------------------------------------------
@@ -234,26 +234,26 @@ def test_split_lists(tmp_path):
     files = {name: xml(thing()) for name in ("a", "b", "with blank", "c.d")}
     lists = {"train": ["a", "", "with blank "], "val": ["b.jpg", "c.d\r"]}
     root = write_set(tmp_path, files, lists)
-    assert list(read_voc(root, "train").pictures) == [
+    assert list(read_voc(root, "train").images) == [
         "JPEGImages/a.jpg",
         "JPEGImages/with blank.jpg",
     ]
-    assert list(read_voc(root, "val").pictures) == ["JPEGImages/b.jpg", "JPEGImages/c.d.jpg"]
-    assert read_voc(root).num_pictures == 4
+    assert list(read_voc(root, "val").images) == ["JPEGImages/b.jpg", "JPEGImages/c.d.jpg"]
+    assert read_voc(root).num_images == 4
 
 
 def test_lists_of_one_class(tmp_path):
     files = {name: xml(thing()) for name in "abc"}
     lists = {"cat_train": ["a  1", "b -1", "c  0"], "dog_train": ["a -1", "b 1", "c -1"]}
     root = write_set(tmp_path, files, lists)
-    assert list(read_voc(root, "cat_train").pictures) == ["JPEGImages/a.jpg", "JPEGImages/c.jpg"]
-    assert read_voc(root, "train").num_pictures == 3
+    assert list(read_voc(root, "cat_train").images) == ["JPEGImages/a.jpg", "JPEGImages/c.jpg"]
+    assert read_voc(root, "train").num_images == 3
 
 
 def test_listed_twice(tmp_path):
     root = write_set(tmp_path, {"a": xml(thing())}, {"train": ["a", "a"]})
     table = read_voc(root, "train")
-    assert table.num_pictures == 1
+    assert table.num_images == 1
     assert codes(table) == ["listed-twice"]
 
 
@@ -359,7 +359,7 @@ def test_damaged_xml(tmp_path, data, message):
     error = only_error(table)
     assert message in error.message
     assert error.code == "unreadable-labels"
-    assert table.num_pictures == 1  # its objects are unknown: it must not count as empty
+    assert table.num_images == 1  # its objects are unknown: it must not count as empty
 
 
 def test_deep_xml(tmp_path):
@@ -435,7 +435,7 @@ def test_odd_difficult(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(0, 0), ("", ""), ("forty", 30), ("inf", 30)])
-def test_size_from_the_picture_where_the_xml_has_none(tmp_path, size):
+def test_size_from_the_image_where_the_xml_has_none(tmp_path, size):
     table = read_voc(write_set(tmp_path, {"a": xml(thing(), size=size)}))
     assert table.sizes.tolist() == [[30, 40]]
 
@@ -453,29 +453,29 @@ def test_damage_of_any_kind_becomes_findings(tmp_path_factory, changes):
     assert all(len(item.corners) == 4 for item in one.objects)
 
 
-# --- pictures --------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------
 
 
 def test_filename_that_disagrees(tmp_path):
     files = {"a": xml(thing(), filename="old_name.jpg"), "b": xml(thing(), filename="b.png")}
     table = read_voc(write_set(tmp_path, files))
-    assert list(table.pictures) == ["JPEGImages/a.jpg", "JPEGImages/b.jpg"]
+    assert list(table.images) == ["JPEGImages/a.jpg", "JPEGImages/b.jpg"]
     assert [(f.severity, f.file[-5:]) for f in table.findings[1:]] == [("warning", "a.xml")]
 
 
-def test_filename_of_another_picture_is_an_error(tmp_path):
+def test_filename_of_another_image_is_an_error(tmp_path):
     files = {"a": xml(thing(), filename="b.jpg"), "b": xml(thing())}
     table = read_voc(write_set(tmp_path, files))
     message = only_error(table).message
-    assert "got the filename b.jpg, which is another picture of the set" in message
-    assert list(table.pictures) == ["JPEGImages/b.jpg"]
+    assert "got the filename b.jpg, which is another image of the set" in message
+    assert list(table.images) == ["JPEGImages/b.jpg"]
 
 
-def test_picture_that_only_filename_knows(tmp_path):
+def test_image_that_only_filename_knows(tmp_path):
     root = write_set(tmp_path, {"a": xml(thing(), filename=r"C:\x\photo.jpg")})
     os.rename(root / "JPEGImages/a.jpg", root / "JPEGImages/photo.jpg")
     table = read_voc(root, one_based=True)
-    assert list(table.pictures) == ["JPEGImages/photo.jpg"]
+    assert list(table.images) == ["JPEGImages/photo.jpg"]
     assert codes(table) == ["missing-labels", "other-filename"]
 
 
@@ -483,32 +483,32 @@ def test_filename_never_leads_out(tmp_path):
     root = write_set(tmp_path / "set", {"a": xml(thing(), filename="../../secret.jpg")})
     os.rename(root / "JPEGImages/a.jpg", tmp_path / "secret.jpg")
     table = read_voc(root)
-    assert table.num_pictures == 0
-    assert only_error(table).code == "missing-picture"
+    assert table.num_images == 0
+    assert only_error(table).code == "missing-image"
 
 
-def test_missing_pictures_and_missing_xml(tmp_path):
+def test_missing_images_and_missing_xml(tmp_path):
     files = {"a": xml(thing()), "b": xml(thing())}
     root = write_set(tmp_path, files, {"train": ["a", "b", "c"]})
     os.remove(root / "JPEGImages/a.jpg")
     table = read_voc(root, "train")
-    assert [f.code for f in errors_of(table.findings)] == ["missing-picture", "missing-labels"]
-    assert list(table.pictures) == ["JPEGImages/b.jpg"]
-    assert str(root / "JPEGImages/a.jpg") == errors_of(table.findings)[0].picture
+    assert [f.code for f in errors_of(table.findings)] == ["missing-image", "missing-labels"]
+    assert list(table.images) == ["JPEGImages/b.jpg"]
+    assert str(root / "JPEGImages/a.jpg") == errors_of(table.findings)[0].image
 
 
-def test_pictures_that_differ_in_their_ending(tmp_path):
+def test_images_that_differ_in_their_ending(tmp_path):
     root = write_set(tmp_path, {"a": xml(thing())})
     write_set(tmp_path, {"a": xml(thing())}, suffix=".png")
-    assert only_error(read_voc(root)).code == "ambiguous-picture"
+    assert only_error(read_voc(root)).code == "ambiguous-image"
 
 
-def test_unlabelled_pictures_are_told(tmp_path):
+def test_unlabelled_images_are_told(tmp_path):
     root = write_set(tmp_path, {"a": xml(thing()), "b": xml()})
     os.remove(root / "Annotations/b.xml")
     table = read_voc(root)
     assert codes(table) == ["missing-labels"]
-    assert "got none for JPEGImages/b.jpg: these pictures are left out" in str(table.findings)
+    assert "got none for JPEGImages/b.jpg: these images are left out" in str(table.findings)
 
 
 def test_names_that_are_not_utf8(tmp_path):
@@ -529,7 +529,7 @@ def test_names_that_are_not_utf8(tmp_path):
 
 def test_blood_cells(test_data):
     table = read_voc(test_data / "bccd-voc")
-    assert (table.num_pictures, table.num_objects) == (364, 4888)
+    assert (table.num_images, table.num_objects) == (364, 4888)
     counts = np.bincount(table.labels)
     assert dict(zip(table.classes, counts.tolist(), strict=True)) == {
         "Platelets": 361,
@@ -546,5 +546,5 @@ def test_blood_cells(test_data):
 
 
 def test_splits_of_blood_cells(test_data):
-    sizes = {s: read_voc(test_data / "bccd-voc", s).num_pictures for s in ("train", "val", "test")}
+    sizes = {s: read_voc(test_data / "bccd-voc", s).num_images for s in ("train", "val", "test")}
     assert sizes == {"train": 205, "val": 87, "test": 72}

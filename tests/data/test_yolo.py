@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cvlib.data.dataset import DetectionDataset
-from cvlib.data.findings import errors_of
+from cvlib.data.datasets.detection import DetectionDataset
 from cvlib.data.formats.coco import read_coco
-from cvlib.data.formats.lists import read_lists
+from cvlib.data.formats.in_memory import read_lists
 from cvlib.data.formats.voc import read_voc
 from cvlib.data.formats.yolo import read_yolo
 from cvlib.data.formats.yolo_writer import write_yolo
-from cvlib.data.label_rules import find_bad_labels
+from cvlib.data.labels.findings import errors_of
+from cvlib.data.labels.rules import find_bad_labels
 
 NAMES = "names: [cat, dog]\n"
 YAML = f"train: images/train\nval: images/val\nnc: 2\n{NAMES}"
@@ -24,13 +24,13 @@ BOX = "0 0.5 0.5 0.5 0.5"
 POLYGON = "1 0.25 0.25 0.75 0.25 0.75 0.75"
 
 
-def picture(path, width=40, height=20, **options):
+def image(path, width=40, height=20, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height)).save(path, **options)
 
 
 def write_set(root, labels, yaml=YAML, split="train"):
-    """A picture of 40 x 20 for each name, with labels unless they are None."""
+    """An image of 40 x 20 for each name, with labels unless they are None."""
     root.mkdir(parents=True, exist_ok=True)
     for place in ("train", "val"):
         (root / "images" / place).mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def write_set(root, labels, yaml=YAML, split="train"):
     if yaml is not None:
         (root / "data.yaml").write_text(yaml)
     for name, text in labels.items():
-        picture(root / f"images/{split}/{name}.jpg")
+        image(root / f"images/{split}/{name}.jpg")
         if text is not None:
             data = text if isinstance(text, bytes) else text.encode()
             (root / f"labels/{split}/{name}.txt").write_bytes(data)
@@ -69,7 +69,7 @@ def test_by_hand(tmp_path):
     assert np.diff(table.starts).tolist() == [2, 0]
     assert table.row(1) == "line 3"
     assert table.label_file(0) == str(tmp_path / "labels/train/a.txt")
-    assert list(table.pictures) == ["images/train/a.jpg", "images/train/b.jpg"]
+    assert list(table.images) == ["images/train/a.jpg", "images/train/b.jpg"]
     assert table.masks is None
     assert table.findings == ()
 
@@ -89,11 +89,11 @@ def test_mixed_lines_are_boxes_and_that_is_told(tmp_path):
     assert "got 1 boxes among 2 objects" in table.findings[0].message
 
 
-def test_sizes_are_those_of_the_upright_picture(tmp_path):
+def test_sizes_are_those_of_the_upright_image(tmp_path):
     root = write_set(tmp_path, {"a": BOX})
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    picture(root / "images/train/a.jpg", exif=exif)
+    image(root / "images/train/a.jpg", exif=exif)
     table = read_yolo(root, "train")
     assert table.sizes.tolist() == [[40, 20]]
     assert DetectionDataset(table)[0][0].shape == (3, 40, 20)
@@ -109,7 +109,7 @@ def test_sizes_are_those_of_the_upright_picture(tmp_path):
     ],
 )
 def test_folders_without_yaml(tmp_path, folders, split):
-    picture(tmp_path / folders[0] / "a.jpg")
+    image(tmp_path / folders[0] / "a.jpg")
     (tmp_path / folders[1]).mkdir(parents=True)
     (tmp_path / folders[1] / "a.txt").write_text(BOX)
     with pytest.raises(ValueError, match=r"expected class names in data\.yaml or classes\.txt"):
@@ -119,8 +119,8 @@ def test_folders_without_yaml(tmp_path, folders, split):
     assert read_yolo(tmp_path, split).classes == ("cat", "dog")
 
 
-def test_labels_beside_pictures(tmp_path):
-    picture(tmp_path / "photos/a.jpg")
+def test_labels_beside_images(tmp_path):
+    image(tmp_path / "photos/a.jpg")
     (tmp_path / "photos/a.txt").write_text(BOX)
     (tmp_path / "data.yaml").write_text(f"train: photos\n{NAMES}")
     table = read_yolo(tmp_path, "train")
@@ -132,8 +132,8 @@ def test_folders_below_and_hidden_files(tmp_path):
     root = write_set(tmp_path, {"day/a": None, ".hidden/b": None, "c": BOX})
     (root / "labels/train/day").mkdir()
     (root / "labels/train/day/a.txt").write_text(BOX)
-    (root / "images/train/notes.md").write_text("no picture")
-    assert list(read_yolo(root, "train").pictures) == [
+    (root / "images/train/notes.md").write_text("no image")
+    assert list(read_yolo(root, "train").images) == [
         "images/train/c.jpg",
         "images/train/day/a.jpg",
     ]
@@ -144,7 +144,7 @@ def test_link_to_a_folder_above(tmp_path):
     os.symlink(root / "images", root / "images/train/loop")
     table = read_yolo(root, "train")
     assert "link-loop" in codes(table)
-    assert table.num_pictures >= 1
+    assert table.num_images >= 1
 
 
 # --- data.yaml -------------------------------------------------------------------------------
@@ -227,20 +227,20 @@ def test_split_must_be_one_of_the_file(tmp_path):
     ["../../secret", "../secret/images", "/etc", "images/../../secret/images", "..\\secret"],
 )
 def test_paths_that_climb_out(tmp_path, train):
-    picture(tmp_path / "secret/images/a.jpg")
+    image(tmp_path / "secret/images/a.jpg")
     root = write_set(tmp_path / "set", {"a": BOX}, f"train: {train}\n{NAMES}")
     with pytest.raises(ValueError, match=r"expected paths inside of .*set, got .* in train of"):
         read_yolo(root, "train")
 
 
 def test_the_root_may_be_widened(tmp_path):
-    picture(tmp_path / "data/images/a.jpg")
+    image(tmp_path / "data/images/a.jpg")
     (tmp_path / "data/labels").mkdir()
     (tmp_path / "data/labels/a.txt").write_text(BOX)
     (tmp_path / "set").mkdir()
     (tmp_path / "set/data.yaml").write_text(f"train: ../data/images\n{NAMES}")
     table = read_yolo(tmp_path / "set/data.yaml", "train", root=tmp_path)
-    assert list(table.pictures) == ["data/images/a.jpg"]
+    assert list(table.images) == ["data/images/a.jpg"]
 
 
 def test_roboflows_paths(tmp_path):
@@ -283,22 +283,22 @@ def test_relative_roots(tmp_path, monkeypatch):
     assert read_yolo("data.yaml", "train", root="..").num_objects == 1
 
 
-def test_lists_of_folders_and_of_pictures(tmp_path):
+def test_lists_of_folders_and_of_images(tmp_path):
     root = write_set(tmp_path, {"a": BOX})
     write_set(tmp_path, {"b": BOX}, split="val")
     (root / "data.yaml").write_text(f"train: [images/train, images/val]\nval: val.txt\n{NAMES}")
     (root / "val.txt").write_text(f"./images/val/b.jpg\n\n{root}/images/train/a.jpg\n")
-    assert read_yolo(root, "train").num_pictures == 2
+    assert read_yolo(root, "train").num_images == 2
     table = read_yolo(root, "val")
-    assert list(table.pictures) == ["images/val/b.jpg", "images/train/a.jpg"]
+    assert list(table.images) == ["images/val/b.jpg", "images/train/a.jpg"]
     (root / "val.txt").write_text("images/val/b.jpg\n../../secret.jpg\n")
     with pytest.raises(ValueError, match=r"got '.*secret\.jpg' in .*val\.txt, line 2"):
         read_yolo(root, "val")
 
 
-def test_no_pictures_and_no_labels(tmp_path):
+def test_no_images_and_no_labels(tmp_path):
     root = write_set(tmp_path, {})
-    with pytest.raises(ValueError, match="read_yolo: expected pictures in"):
+    with pytest.raises(ValueError, match="read_yolo: expected images in"):
         read_yolo(root, "train")
     write_set(tmp_path, {"a": None, "b": None})
     with pytest.raises(ValueError, match=r"such as .*labels/train/a\.txt, got none for all of 2"):
@@ -325,9 +325,9 @@ def test_nothing_there(tmp_path):
         ("nan 0.5 0.5 0.5 0.5", "expected the number of a class, got 'nan'"),
         ("0 nan 0.5 0.5 0.5", "expected finite numbers, got 0 nan"),
         ("0 0.5 inf 0.5 0.5", "expected finite numbers, got 0 0.5 inf"),
-        ("0 1.2 0.5 0.1 0.1", "expected fractions of the picture from 0 to 1, got 0 1.2"),
-        ("0 -0.1 0.5 0.1 0.1", "expected fractions of the picture from 0 to 1"),
-        ("0 300 200 50 40", "expected fractions of the picture from 0 to 1, got 0 300"),
+        ("0 1.2 0.5 0.1 0.1", "expected fractions of the image from 0 to 1, got 0 1.2"),
+        ("0 -0.1 0.5 0.1 0.1", "expected fractions of the image from 0 to 1"),
+        ("0 300 200 50 40", "expected fractions of the image from 0 to 1, got 0 300"),
     ],
 )
 def test_bad_lines(tmp_path, line, message):
@@ -370,25 +370,25 @@ def test_many_errors_are_counted(tmp_path):
 
 def test_missing_label_files_are_counted(tmp_path):
     table = read_yolo(write_set(tmp_path, {"a": BOX, "b": None, "c": None}), "train")
-    assert table.num_pictures == 3
+    assert table.num_images == 3
     assert [(f.severity, f.code, f.count) for f in table.findings] == [("info", "no-label-file", 2)]
 
 
-def test_labels_without_a_picture(tmp_path):
+def test_labels_without_a_image(tmp_path):
     root = write_set(tmp_path, {"a": BOX, "b": BOX})
     os.remove(root / "images/train/b.jpg")
     (root / "labels/train/classes.txt").write_text("cat\n")
     (root / "labels/train/a.TXT").write_text(BOX)  # on this system another file than a.txt
     table = read_yolo(root, "train")
-    assert codes(table) == ["labels-without-picture"] * 2
+    assert codes(table) == ["labels-without-image"] * 2
     files = [str(root / "labels/train" / name) for name in ("a.TXT", "b.txt")]
     assert [finding.file for finding in table.findings] == files
 
 
-def test_two_pictures_with_one_label_file(tmp_path):
+def test_two_images_with_one_label_file(tmp_path):
     root = write_set(tmp_path, {"a": BOX})
-    picture(root / "images/train/a.png")
-    assert only_error(read_yolo(root, "train")).code == "ambiguous-picture"
+    image(root / "images/train/a.png")
+    assert only_error(read_yolo(root, "train")).code == "ambiguous-image"
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe0\0", b"0 0.5 \xe4", b"0 0.5\0 0.5"])
@@ -397,16 +397,16 @@ def test_label_files_that_are_no_text(tmp_path, data):
     error = only_error(table)
     assert error.code == "unreadable-labels"
     assert "b.txt" in error.message
-    assert list(table.pictures) == ["images/train/a.jpg"]  # unknown objects are not none
+    assert list(table.images) == ["images/train/a.jpg"]  # unknown objects are not none
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0", b"<html>"])
-def test_pictures_that_are_none(tmp_path, content):
+def test_images_that_are_none(tmp_path, content):
     root = write_set(tmp_path, {"a": BOX, "b": BOX})
     (root / "images/train/b.jpg").write_bytes(content)
     table = read_yolo(root, "train")
-    assert only_error(table).code == "unreadable-picture"
-    assert table.num_pictures == 1
+    assert only_error(table).code == "unreadable-image"
+    assert table.num_images == 1
 
 
 def test_names_that_are_not_utf8(tmp_path):
@@ -416,7 +416,7 @@ def test_names_that_are_not_utf8(tmp_path):
     except OSError:
         pytest.skip("the file system has names in UTF-8 only")
     table = read_yolo(root, "train")
-    assert table.num_pictures == 2
+    assert table.num_images == 2
     str(errors_of(table.findings)[0]).encode()  # can be printed
 
 
@@ -456,7 +456,7 @@ def test_round_trip_of_boxes(test_data, tmp_path):
 
 
 def test_round_trip_of_polygons(tmp_path):
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     polygon = [[4.0, 2.0, 36.0, 2.0, 20.0, 18.0]]
     table = read_lists([tmp_path / "a.jpg"], [[[4, 2, 36, 18]]], [[1]], ["no", "1"], [[polygon]])
     path = write_yolo(DetectionDataset(table), tmp_path / "yolo")
@@ -472,18 +472,18 @@ def test_what_yolo_cannot_say_is_told(test_data, tmp_path):
     assert read_yolo(path).masks is None
 
 
-def test_pictures_of_one_name(tmp_path):
+def test_images_of_one_name(tmp_path):
     for folder in ("x", "y"):
-        picture(tmp_path / folder / "a.jpg")
+        image(tmp_path / folder / "a.jpg")
     paths = [tmp_path / "x/a.jpg", tmp_path / "y/a.jpg"]
     both = DetectionDataset.from_lists(paths, [[[0, 0, 9, 9]], []], [[0], []], ["cat"])
     table = read_yolo(write_yolo(both, tmp_path / "yolo"))
-    assert list(table.pictures) == ["images/train/0_a.jpg", "images/train/1_a.jpg"]
+    assert list(table.images) == ["images/train/0_a.jpg", "images/train/1_a.jpg"]
     assert np.diff(table.starts).tolist() == [1, 0]
 
 
 def test_boxes_on_the_border_stay_readable(tmp_path):
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     one = DetectionDataset.from_lists(
         [tmp_path / "a.jpg"], [[[-0.9, 0, 40.9, 20.5]]], [[0]], ["cat"]
     )
@@ -493,14 +493,14 @@ def test_boxes_on_the_border_stay_readable(tmp_path):
 
 
 def test_nothing_is_overwritten(tmp_path):
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     one = DetectionDataset.from_lists([tmp_path / "a.jpg"], [[]], [[]], ["cat"])
     with pytest.raises(FileExistsError, match=r"a new or empty folder, got .* with a\.jpg"):
         write_yolo(one, tmp_path)
 
 
 def test_bad_splits_to_write(tmp_path):
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     one = DetectionDataset.from_lists([tmp_path / "a.jpg"], [[]], [[]], ["cat"])
     other = one.rename_classes({"cat": "dog"})
     with pytest.raises(ValueError, match="expected splits among train, val, test, got dev"):

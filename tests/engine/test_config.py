@@ -32,11 +32,11 @@ def test_impossible_settings_are_refused(settings, message):
 @pytest.mark.parametrize(
     "images, size, epochs", [(100, 10, 10), (104, 10, 10), (106, 10, 11), (5, 1000, 1), (1, 1, 1)]
 )
-def test_pictures_become_the_nearest_number_of_epochs(images, size, epochs):
+def test_images_become_the_nearest_number_of_epochs(images, size, epochs):
     assert TrainConfig(images=images).epochs_for(size) == epochs
 
 
-def test_epochs_count_instead_of_pictures():
+def test_epochs_count_instead_of_images():
     assert TrainConfig(images=100, epochs=3).epochs_for(10) == 3
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cvlib.engine import TrainConfig, config_for, load_config, parse_command_line
-from cvlib.engine.config_files import save_config
+from cvlib.engine.config import save_config
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Arguments(TrainConfig):
     """Settings and one more option."""
 
     data: str = "bananas"
-    """Where pictures are."""
+    """Where images are."""
 
 
 def parse(*arguments, **options):

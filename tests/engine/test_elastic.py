@@ -37,7 +37,7 @@ def weights(out):
 
 @pytest.mark.parametrize("norm", ["none", pytest.param("frozen", marks=pytest.mark.slow)])
 def test_two_processes_take_the_steps_of_one(train, norm):
-    # Eleven pictures: the last step has three, one for a process and two for the other.
+    # Eleven images: the last step has three, one for a process and two for the other.
     one, _ = train("--norm", norm, "--batch-size", "4", processes=1)
     two, _ = train("--norm", norm, "--batch-size", "2", processes=2)
     assert len(seen(one)["losses"]) == len(seen(two)["losses"]) > 0
@@ -45,7 +45,7 @@ def test_two_processes_take_the_steps_of_one(train, norm):
         assert a == pytest.approx(b, rel=1e-4)
     for name, value in weights(one).items():
         torch.testing.assert_close(weights(two)[name], value, rtol=1e-4, atol=1e-5)
-    # Five pictures for validation: shares of three and two, none seen twice.
+    # Five images for validation: shares of three and two, none seen twice.
     assert seen(one)["figures"].keys() == seen(two)["figures"].keys()
     for name, value in seen(one)["figures"].items():
         assert seen(two)["figures"][name] == pytest.approx(value, rel=1e-3, abs=1e-4), name

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cvlib.engine.ema import make_average
+from cvlib.engine.optim import make_average
 from cvlib.models import create_model
 
 

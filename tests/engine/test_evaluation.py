@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from cvlib.data import SyntheticBananas
 from cvlib.engine import evaluate
 from cvlib.engine.evaluation import evaluating
-from cvlib.engine.worst import draw_worst
+from cvlib.engine.hard_examples import draw_worst
 from cvlib.models import TinySSD
 from cvlib.models.tiny_ssd import Predictions
 from cvlib.structures import Detections, Segmentation
@@ -127,7 +127,7 @@ def test_a_set_without_any_object(model, bananas):
 
 
 def test_an_empty_set_is_refused(model):
-    with pytest.raises(ValueError, match="evaluate: expected at least one picture"):
+    with pytest.raises(ValueError, match="evaluate: expected at least one image"):
         evaluate(model, [])
 
 
@@ -142,7 +142,7 @@ def test_wrong_labels_are_refused(model, bananas):
 
 
 class Painted:
-    """Pictures of their own sizes in which the colour tells the class of every pixel.
+    """Images of their own sizes in which the colour tells the class of every pixel.
 
     Cats are red, dogs green, and the floor is black.
     """
@@ -182,7 +182,7 @@ class Painted:
 
 
 class Reader(nn.Module):
-    """Reads the answers off the painted pictures, in its own pixels."""
+    """Reads the answers off the painted images, in its own pixels."""
 
     classes, image_size = Painted.classes, (60, 80)
 
@@ -217,7 +217,7 @@ class Reader(nn.Module):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_boxes_and_masks_are_compared_in_the_pixels_of_each_picture(batch_size):
+def test_boxes_and_masks_are_compared_in_the_pixels_of_each_image(batch_size):
     found = evaluate(Reader("detection"), Painted("detection"), batch_size=batch_size)
     assert found.primary == ("ap", found.boxes.ap)
     # A pixel more or less at each edge is all that resizing there and back may cost.
@@ -228,12 +228,12 @@ def test_boxes_and_masks_are_compared_in_the_pixels_of_each_picture(batch_size):
     assert figures["mask_ap"] == found.masks.ap and len(figures) == 24
     assert "mask AP" in str(found) and "\n" not in str(found)
     assert "masks" in found.report() and "dog" in found.report()
-    for truth, one in zip(found.pictures.truths, found.pictures.detections, strict=True):
+    for truth, one in zip(found.images.truths, found.images.detections, strict=True):
         assert (one.boxes[:, 2:] <= torch.tensor(truth.size[::-1])).all()
         assert one.bitmaps().shape[1:] == truth.size
 
 
-def test_the_pixels_of_class_maps_are_compared_in_the_size_of_each_picture():
+def test_the_pixels_of_class_maps_are_compared_in_the_size_of_each_image():
     found = evaluate(Reader("segmentation"), Painted("segmentation"), batch_size=2)
     assert found.primary == ("miou", found.figures.miou)
     assert found.figures.miou > 0.85 and found.figures.pixel_accuracy > 0.95
@@ -250,7 +250,7 @@ def test_class_maps_as_objects(monkeypatch):
     assert evaluate(Reader("segmentation"), Painted("segmentation")).figures.miou > 0.85
 
 
-def test_classes_of_pictures():
+def test_classes_of_images():
     found = evaluate(Reader("classification"), Painted("classification"), batch_size=2)
     assert found.primary == ("accuracy", 1.0)
     assert found.as_dict() == {"accuracy": 1.0, "class_accuracy": 1.0}
@@ -279,7 +279,7 @@ def test_workers_do_not_matter(task):
     assert evaluate(Reader(task), Painted(task), batch_size=2, workers=2).as_dict() == expected
 
 
-def test_pictures_of_another_size_have_the_same_anchors_figures(bananas):
+def test_images_of_another_size_have_the_same_anchors_figures(bananas):
     double = [
         (
             image.repeat_interleave(2, 1).repeat_interleave(2, 2),
@@ -330,9 +330,9 @@ def test_a_set_of_other_classes_is_refused(bananas):
         evaluate(TinySSD(("a", "b"), SIZE), SyntheticBananas(2, image_size=64))
 
 
-def test_pictures_of_another_dtype_are_refused(model, bananas):
+def test_images_of_another_dtype_are_refused(model, bananas):
     image, target = bananas[0]
-    with pytest.raises(ValueError, match=r"pictures uint8 \(3, H, W\), got torch.float32"):
+    with pytest.raises(ValueError, match=r"images uint8 \(3, H, W\), got torch.float32"):
         evaluate(model, [(image / 255, target)])
 
 
@@ -341,25 +341,25 @@ def test_a_batch_size_below_1_is_refused(model, bananas):
         evaluate(model, bananas, batch_size=0)
 
 
-# --- the worst pictures ----------------------------------------------------------------------
+# --- the worst images ----------------------------------------------------------------------
 
 
-def test_the_worst_pictures_of_a_detector(model, bananas):
-    picture = draw_worst(evaluate(model, bananas), bananas, count=3)
-    assert picture.mode == "RGB" and picture.width > 1400 and picture.height > 700
-    assert len(picture.getcolors(10**6)) > 1000
+def test_the_worst_images_of_a_detector(model, bananas):
+    image = draw_worst(evaluate(model, bananas), bananas, count=3)
+    assert image.mode == "RGB" and image.width > 1400 and image.height > 700
+    assert len(image.getcolors(10**6)) > 1000
     with pytest.raises(ValueError, match="expected at least one error, got none"):
         draw_worst(evaluate(Oracle(bananas), bananas), bananas)
 
 
-def test_the_worst_pictures_of_a_classifier(monkeypatch):
+def test_the_worst_images_of_a_classifier(monkeypatch):
     wrong = torch.tensor([[0.9, 0.1, 0.0]])
     monkeypatch.setattr(Reader, "decode", lambda self, raw: wrong.repeat(len(raw), 1))
     found = evaluate(Reader("classification"), Painted("classification"))
     assert draw_worst(found, Painted("classification"), count=5).width > 1400
 
 
-def test_the_worst_pictures_of_class_maps(monkeypatch):
+def test_the_worst_images_of_class_maps(monkeypatch):
     painted = Painted("segmentation", ((40, 60),) * 40)
     empty = torch.zeros(60, 80, dtype=torch.long)
     monkeypatch.setattr(Reader, "decode", lambda self, raw: [empty, *raw[1:]])
@@ -373,13 +373,13 @@ def test_the_worst_pictures_of_class_maps(monkeypatch):
         draw_worst(found, painted, count=0)
 
 
-def test_worst_pictures_without_pictures_are_refused(model, bananas):
-    found = dataclasses.replace(evaluate(model, bananas), pictures=None)
-    with pytest.raises(TypeError, match="an evaluation with its pictures, got DetectionEvaluation"):
+def test_worst_images_without_images_are_refused(model, bananas):
+    found = dataclasses.replace(evaluate(model, bananas), images=None)
+    with pytest.raises(TypeError, match="an evaluation with its images, got DetectionEvaluation"):
         draw_worst(found, bananas)
 
 
-def test_the_truth_of_the_worst_pictures_has_names(model, bananas, monkeypatch):
+def test_the_truth_of_the_worst_images_has_names(model, bananas, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         "cvlib.visualize.drawing.write_label", lambda painter, box, text, *rest: drawn.append(text)
@@ -426,8 +426,8 @@ dist.destroy_process_group()
 """
 
 
-def test_two_processes_see_each_picture_once_and_agree(tmp_path):
-    """Also where one of them has no picture at all, and where one of them fails."""
+def test_two_processes_see_each_image_once_and_agree(tmp_path):
+    """Also where one of them has no image at all, and where one of them fails."""
     script = tmp_path / "evaluate_on_two.py"
     script.write_text(SCRIPT)
     root = Path(__file__).parents[2]

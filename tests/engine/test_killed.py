@@ -52,7 +52,7 @@ torch.manual_seed(0)
 model = TinySSD(("banana",), (64, 64))
 resume = (Path(out) / "last.pt").exists()
 Path(ready).touch()
-fit(model, train, val, TrainConfig(**config), out, resume=resume, say=lambda line: None)
+fit(model, train, val, TrainConfig(**config), out, resume=resume, log=lambda line: None)
 """
 
 
@@ -69,7 +69,7 @@ def undisturbed(tmp_path_factory, one_thread):
         [val[i] for i in range(2)],
         CONFIG,
         out,
-        say=lambda line: None,
+        log=lambda line: None,
     )
     assert result.finished
     return out, time.perf_counter() - start

@@ -17,7 +17,7 @@ from children import start_child
 
 from cvlib.data import SyntheticBananas
 from cvlib.data.transforms import Resize
-from cvlib.engine import TrainConfig, bad_pictures, evaluate, fit, load, load_checkpoint
+from cvlib.engine import TrainConfig, evaluate, fit, load, load_checkpoint, unreadable
 from cvlib.engine.device import choose_device
 from cvlib.engine.precision import choose_precision
 from cvlib.models import TinySSD
@@ -46,13 +46,13 @@ def new_model(seed=0):
     return TinySSD(("banana",), SIZE)
 
 
-def run(out, train, val, config=CONFIG, *, seed=0, resume=False, say=lambda line: None):
+def run(out, train, val, config=CONFIG, *, seed=0, resume=False, log=lambda line: None):
     # A resumed run must not depend on the weights that it starts with.
-    return fit(new_model(99 if resume else seed), train, val, config, out, resume=resume, say=say)
+    return fit(new_model(99 if resume else seed), train, val, config, out, resume=resume, log=log)
 
 
 class Hooked(list):
-    """A data set that does something when the n-th picture is asked for."""
+    """A data set that does something when the n-th image is asked for."""
 
     def __init__(self, samples, at, action):
         super().__init__(samples)
@@ -93,7 +93,7 @@ def assert_same_run(out, other):
 def undisturbed(tmp_path_factory, train, val, one_thread):
     out = tmp_path_factory.mktemp("undisturbed")
     lines = []
-    result = run(out, train, val, say=lines.append)
+    result = run(out, train, val, log=lines.append)
     return out, result, lines
 
 
@@ -161,7 +161,7 @@ def test_the_folder_is_made(tmp_path, train, val):
 def test_the_books_loss_trains_too(tmp_path, train, val):
     config = dataclasses.replace(CONFIG, epochs=1, recipe="none")
     model = TinySSD(("banana",), SIZE, loss="book")
-    result = fit(model, train[:4], val, config, tmp_path, say=lambda line: None)
+    result = fit(model, train[:4], val, config, tmp_path, log=lambda line: None)
     assert result.history[0]["loss_class"] > 0
     assert load(tmp_path).options["loss"] == "book"
 
@@ -187,7 +187,7 @@ def test_cuda_trains_too(tmp_path, train, val, cuda):
 def test_the_same_seed_gives_the_same_run(undisturbed, tmp_path, train, val):
     model = new_model()
     torch.manual_seed(77)  # what others draw does not matter
-    fit(model, train, val, CONFIG, tmp_path, say=lambda line: None)
+    fit(model, train, val, CONFIG, tmp_path, log=lambda line: None)
     assert_same_run(tmp_path, undisturbed[0])
 
 
@@ -212,7 +212,7 @@ def test_another_seed_gives_another_run(undisturbed, tmp_path, train, val):
 def test_ctrl_c_saves_and_resume_ends_the_same(undisturbed, tmp_path, train, val, at, capfd):
     lines = []
     interrupted = Hooked(train, at, lambda: signal.raise_signal(signal.SIGINT))
-    result = run(tmp_path, interrupted, val, say=lines.append)
+    result = run(tmp_path, interrupted, val, log=lines.append)
     if not result.finished:
         assert "interrupted" in lines[-1] and "resume goes on" in lines[-1]
         assert (tmp_path / "last.pt").exists()
@@ -273,12 +273,12 @@ train, val = Slow(train[i] for i in range(10)), [val[i] for i in range(4)]
 torch.manual_seed(0)
 model = TinySSD(("banana",), (64, 64))
 resume = (Path(out) / "last.pt").exists()
-fit(model, train, val, TrainConfig(**config), out, resume=resume, say=lambda line: None)
+fit(model, train, val, TrainConfig(**config), out, resume=resume, log=lambda line: None)
 """
 
 
 def start(out, ready_at):
-    """Trains in a process of its own; returns when picture ``ready_at`` is asked for."""
+    """Trains in a process of its own; returns when image ``ready_at`` is asked for."""
     return start_child(CHILD, out, DEADLINE, ready_at=ready_at, config=CONFIG.as_dict())
 
 
@@ -341,7 +341,7 @@ def test_killed_between_any_two_writes(tmp_path, train, val, monkeypatch, writes
         return dataclasses.replace(found, boxes=dataclasses.replace(found.boxes, ap=aps[learnt]))
 
     aps = {}
-    monkeypatch.setattr(bad_pictures, "evaluate", evaluate_with_given_ap)
+    monkeypatch.setattr(unreadable, "evaluate", evaluate_with_given_ap)
     run(whole, train[:2], val[:1], config)
     killed_after(writes, monkeypatch, out, train[:2], val[:1], config)
     run(out, train[:2], val[:1], config, resume=(out / "last.pt").exists())
@@ -383,7 +383,7 @@ def test_other_classes_are_refused(undisturbed, train, val):
     torch.manual_seed(0)
     model = TinySSD(("apple",), SIZE)
     with pytest.raises(ValueError, match=r"expected classes \['banana'\].*got \['apple'\]"):
-        fit(model, train, val, CONFIG, undisturbed[0], resume=True, say=lambda line: None)
+        fit(model, train, val, CONFIG, undisturbed[0], resume=True, log=lambda line: None)
 
 
 def test_a_damaged_checkpoint_is_named(undisturbed, tmp_path, train, val):
@@ -406,8 +406,8 @@ def test_a_poisoned_weight_stops_the_run_and_spares_the_checkpoints(tmp_path, tr
             model.class_heads[0].bias[1] = value
 
     with pytest.raises(FloatingPointError, match=r"the loss is .* at step \d+; lower the learning"):
-        # The first epoch has ten pictures, and the validation set is another one.
-        fit(model, Hooked(train, 12, poison), val, CONFIG, tmp_path, say=lambda line: None)
+        # The first epoch has ten images, and the validation set is another one.
+        fit(model, Hooked(train, 12, poison), val, CONFIG, tmp_path, log=lambda line: None)
     assert "last.pt" in files
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
     assert torch.isfinite(weights(tmp_path / "last.pt")["class_heads.0.bias"]).all()
@@ -441,7 +441,7 @@ def test_wrong_labels_stop_the_run(tmp_path, train, val, change, message, recipe
 
 
 @pytest.mark.parametrize("recipe", ["light-batch", "none"])
-def test_pictures_of_another_size_are_resized_with_their_boxes(tmp_path, val, recipe):
+def test_images_of_another_size_are_resized_with_their_boxes(tmp_path, val, recipe):
     """Which gives the run that their owner would get by resizing them himself."""
     large = [SyntheticBananas(4, image_size=128)[i] for i in range(4)]
     small = [Resize(SIZE)(*sample) for sample in large]
@@ -452,7 +452,7 @@ def test_pictures_of_another_size_are_resized_with_their_boxes(tmp_path, val, re
 
 
 def test_an_empty_training_set_is_refused(tmp_path, val):
-    with pytest.raises(ValueError, match="fit: expected at least one training picture"):
+    with pytest.raises(ValueError, match="fit: expected at least one training image"):
         run(tmp_path, [], val)
 
 
@@ -484,21 +484,21 @@ def test_an_out_that_is_a_file_is_an_error(tmp_path, train, val):
 # --- learning --------------------------------------------------------------------------------
 
 
-def two_pictures():
+def two_images():
     dataset = SyntheticBananas(30, image_size=64, seed=2, max_objects=1)
     samples = [dataset[i] for i in range(30)]
     return [sample for sample in samples if len(sample[1]["labels"]) == 1][:2]
 
 
-def test_two_pictures_are_learnt_by_heart(tmp_path):
-    pair = two_pictures()
+def test_two_images_are_learnt_by_heart(tmp_path):
+    pair = two_images()
     config = dataclasses.replace(CONFIG, epochs=4, batch_size=2, recipe="none", eval_every=4)
     result = run(tmp_path, 13 * pair, pair, config)  # 52 steps
     assert result.best["ap50"] == pytest.approx(1)
     assert result.history[-1]["loss_class"] < 0.5 * result.history[0]["loss_class"]
 
 
-def test_pictures_without_objects_can_be_trained_on(tmp_path, train, val):
+def test_images_without_objects_can_be_trained_on(tmp_path, train, val):
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     empty = [(image, {**nothing, "image_id": i}) for i, (image, _) in enumerate(train[:8])]
     result = run(tmp_path, empty, val, dataclasses.replace(CONFIG, epochs=1))
@@ -507,7 +507,7 @@ def test_pictures_without_objects_can_be_trained_on(tmp_path, train, val):
     assert all(v.isfinite().all() for v in weights(tmp_path / "last.pt").values())
 
 
-def test_a_last_batch_of_one_picture_is_no_obstacle(tmp_path, train, val):
+def test_a_last_batch_of_one_image_is_no_obstacle(tmp_path, train, val):
     # Its last map has a single value for every channel, of which there is no variance.
     result = run(tmp_path, train[:5], val, dataclasses.replace(CONFIG, epochs=1))
     assert math.isfinite(result.history[0]["loss_class"])

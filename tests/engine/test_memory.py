@@ -29,12 +29,12 @@ def test_settings_that_need_less_are_named(error):
         fail(error)
     text = str(found.value)
     assert "--batch-size 4 --accumulate 4" in text
-    assert "--precision bfloat16" in text and "--freeze-trunk" in text
+    assert "--precision bfloat16" in text and "--freeze-backbone" in text
     assert str(error)[:10] in text, "the reason stays"
 
 
 def test_only_what_can_be_lowered_is_advised():
-    config = dataclasses.replace(CONFIG, batch_size=1, precision="bfloat16", freeze_trunk=True)
+    config = dataclasses.replace(CONFIG, batch_size=1, precision="bfloat16", freeze_backbone=True)
     with pytest.raises(MemoryError) as found:
         fail(MemoryError(), config)
     assert "--" not in str(found.value)
@@ -43,7 +43,7 @@ def test_only_what_can_be_lowered_is_advised():
 
 def test_a_killed_worker_is_explained():
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-    with pytest.raises(MemoryError, match=r"loads pictures was killed.*--workers 2"):
+    with pytest.raises(MemoryError, match=r"loads images was killed.*--workers 2"):
         fail(error, dataclasses.replace(CONFIG, workers=4))
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from cvlib.engine import load, save_checkpoint
 from cvlib.engine.checkpoint import save_safetensors
-from cvlib.engine.saving import describe_model
+from cvlib.engine.run_folder import describe_model
 from cvlib.models import TinySSD, create_model
 
 SIZE = (64, 96)

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from cvlib.engine import TrainConfig
-from cvlib.engine.muon import Muon, orthogonalize
-from cvlib.engine.optim import Together, make_optimizer, set_training_mode
+from cvlib.engine.optim import Muon, Together, make_optimizer, orthogonalize, set_training_mode
 from cvlib.models import create_model
 
 
@@ -46,7 +45,7 @@ def test_the_head_learns_ten_times_faster(resnet, optimizer):
     assert found["network.bn1.weight"] == (0.01, 0)
 
 
-def test_muon_takes_the_convolutions_of_the_trunk_and_nothing_else(ssd):
+def test_muon_takes_the_convolutions_of_the_backbone_and_nothing_else(ssd):
     optimizer = make_optimizer(ssd, TrainConfig())
     assert isinstance(optimizer, Together)
     muon, adamw = optimizer.parts
@@ -63,9 +62,9 @@ def test_muon_takes_the_convolutions_of_the_trunk_and_nothing_else(ssd):
     assert not taken & others
 
 
-def test_a_frozen_trunk_gets_neither_gradients_nor_new_statistics():
+def test_a_frozen_backbone_gets_neither_gradients_nor_new_statistics():
     model = create_model("mobilenet_v2", ("ant", "bee"), image_size=(64, 64))
-    config = TrainConfig(optimizer="sgd", learning_rate=0.1, freeze_trunk=True)
+    config = TrainConfig(optimizer="sgd", learning_rate=0.1, freeze_backbone=True)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = make_optimizer(model, config)
     set_training_mode(model, config)
@@ -75,7 +74,9 @@ def test_a_frozen_trunk_gets_neither_gradients_nor_new_statistics():
     changed = {name for name, value in model.state_dict().items() if (value != before[name]).any()}
     assert changed == {"network.classifier.1.weight", "network.classifier.1.bias"}
     assert not any(m.training for m in model.modules() if isinstance(m, nn.BatchNorm2d))
-    assert model.network.classifier[0].training is False, "dropout before the head is the trunk's"
+    assert model.network.classifier[0].training is False, (
+        "dropout before the head is the backbone's"
+    )
 
 
 def test_frozen_statistics_stay_while_weights_learn(resnet):

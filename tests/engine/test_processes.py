@@ -12,7 +12,7 @@ import torch
 from cvlib._distributed import gather_objects, mean_over_ranks
 from cvlib.data import SyntheticBananas
 from cvlib.engine import TrainConfig, fit, load_checkpoint
-from cvlib.engine.processes import from_first
+from cvlib.engine.device import from_first
 from cvlib.models import TinySSD
 
 SETTINGS = {
@@ -30,8 +30,8 @@ import json, os, sys, torch
 torch.set_num_threads(1)
 from cvlib import SyntheticBananas, TinySSD, TrainConfig, fit
 from cvlib._distributed import gather_objects, mean_over_ranks, rank
-from cvlib.data._images import UnreadablePictureError
-from cvlib.engine.processes import from_first
+from cvlib.data.files.images import UnreadableImageError
+from cvlib.engine.device import from_first
 
 out, settings = sys.argv[1], json.loads(sys.argv[2])
 train, val = (SyntheticBananas(n, image_size=64, seed=s) for n, s in ((11, 0), (3, 1)))
@@ -45,7 +45,7 @@ def note(event, run):
         seen[event] += 1
 
 result = fit(model, train, val, TrainConfig(**settings), out, callbacks=[note],
-             say=seen["lines"].append)
+             log=seen["lines"].append)
 assert all(len(batch) for batch in seen["lines"])
 seen["mean"] = float(mean_over_ranks(torch.tensor(rank() * 3)))
 seen["least"] = float(mean_over_ranks(torch.tensor(0), least=1))
@@ -90,7 +90,7 @@ def both(tmp_path_factory):
         [val[i] for i in range(3)],
         TrainConfig(**SETTINGS, batch_size=4),
         folder / "one",
-        say=lines.append,
+        log=lines.append,
     )
     reports = [json.loads((folder / f"two-{rank}.json").read_text()) for rank in range(2)]
     return folder, result, lines, reports
@@ -148,7 +148,7 @@ def test_another_number_of_processes_is_refused(both, tmp_path):
             TrainConfig(**SETTINGS, batch_size=2),
             folder / "two",
             resume=True,
-            say=lambda line: None,
+            log=lambda line: None,
         )
 
 

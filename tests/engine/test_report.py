@@ -50,9 +50,9 @@ def test_files_are_replaced_and_nothing_else_is_left(tmp_path):
 )
 def test_curves_are_drawn(tmp_path, rows):
     plot_history(tmp_path / "curves.png", rows)
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.width > 600
-        assert picture.convert("L").getextrema()[0] < 100
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width > 600
+        assert image.convert("L").getextrema()[0] < 100
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 40])

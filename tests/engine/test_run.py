@@ -1,4 +1,4 @@
-"""What a run can be told: callbacks, averages, accumulation, early stopping, bad pictures."""
+"""What a run can be told: callbacks, averages, accumulation, early stopping, bad images."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from cvlib.data import SyntheticBananas
-from cvlib.data._images import UnreadablePictureError
-from cvlib.data.classification import ClassificationDataset
-from cvlib.engine import TrainConfig, bad_pictures, evaluate, fit, load, load_checkpoint
+from cvlib.data.datasets.classification import ClassificationDataset
+from cvlib.data.files.images import UnreadableImageError
+from cvlib.engine import TrainConfig, evaluate, fit, load, load_checkpoint, unreadable
 from cvlib.engine.report import format_time
 from cvlib.models import Classifier, TinySSD
 
@@ -36,7 +36,7 @@ def val():
 def run(out, train, val, config=CONFIG, *, loss="multibox", **options):
     torch.manual_seed(0)
     model = TinySSD(("banana",), SIZE, loss=loss)
-    return fit(model, train, val, config, out, **{"say": lambda line: None, **options})
+    return fit(model, train, val, config, out, **{"log": lambda line: None, **options})
 
 
 def weights(path):
@@ -57,7 +57,7 @@ def pretend(monkeypatch, values):
         boxes = dataclasses.replace(found.boxes, ap=next(values))
         return dataclasses.replace(found, boxes=boxes)
 
-    monkeypatch.setattr(bad_pictures, "evaluate", evaluate_as_told)
+    monkeypatch.setattr(unreadable, "evaluate", evaluate_as_told)
 
 
 # --- callbacks -------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_a_callback_can_end_the_run(tmp_path, train, val):
             run.end = "seen enough"
 
     config = dataclasses.replace(CONFIG, epochs=5, eval_every=5)
-    result = run(tmp_path, train, val, config, callbacks=[stop], say=lines.append)
+    result = run(tmp_path, train, val, config, callbacks=[stop], log=lines.append)
     assert result.finished and len(result.history) == 1
     assert "ap" in result.history[0], "the end is always evaluated"
     assert lines[-1] == "ended early: seen enough"
@@ -120,7 +120,7 @@ def test_the_average_is_evaluated_and_published(tmp_path, train, val):
 
 @pytest.mark.parametrize("batch_size, accumulate", [(2, 4), (1, 8), (3, 3)])
 def test_accumulated_batches_are_one_large_batch(tmp_path, train, val, batch_size, accumulate):
-    """With a loss that is a mean over pictures, and without statistics of batches."""
+    """With a loss that is a mean over images, and without statistics of batches."""
     config = dataclasses.replace(
         CONFIG, optimizer="sgd", learning_rate=0.05, freeze_norm=True, epochs=2
     )
@@ -205,7 +205,7 @@ def test_a_run_without_progress_ends_early(tmp_path, train, val, monkeypatch):
     config = dataclasses.replace(CONFIG, epochs=9, patience=2)
     pretend(monkeypatch, [0.1, 0.3, 0.2, 0.3, 0.9])
     lines = []
-    result = run(tmp_path, train[:4], val, config, say=lines.append)
+    result = run(tmp_path, train[:4], val, config, log=lines.append)
     assert result.finished and len(result.history) == 4
     assert result.best["ap"] == 0.3 and result.best["epoch"] == 2
     assert lines[-1] == "ended early: ap has not risen above 0.300 in 2 evaluations"
@@ -292,7 +292,7 @@ def test_the_end_is_projected(tmp_path, train, val):
             ends.append(run.finishing_time(now=0.0) - expected)
 
     lines = []
-    run(tmp_path, train, val, callbacks=[note], say=lines.append)
+    run(tmp_path, train, val, callbacks=[note], log=lines.append)
     assert max(map(abs, ends)) < 1
     assert "  ends " in lines[0] and "  ends " not in lines[1]
 
@@ -316,14 +316,14 @@ def test_weights_alone_cannot_be_resumed(tmp_path, train, val):
         run(tmp_path, train, val, resume=True)
 
 
-# --- unreadable pictures -----------------------------------------------------------------------
+# --- unreadable images -----------------------------------------------------------------------
 
 
-TORN = UnreadablePictureError("torn file")
+TORN = UnreadableImageError("torn file")
 
 
 class Damaged(list):
-    """A set some of whose pictures cannot be read."""
+    """A set some of whose images cannot be read."""
 
     def __init__(self, samples, bad, error=TORN):
         super().__init__(samples)
@@ -336,60 +336,60 @@ class Damaged(list):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("error", [UnreadablePictureError("torn file"), OSError(5, "torn file")])
-def test_an_unreadable_picture_is_told_once_left_out_and_counted(
+@pytest.mark.parametrize("error", [UnreadableImageError("torn file"), OSError(5, "torn file")])
+def test_an_unreadable_image_is_told_once_left_out_and_counted(
     tmp_path, train, val, workers, error
 ):
     lines = []
     config = dataclasses.replace(CONFIG, max_bad_share=0.2, workers=workers)
-    result = run(tmp_path, Damaged(train, {3, 7}, error), val, config, say=lines.append)
+    result = run(tmp_path, Damaged(train, {3, 7}, error), val, config, log=lines.append)
     assert result.finished
     told = sorted(line for line in lines if "left out" in line)
     assert len(told) == 2
-    assert told[0].startswith("left out: training picture 3 cannot be read: ")
+    assert told[0].startswith("left out: training image 3 cannot be read: ")
     assert "torn file" in told[0]
-    listed = json.loads((tmp_path / "bad_pictures.json").read_text())
+    listed = json.loads((tmp_path / "unreadable.json").read_text())
     assert sorted(one["index"] for one in listed) == [3, 7]
     for row in result.history:
         assert row["images_per_second"] * row["seconds"] == pytest.approx(8)
 
 
-def test_too_many_unreadable_pictures_stop_the_run_with_the_list(tmp_path, train, val):
+def test_too_many_unreadable_images_stop_the_run_with_the_list(tmp_path, train, val):
     config = dataclasses.replace(CONFIG, max_bad_share=0.2)
     with pytest.raises(ValueError) as error:
         run(tmp_path, Damaged(train, {1, 4, 8}), val, config)
     text = str(error.value)
-    assert "at most 2 unreadable training pictures" in text and "got 3" in text
+    assert "at most 2 unreadable training images" in text and "got 3" in text
     for index in (1, 4, 8):
-        assert f"picture {index}: torn file" in text
+        assert f"image {index}: torn file" in text
     assert not (tmp_path / "last.pt").exists()
 
 
-def test_no_unreadable_picture_may_be_tolerated(tmp_path, train, val):
+def test_no_unreadable_image_may_be_tolerated(tmp_path, train, val):
     config = dataclasses.replace(CONFIG, max_bad_share=0.0)
     with pytest.raises(ValueError, match="at most 0 unreadable"):
         run(tmp_path, Damaged(train, {1}), val, config)
 
 
-def test_a_step_without_a_readable_picture_takes_the_next_one(tmp_path, train, val):
+def test_a_step_without_a_readable_image_takes_the_next_one(tmp_path, train, val):
     config = dataclasses.replace(CONFIG, batch_size=1, epochs=1, max_bad_share=0.5)
     result = run(tmp_path, Damaged(train[:4], {2}), val, config)
     assert result.finished
     assert result.history[0]["images_per_second"] * result.history[0]["seconds"] == pytest.approx(4)
 
 
-def test_a_set_without_any_readable_picture_is_refused(tmp_path, train, val):
+def test_a_set_without_any_readable_image_is_refused(tmp_path, train, val):
     config = dataclasses.replace(CONFIG, max_bad_share=1.0)
-    with pytest.raises(ValueError, match=r"expected readable pictures, got none.*torn file"):
+    with pytest.raises(ValueError, match=r"expected readable images, got none.*torn file"):
         run(tmp_path, Damaged(train[:4], {0, 1, 2, 3}), val, config)
 
 
-def test_mistakes_of_code_are_not_taken_for_bad_pictures(tmp_path, train, val):
+def test_mistakes_of_code_are_not_taken_for_bad_images(tmp_path, train, val):
     with pytest.raises(KeyError, match="a typing error"):
         run(tmp_path, Damaged(train, {1}, KeyError("a typing error")), val)
 
 
-def test_unreadable_pictures_are_remembered_by_a_resumed_run(tmp_path, train, val):
+def test_unreadable_images_are_remembered_by_a_resumed_run(tmp_path, train, val):
     lines = []
     config = dataclasses.replace(CONFIG, max_bad_share=0.2)
 
@@ -399,23 +399,23 @@ def test_unreadable_pictures_are_remembered_by_a_resumed_run(tmp_path, train, va
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Damaged(train, {3}), val, config, callbacks=[stop])
-    run(tmp_path, Damaged(train, {3}), val, config, resume=True, say=lines.append)
+    run(tmp_path, Damaged(train, {3}), val, config, resume=True, log=lines.append)
     assert not any("left out" in line for line in lines), "known already"
 
 
-def test_an_unreadable_validation_picture_is_left_out(tmp_path, train, val):
+def test_an_unreadable_validation_image_is_left_out(tmp_path, train, val):
     lines = []
     damaged = Damaged([*val, *train[:3]], {1})
-    result = run(tmp_path, train, damaged, say=lines.append)
+    result = run(tmp_path, train, damaged, log=lines.append)
     assert result.finished
     told = [line for line in lines if "left out" in line]
-    assert told == ["left out: validation picture 1 cannot be read: torn file"]
+    assert told == ["left out: validation image 1 cannot be read: torn file"]
     readable = [sample for i, sample in enumerate([*val, *train[:3]]) if i != 1]
     assert result.best["ap"] == evaluate(result.model, readable).as_dict()["ap"]
 
 
-def test_too_many_unreadable_validation_pictures_stop_the_run(tmp_path, train, val):
-    with pytest.raises(ValueError, match="expected readable validation pictures, got 2 of 2"):
+def test_too_many_unreadable_validation_images_stop_the_run(tmp_path, train, val):
+    with pytest.raises(ValueError, match="expected readable validation images, got 2 of 2"):
         run(tmp_path, train, Damaged(val, {0, 1}))
 
 
@@ -424,7 +424,7 @@ def test_too_many_unreadable_validation_pictures_stop_the_run(tmp_path, train, v
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory):
-    """Red and blue pictures of several sizes."""
+    """Red and blue images of several sizes."""
     folder, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
     paths, labels = [], []
     for i in range(12):
@@ -436,14 +436,14 @@ def colours(tmp_path_factory):
     return ClassificationDataset(paths, labels, ("red", "blue"))
 
 
-def test_a_classifier_learns_from_pictures_of_any_size(tmp_path, colours):
+def test_a_classifier_learns_from_images_of_any_size(tmp_path, colours):
     torch.manual_seed(0)
     model = Classifier(colours.classes, SIZE, architecture="resnet18")
     config = TrainConfig(
-        epochs=6, batch_size=4, optimizer="adamw", learning_rate=0.01, freeze_trunk=True,
+        epochs=6, batch_size=4, optimizer="adamw", learning_rate=0.01, freeze_backbone=True,
         precision="float32", device="cpu",
     )  # fmt: skip
-    result = fit(model, colours, colours, config, tmp_path, say=lambda line: None)
+    result = fit(model, colours, colours, config, tmp_path, log=lambda line: None)
     assert result.best["accuracy"] == 1.0
     assert load(tmp_path).name == "resnet18"
 
@@ -459,7 +459,7 @@ def test_dropout_draws_the_same_in_a_resumed_run(tmp_path, colours):
         if event == "saved":
             raise KeyboardInterrupt
 
-    quiet = {"say": lambda line: None}
+    quiet = {"log": lambda line: None}
     fit(new(), colours, colours, config, tmp_path / "whole", **quiet)
     with pytest.raises(KeyboardInterrupt):
         fit(new(), colours, colours, config, tmp_path / "cut", callbacks=[stop], **quiet)
@@ -473,5 +473,5 @@ def test_the_global_generator_is_left_as_it_was(tmp_path, train, val):
     expected = torch.rand(3)
     model = TinySSD(("banana",), SIZE)
     torch.manual_seed(5)
-    fit(model, train[:4], val, CONFIG, tmp_path, say=lambda line: None)
+    fit(model, train[:4], val, CONFIG, tmp_path, log=lambda line: None)
     assert torch.equal(torch.rand(3), expected)

@@ -1,4 +1,4 @@
-"""The plan of a run: every picture once, shares of several processes, accumulated batches."""
+"""The plan of a run: every image once, shares of several processes, accumulated batches."""
 
 import math
 
@@ -20,7 +20,7 @@ def indices(plan, epoch=0, first=0):
     seed=st.integers(0, 1000),
     epoch=st.integers(0, 1000),
 )
-def test_every_picture_comes_once_in_an_epoch(size, batch_size, seed, epoch):
+def test_every_image_comes_once_in_an_epoch(size, batch_size, seed, epoch):
     plan = Plan(size, TrainConfig(batch_size=batch_size, seed=seed))
     order = indices(plan, epoch)
     assert sorted(index for (batch,) in order for index in batch) == list(range(size))
@@ -93,13 +93,13 @@ def test_a_run_can_be_entered_anywhere(size, first, accumulate):
     assert [key.step for key in whole if key.is_last] == list(range(plan.total_steps))
 
 
-def test_the_order_of_a_large_set_takes_eight_bytes_a_picture():
+def test_the_order_of_a_large_set_takes_eight_bytes_a_image():
     """A run that is resumed after an update of cvlib goes on with the order that it began with."""
     order = Plan(10, TrainConfig(seed=3)).order(2)
     assert order.element_size() == 8
     assert order.tolist() == [4, 6, 9, 0, 8, 5, 1, 2, 3, 7]
 
 
-def test_more_processes_than_pictures_are_refused():
-    with pytest.raises(ValueError, match="at least one picture for each of 3 processes, got 2"):
+def test_more_processes_than_images_are_refused():
+    with pytest.raises(ValueError, match="at least one image for each of 3 processes, got 2"):
         Plan(2, TrainConfig(), 0, 3)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvlib.engine import TrainConfig
-from cvlib.engine.schedules import schedule, set_learning_rate
+from cvlib.engine.optim import schedule, set_learning_rate
 
 
 def rates(total, **settings):

@@ -1,4 +1,4 @@
-"""Processes that load pictures: how many, and what Ctrl-C does to them."""
+"""Processes that load images: how many, and what Ctrl-C does to them."""
 
 import json
 import multiprocessing
@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 
 from cvlib.data import SyntheticBananas
 from cvlib.engine import TrainConfig, fit, load_checkpoint
-from cvlib.engine.workers import choose_workers
+from cvlib.engine.batches import choose_workers
 from cvlib.models import TinySSD
 
 DRAWN = SyntheticBananas(100, image_size=64)
@@ -43,7 +43,7 @@ def test_half_of_the_cores_load(cores, monkeypatch, count, processes, expected):
     assert choose_workers(3, DRAWN) == 3, "who says a number gets it"
 
 
-def test_who_else_loads_pictures_between_the_steps(cores, monkeypatch):
+def test_who_else_loads_images_between_the_steps(cores, monkeypatch):
     cores(16)
     assert choose_workers(None, DRAWN, Subset(DRAWN, range(5))) == 8
     assert choose_workers(None, Subset(DRAWN, range(99))) == 0, "few"
@@ -64,11 +64,11 @@ def test_a_run_says_what_it_has_chosen(cores, tmp_path):
         model = TinySSD(("banana",), (64, 64))
         config = TrainConfig(**settings, **options)
         val = Subset(DRAWN, range(2))
-        fit(model, DRAWN, val, config, out, say=lines.append, callbacks=[watch])
+        fit(model, DRAWN, val, config, out, log=lines.append, callbacks=[watch])
 
     train(tmp_path / "one")
     assert set(seen) == {1}
-    assert lines[0] == "workers: 1 (they load pictures; --workers sets another number)"
+    assert lines[0] == "workers: 1 (they load images; --workers sets another number)"
     assert json.loads((tmp_path / "one" / "config.json").read_text())["workers"] is None
     train(tmp_path / "none", workers=0)
     assert seen[-1] == 0

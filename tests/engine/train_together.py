@@ -19,7 +19,7 @@ from cvlib.models.tiny_ssd import TinySSD
 
 
 def without_norm(model: Model) -> Model:
-    """The model without batch normalisation, whose statistics see one process's pictures."""
+    """The model without batch normalisation, whose statistics see one process's images."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, torch.nn.BatchNorm2d):
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--accumulate", type=int, default=1)
-    parser.add_argument("--pictures", type=int, default=11)
+    parser.add_argument("--images", type=int, default=11)
     parser.add_argument("--norm", choices=("none", "frozen", "batch"), default="none")
     parser.add_argument("--die-at", type=int, default=-1)
     parser.add_argument("--save-minutes", type=float, default=10)
@@ -69,7 +69,7 @@ def main() -> None:
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train = SyntheticBananas(arguments.pictures, image_size=64)
+    train = SyntheticBananas(arguments.images, image_size=64)
     val = SyntheticBananas(5, image_size=64, seed=1)
     result = fit(model, train, val, config, out, resume="auto", callbacks=[watch])
     figures = evaluate(result.model, val, batch_size=2).as_dict()

@@ -14,13 +14,13 @@ def logits_for(classes, number):
 
 
 def test_a_case_by_hand(device):
-    # Two pictures of four anchors; class 1 at anchors 1 and 2 of the first, class 2 at anchor 0 of
+    # Two images of four anchors; class 1 at anchors 1 and 2 of the first, class 2 at anchor 0 of
     # the second.
     classes = torch.tensor([[0, 1, 1, 0], [2, 0, 0, 0]], device=device)
     wanted = torch.zeros(2, 4, 4, device=device)
     wanted[0, 1], wanted[0, 2], wanted[1, 0] = 1.0, -2.0, 0.5
     # Right: all but the second anchor (taken for background), the third (for class 2) and the
-    # second of the second picture (background taken for class 1).
+    # second of the second image (background taken for class 1).
     guessed = torch.tensor([[0, 0, 2, 0], [2, 1, 0, 0]], device=device)
     offsets = wanted.clone()
     offsets[0, 1] += torch.tensor([1.0, -1.0, 0.0, 0.0], device=device)

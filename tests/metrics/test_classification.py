@@ -1,4 +1,4 @@
-"""Accuracies of pictures: against torch.topk, and by hand."""
+"""Accuracies of images: against torch.topk, and by hand."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_few_classes_have_no_top_five():
     assert set(meter.compute().as_dict()) == {"accuracy", "class_accuracy"}
 
 
-def test_a_picture_counts_once():
+def test_a_image_counts_once():
     scores, labels = torch.randn(9, 7), torch.randint(0, 7, (9,))
     whole, parts = ClassificationMeter(CLASSES), [ClassificationMeter(CLASSES) for _ in range(2)]
     whole.update(range(9), scores, labels)
@@ -75,7 +75,7 @@ def test_a_picture_counts_once():
     assert merged.compute().as_dict() == pytest.approx(whole.compute().as_dict())
 
 
-def test_no_pictures():
+def test_no_images():
     meter = ClassificationMeter(CLASSES)
     meter.update([], torch.zeros(0, 7), torch.zeros(0).long())
     assert set(meter.compute().as_dict().values()) == {-1} and meter.worst() == []

@@ -78,11 +78,11 @@ def written(truths, detections, classes, kind):
     return dataset, results
 
 
-def random_set(rng, pictures=12, ties=False, crowds=False, masks=False):
+def random_set(rng, images=12, ties=False, crowds=False, masks=False):
     """Detections near the truth, false ones, lost ones, and classes confused."""
     truths, detections = [], []
     size = (40, 60) if masks else SIZE
-    for _ in range(pictures):
+    for _ in range(images):
         count = int(rng.integers(0, 6))
         # A grid of 1/8 pixel: exact in float32, so that both ways compute with the same numbers.
         corner = rng.integers(0, 1200, (count, 2)) / 8
@@ -172,17 +172,17 @@ def test_equals_pycocotools(kind, crowds, seed, capsys):
 
 @given(
     seed=st.integers(0, 10**6),
-    pictures=st.integers(1, 5),
+    images=st.integers(1, 5),
     ties=st.booleans(),
     crowds=st.booleans(),
 )
 @settings(max_examples=25)
-def test_equals_pycocotools_on_small_sets(capsys, seed, pictures, ties, crowds):
-    truths, detections = random_set(np.random.default_rng(seed), pictures, ties, crowds)
+def test_equals_pycocotools_on_small_sets(capsys, seed, images, ties, crowds):
+    truths, detections = random_set(np.random.default_rng(seed), images, ties, crowds)
     compare(truths, detections, "boxes", capsys)
 
 
-def test_many_detections_of_a_class_in_one_picture(capsys, rng):
+def test_many_detections_of_a_class_in_one_image(capsys, rng):
     corner = torch.from_numpy(rng.integers(0, 800, (130, 2)) / 8).float()
     boxes = torch.cat([corner, corner + 40], dim=1)
     found = Detections(boxes, torch.rand(130), torch.zeros(130).long(), CLASSES)
@@ -329,7 +329,7 @@ def test_nothing_is_printed(capfd):
 
 
 def test_lists_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="expected detections for 2 pictures, got 1"):
+    with pytest.raises(ValueError, match="expected detections for 2 images, got 1"):
         evaluate_boxes([one_truth()] * 2, [Detections.empty(CLASSES)], CLASSES)
 
 
@@ -365,11 +365,11 @@ def test_labels_that_are_no_class_are_refused(label):
 
 def test_objects_without_masks_are_refused():
     truth = one_truth((0, 0, 20, 20))
-    with pytest.raises(ValueError, match=r"masks in every picture with objects, got none in det"):
+    with pytest.raises(ValueError, match=r"masks in every image with objects, got none in det"):
         evaluate_masks([one_truth()], [perfect(truth)], CLASSES)
 
 
-def test_an_unknown_kind_is_refused_before_there_are_pictures():
+def test_an_unknown_kind_is_refused_before_there_are_images():
     with pytest.raises(ValueError, match="CocoMeter: expected kind boxes or masks, got 'points'"):
         CocoMeter(CLASSES, "points")
 
@@ -414,12 +414,12 @@ def test_the_table_has_a_line_for_each_class():
 # --- the meter -------------------------------------------------------------------------------
 
 
-def test_a_picture_counts_once_whoever_brings_it():
+def test_a_image_counts_once_whoever_brings_it():
     truths, detections = random_set(np.random.default_rng(1), 9)
     expected = evaluate_boxes(truths, detections, CLASSES)
     parts = [CocoMeter(CLASSES) for _ in range(3)]
     for rank, meter in enumerate(parts):
-        # As a sampler that pads: each process has four pictures, some of another's.
+        # As a sampler that pads: each process has four images, some of another's.
         mine = [(rank + 3 * step) % 9 for step in range(4)]
         meter.update(mine, [truths[i] for i in mine], [detections[i] for i in mine])
         meter.update(mine[:1], [truths[mine[0]]], [detections[mine[0]]])
@@ -445,5 +445,5 @@ def test_the_meter_keeps_masks_as_run_lengths():
 
 
 def test_an_update_of_different_lengths_is_refused():
-    with pytest.raises(ValueError, match="truths and detections of 2 pictures, got 1 and 0"):
+    with pytest.raises(ValueError, match="truths and detections of 2 images, got 1 and 0"):
         CocoMeter(CLASSES).update([1, 2], [one_truth()], [])

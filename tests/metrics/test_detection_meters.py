@@ -26,11 +26,11 @@ SIZE = (200, 300)
 METERS = (VocMeter, PrecisionRecallMeter, DetectionConfusionMeter, ErrorMeter)
 
 
-def random_set(seed, pictures=8, crowds=False):
+def random_set(seed, images=8, crowds=False):
     """Detections near and far from the truth; no two scores and no two overlaps are equal."""
     rng = np.random.default_rng(seed)
     truths, detections = [], []
-    for _ in range(pictures):
+    for _ in range(images):
         count = int(rng.integers(0, 6))
         corner = rng.random((count, 2)) * 100
         boxes = np.concatenate([corner, corner + 20 + rng.random((count, 2)) * 80], axis=1)
@@ -197,14 +197,14 @@ def test_errors_equal_the_oracle(seed, crowds):
     assert split.delta_ap_false_positive == pytest.approx(deltas.pop("false_positive"), abs=1e-9)
     assert split.delta_ap_false_negative == pytest.approx(deltas.pop("false_negative"), abs=1e-9)
     assert split.delta_ap == pytest.approx(deltas, abs=1e-9)
-    assert {one.image_id: one.cost for one in split.pictures} == pytest.approx(costs)
-    assert sorted((one.cost for one in split.pictures), reverse=True) == [
-        one.cost for one in split.pictures
+    assert {one.image_id: one.cost for one in split.images} == pytest.approx(costs)
+    assert sorted((one.cost for one in split.images), reverse=True) == [
+        one.cost for one in split.images
     ]
 
 
 def test_one_error_of_each_kind_by_hand():
-    # cats in a row, one picture each; the detection beside each is the one error.
+    # cats in a row, one image each; the detection beside each is the one error.
     cat = (100.0, 100, 200, 200)
     cases = {
         "classification": ([cat], [cat], [1]),
@@ -226,7 +226,7 @@ def test_one_error_of_each_kind_by_hand():
         if kind == "both":
             expected["missed"] = 1  # nothing near it could be mended
         assert split.counts == expected, kind
-        assert split.pictures[0].counts == expected
+        assert split.images[0].counts == expected
 
 
 def test_a_perfect_detector_makes_no_errors():
@@ -234,7 +234,7 @@ def test_a_perfect_detector_makes_no_errors():
     perfect = Detections(one.boxes, torch.ones(2), one.labels, CLASSES)
     split = fill(ErrorMeter(CLASSES), [one], [perfect]).compute()
     assert split.ap == pytest.approx(1)
-    assert set(split.counts.values()) == {0} and split.pictures == ()
+    assert set(split.counts.values()) == {0} and split.images == ()
     assert split.as_dict() == {f"delta_ap_{kind}": 0 for kind in KINDS}
     assert len(split.table().splitlines()) == 7
 
@@ -303,16 +303,16 @@ def test_masks_are_judged_by_their_pixels(meter):
         assert figures.ap == pytest.approx(1)
 
 
-def test_charts_are_pictures(tmp_path):
+def test_charts_are_images(tmp_path):
     truths, detections = random_set(4, 6)
-    pictures = [
+    images = [
         plot_confusion(fill(DetectionConfusionMeter(CLASSES), truths, detections).compute()),
         plot_precision_recall(fill(PrecisionRecallMeter(CLASSES), truths, detections).compute()),
         plot_errors(fill(ErrorMeter(CLASSES), truths, detections).compute()),
     ]
-    for picture in pictures:
-        assert picture.mode == "RGB" and min(picture.size) > 200
-        assert len(picture.getcolors(10**6)) > 20  # not blank
+    for image in images:
+        assert image.mode == "RGB" and min(image.size) > 200
+        assert len(image.getcolors(10**6)) > 20  # not blank
     names = tuple(f"class {k}" for k in range(40))
     counts = np.diag(np.full(40, 123_456))
     assert plot_confusion(ConfusionMatrix(counts, names, names)).width > 1500

@@ -61,7 +61,7 @@ def test_a_class_that_is_only_predicted_counts_against_the_mean():
     assert found.class_accuracy == 0.5
 
 
-def test_pictures_of_any_sizes_and_a_picture_twice():
+def test_images_of_any_sizes_and_a_image_twice():
     meter, parts = SegmentationMeter(CLASSES), [SegmentationMeter(CLASSES) for _ in range(2)]
     pairs = [random_maps(seed, size=(3 + seed, 4)) for seed in range(5)]
     for number, (predicted, truth) in enumerate(pairs):
@@ -73,7 +73,7 @@ def test_pictures_of_any_sizes_and_a_picture_twice():
     assert parts[0].compute().as_dict() == meter.compute().as_dict()
 
 
-def test_the_worst_pictures():
+def test_the_worst_images():
     meter = SegmentationMeter(CLASSES)
     truth = torch.zeros(1, 1, 4, dtype=torch.int64)
     for number, wrong in ((7, 1), (3, 4), (5, 0), (1, 1)):
@@ -86,7 +86,7 @@ def test_the_worst_pictures():
     assert meter.confusion(1).counts[0].tolist() == [3, 1, 0, 0]
 
 
-def test_void_alone_and_no_pictures():
+def test_void_alone_and_no_images():
     meter = SegmentationMeter(CLASSES)
     assert set(meter.compute().as_dict().values()) == {-1}
     meter.update([0], torch.zeros(1, 2, 2).long(), torch.full((1, 2, 2), 255))
@@ -106,7 +106,7 @@ def test_numbers_that_are_no_class_are_refused(value, side):
     maps = {"predicted": torch.zeros(1, 2, 2).long(), "truth": torch.zeros(1, 2, 2).long()}
     maps[side][0, 1, 1] = value
     with pytest.raises(
-        ValueError, match=rf"expected {side} in 0\.\.2 or 255 \(ignored\), got {value} in picture 6"
+        ValueError, match=rf"expected {side} in 0\.\.2 or 255 \(ignored\), got {value} in image 6"
     ):
         SegmentationMeter(CLASSES).update([6], maps["predicted"], maps["truth"])
 
@@ -117,7 +117,7 @@ def test_scores_instead_of_classes_are_refused():
 
 
 def test_maps_of_different_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"size of truth \(2, 3\), got \(2, 2\) in picture 8"):
+    with pytest.raises(ValueError, match=r"size of truth \(2, 3\), got \(2, 2\) in image 8"):
         SegmentationMeter(CLASSES).update(
             [8], torch.zeros(1, 2, 2).long(), torch.zeros(1, 2, 3).long()
         )

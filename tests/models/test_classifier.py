@@ -22,7 +22,7 @@ def resnet():
     return torchvision.models.resnet18(weights=None, num_classes=1000)
 
 
-def pictures(count=2, size=SIZE):
+def random_images(count=2, size=SIZE):
     return torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)
 
 
@@ -41,7 +41,7 @@ def save(tmp_path, state, name="weights.pth"):
 def test_every_family_gives_logits_of_the_classes(name):
     model = create_model(name, ("a", "b", "c"), image_size=(64, 96)).eval()
     assert model.name == name and model.task == "classification"
-    assert model(pictures(2, (64, 96))).shape == (2, 3)
+    assert model(random_images(2, (64, 96))).shape == (2, 3)
     head = dict(model.named_modules())[model.head[0]]
     assert head.weight.shape[0] == 3
     assert sum(model.is_head(n) for n, _ in model.named_parameters()) == 2
@@ -62,7 +62,7 @@ def test_options_rebuild_the_model():
     again = create_model(model.name, model.classes, **model.options)
     assert again.options == model.options
     again.load_state_dict(model.state_dict())
-    images = pictures()
+    images = random_images()
     assert torch.equal(model.eval()(images), again.eval()(images))
 
 
@@ -132,10 +132,10 @@ def test_a_head_of_the_right_size_is_taken_too(tmp_path, resnet):
     assert torch.equal(model.network.fc.weight, resnet.fc.weight)
 
 
-def test_pictures_are_normalised_inside(tmp_path, resnet):
+def test_images_are_normalised_inside(tmp_path, resnet):
     path = save(tmp_path, resnet.state_dict())
     model = new(classes=[f"class {i}" for i in range(1000)], weights=path).eval()
-    images = pictures()
+    images = random_images()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     by_hand = (images / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     torch.testing.assert_close(model(images), resnet.eval()(by_hand))
@@ -201,7 +201,7 @@ def test_real_weights_load(test_data):
 def test_strides_move_without_changing_shapes():
     plain, moved = new("resnet50"), new("resnet50", stride_in_1x1=True)
     moved.load_state_dict(plain.state_dict())
-    images = pictures()
+    images = random_images()
     one, two = plain.eval()(images), moved.eval()(images)
     assert one.shape == two.shape
     assert not torch.equal(one, two)
@@ -219,7 +219,7 @@ def test_strides_need_bottlenecks(name):
 # --- loss, decoding, size --------------------------------------------------------------------
 
 
-def test_the_loss_is_the_mean_over_the_pictures_that_count():
+def test_the_loss_is_the_mean_over_the_images_that_count():
     model = new(label_smoothing=0.1)
     raw = torch.randn(4, 2, requires_grad=True)
     label = torch.tensor([0, 1, -1, 1])
@@ -247,7 +247,7 @@ def test_decoding_gives_probabilities():
 @pytest.mark.parametrize("size", [(80, 120), (120, 80), (30, 20), (64, 64), (1, 5)])
 def test_the_middle_is_cut_out(size):
     model = new()
-    image = pictures(1, size)[0]
+    image = random_images(1, size)[0]
     found = model.resize(image)
     assert found.shape == (3, *SIZE) and found.dtype == torch.uint8
 

@@ -16,7 +16,7 @@ CLASSES = ("cat", "dog", "cow")
 INSIDE = 1 + 1e-6  # votes are means, which round
 
 
-def pictures(count=2, size=SIZE):
+def random_images(count=2, size=SIZE):
     return torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)
 
 
@@ -34,7 +34,7 @@ def no_objects(count):
 
 def test_the_books_anchors(device):
     with torch.inference_mode():
-        raw = TinySSD(("banana",)).to(device)(pictures(1, (256, 256)).to(device))
+        raw = TinySSD(("banana",)).to(device)(random_images(1, (256, 256)).to(device))
     assert raw.anchors.shape == (5444, 4)
     assert raw.class_logits.shape == (1, 5444, 2)
     assert raw.offsets.shape == (1, 5444, 4)
@@ -54,7 +54,7 @@ def test_the_books_anchors(device):
 def test_sizes_and_numbers_of_classes(size, classes):
     model = TinySSD([f"class {k}" for k in range(classes)], size).eval()
     with torch.inference_mode():
-        raw = model(pictures(2, size))
+        raw = model(random_images(2, size))
     count = len(raw.anchors)
     assert count % 4 == 0
     assert raw.class_logits.shape == (2, count, classes + 1)
@@ -65,12 +65,12 @@ def test_sizes_and_numbers_of_classes(size, classes):
     assert centres.max() < 1
 
 
-def test_anchors_are_square_in_pixels_of_pictures_that_are_not():
+def test_anchors_are_square_in_pixels_of_images_that_are_not():
     size = (64, 128)
     with torch.inference_mode():
-        raw = TinySSD(("a",), size).eval()(pictures(1, size))
+        raw = TinySSD(("a",), size).eval()(random_images(1, size))
     sides = (raw.anchors[:, 2:] - raw.anchors[:, :2]) * torch.tensor([128.0, 64.0])
-    ratios = sides[:-4, 0] / sides[:-4, 1]  # the last map is one cell, whatever the picture
+    ratios = sides[:-4, 0] / sides[:-4, 1]  # the last map is one cell, whatever the image
     expected = torch.tensor([1.0, 1.0, 2.0, 0.5]).repeat(len(ratios) // 4)
     torch.testing.assert_close(ratios, expected)
 
@@ -81,7 +81,7 @@ def test_classes_must_be_a_list_of_names(classes):
         TinySSD(classes)
 
 
-def test_pictures_may_not_be_tiny():
+def test_images_may_not_be_tiny():
     with pytest.raises(ValueError, match="TinySSD: expected image_size of at least"):
         TinySSD(("a",), (64, 31))
 
@@ -93,21 +93,21 @@ def test_pictures_may_not_be_tiny():
 def test_nearly_everything_is_background_at_first(classes):
     model = TinySSD([f"class {k}" for k in range(classes)], SIZE).eval()
     with torch.inference_mode():
-        probabilities = model(pictures()).class_logits.softmax(-1)
+        probabilities = model(random_images()).class_logits.softmax(-1)
     objects = 1 - probabilities[..., 0]
     assert PRIOR / 2 < objects.mean() < PRIOR * 2
 
 
-def test_bytes_and_fractions_are_the_same_picture(model, device):
-    model, images = model.to(device), pictures().to(device)
+def test_bytes_and_fractions_are_the_same_image(model, device):
+    model, images = model.to(device), random_images().to(device)
     with torch.inference_mode():
         one, two = model(images), model(images.float() / 255)
     torch.testing.assert_close(one.class_logits, two.class_logits)
     torch.testing.assert_close(one.offsets, two.offsets)
 
 
-def test_pictures_of_a_batch_do_not_see_one_another(model):
-    images = pictures(3)
+def test_images_of_a_batch_do_not_see_one_another(model):
+    images = random_images(3)
     with torch.inference_mode():
         together = model(images)
         alone = model(images[1:2])
@@ -116,7 +116,7 @@ def test_pictures_of_a_batch_do_not_see_one_another(model):
 
 
 def test_memory_format_does_not_matter(model):
-    images = pictures()
+    images = random_images()
     with torch.inference_mode():
         one = model(images)
         two = model.to(memory_format=torch.channels_last)(
@@ -128,7 +128,7 @@ def test_memory_format_does_not_matter(model):
 
 def test_anchor_order_is_that_of_the_heads(model):
     # A head that fires in one cell of the first map must do so at this cell's anchors.
-    images = pictures(1)
+    images = random_images(1)
     with torch.no_grad():
         head = model.class_heads[0]
         head.weight.zero_()
@@ -142,7 +142,7 @@ def test_anchor_order_is_that_of_the_heads(model):
 def test_state_dict_round_trip(model):
     torch.manual_seed(5)
     other = TinySSD(CLASSES, SIZE).eval()
-    images = pictures()
+    images = random_images()
     with torch.inference_mode():
         assert not torch.equal(model(images).class_logits, other(images).class_logits)
         other.load_state_dict(model.state_dict())
@@ -152,7 +152,7 @@ def test_state_dict_round_trip(model):
 
 @pytest.mark.cuda
 def test_cpu_and_cuda_agree(model, cuda):
-    images = pictures()
+    images = random_images()
     with torch.inference_mode():
         one, two = model(images), model.to(cuda)(images.to(cuda))
     torch.testing.assert_close(one.class_logits, two.class_logits.cpu(), rtol=1e-2, atol=1e-2)
@@ -166,7 +166,7 @@ def test_cpu_and_cuda_agree(model, cuda):
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_without_objects_is_survived(name):
     model = TinySSD(CLASSES, SIZE, loss=name).train()
-    raw = model(pictures())
+    raw = model(random_images())
     losses = model.loss(raw, dict(zip(("boxes", "labels"), no_objects(2), strict=True)))
     sum(losses.values()).backward()
     assert all(value.isfinite() for value in losses.values())
@@ -180,7 +180,7 @@ def test_a_batch_without_objects_is_survived(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_parameter_learns(name, device):
     model = TinySSD(CLASSES, SIZE, loss=name).to(device).train()
-    raw = model(pictures().to(device))
+    raw = model(random_images().to(device))
     boxes = torch.tensor([[[4.0, 4, 24, 24], [0, 0, 60, 60]], [[20, 20, 60, 40], [-1] * 4]])
     targets = {"boxes": boxes.to(device), "labels": torch.tensor([[0, 2], [1, -1]]).to(device)}
     sum(model.loss(raw, targets).values()).backward()
@@ -191,7 +191,7 @@ def test_every_parameter_learns(name, device):
 
 def test_crowds_are_neither_objects_nor_counted(model):
     model.eval()
-    raw = model(pictures())
+    raw = model(random_images())
     boxes = torch.tensor([[[4.0, 4, 24, 24], [30, 30, 60, 60]]] * 2)
     labels = torch.tensor([[0, 1]] * 2)
     crowd = model.loss(
@@ -213,7 +213,7 @@ def random_predictions(seed, model, batch=2, spread=3.0):
     """Many sure objects with wild offsets."""
     torch.manual_seed(seed)
     with torch.inference_mode():
-        raw = model(pictures(batch, model.image_size))
+        raw = model(random_images(batch, model.image_size))
     return Predictions(
         spread * torch.randn_like(raw.class_logits), spread * torch.randn_like(raw.offsets), raw[2]
     )
@@ -241,9 +241,9 @@ def test_decode_keeps_its_promises(seed, score_threshold, max_detections):
             assert (one.boxes[:, 2:] >= one.boxes[:, :2]).all()
 
 
-def test_suppression_is_per_class_and_per_picture(model):
+def test_suppression_is_per_class_and_per_image(model):
     raw = random_predictions(0, model)
-    # All anchors of both pictures give the same box, each class with a score of its own.
+    # All anchors of both images give the same box, each class with a score of its own.
     target = torch.tensor([0.25, 0.25, 0.75, 0.5]).expand(len(raw.anchors), 4)
     size, place = target[:, 2:] - target[:, :2], target[:, :2] + target[:, 2:]
     own = raw.anchors[:, 2:] - raw.anchors[:, :2]
@@ -279,7 +279,7 @@ def test_the_best_of_all_classes_are_kept(model):
         assert torch.equal(one.labels[:5], other.labels)
 
 
-def test_a_picture_without_objects_among_others(model):
+def test_a_image_without_objects_among_others(model):
     raw = random_predictions(3, model)
     logits = raw.class_logits.clone()
     logits[0] = torch.tensor([20.0, 0, 0, 0])
@@ -289,7 +289,7 @@ def test_a_picture_without_objects_among_others(model):
     assert len(something) > 0
 
 
-def test_pictures_are_decoded_one_by_one(model):
+def test_images_are_decoded_one_by_one(model):
     raw = random_predictions(4, model, batch=3)
     together = model.decode(raw)
     for i in range(3):
@@ -312,7 +312,7 @@ def test_one_wild_anchor_does_not_harm_the_others(model, offset):
 
 
 def test_decode_gives_no_gradient(model):
-    raw = model(pictures())
+    raw = model(random_images())
     assert raw.offsets.requires_grad
     for one in model.decode(raw, score_threshold=0.001):
         assert len(one)
@@ -333,7 +333,7 @@ def test_decode_works_on_every_device(model, device):
 
 
 def test_export_gives_the_same_predictions(model):
-    images = pictures()
+    images = random_images()
     exported = torch.export.export(model, (images,)).module()
     with torch.inference_mode():
         for one, two in zip(exported(images), model(images), strict=True):
@@ -343,7 +343,7 @@ def test_export_gives_the_same_predictions(model):
 # Dynamo looks through the cache of the anchors, and says so.
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_compiles_without_graph_breaks(model, fresh_compiler):
-    images = pictures()
+    images = random_images()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
         for one, two in zip(compiled(images), model(images), strict=True):
@@ -352,5 +352,5 @@ def test_compiles_without_graph_breaks(model, fresh_compiler):
 
 def test_autocast_predictions_are_float32(model):
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        raw = model(pictures())
+        raw = model(random_images())
     assert {tensor.dtype for tensor in raw} == {torch.float32}

@@ -20,7 +20,7 @@ def random_images(rng, device, dtype):
     channels = int(rng.choice([0, 1, 2, 3, 5, 16, 19], p=[0.02, 0.3, 0.2, 0.2, 0.1, 0.1, 0.08]))
     shape = int(rng.integers(0, 4)), channels, random_side(rng), random_side(rng)
     layout = rng.integers(5)
-    if layout == 0:  # a crop of a larger picture
+    if layout == 0:  # a crop of a larger image
         images = torch.from_numpy(rng.normal(size=(*shape[:2], shape[2] + 2, shape[3] + 3)))
         images = images[:, :, 1:-1, 2:-1]
     elif layout == 1:  # rows that are not dense

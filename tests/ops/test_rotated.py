@@ -327,7 +327,7 @@ def test_half_turns_change_no_bit(device, a, b, turns):
 
 
 @given(a=small_boxes, b=small_boxes, angle=st.floats(-180, 180), dx=st.integers(-999, 999))
-def test_is_invariant_to_turning_moving_and_scaling_the_picture(device, a, b, angle, dx):
+def test_is_invariant_to_turning_moving_and_scaling_the_image(device, a, b, angle, dx):
     a, b = a.double().to(device), b.double().to(device)
     iou = box_iou_rotated(a, b)
     shift = torch.tensor([dx, -dx, 0, 0, 0], device=device)

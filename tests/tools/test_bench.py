@@ -65,11 +65,11 @@ def bench_data(monkeypatch, capsys, thread_counts):
 @needs_torchvision_decoder
 @pytest.mark.parametrize("task", RECIPES)
 def test_bench_data_measures_every_recipe(tmp_path, task, bench_data):
-    few = ("--pictures", 3, "--turns", 1, "--batch-size", 2, "--image-size", 64, 80)
+    few = ("--images", 3, "--turns", 1, "--batch-size", 2, "--image-size", 64, 80)
     table = bench_data("--task", task, "--out", tmp_path, *few)
     rows = json.loads((tmp_path / "bench_data.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["bare decoder", *RECIPES[task]]
-    assert rows[0]["share"] == 1 and all(row["pictures_per_second"] > 0 for row in rows)
+    assert rows[0]["share"] == 1 and all(row["images_per_second"] > 0 for row in rows)
     assert table.count("\n") == 2 + len(rows)
 
 
@@ -90,7 +90,7 @@ def test_bench_data_takes_a_folder_and_workers(tmp_path, bench_data):
     [
         (("--task", "guessing"), "bench_data: expected --task one of detection, segmentation, cl"),
         (("--only", "nonsense"), "bench_data: expected --only a part of a recipe's name, got non"),
-        (("--data", "no/such/folder"), "bench_data: expected JPEG pictures in no/such/folder, got"),
+        (("--data", "no/such/folder"), "bench_data: expected JPEG images in no/such/folder, got"),
     ],
 )
 def test_bench_data_says_what_is_wrong(tmp_path, arguments, message, bench_data):

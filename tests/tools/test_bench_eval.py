@@ -14,7 +14,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "bench_eval.py"
 @pytest.mark.parametrize("kind", ["boxes", "masks"])
 def test_it_writes_what_it_measured(kind, tmp_path):
     done = subprocess.run(
-        [sys.executable, TOOL, "--pictures", "6", "--kind", kind, "--classes", "3", "--turns", "1"],
+        [sys.executable, TOOL, "--images", "6", "--kind", kind, "--classes", "3", "--turns", "1"],
         capture_output=True,
         text=True,
         check=True,
@@ -23,5 +23,5 @@ def test_it_writes_what_it_measured(kind, tmp_path):
     )
     assert "times as fast" in done.stdout
     row = json.loads((tmp_path / "runs" / "bench" / "bench_eval.json").read_text())
-    assert row["kind"] == kind and row["pictures"] == 6
+    assert row["kind"] == kind and row["images"] == 6
     assert row["largest_difference"] < 1e-9 and row["ratio"] > 0

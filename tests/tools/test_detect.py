@@ -95,8 +95,8 @@ def rows(folder):
 
 
 def pixels(path):
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 # --- runs ------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_a_folder_and_a_video(tool, tmp_path, model):
     assert reader.read()[1].shape == (48, 64, 3)
     reader.release()
     objects = sum(len(row["objects"]) for row in found)
-    assert f"{objects} objects in 6 pictures" in tool.out
+    assert f"{objects} objects in 6 images" in tool.out
     assert "found" in tool.out
 
 
@@ -180,7 +180,7 @@ def test_help_explains_every_option(tool):
         words = re.sub(r"\(default: .*?\)|-[-\w]+,?|\{.*?\}(\|[A-Z]+)?|[A-Z]{2,}", " ", option)
         assert len(words.split()) >= 3, f"no explanation: {option}"
     assert "Checkpoint or run folder" in text
-    assert "Pictures, folders, glob patterns or videos" in text
+    assert "Images, folders, glob patterns or videos" in text
 
 
 def assert_one_line(tool, code, *words):
@@ -206,14 +206,14 @@ def test_a_file_that_is_no_model(tool, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["nowhere.png", "nowhere/", "no*.jpg", "empty"])
-def test_missing_pictures(tool, tmp_path, model, source):
+def test_missing_images(tool, tmp_path, model, source):
     (tmp_path / "empty").mkdir()
     code = tool(model, source, "--out", "found", *LOW)
-    assert_one_line(tool, code, "expected pictures", source.strip("/"))
+    assert_one_line(tool, code, "expected images", source.strip("/"))
     assert not (tmp_path / "found").exists(), "nothing is written for nothing"
 
 
-def test_a_damaged_picture(tool, tmp_path, model):
+def test_a_damaged_image(tool, tmp_path, model):
     path = save(tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:200])
     save(tmp_path / "b.png")

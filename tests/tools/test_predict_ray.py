@@ -13,7 +13,7 @@ from PIL import Image
 
 from cvlib.data import SyntheticBananas, write_shards
 from cvlib.engine.checkpoint import save_checkpoint
-from cvlib.engine.saving import describe_model
+from cvlib.engine.run_folder import describe_model
 from cvlib.models import TinySSD
 from cvlib.predict import predict
 
@@ -27,15 +27,15 @@ THRESHOLD = 0.001  # the model is not trained
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Five pictures, one of them damaged, the same whole ones in shards, and a model."""
+    """Five images, one of them damaged, the same whole ones in shards, and a model."""
     folder = tmp_path_factory.mktemp("ray")
     (folder / "photos").mkdir()
     bananas = SyntheticBananas(5, image_size=64)
     for i in range(5):
         pixels = bananas[i][0].permute(1, 2, 0).numpy()
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / "photos" / f"{i}.png")
-    (folder / "photos" / "2.png").write_bytes(b"no picture")
-    write_shards(bananas, folder / "shards", per_shard=2, say=lambda line: None)
+    (folder / "photos" / "2.png").write_bytes(b"no image")
+    write_shards(bananas, folder / "shards", per_shard=2, log=lambda line: None)
     torch.manual_seed(0)
     model = TinySSD(("banana",), (64, 64))
     state = {**describe_model(model), "model": model.state_dict()}
@@ -67,7 +67,7 @@ def read(out):
 
 
 def check(rows, folder):
-    """Against `predict`, picture by picture."""
+    """Against `predict`, image by image."""
     from cvlib.engine import load
 
     damaged = []
@@ -80,12 +80,12 @@ def check(rows, folder):
             on_damaged=lambda path, error: damaged.append(path.name),
         )
     }
-    assert [row["picture"] for row in rows] == [f"{i}.png" for i in range(5)]
-    assert [row["picture"] for row in rows if row["error"]] == damaged == ["2.png"]
+    assert [row["image"] for row in rows] == [f"{i}.png" for i in range(5)]
+    assert [row["image"] for row in rows if row["error"]] == damaged == ["2.png"]
     assert sum(len(one) for one in found.values()) > 0
     for row in rows:
         if row["error"] is None:
-            one = found[row["picture"]]
+            one = found[row["image"]]
             boxes = torch.tensor(row["boxes"]).reshape(-1, 4)
             torch.testing.assert_close(boxes, one.boxes, rtol=1e-4, atol=1e-3)
             torch.testing.assert_close(torch.tensor(row["scores"]), one.scores)
@@ -94,7 +94,7 @@ def check(rows, folder):
 
 def test_rows_are_those_of_predict(folder, tmp_path):
     done = work(options(folder, tmp_path / "out"))
-    assert [one["pictures"] for one in done] == [[2], [2], [1]]
+    assert [one["images"] for one in done] == [[2], [2], [1]]
     assert [one["damaged"] for one in done] == [[0], [1], [0]]
     check(read(tmp_path / "out"), folder)
 
@@ -116,7 +116,7 @@ def test_shards_and_lists_are_sources_too(folder, tmp_path):
     (folder / "list.txt").write_text("photos/3.png\n\nphotos/0.png\n")
     work(options(folder, tmp_path / "list", source=folder / "list.txt"))
     shards, listed = read(tmp_path / "shards"), read(tmp_path / "list")
-    assert len(shards) == 5 and ".tar:" in shards[0]["picture"]
+    assert len(shards) == 5 and ".tar:" in shards[0]["image"]
     for one, other in ((3, 0), (0, 1)):
         pair = [torch.tensor(row["boxes"]) for row in (shards[one], listed[other])]
         torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-3)
@@ -129,7 +129,7 @@ def test_parquet_has_the_same_rows(folder, tmp_path):
     paths = sorted((tmp_path / "p").glob("*.parquet"))
     rows = [row for path in paths for row in parquet.read_table(path).to_pylist()]
     expected = read(tmp_path / "j")
-    assert [row["picture"] for row in rows] == [row["picture"] for row in expected]
+    assert [row["image"] for row in rows] == [row["image"] for row in expected]
     assert [len(row["boxes"]) for row in rows] == [len(row["boxes"]) for row in expected]
 
 
@@ -141,7 +141,7 @@ def test_parts_of_something_else_are_refused(folder, tmp_path):
 
 def test_messages(folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"predict_ray: expected pictures, got .* without"):
+    with pytest.raises(FileNotFoundError, match=r"predict_ray: expected images, got .* without"):
         predict_ray.Source(tmp_path / "empty")
     with pytest.raises(ValueError, match="expected part_size >= 1, got 0"):
         options(folder, tmp_path, part_size=0)
@@ -157,7 +157,7 @@ def test_two_workers_on_ray(folder, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "5 pictures done, 1 of them cannot be read" in done.stdout
+    assert "5 images done, 1 of them cannot be read" in done.stdout
     check(read(tmp_path / "out"), folder)
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert "5 pictures, 0 parts to do" in again.stdout
+    assert "5 images, 0 parts to do" in again.stdout

@@ -1,4 +1,4 @@
-"""tools/train_classifier.py: from folders of pictures to a classifier."""
+"""tools/train_classifier.py: from folders of images to a classifier."""
 
 import importlib.util
 import sys
@@ -93,7 +93,7 @@ def test_wrong_options_are_explained(run, tmp_path, colours, arguments, error, m
 
 @pytest.mark.slow
 def test_ants_and_bees_are_told_apart(run, tmp_path, test_data):
-    """The recipe on real pictures, in about two minutes: 0.948 when it was measured last."""
+    """The recipe on real images, in about two minutes: 0.948 when it was measured last."""
     weights = test_data / "weights" / "mobilenet_v2_features.pth"
     arguments = ["--data", test_data / "hymenoptera", "--weights", weights]
     run(*arguments, "--out", tmp_path / "run", "--precision", "float32")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cvlib.data import SyntheticBananas
-from cvlib.data.shards import write_shards
+from cvlib.data.shards.dataset import write_shards
 from cvlib.engine import load, load_checkpoint
 
 TOOL = Path(__file__).parents[2] / "tools" / "train_ssd.py"
@@ -43,7 +43,7 @@ os.environ.update(environment)
 sys.argv = arguments
 runpy.run_path(arguments[0], run_name="__main__")
 """
-# The same with few drawn pictures: two thousand take minutes.
+# The same with few drawn images: two thousand take minutes.
 FEW = """
 import importlib.util, os, sys
 for number, path in ((1, out), (2, err)):
@@ -106,7 +106,7 @@ def tool(tmp_path):
 
 @pytest.fixture(scope="module")
 def bananas(tmp_path_factory):
-    """A set in the book's layout, of drawn pictures."""
+    """A set in the book's layout, of drawn images."""
     root = tmp_path_factory.mktemp("banana-detection")
     for split, count, seed in (("train", 6, 0), ("val", 2, 1)):
         folder = root / f"bananas_{split}"
@@ -116,7 +116,7 @@ def bananas(tmp_path_factory):
         for i in range(count):
             image, target = dataset[i]
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{i}.png")
-            # A picture without a row would be warned about.
+            # An image without a row would be warned about.
             boxes = target["boxes"].int().tolist() or [[1, 1, 50, 50]]
             rows += [f"{i}.png,0,{x1},{y1},{x2},{y2}" for x1, y1, x2, y2 in boxes]
         (folder / "label.csv").write_text("\n".join(rows) + "\n")
@@ -130,7 +130,7 @@ def files(folder):
 # --- runs ------------------------------------------------------------------------------------
 
 
-def test_a_run_on_real_pictures_writes_everything(tool, tmp_path, bananas):
+def test_a_run_on_real_images_writes_everything(tool, tmp_path, bananas):
     code = tool("--data", bananas, "--epochs", 2, "--out", "runs/a", *FAST)
     assert code == 0, tool.err
     out = tmp_path / "runs" / "a"
@@ -141,8 +141,8 @@ def test_a_run_on_real_pictures_writes_everything(tool, tmp_path, bananas):
     assert len(json.loads((out / "metrics.json").read_text())) == 2
     assert load(out).classes == ("banana",)
     for name in ("curves.png", "predictions.png"):
-        with Image.open(out / name) as picture:
-            assert min(picture.size) > 250
+        with Image.open(out / name) as image:
+            assert min(image.size) > 250
     assert str(bananas) in tool.out, "says what it trains on"
     assert re.search(r"^epoch 1/2 .*AP50", tool.out, re.MULTILINE)
     assert re.search(r"^best: AP ", tool.out, re.MULTILINE)

@@ -38,7 +38,7 @@ def size_in_bytes(*tensors: Tensor) -> int:
 
 
 def random_boxes(count: int, generator: torch.Generator, device: str) -> Tensor:
-    """Boxes of 16 to 144 pixels anywhere in an 800 x 800 picture."""
+    """Boxes of 16 to 144 pixels anywhere in an 800 x 800 image."""
     center = torch.rand(count, 2, generator=generator) * 800
     side = 16 + torch.rand(count, 2, generator=generator) * 128
     return torch.cat([center - side / 2, center + side / 2], dim=1).to(device)

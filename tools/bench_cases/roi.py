@@ -15,7 +15,7 @@ from cvlib.ops.multiscale_roi import MultiScaleRoIAlign
 from cvlib.ops.roi import roi_align
 from cvlib.ops.roi_pool import roi_pool
 
-IMAGE = (800, 1088)  # a picture as Faster R-CNN resizes it
+IMAGE = (800, 1088)  # an image as Faster R-CNN resizes it
 CHANNELS = 256
 
 

@@ -20,7 +20,7 @@ from cvlib.ops.rotated import (
 
 
 def random_rotated_boxes(count: int, generator: torch.Generator, device: str) -> Tensor:
-    """Boxes with sides of 16 to 144 pixels and any angle, anywhere in an 800 x 800 picture."""
+    """Boxes with sides of 16 to 144 pixels and any angle, anywhere in an 800 x 800 image."""
     center = torch.rand(count, 2, generator=generator) * 800
     sides = 16 + torch.rand(count, 2, generator=generator) * 128
     angle = torch.rand(count, 1, generator=generator) * 360 - 180
@@ -28,7 +28,7 @@ def random_rotated_boxes(count: int, generator: torch.Generator, device: str) ->
 
 
 def aerial_boxes(count: int, generator: torch.Generator, device: str) -> Tensor:
-    """Ten boxes around each object of an aerial picture of 1024 x 1024: long, of many sizes."""
+    """Ten boxes around each object of an aerial image of 1024 x 1024: long, of many sizes."""
     objects = count // 10
     length = 10 ** (1 + 1.2 * torch.rand(objects, 1, generator=generator))
     ratio = 1 + 3 * torch.rand(objects, 1, generator=generator)
@@ -122,7 +122,7 @@ def pairs_from_torchvision(a: Tensor, b: Tensor) -> Tensor:
 
 
 def rotated_nms_cases(device: str) -> Iterator[Case]:
-    """Suppression of random boxes and of those of an aerial picture."""
+    """Suppression of random boxes and of those of an aerial image."""
     generator = torch.Generator().manual_seed(1)
     for n, kind, threshold in (
         (5000, "random", 0.5),

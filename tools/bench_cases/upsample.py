@@ -25,7 +25,7 @@ class Shape:
     align_corners: bool = False
 
 
-# Class scores of a segmentation network, feature maps twice as large and half as large, pictures,
+# Class scores of a segmentation network, feature maps twice as large and half as large, images,
 # and the cost of a call.
 SHAPES = (
     Shape("1x21x10x15 to 320x480", (1, 21, 10, 15), (320, 480)),

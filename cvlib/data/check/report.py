@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvlib.data.findings import ADVICE_FIX, BadLabelsError, Finding, counted, errors_of
+from cvlib.data.labels.findings import ADVICE_FIX, BadLabelsError, Finding, counted, errors_of
 
 if TYPE_CHECKING:
-    from cvlib.data.check._statistics import Histogram
+    from cvlib.data.check.statistics import Histogram
 
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 _EXAMPLES = 3
@@ -25,7 +25,7 @@ class Report:
     Attributes:
         source: What was checked, in words.
         findings: Errors first, then warnings, then facts; of one code together.
-        summary: Numbers of pictures, objects and classes, sizes, and what else was counted; under
+        summary: Numbers of images, objects and classes, sizes, and what else was counted; under
             ``"others"`` the same of further splits, by their names.
         histograms: For `save_html`.
     """
@@ -107,20 +107,20 @@ class Report:
         Raises:
             ImportError: jinja2 is not installed.
         """
-        from cvlib.data.check._page import save_page
+        from cvlib.data.check.page import save_page
 
         return save_page(self, Path(path))
 
     def save_png(self, path: str | Path) -> Path:
-        """Writes the worst examples as one picture.
+        """Writes the worst examples as one image.
 
         Args:
-            path: Of the picture; its folder must exist. An older picture there is replaced.
+            path: Of the image; its folder must exist. An older image there is replaced.
 
         Returns:
             The path.
         """
-        from cvlib.data.check._examples import save_sheet
+        from cvlib.data.check.page import save_sheet
 
         return save_sheet(self, Path(path))
 
@@ -143,7 +143,7 @@ def _facts(summary: dict[str, Any]) -> str:
     every = [summary, *summary.get("others", {}).values()]
     numbers = [
         " + ".join(f"{one[key]:,}" for one in every if key in one) + f" {key}"
-        for key in ("pictures", "objects")
+        for key in ("images", "objects")
         if key in summary
     ]
     classes = len(summary.get("classes", []))

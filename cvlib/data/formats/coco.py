@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from cvlib._files import inside, read_text, write_text
-from cvlib.data.formats._coco_entries import (
+from cvlib.data.formats.coco_entries import (
     BadEntryError,
     is_id,
     is_number,
@@ -23,8 +23,8 @@ from cvlib.data.formats._coco_entries import (
     parse_box,
     parse_mask,
 )
-from cvlib.data.formats._common import Notes, find_pictures_folder, show
-from cvlib.data.table import LabelTable, TableBuilder
+from cvlib.data.formats.label_files import Notes, find_images_folder, show
+from cvlib.data.labels.table import LabelTable, TableBuilder
 
 # A bar is shown for more annotations than are read in a second or two.
 _LONG = 300_000
@@ -39,15 +39,15 @@ def read_coco(json_path: str | Path, images_folder: str | Path | None = None) ->
 
     Args:
         json_path: Of the file.
-        images_folder: Folder of the pictures. By default it is looked for beside the file (its
+        images_folder: Folder of the images. By default it is looked for beside the file (its
             folder, ``images``, and the name of the file without ``instances_``, there and one
-            folder higher): the one that holds the pictures is taken.
+            folder higher): the one that holds the images is taken.
 
     Returns:
         The labels; ``rows`` are the annotations' ids.
 
     Raises:
-        FileNotFoundError: There is no such file, or no folder with the pictures beside it.
+        FileNotFoundError: There is no such file, or no folder with the images beside it.
         ValueError: Not JSON, not COCO's layout, or two folders that might be meant.
 
     Note:
@@ -58,7 +58,7 @@ def read_coco(json_path: str | Path, images_folder: str | Path | None = None) ->
     content = _parse(path)
     images, annotations, categories = (_section(content, key, path) for key in _SECTIONS)
     names = (entry.get("file_name") for entry in images if is_object(entry))
-    folder = find_pictures_folder("read_coco", path, images_folder, names)
+    folder = find_images_folder("read_coco", path, images_folder, names)
     reader = _Reader(path, folder, Notes(path))
     reader.read_categories(categories)
     reader.read_images(images)
@@ -111,9 +111,9 @@ class _Reader:
     notes: Notes
     classes: list[str] = field(default_factory=list)
     category_ids: list[int] = field(default_factory=list)
-    # Of each picture: path, id, (height, width).
-    pictures: list[tuple[str, int, tuple[int, int]]] = field(default_factory=list)
-    # For each picture its objects: box, label, row, iscrowd, difficult, area, mask.
+    # Of each image: path, id, (height, width).
+    images: list[tuple[str, int, tuple[int, int]]] = field(default_factory=list)
+    # For each image its objects: box, label, row, iscrowd, difficult, area, mask.
     objects: list[list[tuple[Any, ...]]] = field(default_factory=list)
     _labels: dict[int, int] = field(default_factory=dict)
     _places: dict[int, int] = field(default_factory=dict)
@@ -150,14 +150,14 @@ class _Reader:
         self._labels = {number: label for label, number in enumerate(self.category_ids)}
 
     def read_images(self, entries: list[Any]) -> None:
-        """Lists the pictures in the order of the file."""
+        """Lists the images in the order of the file."""
         if not entries:
             raise ValueError(f"read_coco: expected images in {self.path}, got none")
         for place, entry in enumerate(entries):
             number = entry.get("id") if is_object(entry) else None
             if not is_id(number):
                 self.notes.error(
-                    "bad-picture", f"image {place}", f"expected an id, got {show(entry)}"
+                    "bad-image", f"image {place}", f"expected an id, got {show(entry)}"
                 )
                 continue
             row = f"image {number}"
@@ -166,7 +166,7 @@ class _Reader:
                     "duplicate-id",
                     row,
                     f"expected each image id once, got {entry.get('file_name')!r} with that of "
-                    f"{self.pictures[self._places[number]][0]!r}",
+                    f"{self.images[self._places[number]][0]!r}",
                     "give it an id of its own, and its annotations, too",
                 )
                 continue
@@ -181,12 +181,12 @@ class _Reader:
                 self.notes.warning(
                     "listed-twice",
                     row,
-                    f"expected each picture once, got {name!r} as image {first}, too: either shows "
+                    f"expected each image once, got {name!r} as image {first}, too: either shows "
                     "the objects of the other as background",
                     "give all its annotations one image_id",
                 )
-            self._places[number] = len(self.pictures)
-            self.pictures.append((name, number, self._size(entry, row)))
+            self._places[number] = len(self.images)
+            self.images.append((name, number, self._size(entry, row)))
             self.objects.append([])
 
     def _size(self, entry: Mapping[str, Any], row: str) -> tuple[int, int]:
@@ -203,7 +203,7 @@ class _Reader:
         return -1, -1
 
     def read_annotations(self, entries: list[Any]) -> None:
-        """Puts each annotation with its picture."""
+        """Puts each annotation with its image."""
         ids = self._rows(entries)
         long = len(entries) > _LONG
         for row, entry in tqdm(
@@ -249,15 +249,15 @@ class _Reader:
                 self.notes.error(
                     "unknown-image",
                     row,
-                    f"expected image_id that of a picture of the file, got {image!r}",
-                    "add the picture to images, or remove the annotation",
+                    f"expected image_id that of an image of the file, got {image!r}",
+                    "add the image to images, or remove the annotation",
                 )
             return
         try:
-            self.objects[place].append(self._object(number, entry, self.pictures[place][2]))
+            self.objects[place].append(self._object(number, entry, self.images[place][2]))
         except BadEntryError as error:
-            picture = str(self.folder / self.pictures[place][0])
-            self.notes.error(error.code, row, str(error), error.fix, picture=picture)
+            file = str(self.folder / self.images[place][0])
+            self.notes.error(error.code, row, str(error), error.fix, image=file)
 
     def _object(self, number: int, entry: Mapping[str, Any], size: tuple[int, int]) -> Any:
         category = entry.get("category_id")
@@ -290,8 +290,8 @@ class _Reader:
             "COCO json", self.folder, self.classes, "annotation", self.category_ids
         )
         missing = 0
-        for (name, number, size), things in zip(self.pictures, self.objects, strict=True):
-            builder.add_picture(name, image_id=number, size=size, label_file=self.path)
+        for (name, number, size), things in zip(self.images, self.objects, strict=True):
+            builder.add_image(name, image_id=number, size=size, label_file=self.path)
             for box, label, row, iscrowd, difficult, area, mask in things:
                 builder.add_object(
                     box, label, row, iscrowd=iscrowd, difficult=difficult, area=area, mask=mask
@@ -314,7 +314,7 @@ def table_to_coco(table: LabelTable, sizes: np.ndarray | None = None) -> dict[st
 
     Args:
         table: The labels; of classes that it has, and without NaN.
-        sizes: Shape (P, 2), height and width of the pictures, where the table lacks them.
+        sizes: Shape (P, 2), height and width of the images, where the table lacks them.
 
     Raises:
         ValueError: Labels that JSON cannot hold.
@@ -332,9 +332,9 @@ def table_to_coco(table: LabelTable, sizes: np.ndarray | None = None) -> dict[st
     for i, (number, (height, width)) in enumerate(
         zip(table.image_ids.tolist(), sizes.tolist(), strict=True)
     ):
-        image = {"id": number, "file_name": str(table.pictures[i])}
+        image = {"id": number, "file_name": str(table.images[i])}
         images.append(image if height < 0 else {**image, "width": width, "height": height})
-    owners = table.image_ids[table.picture_of_object()]
+    owners = table.image_ids[table.image_of_object()]
     return {
         "images": images,
         "annotations": [

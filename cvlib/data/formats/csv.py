@@ -13,14 +13,14 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from cvlib._files import inside, read_text
-from cvlib.data._picture_set import check_classes
-from cvlib.data.formats._common import Notes, find_pictures_folder, show
-from cvlib.data.table import LabelTable, TableBuilder
+from cvlib.data.datasets.base import check_classes
+from cvlib.data.formats.label_files import Notes, find_images_folder, show
+from cvlib.data.labels.table import LabelTable, TableBuilder
 
 # Usual names of columns, in lower case without spaces, "_", "-" and ".".
 _NAMES = {
-    "picture": ("image", "img", "filename", "file", "imgname", "imagename", "imagepath", "filepath",
-                "path", "picture", "imagefile"),
+    "image": ("image", "img", "filename", "file", "imgname", "imagename", "imagepath", "filepath",
+                "path", "image", "imagefile"),
     "label": ("class", "label", "classname", "labelname", "category", "categoryname", "classid",
               "labelid", "categoryid"),
     "x1": ("xmin", "x1", "left", "bboxxmin", "xtl"),
@@ -53,14 +53,14 @@ def read_csv(
     The columns are found by usual names (``image``, ``filename``, ``img_name``; ``class``,
     ``label``; ``xmin, ymin, xmax, ymax``, ``x1, y1, x2, y2``, ``x, y, w, h`` or ``cx, cy, w, h``),
     the separator (comma, semicolon, tab, bar) by the header. A row without a label and a box says
-    that its picture has no objects.
+    that its image has no objects.
 
     Args:
         csv_path: Of the file.
-        images_folder: Folder of the pictures; by default looked for beside the file.
+        images_folder: Folder of the images; by default looked for beside the file.
         classes: Names. By default the labels' own, in alphabetical order; whole numbers are put in
             order and keep their value in ``category_ids``.
-        columns: Which column is what, for those that the names leave open: keys ``picture``,
+        columns: Which column is what, for those that the names leave open: keys ``image``,
             ``label``, ``x1 y1 x2 y2``, ``x y width height``, ``cx cy width height``,
             ``image_width``, ``image_height``.
 
@@ -68,7 +68,7 @@ def read_csv(
         The labels; ``rows`` are lines of the file.
 
     Raises:
-        FileNotFoundError: There is no such file, or no folder with the pictures beside it.
+        FileNotFoundError: There is no such file, or no folder with the images beside it.
         TypeError: ``classes`` is a string.
         ValueError: Not CSV, without a header, or with columns that might mean two things.
 
@@ -130,16 +130,16 @@ def _find_columns(
             )
     found = {role: _columns_of(role, header, given) for role in _NAMES}
     layouts = [roles for roles in _BOXES if all(found[role] for role in roles)]
-    # A column "width" is that of the picture where other columns give the whole box.
+    # A column "width" is that of the image where other columns give the whole box.
     if _BOXES[0] in layouts and not {"x", "cx"} & {_role_of_own(n) for n in header}:
         layouts = [_BOXES[0]]
     if len(layouts) > 1 and any(set(given) & set(roles) for roles in layouts):
         layouts = [max(layouts, key=lambda roles: len(set(given) & set(roles)))]
-    wanted = ["picture", "label", *(layouts[0] if layouts else ())]
-    missing = [role for role in ("picture", "label") if not found[role]]
+    wanted = ["image", "label", *(layouts[0] if layouts else ())]
+    missing = [role for role in ("image", "label") if not found[role]]
     if missing or not layouts:
         raise ValueError(
-            f"read_csv: expected columns for the picture, the label and a box (such as image, "
+            f"read_csv: expected columns for the image, the label and a box (such as image, "
             f"label, xmin, ymin, xmax, ymax) in {path}, got {', '.join(header)}: missing "
             f"{', '.join(missing + ([] if layouts else ['a box']))}; pass columns="
         )
@@ -185,8 +185,8 @@ class _Reader:
     notes: Notes
     places: dict[str, int]
     header: list[str]
-    # Of each picture its rows: label, box, line.
-    pictures: dict[str, list[tuple[str, tuple[float, ...], int]]] = field(default_factory=dict)
+    # Of each image its rows: label, box, line.
+    images: dict[str, list[tuple[str, tuple[float, ...], int]]] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -207,7 +207,7 @@ class _Reader:
                     f"line {line}",
                     f"expected {len(self.header)} fields, got {len(cells)}",
                 )
-        if not self.pictures and not self.notes.findings():
+        if not self.images and not self.notes.findings():
             raise ValueError(f"read_csv: expected rows in {self.path}, got the header alone")
 
     def _lines(self, rows: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
@@ -226,14 +226,14 @@ class _Reader:
             ) from error
 
     def _read_row(self, line: int, cells: list[str]) -> None:
-        name, label = cells[self.places["picture"]].strip(), cells[self.places["label"]].strip()
+        name, label = cells[self.places["image"]].strip(), cells[self.places["label"]].strip()
         texts = [cells[self.places[role]] for role in self._box_roles]
         if not name:
-            self._refuse(line, "expected the path of a picture, got an empty field")
+            self._refuse(line, "expected the path of an image, got an empty field")
             return
-        things = self.pictures.get(name)
+        things = self.images.get(name)
         if things is None:
-            things = self.pictures[name] = []
+            things = self.images[name] = []
             self._read_size(name, cells)
         if not label and not any(text.strip() for text in texts):
             return
@@ -259,11 +259,11 @@ class _Reader:
 
     def table(self, images_folder: str | Path | None, classes: Sequence[str] | None) -> LabelTable:
         """All of it as arrays."""
-        folder = find_pictures_folder("read_csv", self.path, images_folder, iter(self.pictures))
+        folder = find_images_folder("read_csv", self.path, images_folder, iter(self.images))
         names, label_of, ids = self._classes(classes)
         builder = TableBuilder("CSV", folder, names, "line", ids)
         for path, things in self._paths(folder).items():
-            builder.add_picture(path, size=self.sizes.get(path), label_file=self.path)
+            builder.add_image(path, size=self.sizes.get(path), label_file=self.path)
             for label, box, line in things:
                 if label in label_of:
                     builder.add_object(box, label_of[label], line)
@@ -279,9 +279,9 @@ class _Reader:
         return builder.build()
 
     def _paths(self, folder: Path) -> dict[str, list[tuple[str, tuple[float, ...], int]]]:
-        """The rows of each picture by its path; ``a.png`` and ``./a.png`` are one."""
+        """The rows of each image by its path; ``a.png`` and ``./a.png`` are one."""
         paths: dict[str, list[tuple[str, tuple[float, ...], int]]] = {}
-        for name, things in self.pictures.items():
+        for name, things in self.images.items():
             try:
                 path = inside(folder, name).relative_to(folder).as_posix()
             except ValueError as error:
@@ -297,7 +297,7 @@ class _Reader:
         self, given: Sequence[str] | None
     ) -> tuple[list[str], dict[str, int], list[int] | None]:
         """Names, the number of each label as it is written, and the files' own numbers."""
-        labels = {label for things in self.pictures.values() for label, _, _ in things}
+        labels = {label for things in self.images.values() for label, _, _ in things}
         if all(re.fullmatch(r"[+-]?[0-9]{1,9}", label, re.ASCII) for label in labels):
             values = {label: int(label) for label in labels}
             if given is not None:

@@ -1,4 +1,4 @@
-"""ImageFolder: one folder of pictures for each class."""
+"""ImageFolder: one folder of images for each class."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cvlib.data._picture_set import check_classes
-from cvlib.data.classification import ClassificationDataset
-from cvlib.data.findings import Finding
-from cvlib.data.formats._folders import (
+from cvlib.data.datasets.base import check_classes
+from cvlib.data.datasets.classification import ClassificationDataset
+from cvlib.data.files.folders import (
     describe_folder,
-    is_picture,
+    is_image,
     list_files,
     list_folders,
     name_some,
     shown,
     walk_files,
 )
+from cvlib.data.labels.findings import Finding
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
 
@@ -31,7 +31,7 @@ def read_folder(
     transform: Callable[..., Any] | None = None,
     cache: bool = False,
 ) -> ClassificationDataset:
-    """Reads pictures that lie in folders named after their classes.
+    """Reads images that lie in folders named after their classes.
 
     Args:
         root: Folder with the splits, or with the classes.
@@ -41,12 +41,12 @@ def read_folder(
         cache: See `ClassificationDataset`.
 
     Returns:
-        The set, pictures of folders in folders included; its findings tell of files that were
+        The set, images of folders in folders included; its findings tell of files that were
         left out.
 
     Raises:
         FileNotFoundError: The folder is missing, or has no folders.
-        ValueError: A class without pictures, classes that differ from those of another split, or
+        ValueError: A class without images, classes that differ from those of another split, or
             links that lead to nothing.
 
     Note:
@@ -63,7 +63,7 @@ def read_folder(
     findings: list[Finding] = []
     found = [_list_class(folder / name, findings) for name in names]
     _check_found(folder, names, found)
-    _tell_loose_pictures(folder, findings)
+    _tell_loose_images(folder, findings)
     return ClassificationDataset(
         [path for paths in found for path in paths],
         [label for label, paths in enumerate(found) for _ in paths],
@@ -111,13 +111,13 @@ def _compare(folder: Path, names: list[str], others: Sequence[str], where: str =
 
 def _list_class(folder: Path, findings: list[Finding]) -> list[Path]:
     files, loops = walk_files(folder, lambda name: True)
-    others = [name for name in files if not is_picture(name)]
+    others = [name for name in files if not is_image(name)]
     if others:
         findings.append(
             Finding(
                 "warning",
-                "not-a-picture",
-                f"expected pictures, got {name_some(others)}, left out",
+                "not-a-image",
+                f"expected images, got {name_some(others)}, left out",
                 file=shown(folder / others[0]),
                 fix="convert them, or move them elsewhere",
                 count=len(others),
@@ -133,34 +133,34 @@ def _list_class(folder: Path, findings: list[Finding]) -> list[Path]:
         )
         for link in loops
     )
-    return [folder / name for name in files if is_picture(name)]
+    return [folder / name for name in files if is_image(name)]
 
 
 def _check_found(folder: Path, names: list[str], found: list[list[Path]]) -> None:
     empty = [name for name, paths in zip(names, found, strict=True) if not paths]
     if empty:
         raise ValueError(
-            f"read_folder: expected pictures of every class in {shown(folder)}, got none of "
+            f"read_folder: expected images of every class in {shown(folder)}, got none of "
             f"{name_some(empty)}; add some, or remove the folder from all splits"
         )
     broken = [path for paths in found for path in paths if not os.path.exists(path)]
     if broken:
         raise ValueError(
-            f"read_folder: expected links to pictures, got {len(broken)} that lead to nothing: "
+            f"read_folder: expected links to images, got {len(broken)} that lead to nothing: "
             f"{name_some(path.relative_to(folder) for path in broken)} in {shown(folder)}"
         )
 
 
-def _tell_loose_pictures(folder: Path, findings: list[Finding]) -> None:
-    loose = list_files(folder, is_picture)
+def _tell_loose_images(folder: Path, findings: list[Finding]) -> None:
+    loose = list_files(folder, is_image)
     if loose:
         findings.append(
             Finding(
                 "warning",
-                "picture-without-class",
-                f"expected pictures in the folders of their classes, got {name_some(loose)} beside "
+                "image-without-class",
+                f"expected images in the folders of their classes, got {name_some(loose)} beside "
                 "these, left out",
-                picture=shown(folder / loose[0]),
+                image=shown(folder / loose[0]),
                 fix="move them into the folder of their class",
                 count=len(loose),
             )

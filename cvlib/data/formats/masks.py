@@ -1,4 +1,4 @@
-"""Pictures with masks of objects, as Penn-Fudan has them: the value of a pixel is an object."""
+"""Images with masks of objects, as Penn-Fudan has them: the value of a pixel is an object."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from cvlib.data._images import read_image_size
-from cvlib.data._mask_images import read_numbers
-from cvlib.data._picture_set import check_classes
-from cvlib.data.findings import Finding
-from cvlib.data.formats._folders import (
+from cvlib.data.datasets.base import check_classes
+from cvlib.data.files.folders import (
     describe_folder,
-    is_picture,
+    is_image,
     list_files,
     name_some,
     shown,
 )
-from cvlib.data.table import LabelTable, TableBuilder
+from cvlib.data.files.images import read_image_size
+from cvlib.data.files.mask_images import read_numbers
+from cvlib.data.labels.findings import Finding
+from cvlib.data.labels.table import LabelTable, TableBuilder
 from cvlib.ops.masks import masks_to_boxes
 from cvlib.ops.rle import masks_to_rle
 
-_PICTURES, _MASKS = "PNGImages", "PedMasks"
+_IMAGES, _MASKS = "PNGImages", "PedMasks"
 # Numbers of objects; more are no numbers of objects but of pixels, colours or depth.
 _MOST_OBJECTS = 10_000
 
@@ -44,28 +44,28 @@ def read_masks(
     root: str | Path,
     *,
     classes: Sequence[str] | None = None,
-    pictures: str = _PICTURES,
+    images: str = _IMAGES,
     masks: str = _MASKS,
     suffix: str = "_mask",
 ) -> LabelTable:
-    """Reads pictures and masks in which every object has its own number, 0 being none.
+    """Reads images and masks in which every object has its own number, 0 being none.
 
     Args:
         root: Folder with both folders.
         classes: The name of the one class that all objects have; ``("person",)`` for Penn-Fudan's
             own folders, else ``("object",)``.
-        pictures: Name of the folder of pictures.
-        masks: Name of the folder of masks, in a format without loss; of palette pictures the
+        images: Name of the folder of images.
+        masks: Name of the folder of masks, in a format without loss; of palette images the
             indices count.
-        suffix: What the name of a mask has beyond that of its picture; masks of the very same name
+        suffix: What the name of a mask has beyond that of its image; masks of the very same name
             are found as well.
 
     Returns:
-        Boxes and masks, in the order of the pictures; ``rows`` are the numbers of the objects.
+        Boxes and masks, in the order of the images; ``rows`` are the numbers of the objects.
 
     Raises:
         FileNotFoundError: A folder is missing.
-        ValueError: There are no pictures, or more than one class.
+        ValueError: There are no images, or more than one class.
 
     Note:
         Every mask is decoded once, to find the boxes.
@@ -74,42 +74,42 @@ def read_masks(
         https://www.cis.upenn.edu/~jshi/ped_html/
     """
     root = Path(root).expanduser()
-    names = list(classes) if classes is not None else [_default_class(pictures, masks)]
+    names = list(classes) if classes is not None else [_default_class(images, masks)]
     if len(check_classes("read_masks", names)) != 1:
         raise ValueError(
             f"read_masks: expected one class, since masks do not tell any, got {name_some(names)}"
         )
-    for folder in (root / pictures, root / masks):
+    for folder in (root / images, root / masks):
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"read_masks: expected root a folder with {pictures}/ and {masks}/, got "
+                f"read_masks: expected root a folder with {images}/ and {masks}/, got "
                 f"{describe_folder(root)}"
             )
-    files = list_files(root / pictures, is_picture)
+    files = list_files(root / images, is_image)
     if not files:
-        raise ValueError(f"read_masks: expected pictures in {shown(root / pictures)}, got none")
+        raise ValueError(f"read_masks: expected images in {shown(root / images)}, got none")
     builder = TableBuilder("Masks of objects", root, names, row_word="object number")
-    pairs = _pair(files, list_files(root / masks, is_picture), suffix)
-    for picture, mask in tqdm(pairs.items(), "reading masks", disable=None, leave=False, delay=1):
-        _add(builder, f"{pictures}/{picture}", root / masks / mask if mask else None)
+    pairs = _pair(files, list_files(root / masks, is_image), suffix)
+    for image, mask in tqdm(pairs.items(), "reading masks", disable=None, leave=False, delay=1):
+        _add(builder, f"{images}/{image}", root / masks / mask if mask else None)
     _tell_orphans(builder, root / masks, pairs)
     return builder.build()
 
 
 def find_masks(path: Path) -> str | None:
     """What was found of Penn-Fudan's folders, in words."""
-    both = (path / _PICTURES).is_dir() and (path / _MASKS).is_dir()
-    return f"{_PICTURES} and {_MASKS}" if both else None
+    both = (path / _IMAGES).is_dir() and (path / _MASKS).is_dir()
+    return f"{_IMAGES} and {_MASKS}" if both else None
 
 
-def _default_class(pictures: str, masks: str) -> str:
-    return "person" if (pictures, masks) == (_PICTURES, _MASKS) else "object"
+def _default_class(images: str, masks: str) -> str:
+    return "person" if (images, masks) == (_IMAGES, _MASKS) else "object"
 
 
-def _pair(pictures: list[str], masks: list[str], suffix: str) -> dict[str, str | None]:
+def _pair(images: list[str], masks: list[str], suffix: str) -> dict[str, str | None]:
     stems = {Path(mask).stem: mask for mask in masks}
-    own = {picture: Path(picture).stem for picture in pictures}
-    return {picture: stems.get(stem + suffix) or stems.get(stem) for picture, stem in own.items()}
+    own = {image: Path(image).stem for image in images}
+    return {image: stems.get(stem + suffix) or stems.get(stem) for image, stem in own.items()}
 
 
 def _tell_orphans(builder: TableBuilder, folder: Path, pairs: dict[str, str | None]) -> None:
@@ -117,26 +117,26 @@ def _tell_orphans(builder: TableBuilder, folder: Path, pairs: dict[str, str | No
     builder.findings.extend(
         Finding(
             "warning",
-            "labels-without-picture",
-            "expected a picture for every mask, got none",
+            "labels-without-image",
+            "expected an image for every mask, got none",
             file=shown(folder / mask),
-            fix="restore the picture, or remove the mask",
+            fix="restore the image, or remove the mask",
         )
-        for mask in list_files(folder, is_picture)
+        for mask in list_files(folder, is_image)
         if mask not in used
     )
 
 
-def _add(builder: TableBuilder, picture: str, mask: Path | None) -> None:
-    """Adds a picture with its objects, or says why not."""
-    path = builder.root / picture
+def _add(builder: TableBuilder, image: str, mask: Path | None) -> None:
+    """Adds an image with its objects, or says why not."""
+    path = builder.root / image
     try:
         if mask is None:
-            raise ValueError("expected a mask for every picture, got none")
+            raise ValueError("expected a mask for every image, got none")
         size, numbers = read_image_size(path), read_numbers(mask)
         if numbers.shape != size:
             raise ValueError(
-                f"expected a mask of the size of its picture, {size} (height, width), got "
+                f"expected a mask of the size of its image, {size} (height, width), got "
                 f"{numbers.shape}"
             )
         objects = _split(numbers)
@@ -148,12 +148,12 @@ def _add(builder: TableBuilder, picture: str, mask: Path | None) -> None:
                 code,
                 str(error),
                 file=shown(mask) if mask else "",
-                picture=shown(path),
-                fix="restore the mask, or remove the picture",
+                image=shown(path),
+                fix="restore the mask, or remove the image",
             )
         )
         return
-    builder.add_picture(picture, size=size, label_file=mask or "")
+    builder.add_image(image, size=size, label_file=mask or "")
     for thing in objects:
         builder.add_object(thing.box, 0, thing.number, area=thing.area, mask=thing.mask)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cvlib.data._shard_files import INDEX, is_index
-from cvlib.data.formats._folders import list_files, list_folders, name_some
+from cvlib.data.files.folders import list_files, list_folders, name_some
+from cvlib.data.shards.archive import INDEX, is_index
 
 
 def _shard_folders(path: Path) -> dict[str, Path]:
@@ -47,7 +47,7 @@ def read_shards(
     Raises:
         ValueError: A cache is asked for.
     """
-    from cvlib.data.shards import ShardDataset
+    from cvlib.data.shards.dataset import ShardDataset
 
     if options.get("cache"):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Boxes of Pascal VOC: one XML file for each picture."""
+"""Boxes of Pascal VOC: one XML file for each image."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from cvlib.data._images import read_image_size
-from cvlib.data._picture_set import check_classes
-from cvlib.data.findings import BadLabelsError, Finding, Severity, errors_of
-from cvlib.data.formats._folders import describe_folder, join, list_files, name_some, shown
-from cvlib.data.formats._voc_lists import (
+from cvlib.data.datasets.base import check_classes
+from cvlib.data.files.folders import describe_folder, join, list_files, name_some, shown
+from cvlib.data.files.images import read_image_size
+from cvlib.data.formats.voc_lists import (
     VocHome,
     find_voc_home,
     is_xml,
-    list_pictures,
+    list_images,
     list_splits,
     read_split,
 )
-from cvlib.data.formats._voc_xml import Annotation, read_annotation
-from cvlib.data.table import LabelTable, TableBuilder
+from cvlib.data.formats.voc_xml import Annotation, read_annotation
+from cvlib.data.labels.findings import BadLabelsError, Finding, Severity, errors_of
+from cvlib.data.labels.table import LabelTable, TableBuilder
 
 
 def read_voc(
@@ -40,10 +40,10 @@ def read_voc(
 
     Args:
         root: Folder with ``Annotations`` and ``JPEGImages`` (or ``images``), or one that holds it
-            as ``VOC2012``; or a folder with XML files beside pictures, itself or in ``train``,
+            as ``VOC2012``; or a folder with XML files beside images, itself or in ``train``,
             ``val`` and ``test``.
         split: Name of a list in ``ImageSets/Main``; also of one for a single class, such as
-            ``"dog_train"``, which means the pictures with a dog; or of a folder. ``None``: all XML
+            ``"dog_train"``, which means the images with a dog; or of a folder. ``None``: all XML
             files.
         classes: Names, in the order of the labels. By default every name that occurs in any
             split, sorted; so all splits have the same labels.
@@ -54,7 +54,7 @@ def read_voc(
 
     Returns:
         The labels, with a finding for everything in the files that is not as expected; where that
-        is an error, the object or the picture is left out. Occlusion, truncation, poses and parts
+        is an error, the object or the image is left out. Occlusion, truncation, poses and parts
         are not kept.
 
     Raises:
@@ -71,16 +71,15 @@ def read_voc(
     """
     home = _require_home(Path(root).expanduser())
     findings: list[Finding] = []
-    pictures = {
-        labels: list_pictures(home.root / folder, findings)
-        for labels, folder in home.folders.items()
+    images = {
+        labels: list_images(home.root / folder, findings) for labels, folder in home.folders.items()
     }
     keys = [
         join(labels, Path(name).stem)
         for labels in home.folders
         for name in list_files(home.root / labels, is_xml)
     ]
-    chosen = _choose(home, split, keys, pictures, findings)
+    chosen = _choose(home, split, keys, images, findings)
     annotations = _read_all(home.root, keys, chosen, findings)
     names = _choose_classes(home.root, classes, annotations, findings)
     if one_based is None:
@@ -89,9 +88,9 @@ def read_voc(
         counts_from_1 = one_based
     builder = TableBuilder("Pascal VOC", home.root, names, row_word="object", findings=findings)
     for key in chosen:
-        picture = _check(builder, home, key, annotations.get(key), pictures)
-        if picture is not None:
-            _add(builder, annotations[key], picture, counts_from_1, one_based is True)
+        image = _check(builder, home, key, annotations.get(key), images)
+        if image is not None:
+            _add(builder, annotations[key], image, counts_from_1, one_based is True)
     return builder.build()
 
 
@@ -101,9 +100,9 @@ def find_voc(path: Path) -> str | None:
     if home is None or not home.has_xml():
         return None
     places = [f"{join(labels, '*.xml')}" for labels in home.folders]
-    pictures = next(iter(home.folders.values()))
+    images = next(iter(home.folders.values()))
     return f"{name_some(places)} " + (
-        "beside pictures" if pictures in home.folders else f"and {pictures}"
+        "beside images" if images in home.folders else f"and {images}"
     )
 
 
@@ -120,7 +119,7 @@ def _require_home(root: Path) -> VocHome:
     if home is None:
         raise FileNotFoundError(
             "read_voc: expected root a folder with Annotations/ and JPEGImages/, or with XML files "
-            f"beside pictures, got {describe_folder(root)}"
+            f"beside images, got {describe_folder(root)}"
         )
     if not home.has_xml():
         places = name_some(home.root / labels for labels in home.folders)
@@ -132,12 +131,12 @@ def _choose(
     home: VocHome,
     split: str | None,
     keys: list[str],
-    pictures: dict[str, dict[str, str]],
+    images: dict[str, dict[str, str]],
     findings: list[Finding],
 ) -> list[str]:
     """Paths of the XML files of a split without their ending, relative to the root."""
     if split is None:
-        _tell_unlabelled(home, keys, pictures, findings)
+        _tell_unlabelled(home, keys, images, findings)
         return keys
     if home.by_folder:
         if split not in home.folders:
@@ -146,7 +145,7 @@ def _choose(
             )
         return [key for key in keys if key.rpartition("/")[0] == split]
     (labels,) = home.folders
-    known = {key.rpartition("/")[2] for key in keys} | set(pictures[labels])
+    known = {key.rpartition("/")[2] for key in keys} | set(images[labels])
     return [join(labels, stem) for stem in read_split(home.root, "Main", split, known, findings)]
 
 
@@ -174,12 +173,12 @@ def _read_all(
 
 
 def _tell_unlabelled(
-    home: VocHome, keys: list[str], pictures: dict[str, dict[str, str]], findings: list[Finding]
+    home: VocHome, keys: list[str], images: dict[str, dict[str, str]], findings: list[Finding]
 ) -> None:
     labelled = set(keys)
     without = [
         join(home.folders[labels], name)
-        for labels, names in pictures.items()
+        for labels, names in images.items()
         for stem, name in names.items()
         if join(labels, stem) not in labelled
     ]
@@ -188,10 +187,10 @@ def _tell_unlabelled(
             Finding(
                 "warning",
                 "missing-labels",
-                f"expected an XML file for every picture, got none for {name_some(without)}: these "
-                "pictures are left out",
-                picture=shown(home.root / without[0]),
-                fix="label them; a picture without objects needs an XML file without objects",
+                f"expected an XML file for every image, got none for {name_some(without)}: these "
+                "images are left out",
+                image=shown(home.root / without[0]),
+                fix="label them; an image without objects needs an XML file without objects",
                 count=len(without),
             )
         )
@@ -253,17 +252,17 @@ def _check(
     home: VocHome,
     key: str,
     one: Annotation | None,
-    pictures: dict[str, dict[str, str]],
+    images: dict[str, dict[str, str]],
 ) -> str | None:
-    """The picture of an XML file, or None, and a finding that says why it is left out."""
+    """The image of an XML file, or None, and a finding that says why it is left out."""
     if one is None:
         builder.findings.append(
             Finding(
                 "error",
                 "missing-labels",
-                "expected an XML file for every picture of the split, got none",
+                "expected an XML file for every image of the split, got none",
                 file=shown(builder.root / f"{key}.xml"),
-                fix="restore it, or take the picture out of the list",
+                fix="restore it, or take the image out of the list",
             )
         )
         return None
@@ -271,15 +270,15 @@ def _check(
     if not one.readable:
         return None
     labels, _, stem = key.rpartition("/")
-    name = _find_picture(one, stem, pictures[labels], home.folders[labels], builder)
+    name = _find_image(one, stem, images[labels], home.folders[labels], builder)
     return None if name is None else join(home.folders[labels], name)
 
 
 def _add(
-    builder: TableBuilder, one: Annotation, picture: str, from_1: bool, pixels_are_objects: bool
+    builder: TableBuilder, one: Annotation, image: str, from_1: bool, pixels_are_objects: bool
 ) -> None:
-    size = one.size or _measure(builder.root / picture)
-    builder.add_picture(picture, size=size, label_file=one.path)
+    size = one.size or _measure(builder.root / image)
+    builder.add_image(image, size=size, label_file=one.path)
     for thing in one.objects:
         x1, y1, x2, y2 = thing.corners
         empty = x1 == x2 or y1 == y2
@@ -291,44 +290,44 @@ def _add(
         builder.add_object(box, label, thing.number, difficult=thing.difficult)
 
 
-def _find_picture(
-    one: Annotation, stem: str, pictures: dict[str, str], folder: str, builder: TableBuilder
+def _find_image(
+    one: Annotation, stem: str, images: dict[str, str], folder: str, builder: TableBuilder
 ) -> str | None:
-    """File name of the picture that an XML file labels; None where nobody knows."""
+    """File name of the image that an XML file labels; None where nobody knows."""
     named = re.split(r"[\\/]", one.filename)[-1]
-    other = pictures.get(named) or pictures.get(Path(named).stem) if named else None
-    mine = pictures.get(stem)
+    other = images.get(named) or images.get(Path(named).stem) if named else None
+    mine = images.get(stem)
     severity: Severity = "error"
     code, text = "other-filename", f"got {other}, which its filename says"
     if mine is None and other is None:
-        code, text = "missing-picture", "got no such file"
+        code, text = "missing-image", "got no such file"
     elif mine is None:
         severity = "warning"
     elif other is not None and other != mine:
-        text = f"got the filename {named}, which is another picture of the set"
+        text = f"got the filename {named}, which is another image of the set"
     elif named and Path(named).stem != stem and named != stem:
         severity, text = "warning", f"got the filename {named}"
     else:
         return mine
-    picture = mine or other or f"{stem}.jpg"
+    image = mine or other or f"{stem}.jpg"
     builder.findings.append(
         Finding(
             severity,
             code,
-            f"expected the picture {shown(stem)} of the same name, {shown(text)}",
+            f"expected the image {shown(stem)} of the same name, {shown(text)}",
             file=shown(one.path),
-            picture=shown(builder.root / folder / picture),
-            fix="restore the picture"
-            if code == "missing-picture"
+            image=shown(builder.root / folder / image),
+            fix="restore the image"
+            if code == "missing-image"
             else "rename the XML file, or correct its filename",
         )
     )
-    return picture if severity == "warning" else None
+    return image if severity == "warning" else None
 
 
 def _measure(path: Path) -> tuple[int, int] | None:
-    """From the picture's header, where the XML file does not say it."""
+    """From the image's header, where the XML file does not say it."""
     try:
         return read_image_size(path)
     except (OSError, ValueError):
-        return None  # found again, and told, where pictures are checked
+        return None  # found again, and told, where images are checked

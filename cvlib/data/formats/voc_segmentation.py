@@ -1,4 +1,4 @@
-"""Masks of Pascal VOC: a palette PNG for each picture."""
+"""Masks of Pascal VOC: a palette PNG for each image."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cvlib._files import read_text
-from cvlib.data._mask_images import Colour, voc_palette
-from cvlib.data._picture_set import check_classes
-from cvlib.data.findings import Finding
-from cvlib.data.formats._folders import name_some, shown
-from cvlib.data.formats._voc_lists import list_pictures, read_split, require_home
-from cvlib.data.segmentation import SegmentationDataset
+from cvlib.data.datasets.base import check_classes
+from cvlib.data.datasets.segmentation import SegmentationDataset
+from cvlib.data.files.folders import name_some, shown
+from cvlib.data.files.mask_images import Colour, voc_palette
+from cvlib.data.formats.voc_lists import list_images, read_split, require_home
+from cvlib.data.labels.findings import Finding
 
 VOC_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
@@ -50,23 +50,23 @@ def read_voc_segmentation(
         The set; its findings say which classes were taken from where.
 
     Raises:
-        BadLabelsError: Two pictures or masks that differ only in their ending.
+        BadLabelsError: Two images or masks that differ only in their ending.
         FileNotFoundError: A folder or the list is missing.
-        ValueError: Pictures without a mask or masks without a picture, in the split.
+        ValueError: Images without a mask or masks without an image, in the split.
     """
     home = require_home(root, "read_voc_segmentation", FOLDERS)
     findings: list[Finding] = []
     names, colours = _choose_classes(home, classes, findings)
-    pictures = list_pictures(home / "JPEGImages", findings)
-    masks = list_pictures(home / "SegmentationClass", findings)
+    images = list_images(home / "JPEGImages", findings)
+    masks = list_images(home / "SegmentationClass", findings)
     if split is None:
         chosen = list(masks)
-        _tell_unlabelled(home, pictures, masks, findings)
+        _tell_unlabelled(home, images, masks, findings)
     else:
-        chosen = read_split(home, "Segmentation", split, {*pictures, *masks}, findings)
-    _check_pairs(home, chosen, pictures, masks)
+        chosen = read_split(home, "Segmentation", split, {*images, *masks}, findings)
+    _check_pairs(home, chosen, images, masks)
     return SegmentationDataset(
-        [home / "JPEGImages" / pictures[stem] for stem in chosen],
+        [home / "JPEGImages" / images[stem] for stem in chosen],
         [home / "SegmentationClass" / masks[stem] for stem in chosen],
         names,
         void=void,
@@ -123,18 +123,18 @@ def _read_label_map(path: Path) -> tuple[list[str], list[Colour]]:
 
 
 def _tell_unlabelled(
-    home: Path, pictures: dict[str, str], masks: dict[str, str], findings: list[Finding]
+    home: Path, images: dict[str, str], masks: dict[str, str], findings: list[Finding]
 ) -> None:
-    without = [name for stem, name in pictures.items() if stem not in masks]
+    without = [name for stem, name in images.items() if stem not in masks]
     if without:
         findings.append(
             Finding(
                 "warning",
                 "missing-labels",
-                f"expected a mask for every picture, got none for {name_some(without)}: these "
-                "pictures are left out",
-                picture=shown(home / "JPEGImages" / without[0]),
-                fix="draw the masks, or list the pictures that have one in ImageSets/Segmentation",
+                f"expected a mask for every image, got none for {name_some(without)}: these "
+                "images are left out",
+                image=shown(home / "JPEGImages" / without[0]),
+                fix="draw the masks, or list the images that have one in ImageSets/Segmentation",
                 count=len(without),
             )
         )
@@ -143,10 +143,10 @@ def _tell_unlabelled(
 def _check_pairs(
     home: Path,
     chosen: Sequence[str],
-    pictures: dict[str, str],
+    images: dict[str, str],
     masks: dict[str, str],
 ) -> None:
-    for names, folder, thing in ((pictures, "JPEGImages", "picture"), (masks, FOLDERS[0], "mask")):
+    for names, folder, thing in ((images, "JPEGImages", "image"), (masks, FOLDERS[0], "mask")):
         missing = [stem for stem in chosen if stem not in names]
         if missing:
             raise ValueError(

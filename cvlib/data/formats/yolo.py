@@ -1,4 +1,4 @@
-"""YOLO folders: a text file of boxes or polygons for each picture, in fractions of its size."""
+"""YOLO folders: a text file of boxes or polygons for each image, in fractions of its size."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from cvlib._files import read_text
-from cvlib.data._images import read_image_size
-from cvlib.data._picture_set import check_classes
-from cvlib.data.findings import Finding
-from cvlib.data.formats._common import Notes
-from cvlib.data.formats._folders import (
+from cvlib.data.datasets.base import check_classes
+from cvlib.data.files.folders import (
     has_file,
-    is_picture,
+    is_image,
     list_files,
     name_some,
     shown,
     walk_files,
 )
-from cvlib.data.formats._yolo_config import (
+from cvlib.data.files.images import read_image_size
+from cvlib.data.formats.label_files import Notes
+from cvlib.data.formats.yolo_config import (
     YoloConfig,
     find_config,
     labels_folder,
     read_config,
     resolve_inside,
 )
-from cvlib.data.table import LabelTable, TableBuilder
+from cvlib.data.labels.findings import Finding
+from cvlib.data.labels.table import LabelTable, TableBuilder
 
 # Files round their fractions: a thousandth beyond the border is no mistake.
 _SLACK = 1e-3
 # From here on a number is no fraction that somebody drew over the border.
 _PIXELS = 2.0
-_SCALE = "divide x by the width of the picture and y by its height"
+_SCALE = "divide x by the width of the image and y by its height"
 # Beyond it a number is damage.
 _MOST_CLASSES = 1e9
 
@@ -51,7 +51,7 @@ class _Line:
 class _Labels:
     """What the label files of one split say, before sizes are known."""
 
-    files: dict[Path, Path]  # of each picture
+    files: dict[Path, Path]  # of each image
     lines: dict[Path, list[_Line]] = field(default_factory=dict)
     missing: list[Path] = field(default_factory=list)
     in_pixels: int = 0
@@ -68,9 +68,9 @@ def read_yolo(
     """Reads a data set in the layout of YOLO.
 
     Each line of a label file is ``class cx cy width height`` or ``class x1 y1 x2 y2 x3 y3 ...``, in
-    fractions of the picture as it is shown (turned as EXIF says). The label file of
+    fractions of the image as it is shown (turned as EXIF says). The label file of
     ``images/a/1.jpg`` is ``labels/a/1.txt``; without a folder ``images`` it lies beside the
-    picture. A picture without one has no objects.
+    image. An image without one has no objects.
 
     Args:
         path: ``data.yaml``, or a folder with it, or with ``images`` and ``labels``.
@@ -85,10 +85,10 @@ def read_yolo(
     Raises:
         FileNotFoundError: A folder or a list is missing.
         ValueError: ``data.yaml`` is damaged, contradicts itself or names paths that leave the
-            folder; the split must be named; there are no pictures, label files or class names.
+            folder; the split must be named; there are no images, label files or class names.
 
     Note:
-        Every label file and the header of every picture is read.
+        Every label file and the header of every image is read.
 
     References:
         https://docs.ultralytics.com/datasets/detect
@@ -103,17 +103,17 @@ def read_yolo(
         )
     findings = list(config.findings)
     names = check_classes("read_yolo", names)
-    pictures = [
-        picture
+    images = [
+        image
         for place in _places(config, split, path)
-        for picture in _list_pictures(place, config.root, findings)
+        for image in _list_images(place, config.root, findings)
     ]
-    pictures = list(dict.fromkeys(pictures))
-    if not pictures:
-        raise ValueError(f"read_yolo: expected pictures in {shown(path)}, got none")
-    labels = _read_labels(config.root, pictures, findings)
+    images = list(dict.fromkeys(images))
+    if not images:
+        raise ValueError(f"read_yolo: expected images in {shown(path)}, got none")
+    labels = _read_labels(config.root, images, findings)
     builder = TableBuilder("YOLO", config.root, names, row_word="line", findings=findings)
-    _fill(builder, pictures, labels)
+    _fill(builder, images, labels)
     return builder.build()
 
 
@@ -158,17 +158,17 @@ def _places(config: YoloConfig, split: str | None, path: Path) -> list[Path]:
     return config.splits[split]
 
 
-def _list_pictures(place: Path, root: Path, findings: list[Finding]) -> list[Path]:
+def _list_images(place: Path, root: Path, findings: list[Finding]) -> list[Path]:
     """Of a folder, or of a list of paths."""
     if place.is_dir():
-        names, loops = walk_files(place, is_picture)
+        names, loops = walk_files(place, is_image)
         findings.extend(
             Finding("warning", "link-loop", "a link to a folder above", file=shown(place / link))
             for link in loops
         )
         return [place / name for name in names]
     found = []
-    text = read_text(place, "read_yolo", "a list of pictures")
+    text = read_text(place, "read_yolo", "a list of images")
     for number, line in enumerate(text.splitlines(), 1):
         name = line.strip()
         if not name:
@@ -179,26 +179,26 @@ def _list_pictures(place: Path, root: Path, findings: list[Finding]) -> list[Pat
     return found
 
 
-def _read_labels(root: Path, pictures: list[Path], findings: list[Finding]) -> _Labels:
-    """All label files of the pictures; files of labels without a picture are told."""
-    files = {picture: _label_file(root, picture) for picture in pictures}
+def _read_labels(root: Path, images: list[Path], findings: list[Finding]) -> _Labels:
+    """All label files of the images; files of labels without an image are told."""
+    files = {image: _label_file(root, image) for image in images}
     if not any(file.is_file() for file in files.values()):
-        beside = {picture: picture.with_suffix(".txt") for picture in pictures}
+        beside = {image: image.with_suffix(".txt") for image in images}
         if not any(file.is_file() for file in beside.values()):
-            first = files[pictures[0]]
+            first = files[images[0]]
             raise ValueError(
                 f"read_yolo: expected label files such as {shown(first)}, got none for all of "
-                f"{len(pictures)} pictures; a picture without objects needs none, but all of them?"
+                f"{len(images)} images; an image without objects needs none, but all of them?"
             )
         files = beside
     labels = _Labels(files)
     folder = next(iter(files.values())).parent
     notes = Notes(folder)
-    for picture, file in tqdm(files.items(), "reading labels", disable=None, leave=False, delay=1):
+    for image, file in tqdm(files.items(), "reading labels", disable=None, leave=False, delay=1):
         if not file.is_file():
-            labels.missing.append(picture)
+            labels.missing.append(image)
         elif (lines := _read_file(file, labels, notes)) is not None:
-            labels.lines[picture] = lines
+            labels.lines[image] = lines
     _tell_pixels(labels, folder, findings)
     findings += notes.findings()
     _tell_missing(labels, findings)
@@ -207,8 +207,8 @@ def _read_labels(root: Path, pictures: list[Path], findings: list[Finding]) -> _
     return labels
 
 
-def _label_file(root: Path, picture: Path) -> Path:
-    return root / labels_folder(picture.relative_to(root)).with_suffix(".txt")
+def _label_file(root: Path, image: Path) -> Path:
+    return root / labels_folder(image.relative_to(root)).with_suffix(".txt")
 
 
 def _read_file(file: Path, labels: _Labels, notes: Notes) -> list[_Line] | None:
@@ -228,7 +228,7 @@ def _read_file(file: Path, labels: _Labels, notes: Notes) -> list[_Line] | None:
             lines.append(_parse(number, fields, labels))
         except _FractionError as error:
             labels.in_pixels += error.largest >= _PIXELS
-            message = f"expected fractions of the picture from 0 to 1, got {row.strip()[:80]}"
+            message = f"expected fractions of the image from 0 to 1, got {row.strip()[:80]}"
             notes.error("not-normalised", f"line {number}", message, _SCALE, file=shown(file))
         except ValueError as error:
             fix = "label the object again, or remove it"
@@ -270,29 +270,29 @@ def _number(text: str) -> float:
 
 def _tell_missing(labels: _Labels, findings: list[Finding]) -> None:
     if labels.missing:
-        names = name_some(picture.name for picture in labels.missing)
+        names = name_some(image.name for image in labels.missing)
         findings.append(
             Finding(
                 "info",
                 "no-label-file",
-                f"pictures without a label file count as pictures without objects: {names}",
-                picture=shown(labels.missing[0]),
+                f"images without a label file count as images without objects: {names}",
+                image=shown(labels.missing[0]),
                 count=len(labels.missing),
             )
         )
 
 
 def _tell_orphans(files: set[Path], findings: list[Finding]) -> None:
-    """Label files in the same folders that no picture has."""
+    """Label files in the same folders that no image has."""
     folders = {file.parent for file in files if file.parent.is_dir()}
     there = {folder / name for folder in folders for name in list_files(folder, _is_text)}
     findings.extend(
         Finding(
             "warning",
-            "labels-without-picture",
-            "expected a picture for every label file, got none",
+            "labels-without-image",
+            "expected an image for every label file, got none",
             file=shown(file),
-            fix="restore the picture, or remove the labels",
+            fix="restore the image, or remove the labels",
         )
         for file in sorted(there - files)
         if file.name != "classes.txt"
@@ -301,17 +301,17 @@ def _tell_orphans(files: set[Path], findings: list[Finding]) -> None:
 
 def _tell_shared(files: dict[Path, Path], findings: list[Finding]) -> None:
     first: dict[Path, Path] = {}
-    for picture, file in files.items():
-        other = first.setdefault(file, picture)
-        if other != picture and file.is_file():
+    for image, file in files.items():
+        other = first.setdefault(file, image)
+        if other != image and file.is_file():
             findings.append(
                 Finding(
                     "error",
-                    "ambiguous-picture",
-                    f"expected one picture for each label file, got {shown(other.name)} as well",
+                    "ambiguous-image",
+                    f"expected one image for each label file, got {shown(other.name)} as well",
                     file=shown(file),
-                    picture=shown(picture),
-                    fix="remove or rename one of the pictures",
+                    image=shown(image),
+                    fix="remove or rename one of the images",
                 )
             )
 
@@ -320,29 +320,29 @@ def _tell_pixels(labels: _Labels, folder: Path, findings: list[Finding]) -> None
     """One error for the whole set, before those of its lines."""
     if labels.in_pixels > labels.total / 2:
         message = (
-            "expected fractions of the picture from 0 to 1, got numbers beyond in "
+            "expected fractions of the image from 0 to 1, got numbers beyond in "
             f"{labels.in_pixels} of {labels.total} lines: they look like pixels"
         )
         findings.append(Finding("error", "not-normalised", message, shown(folder), fix=_SCALE))
 
 
-def _fill(builder: TableBuilder, pictures: list[Path], labels: _Labels) -> None:
+def _fill(builder: TableBuilder, images: list[Path], labels: _Labels) -> None:
     kinds = {len(line.values) > 4 for lines in labels.lines.values() for line in lines}
     if len(kinds) > 1:
         _tell_mixed(builder, labels)
     missing = set(labels.missing)
-    for picture in (one for one in pictures if one in labels.lines or one in missing):
+    for image in (one for one in images if one in labels.lines or one in missing):
         try:
-            height, width = read_image_size(picture)
+            height, width = read_image_size(image)
         except (OSError, ValueError) as error:
             builder.findings.append(
-                Finding("error", "unreadable-picture", str(error), picture=shown(picture))
+                Finding("error", "unreadable-image", str(error), image=shown(image))
             )
             continue
-        file = "" if picture in missing else labels.files[picture]
-        relative = picture.relative_to(builder.root)
-        builder.add_picture(relative, size=(height, width), label_file=file)
-        for line in labels.lines.get(picture, ()):
+        file = "" if image in missing else labels.files[image]
+        relative = image.relative_to(builder.root)
+        builder.add_image(relative, size=(height, width), label_file=file)
+        for line in labels.lines.get(image, ()):
             box, polygon = _to_pixels(line.values, width, height)
             mask = [polygon] if polygon is not None and len(kinds) == 1 else None
             builder.add_object(box, line.label, line.number, mask=mask)

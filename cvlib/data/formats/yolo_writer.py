@@ -13,14 +13,14 @@ import yaml
 from tqdm.auto import tqdm
 
 from cvlib._files import write_text
-from cvlib.data.dataset import DetectionDataset
-from cvlib.data.formats._folders import SPLITS, describe_folder
+from cvlib.data.datasets.detection import DetectionDataset
+from cvlib.data.files.folders import SPLITS, describe_folder
 
 
 def write_yolo(
     dataset: DetectionDataset | Mapping[str, DetectionDataset], folder: str | Path
 ) -> Path:
-    """Writes pictures and labels as YOLO reads them.
+    """Writes images and labels as YOLO reads them.
 
     Args:
         dataset: One data set, which becomes ``train``, or one for each of ``"train"``, ``"val"``
@@ -33,14 +33,14 @@ def write_yolo(
     Raises:
         FileExistsError: ``folder`` is not empty.
         ValueError: Other splits, or sets whose classes differ.
-        UnreadablePictureError: The size of a picture is not known and cannot be read.
+        UnreadableImageError: The size of an image is not known and cannot be read.
 
     Warns:
         UserWarning: What the layout cannot say is left out: crowds, and masks where not every
             object of the set is one polygon.
 
     Note:
-        Pictures are copied as they are. Boxes and polygons are clipped to their picture.
+        Images are copied as they are. Boxes and polygons are clipped to their image.
     """
     sets = dataset if isinstance(dataset, Mapping) else {"train": dataset}
     folder = Path(folder).expanduser()
@@ -123,8 +123,8 @@ def _warn(dataset: DetectionDataset, split: str, with_polygons: bool) -> None:
 
 
 def _file_names(dataset: DetectionDataset) -> list[str]:
-    """File names of the pictures; numbered where labels of two would share a file."""
-    names = [Path(picture).name for picture in dataset.table.pictures]
+    """File names of the images; numbered where labels of two would share a file."""
+    names = [Path(image).name for image in dataset.table.images]
     stems = Counter(Path(name).stem.lower() for name in names)
     if max(stems.values(), default=1) == 1:
         return names

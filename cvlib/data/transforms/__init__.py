@@ -3,10 +3,11 @@
 from cvlib.data.transforms.base import GeometricStep, Geometry
 from cvlib.data.transforms.colour import ColourChange, ColourJitter, PhotometricDistortion
 from cvlib.data.transforms.dataset import TransformedDataset
-from cvlib.data.transforms.geometry import (
+from cvlib.data.transforms.geometric import (
     CenterCrop,
     FixedCrop,
     HorizontalFlip,
+    IoUCrop,
     Letterbox,
     Nudge,
     RandomResizedCrop,
@@ -16,10 +17,9 @@ from cvlib.data.transforms.geometry import (
     VerticalFlip,
     ZoomOut,
 )
-from cvlib.data.transforms.iou_crop import IoUCrop
+from cvlib.data.transforms.multi_image import Chain, CopyPaste, Mosaic
 from cvlib.data.transforms.recipes import RECIPES, make_transform
-from cvlib.data.transforms.several import Chain, CopyPaste, Mosaic
-from cvlib.data.transforms.view import VOID, View
+from cvlib.geometry.view import VOID, View
 
 __all__ = [
     "RECIPES",

@@ -13,9 +13,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cvlib.data.augment import BORDER
-from cvlib.data.transforms._objects import Target, boxes_of, move_target
-from cvlib.data.transforms.view import Boxes, View
+from cvlib.data.transforms.targets import Target, boxes_of, move_target
+from cvlib.geometry.view import BORDER, Boxes, View
 
 Sample = tuple[Tensor, Mapping[str, Any]]
 
@@ -24,7 +23,7 @@ class Plan:
     """What the steps of a chain have decided so far.
 
     Args:
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         boxes: Shape (N, 4), float64, (x1, y1, x2, y2) in its pixels.
 
     Attributes:
@@ -64,7 +63,7 @@ class GeometricStep(v2.Transform, ABC):
         """Changes the plan."""
 
     def forward(self, image: Tensor, target: Mapping[str, Any] | None = None) -> Any:
-        """Moves a picture with its target.
+        """Moves an image with its target.
 
         Args:
             image: uint8, shape (3, H, W).
@@ -114,7 +113,7 @@ class Geometry(GeometricStep):
 
 
 def check_image(name: str, image: object) -> None:
-    """Refuses what is not a uint8 picture of shape (3, H, W)."""
+    """Refuses what is not a uint8 image of shape (3, H, W)."""
     if not isinstance(image, Tensor) or image.dtype != torch.uint8:
         actual = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise TypeError(

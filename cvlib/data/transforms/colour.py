@@ -14,9 +14,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from cvlib.data.augment import COLOUR_STRENGTH, LUMA, colour_matrix
-from cvlib.data.transforms._pixels import recolour, to_image, to_rows
 from cvlib.data.transforms.base import check_image, draw_rows
-from cvlib.data.transforms.geometry import check_share
+from cvlib.data.transforms.geometric import check_share
+from cvlib.geometry.pixels import recolour, to_image, to_rows
 
 Matrix = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 class ColourChange(v2.Transform, ABC):
-    """A random change of the colours of a picture; the target is passed through.
+    """A random change of the colours of an image; the target is passed through.
 
     A subclass draws in `matrix` an affine map of (red, green, blue), which OpenCV applies to all
     pixels in one pass with rounding and clipping at the end.
@@ -37,7 +37,7 @@ class ColourChange(v2.Transform, ABC):
         """Shape (3, 4): weights of red, green and blue and what is added; ``None``: no change."""
 
     def forward(self, image: Tensor, target: Mapping[str, Any] | None = None) -> Any:
-        """Recolours a picture.
+        """Recolours an image.
 
         Args:
             image: uint8, shape (3, H, W); left as it is.

@@ -1,4 +1,4 @@
-"""The recipes: what happens to a picture before a model sees it, by name."""
+"""The recipes: what happens to an image before a model sees it, by name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torchvision.transforms import v2
 
 from cvlib.data.transforms.base import GeometricStep, Geometry
 from cvlib.data.transforms.colour import ColourJitter, PhotometricDistortion
-from cvlib.data.transforms.geometry import (
+from cvlib.data.transforms.geometric import (
     CenterCrop,
     FixedCrop,
     HorizontalFlip,
+    IoUCrop,
     Letterbox,
     Nudge,
     RandomResizedCrop,
@@ -24,8 +25,7 @@ from cvlib.data.transforms.geometry import (
     ZoomOut,
     check_size,
 )
-from cvlib.data.transforms.iou_crop import IoUCrop
-from cvlib.data.transforms.several import Chain, CopyPaste, Mosaic
+from cvlib.data.transforms.multi_image import Chain, CopyPaste, Mosaic
 
 _NONE = "Resizing alone."
 RECIPES: dict[str, dict[str, str]] = {
@@ -33,10 +33,10 @@ RECIPES: dict[str, dict[str, str]] = {
         "ssd": "Zoom-out, crops chosen by IoU, flips and strong changes of colour, as of SSD.",
         "light": "Flips in all directions, small shifts and changes of scale and colour.",
         "scale_jitter": "Half to twice the size, random crops or padding, flips, colour.",
-        "mosaic": "Every other picture is made of parts of four; flips, colour.",
-        "lsj": "A tenth to twice the size and flips; objects of a second picture are pasted in "
+        "mosaic": "Every other image is made of parts of four; flips, colour.",
+        "lsj": "A tenth to twice the size and flips; objects of a second image are pasted in "
         "where the set has masks.",
-        "letterbox": "Flips; the shape of the picture is kept, with grey margins.",
+        "letterbox": "Flips; the shape of the image is kept, with grey margins.",
         "none": _NONE,
     },
     "segmentation": {
@@ -47,7 +47,7 @@ RECIPES: dict[str, dict[str, str]] = {
     },
     "classification": {
         "classification": "Random parts of 25 % to 100 % of the area, flips, small changes of "
-        "colour; for validation the middle of the picture.",
+        "colour; for validation the middle of the image.",
         "light": "Flips from left to right, small shifts and changes of scale and colour.",
         "none": _NONE,
     },
@@ -61,18 +61,18 @@ def make_transform(
     """Makes the transform of a recipe.
 
     Every recipe ends at ``image_size``, and all but ``letterbox`` and ``classification`` show
-    pictures in the shape in which `predict` shows them, stretched to that size.
+    images in the shape in which `predict` shows them, stretched to that size.
 
     Args:
         recipe: A name in ``RECIPES[task]``.
         task: ``"detection"``, ``"segmentation"`` or ``"classification"``.
         image_size: (height, width) of the result in pixels.
-        train: True: random changes; False: only what brings a picture to its size.
+        train: True: random changes; False: only what brings an image to its size.
 
     Returns:
         Called as ``transform(image, target)`` with uint8 (3, H, W) and a target as datasets give
         it. Draws from torch's global generator; `TransformedDataset` seeds that. ``mosaic`` and
-        ``lsj`` also take further samples, see `cvlib.data.transforms.several`.
+        ``lsj`` also take further samples, see `cvlib.data.transforms.multi_image`.
 
     Raises:
         ValueError: Unknown recipe or task, or a size that is none.

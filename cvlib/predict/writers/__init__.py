@@ -1,6 +1,6 @@
-"""What a model sees, to files: pictures, videos, COCO, YOLO, CSV, JSON, class maps."""
+"""What a model sees, to files: images, videos, COCO, YOLO, CSV, JSON, class maps."""
 
 from cvlib.predict.writers.folder import OutputFolder
-from cvlib.predict.writers.several import KINDS, Kind, Writers
+from cvlib.predict.writers.result_writers import KINDS, Kind, Writers
 
 __all__ = ["KINDS", "Kind", "OutputFolder", "Writers"]

@@ -43,7 +43,7 @@ class OutputFolder:
             if STDIN in sources.given:
                 raise ValueError(
                     f"OutputFolder: expected a new or empty folder for a list from standard input, "
-                    f"got {path}: a picture of the list might be replaced"
+                    f"got {path}: an image of the list might be replaced"
                 )
         self.path = path
         self._kept = {one.resolve() for one in (*sources.files, *protected)}

@@ -15,7 +15,7 @@ from cvlib.structures import Detections, Result
 
 @dataclass(frozen=True)
 class CocoIds:
-    """The ids that a COCO file gives its pictures and classes.
+    """The ids that a COCO file gives its images and classes.
 
     Attributes:
         images: Id by file name, as the file has it.
@@ -56,7 +56,7 @@ class CocoIds:
         return cls(images, [categories[name] for name in classes])
 
     def image(self, path: Path) -> int | None:
-        """The id of a picture, by as many folders of its path as the file names."""
+        """The id of an image, by as many folders of its path as the file names."""
         parts = path.absolute().parts
         names = ("/".join(parts[i:]) for i in range(1, len(parts)))
         return next((self.images[name] for name in names if name in self.images), None)
@@ -65,14 +65,14 @@ class CocoIds:
 class CocoWriter:
     """One json file of results.
 
-    Without the ids of a COCO file pictures are numbered from 1, classes have the model's numbers,
+    Without the ids of a COCO file images are numbered from 1, classes have the model's numbers,
     and a second file says which is which.
 
     Args:
         folder: Gets ``{name}-coco.json``.
         name: See there.
         classes: Of the model.
-        ids: Of a COCO file; pictures that it does not have get no rows.
+        ids: Of a COCO file; images that it does not have get no rows.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class CocoWriter:
             self._images = ListFile(images, before, ",\n", "\n]}\n")
 
     def write(self, frame: Frame, result: Result, stem: str) -> None:
-        """Adds the objects of one picture or frame."""
+        """Adds the objects of one image or frame."""
         assert isinstance(result, Detections)  # of other tasks Writers says so
         image_id = self._image_id(frame)
         if image_id is None:
@@ -118,9 +118,9 @@ class CocoWriter:
 
 
 class YoloWriter:
-    """A text file for each picture, one line for each object, and the class names.
+    """A text file for each image, one line for each object, and the class names.
 
-    Lines are ``class cx cy width height score``, as shares of the picture's sides. Masks are not
+    Lines are ``class cx cy width height score``, as shares of the image's sides. Masks are not
     written; COCO's file has them.
     """
 
@@ -129,7 +129,7 @@ class YoloWriter:
         write_text(folder.file("classes.txt"), "".join(f"{name}\n" for name in classes))
 
     def write(self, frame: Frame, result: Result, stem: str) -> None:
-        """Writes the objects of one picture or frame."""
+        """Writes the objects of one image or frame."""
         assert isinstance(result, Detections)  # of other tasks Writers says so
         height, width = frame.image.shape[1:]
         sides = result.boxes.new_tensor([width, height] * 2)

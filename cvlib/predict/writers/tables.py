@@ -24,7 +24,7 @@ _COLUMNS = {
 class CsvWriter:
     """One table with a row for each object.
 
-    Of a classifier a row for each picture, of segmentation one for each class in a picture, with
+    Of a classifier a row for each image, of segmentation one for each class in an image, with
     its share of the pixels.
     """
 
@@ -32,7 +32,7 @@ class CsvWriter:
         self._file = ListFile(path, _line(_COLUMNS[task]))
 
     def write(self, frame: Frame, result: Result, stem: str) -> None:
-        """Adds the rows of one picture or frame."""
+        """Adds the rows of one image or frame."""
         start = (frame.path, "" if frame.number is None else frame.number)
         for row in _rows(result):
             self._file.write(_line((*start, *row)))
@@ -62,14 +62,14 @@ def _line(values: tuple[Any, ...]) -> str:
 
 
 class JsonWriter:
-    """One list: an entry for each picture or frame, and for each file that could not be read."""
+    """One list: an entry for each image or frame, and for each file that could not be read."""
 
     def __init__(self, path: Path) -> None:
         self._file = ListFile(path, "[\n", ",\n", "\n]\n")
         self._damaged: list[dict[str, str]] = []
 
     def write(self, frame: Frame, result: Result, stem: str, annotated: Path | None) -> None:
-        """Adds one picture or frame."""
+        """Adds one image or frame."""
         row: dict[str, Any] = {"file": str(frame.path)}
         if annotated is not None:
             row["annotated"] = str(annotated)

@@ -1,0 +1,1 @@
+"""Reading, downloading and sharing of image files."""

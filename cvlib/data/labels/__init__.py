@@ -1,0 +1,1 @@
+"""Label tables, the findings about them and the rules they must satisfy."""

@@ -1,0 +1,1 @@
+"""Data sets in shards of tar archives."""

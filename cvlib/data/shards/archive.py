@@ -1,0 +1,285 @@
+"""Shards as files: tar archives that are read in place, and the index beside them.
+
+Nothing is ever unpacked to the disk, and names in an archive serve as names alone; so paths that
+climb, links and devices in it can do no harm.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from cvlib._files import inside, read_text, save_json, write_atomically
+
+INDEX, OFFSETS = "index.json", "offsets.npy"
+_FORMAT, _VERSION = "cvlib-shards", 1
+# WebDataset's: a sample's key is a name up to the first dot of its last part.
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*|[^./]+)\.([^/]+)", re.DOTALL)
+# What damaged archives make tarfile raise.
+TAR_ERRORS = (tarfile.TarError, ValueError, OverflowError, EOFError, OSError)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file as the index knows it.
+
+    Attributes:
+        name: Of the file.
+        images: In it.
+        bytes: Its length.
+        sha256: Of its content; empty where nobody has written an index.
+    """
+
+    name: str
+    images: int
+    bytes: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a folder of shards holds.
+
+    Attributes:
+        task: As of data sets.
+        classes: Class names.
+        upright: Whether labels are in the pixels of images turned as EXIF says.
+        shards: In the order of the images.
+        left_out: ``{"index": ..., "reason": ...}`` of images that could not be written.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    upright: bool
+    shards: tuple[Shard, ...]
+    left_out: tuple[dict[str, Any], ...] = ()
+
+
+def save_index(folder: Path, index: Index, offsets: NDArray[np.int64]) -> None:
+    """Writes ``offsets.npy`` and then ``index.json``, which says that the folder is complete."""
+    buffer = io.BytesIO()
+    np.save(buffer, offsets)
+    write_atomically(folder / OFFSETS, buffer.getbuffer())
+    images = sum(shard.images for shard in index.shards)
+    head = {"format": _FORMAT, "version": _VERSION, "images": images}
+    save_json(folder / INDEX, {**head, **asdict(index)})
+
+
+def read_index(path: Path) -> Index:
+    """Reads ``index.json``.
+
+    Raises:
+        ValueError: It is not one of ours, of another version, or damaged.
+    """
+    value = json.loads(read_text(path, "ShardDataset", "a JSON file"))
+    if not isinstance(value, dict) or value.get("format") != _FORMAT:
+        raise ValueError(f"ShardDataset: expected an index of shards, got {path}")
+    if value.get("version") != _VERSION:
+        raise ValueError(
+            f"ShardDataset: expected version {_VERSION}, got {value.get('version')} in {path}; it "
+            "was written by another version of cvlib"
+        )
+    try:
+        shards = tuple(Shard(**shard) for shard in value["shards"])
+        for shard in shards:
+            inside(path.parent, shard.name)
+            if min(shard.images, shard.bytes) < 0:
+                raise ValueError(f"negative counts of {shard.name}")
+        return Index(
+            str(value["task"]),
+            tuple(str(name) for name in value["classes"]),
+            bool(value["upright"]),
+            shards,
+            tuple(value["left_out"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"ShardDataset: expected a whole index, got {path}: {error}") from error
+
+
+def is_index(path: Path) -> bool:
+    """Says whether a file is the index of a folder of shards, by its first bytes."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return f'"{_FORMAT}"'.encode() in file.read(200)
+
+
+def read_offsets(path: Path, index: Index) -> NDArray[np.int64]:
+    """Where the samples of each shard begin, and its last one ends; mapped, not read.
+
+    Returns:
+        Shape (P + S,), for P images in S shards.
+
+    Raises:
+        ValueError: It does not belong to the index.
+    """
+    try:
+        offsets = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"ShardDataset: expected {path} as it was written: {error}") from error
+    expected = sum(shard.images + 1 for shard in index.shards)
+    if offsets.dtype != np.int64 or offsets.shape != (expected,):
+        raise ValueError(
+            f"ShardDataset: expected {expected} offsets, got {offsets.dtype} {offsets.shape} in "
+            f"{path}; it does not belong to the {INDEX} beside it"
+        )
+    return offsets
+
+
+def scan_shards(folder: Path, names: Sequence[str]) -> tuple[list[Shard], Any, list[str]]:
+    """Finds the samples of tar files that have no index, by reading the headers of their members.
+
+    Returns:
+        The shards, offsets as of `read_offsets`, and what is damaged, in words.
+    """
+    shards: list[Shard] = []
+    offsets: list[NDArray[np.int64]] = []
+    damaged: list[str] = []
+    for name in tqdm(names, "looking into shards", disable=None, leave=False, delay=1):
+        starts, problem = _scan(folder / name)
+        shards.append(Shard(name, len(starts) - 1, (folder / name).stat().st_size))
+        offsets.append(np.array(starts, dtype=np.int64))
+        damaged += [f"{folder / name} after {len(starts) - 1} samples: {problem}"] * bool(problem)
+    return shards, np.concatenate(offsets), damaged
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """Damage in the middle of an archive is an error; tarfile takes it for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Any:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tarfile_.offset:,}") from error
+
+
+def _scan(path: Path) -> tuple[list[int], str]:
+    """Where samples begin and the last whole one ends, and why it was the last one."""
+    starts: list[int] = []
+    key, end = None, 0
+    try:
+        with tarfile.open(path, "r:", tarinfo=_StrictHeader) as tar:
+            for member in _members(tar):
+                name = split_name(member)
+                if name is not None and name[0] != key:
+                    starts.append(member.offset)
+                    key = name[0]
+                end = tar.offset
+    except TAR_ERRORS as error:
+        return starts or [0], str(error)  # without the last one, which may not be whole
+    return [*starts, end], ""
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for member in tar:
+        tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+        yield member
+
+
+def split_name(member: tarfile.TarInfo) -> tuple[str, str] | None:
+    """Key and suffix of a plain file in an archive, as WebDataset has them; else None.
+
+    A sparse file is none: a few bytes of it may stand for terabytes.
+    """
+    match = _NAME.fullmatch(member.name)
+    if match is None or not member.isreg() or member.issparse():
+        return None
+    return match[1], match[2].lower()
+
+
+def read_range(path: Path, start: int, length: int) -> bytes:
+    """Reads a part of a file.
+
+    Raises:
+        OSError: The file cannot be read.
+        EOFError: It ends before.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # Asked first: what a damaged index claims may be more than the memory.
+        size = os.fstat(descriptor).st_size
+        if start < 0 or length < 0 or start + length > size:
+            raise EOFError(f"a file of {size:,} bytes that should have {start + length:,}")
+        return os.pread(descriptor, length, start)
+    finally:
+        os.close(descriptor)
+
+
+def read_members(block: bytes) -> tuple[str, dict[str, bytes]]:
+    """The one sample in a piece of a tar file: its key, and bytes by suffix.
+
+    Raises:
+        ValueError: The piece is damaged, or holds none or several.
+    """
+    try:
+        archive = io.BytesIO(block + bytes(2 * tarfile.BLOCKSIZE))
+        with tarfile.open(fileobj=archive, mode="r:", tarinfo=_StrictHeader) as tar:
+            samples = list(_group(tar))
+    except TAR_ERRORS as error:
+        raise ValueError(f"a damaged piece of a tar file ({error})") from error
+    if len(samples) != 1:
+        raise ValueError(f"{len(samples)} samples where one should be")
+    return samples[0]
+
+
+def read_stream(file: BinaryIO) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The samples of a tar file from its beginning to its end, compressed or not.
+
+    Yields:
+        Key, and bytes by suffix.
+
+    Raises:
+        ValueError: The archive is damaged; samples before the damage have been given.
+    """
+    try:
+        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictHeader) as tar:
+            yield from _group(tar)
+    except TAR_ERRORS as error:
+        raise ValueError(f"a damaged tar file ({error})") from error
+
+
+def _group(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
+    key, members = None, dict[str, bytes]()
+    for member in _members(tar):
+        name = split_name(member)
+        if name is None:
+            continue
+        if name[0] != key:
+            if key is not None:
+                yield key, members
+            key, members = name[0], {}
+        content = tar.extractfile(member)
+        data = b"" if content is None else content.read()
+        if len(data) != member.size:
+            raise EOFError(f"{member.name} ends after {len(data):,} of {member.size:,} bytes")
+        if name[1] in members:
+            raise ValueError(f"{member.name} is there twice")
+        members[name[1]] = data
+    if key is not None:
+        yield key, members
+
+
+def tar_members(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
+    """A piece of a tar file with one sample; equal samples give equal bytes."""
+    buffer = io.BytesIO()
+    for suffix, data in members:
+        info = tarfile.TarInfo(f"{key}.{suffix}")
+        info.size, info.mode = len(data), 0o644
+        buffer.write(info.tobuf(tarfile.USTAR_FORMAT))
+        buffer.write(data)
+        buffer.write(bytes(-len(data) % tarfile.BLOCKSIZE))
+    return buffer.getvalue()

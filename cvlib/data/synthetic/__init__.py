@@ -1,0 +1,1 @@
+"""Data sets that the code draws itself."""
