@@ -442,7 +442,7 @@ def test_tool_detect_keeps_results_before_a_damaged_image(tmp_path, model):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"x")
     r = tool(tmp_path, "detect.py", "m.pt", "a.png", "b.png", "--out", "f")
-    assert (tmp_path / "f" / "detections.json").exists(), r
+    assert (tmp_path / "f" / "predictions.json").exists(), r
 
 
 def test_what_a_killed_process_left_is_overwritten(tmp_path):

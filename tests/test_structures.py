@@ -15,9 +15,8 @@ from cvlib.structures import (
     Detections,
     GroundTruth,
     Segmentation,
-    mask_areas,
-    resize_masks,
 )
+from cvlib.structures.masks import mask_areas, resize_masks
 
 CLASSES = ("cat", "dog")
 

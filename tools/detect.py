@@ -3,7 +3,7 @@
     python tools/detect.py runs/ssd photos/ --out found
     python tools/detect.py runs/ssd/best.pt 'photos/*.jpg' clip.mp4 --score-threshold 0.3
 
-Writes annotated images and videos and detections.json into --out. ``cvlib predict`` does the same
+Writes annotated images and videos and predictions.json into --out. ``cvlib predict`` does the same
 and more.
 """
 
@@ -32,7 +32,7 @@ class Arguments:
     sources: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Images, folders, glob patterns or videos."""
     out: Path = Path("detections")
-    """Folder for annotated images, videos and detections.json, new or empty."""
+    """Folder for annotated images, videos and predictions.json, new or empty."""
     score_threshold: float = 0.5
     """Least score of an object, 0..1."""
     batch_size: int = 16

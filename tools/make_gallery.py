@@ -26,7 +26,6 @@ from cvlib.data.transforms import RECIPES, VOID
 from cvlib.engine import load
 from cvlib.metrics import GroundTruth
 from cvlib.models import TinySSD
-from cvlib.predict import detect
 from cvlib.visualize import (
     draw_comparison,
     draw_truth,
@@ -153,7 +152,7 @@ def main() -> None:
     draw_recipes(arguments.out)
     draw_samples(arguments.out)
     if arguments.run is not None:
-        found = detect(load(arguments.run), list(images))
+        found = load(arguments.run).predict(list(images))
         save(draw_comparison(list(images), truths, found), arguments.out / "predictions.png")
         shutil.copy(arguments.run / "curves.png", arguments.out / "curves.png")
     written = (p.name for p in arguments.out.iterdir() if p.suffix in (".png", ".jpg"))

@@ -33,7 +33,6 @@ from cvlib.data import ShardDataset
 from cvlib.data.files.images import read_image
 from cvlib.data.shards.archive import INDEX, is_index
 from cvlib.engine import load
-from cvlib.predict import detect
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class Worker:
                 rows.append(row | {"error": None})
             except (OSError, ValueError) as error:
                 rows.append(row | EMPTY | {"error": str(error)})
-        found = iter(detect(self.model, images, score_threshold=self.arguments.score_threshold))
+        found = iter(self.model.predict(images, score_threshold=self.arguments.score_threshold))
         sizes = iter(images)
         for row in rows:
             if row["error"] is None:

@@ -79,7 +79,7 @@ def _detection_tiles(
             truth = replace(truth, masks=None)
         image = _scaled(dataset[one.image_id][0])
         size = (image.height, image.width)
-        found = found[found.scores >= score_threshold].resize(truth.size, size)
+        found = found[found.scores >= score_threshold].resize(size)
         pair = [draw_truth(image, truth.resize(size), images.classes), draw(image, found)]
         words = ", ".join(f"{number} {kind}" for kind, number in one.counts.items() if number)
         tiles.append(Tile(beside(pair), f"{one.image_id}: {words}"))

@@ -16,7 +16,12 @@ from cvlib._files import save_json
 from cvlib.data import ClassificationDataset, DetectionDataset, SegmentationDataset
 from cvlib.data.check import check_dataset
 from cvlib.data.check.doctor import unwrap
-from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint, save_safetensors
+from cvlib.engine.checkpoint import (
+    describe_model,
+    load_checkpoint,
+    save_checkpoint,
+    save_safetensors,
+)
 from cvlib.engine.config import TrainConfig, save_config
 from cvlib.engine.device import from_first, make_accelerator
 from cvlib.engine.optim import make_average, make_optimizer
@@ -41,7 +46,7 @@ def publish(run: Run, is_best: bool) -> None:
         **describe_model(run.model),
         "model": run.best_model.state_dict(),
         "config": run.config.as_dict(),
-        "figures": run.row,
+        "metrics": run.row,
     }
     if is_best:
         save_safetensors(run.out / "best.safetensors", state)
@@ -75,8 +80,8 @@ def restore_best(run: Run) -> dict[str, float]:
     """Puts the best weights into the model; gives their figures."""
     best = from_first(lambda: load_checkpoint(run.out / "best.pt"))
     run.model.load_state_dict(best["model"])
-    figures: dict[str, float] = best["figures"]
-    return figures
+    metrics: dict[str, float] = best.get("metrics") or best["figures"]  # the older name
+    return metrics
 
 
 def snapshot(run: Run) -> dict[str, Any]:
@@ -93,16 +98,6 @@ def snapshot(run: Run) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "scaler": None if scaler is None else scaler.state_dict(),
         "progress": {**progress, "bad": [list(one) for one in run.progress.bad]},
-    }
-
-
-def describe_model(model: Model) -> dict[str, Any]:
-    """What rebuilds a model, without its weights."""
-    return {
-        "name": model.name,
-        "classes": list(model.classes),
-        "image_size": list(model.image_size),
-        "options": model.options,
     }
 
 

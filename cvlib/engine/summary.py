@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cvlib.engine.evaluation import evaluating
 from cvlib.models import Model
+from cvlib.models.base import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def summary(model: Model) -> Summary:
     """
     images = torch.zeros(1, 3, *model.image_size, dtype=torch.uint8, device=model.device)
     counter = FlopCounterMode(display=False)
-    with evaluating(model), counter:
+    with evaluation_mode(model), counter:
         model(images)
     counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     owner = type(model).__name__

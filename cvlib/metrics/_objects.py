@@ -17,7 +17,8 @@ from torch import Tensor
 
 from cvlib._checks import check_box_values
 from cvlib.boxes import box_convert
-from cvlib.structures import Detections, GroundTruth, mask_areas
+from cvlib.structures import Detections, GroundTruth
+from cvlib.structures.masks import mask_areas
 
 Kind = Literal["boxes", "masks"]
 Array = NDArray[Any]

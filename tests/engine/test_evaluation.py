@@ -14,9 +14,9 @@ from torchvision import tv_tensors
 
 from cvlib.data import SyntheticBananas
 from cvlib.engine import evaluate
-from cvlib.engine.evaluation import evaluating
 from cvlib.engine.hard_examples import draw_worst
 from cvlib.models import TinySSD
+from cvlib.models.base import evaluation_mode
 from cvlib.models.tiny_ssd import Predictions
 from cvlib.structures import Detections, Segmentation
 from cvlib.targets import assign_targets
@@ -89,7 +89,7 @@ def test_the_model_is_left_as_it_was(model, bananas, training):
 
 
 def test_the_mode_is_restored_after_an_error(model):
-    with pytest.raises(KeyError), evaluating(model.train()):
+    with pytest.raises(KeyError), evaluation_mode(model.train()):
         assert not model.training
         assert torch.is_inference_mode_enabled()
         raise KeyError

@@ -249,7 +249,7 @@ def test_checkpoints_are_kept_every_so_often(tmp_path, train, val):
     kept = sorted(tmp_path.glob("epoch-*.pt"))
     assert [path.name for path in kept] == ["epoch-0002.pt", "epoch-0004.pt"]
     assert load(kept[0]).classes == ("banana",)
-    assert load_checkpoint(kept[0])["figures"]["epoch"] == 2
+    assert load_checkpoint(kept[0])["metrics"]["epoch"] == 2
 
 
 def test_last_is_saved_within_an_epoch(tmp_path, train, val):

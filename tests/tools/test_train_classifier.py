@@ -97,4 +97,4 @@ def test_ants_and_bees_are_told_apart(run, tmp_path, test_data):
     weights = test_data / "weights" / "mobilenet_v2_features.pth"
     arguments = ["--data", test_data / "hymenoptera", "--weights", weights]
     run(*arguments, "--out", tmp_path / "run", "--precision", "float32")
-    assert load_checkpoint(tmp_path / "run")["figures"]["accuracy"] >= 0.93
+    assert load_checkpoint(tmp_path / "run")["metrics"]["accuracy"] >= 0.93

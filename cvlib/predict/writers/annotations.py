@@ -69,24 +69,21 @@ class CocoWriter:
     and a second file says which is which.
 
     Args:
-        folder: Gets ``{name}-coco.json``.
-        name: See there.
-        classes: Of the model.
-        ids: Of a COCO file; images that it does not have get no rows.
+        folder: Output folder; gets ``predictions-coco.json``.
+        classes: Class names of the model.
+        ids: Ids of a COCO file; images that are not in it get no rows.
     """
 
-    def __init__(
-        self, folder: OutputFolder, name: str, classes: tuple[str, ...], ids: CocoIds | None
-    ) -> None:
+    def __init__(self, folder: OutputFolder, classes: tuple[str, ...], ids: CocoIds | None) -> None:
         self._ids = ids
-        self._rows = ListFile(folder.file(f"{name}-coco.json"), "[\n", ",\n", "\n]\n")
+        self._rows = ListFile(folder.file("predictions-coco.json"), "[\n", ",\n", "\n]\n")
         self._images: ListFile | None = None
         self._count = 0
         self.unknown = 0
         if ids is None:
             categories = json.dumps([{"id": i, "name": one} for i, one in enumerate(classes)])
             before = f'{{"categories": {categories},\n"annotations": [],\n"images": [\n'
-            images = folder.file(f"{name}-coco-images.json")
+            images = folder.file("predictions-coco-images.json")
             self._images = ListFile(images, before, ",\n", "\n]}\n")
 
     def write(self, frame: Frame, result: Result, stem: str) -> None:
