@@ -69,9 +69,7 @@ class Model(nn.Module, ABC):
             raise ValueError(f"{model}: expected `classes` to be a list of names, got {classes!r}")
         twice = sorted({name for name in classes if list(classes).count(name) > 1})
         if twice:
-            raise ValueError(
-                f"{model}: expected `classes` to be different names, got {twice} twice"
-            )
+            raise ValueError(f"{model}: expected `classes` to be all different, got {twice} twice")
         self.classes = tuple(classes)
         self.framing = framing if isinstance(framing, Framing) else _stretch(model, framing)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)

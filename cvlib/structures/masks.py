@@ -75,6 +75,8 @@ def restore_masks(masks: Masks, view: View) -> Tensor:
         Shape (N, *view.image_size), bool; parts of the image that the canvas does not show are
         False.
     """
+    if view.is_identity and isinstance(masks, Tensor) and masks.shape[1:] == view.image_size:
+        return masks
     left, top, right, bottom = (round(side) for side in view.placed)
     x1, y1, x2, y2 = (round(side) for side in view.window)
     device = masks.device if isinstance(masks, Tensor) else None

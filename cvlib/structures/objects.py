@@ -148,9 +148,8 @@ class Detections(Result):
         Returns:
             Detections in pixels of the image, clipped to it.
         """
-        if view.is_identity:
-            return replace(self, size=view.image_size)
-        boxes = clip_boxes(view.undo_boxes(self.boxes), view.image_size)
+        boxes = self.boxes if view.is_identity else view.undo_boxes(self.boxes)
+        boxes = clip_boxes(boxes, view.image_size)
         masks = None if self.masks is None else restore_masks(self.masks, view)
         return replace(self, boxes=boxes, masks=masks, size=view.image_size)
 
