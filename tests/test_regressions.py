@@ -21,7 +21,7 @@ from cvlib import (
     predict,
 )
 from cvlib._files import save_json
-from cvlib.engine import load_checkpoint, save_checkpoint
+from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint
 from cvlib.engine.report import plot_history
 from cvlib.metrics import GroundTruth, evaluate_boxes
 from cvlib.models.tiny_ssd import Predictions

@@ -31,7 +31,7 @@ from cvlib.engine.batches import Batches, load_batches
 from cvlib.engine.device import join_processes
 from cvlib.engine.loop import train_epoch
 from cvlib.engine.memory import keep_freed_memory
-from cvlib.engine.run_folder import start
+from cvlib.engine.run_folder import open_run
 from cvlib.models import TinySSD
 
 IMAGES_PER_TURN = 64
@@ -125,7 +125,7 @@ class Ours:
     def __init__(self, samples: list, turns: int, folder: str, device: torch.device) -> None:
         config = TrainConfig(epochs=2 * turns, device=str(device))
         model = TinySSD(("banana",))
-        self.run = start(model, samples, config, Path(folder), device, False, print, ())  # type: ignore[arg-type]
+        self.run = open_run(model, samples, config, Path(folder), device, False, print, ())  # type: ignore[arg-type]
         batches = Batches(samples, model, config.recipe, config.seed)
         self.steps = load_batches(batches, self.run.plan, 0, 0, device)
 

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from cvlib.cli.train import Source, train_model
-from cvlib.engine import TrainConfig, config_for, parse_command_line
+from cvlib.engine import TrainConfig, config_for
 from cvlib.engine.checkpoint import load_checkpoint
+from cvlib.engine.config import parse_command_line
 from cvlib.engine.device import from_first, join_processes
 from cvlib.engine.memory import keep_freed_memory
 from cvlib.models import create_model

@@ -22,8 +22,9 @@ import torch
 from cvlib.cli.running import choose_folder
 from cvlib.cli.train import Source, log, train_model
 from cvlib.data import SyntheticBananas, fetch_bananas
-from cvlib.engine import TrainConfig, parse_command_line
+from cvlib.engine import TrainConfig
 from cvlib.engine.checkpoint import load_checkpoint
+from cvlib.engine.config import parse_command_line
 from cvlib.engine.device import from_first, join_processes
 from cvlib.engine.memory import keep_freed_memory
 from cvlib.models import create_model

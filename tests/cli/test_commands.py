@@ -147,7 +147,7 @@ def test_missing_images_stop_before_the_first_step(tmp_path, coco_copy, capsys):
     assert "train-0.png" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert main([*command, "--no-check"]) == 0
-    assert "left out: training image 0 cannot be read" in capsys.readouterr().out
+    assert "skipped: training image 0 cannot be read" in capsys.readouterr().out
 
 
 def test_doubts_are_told_once(tmp_path, coco_copy, capsys):

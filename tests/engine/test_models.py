@@ -5,8 +5,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from cvlib.engine import load, save_checkpoint
-from cvlib.engine.checkpoint import save_safetensors
+from cvlib.engine import load
+from cvlib.engine.checkpoint import save_checkpoint, save_safetensors
 from cvlib.engine.run_folder import describe_model
 from cvlib.models import TinySSD, create_model
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cvlib.engine import save_checkpoint
+from cvlib.engine.checkpoint import save_checkpoint
 from cvlib.models import TinySSD
 
 TOOL = Path(__file__).parents[2] / "tools" / "detect.py"

@@ -10,7 +10,8 @@ import torch
 import yaml
 from PIL import Image
 
-from cvlib.engine import load, load_checkpoint
+from cvlib.engine import load
+from cvlib.engine.checkpoint import load_checkpoint
 
 TOOL = Path(__file__).parents[2] / "tools" / "train_classifier.py"
 SMALL = ["--model", "squeezenet1_1", "--image-size", "64", "--batch-size", "4", "--epochs", "2"]

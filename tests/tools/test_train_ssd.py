@@ -14,7 +14,8 @@ from PIL import Image
 
 from cvlib.data import SyntheticBananas
 from cvlib.data.shards.dataset import write_shards
-from cvlib.engine import load, load_checkpoint
+from cvlib.engine import load
+from cvlib.engine.checkpoint import load_checkpoint
 
 TOOL = Path(__file__).parents[2] / "tools" / "train_ssd.py"
 DEADLINE = 60
