@@ -180,7 +180,7 @@ def test_a_compiled_model_trains_the_same(tmp_path, train, val, fresh_compiler):
     [
         ({"precision": "float16"}, "float32 or bfloat16 on the CPU, got float16"),
         ({"sync_norm": True}, "expected CUDA for sync_norm, got cpu"),
-        ({"recipe": "sdd"}, r"expected a recipe for detection \(ssd, .*light-batch\), got 'sdd'"),
+        ({"recipe": "sdd"}, r"expected a recipe for detection \(ssd, light, .*\), got 'sdd'"),
         ({"recipe": "classification"}, "expected a recipe for detection"),
     ],
 )
