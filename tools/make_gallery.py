@@ -21,7 +21,6 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from cvlib.data import SyntheticBananas, collate
-from cvlib.data.augment import augment_batch
 from cvlib.data.transforms import RECIPES, VOID
 from cvlib.engine import load
 from cvlib.metrics import GroundTruth
@@ -145,10 +144,6 @@ def main() -> None:
     truths = truths_of(boxes, labels, size)
     pairs = zip(images, truths, strict=True)
     save(tile([draw_truth(*pair) for pair in pairs]), arguments.out / "synthetic.png")
-    generator = torch.Generator().manual_seed(0)
-    changed, new_boxes, new_labels = augment_batch(images, boxes, labels, generator)
-    pairs = zip(changed, truths_of(new_boxes, new_labels, size), strict=True)
-    save(tile([draw_truth(*pair) for pair in pairs]), arguments.out / "augmentation.png")
     draw_recipes(arguments.out)
     draw_samples(arguments.out)
     if arguments.run is not None:

@@ -181,7 +181,7 @@ def test_a_compiled_model_trains_the_same(tmp_path, train, val, fresh_compiler):
     [
         ({"precision": "float16"}, "float32 or bfloat16 on the CPU, got float16"),
         ({"sync_norm": True}, "expected a CUDA device for `sync_norm`, got cpu"),
-        ({"recipe": "sdd"}, r"expected a recipe for detection \(ssd, .*light-batch\), got 'sdd'"),
+        ({"recipe": "sdd"}, r"expected a recipe for detection \(ssd, light, .*\), got 'sdd'"),
         ({"recipe": "classification"}, "expected a recipe for detection"),
     ],
 )
@@ -195,7 +195,9 @@ def test_sets_of_another_task_or_other_classes_are_refused(tmp_path, train, colo
     with pytest.raises(ValueError, match=r"training dataset with the task of the model, detection"):
         run(tmp_path, colours, fruit)
     model = TinySSD(("apple",), SIZE)
-    with pytest.raises(ValueError, match=r"validation dataset with the classes .*'apple'.*'banana'"):
+    with pytest.raises(
+        ValueError, match=r"validation dataset with the classes .*'apple'.*'banana'"
+    ):
         fit(model, train, fruit, CONFIG, tmp_path)
 
 

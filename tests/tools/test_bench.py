@@ -39,7 +39,7 @@ def test_bench_ops_writes_table_json_and_chart(tmp_path):
 def test_gallery_draws_what_needs_no_model(tmp_path):
     run("make_gallery.py", "--out", str(tmp_path))
     recipes = {f"{task}_{name}.jpg" for task, names in RECIPES.items() for name in names}
-    others = {"anchors.jpg", "augmentation.png", "batch.jpg", "synthetic.png", "targets.jpg"}
+    others = {"anchors.jpg", "batch.jpg", "synthetic.png", "targets.jpg"}
     assert {path.name for path in tmp_path.iterdir()} == recipes | others
     assert all(5_000 < path.stat().st_size < 160_000 for path in tmp_path.iterdir())
 

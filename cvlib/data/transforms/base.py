@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cvlib.data.transforms.targets import Target, boxes_of, move_target
+from cvlib.data.transforms.targets import MIN_VISIBILITY, Target, boxes_of, move_target
 from cvlib.geometry.view import BORDER, Boxes, View
 
 Sample = tuple[Tensor, Mapping[str, Any]]
@@ -29,11 +29,13 @@ class Plan:
     Attributes:
         view: What will be shown.
         kept: Shape (N,), bool: objects that no step has removed.
+        min_visibility: Objects of which a smaller share remains in the image are removed.
     """
 
     def __init__(self, size: tuple[int, int], boxes: Boxes) -> None:
         self.view = View.whole(size)
         self.kept = np.ones(len(boxes), bool)
+        self.min_visibility = MIN_VISIBILITY
         self._boxes = boxes
 
     @property
@@ -133,7 +135,7 @@ def move_sample(
     image, target = sample
     view = plan.view.on_whole_pixels()
     moved = tv_tensors.Image(view.show(image, fill))
-    return moved, move_target(target, view, plan.kept)
+    return moved, move_target(target, view, plan.kept, plan.min_visibility)
 
 
 def draw(count: int) -> list[float]:

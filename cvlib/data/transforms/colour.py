@@ -13,15 +13,16 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cvlib.data.augment import COLOUR_STRENGTH, LUMA, colour_matrix
 from cvlib.data.transforms.base import check_image, draw_rows
 from cvlib.data.transforms.geometric import check_share
 from cvlib.geometry.pixels import recolour, to_image, to_rows
 
 Matrix = NDArray[np.float64]
 
+# Weights of red, green and blue in luminance (ITU-R BT.601).
+_LUMA = np.array([0.299, 0.587, 0.114])
 # Red, green, blue to luminance and two differences of colour (NTSC); hue turns the latter two.
-_TO_YIQ = np.array([LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+_TO_YIQ = np.array([_LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
@@ -109,7 +110,7 @@ class PhotometricDistortion(ColourChange):
         mix = np.eye(3)
         if happens[2]:
             saturation = _stretch(self.saturation, amounts[2])
-            mix = saturation * mix + (1 - saturation) * LUMA
+            mix = saturation * mix + (1 - saturation) * _LUMA
         if happens[3]:
             mix = _turn_hue(math.radians(self.hue * (2 * amounts[3] - 1))) @ mix
         # A factor of all values commutes with the other matrices.
@@ -137,16 +138,19 @@ def _turn_hue(angle: float) -> Matrix:
 
 
 class ColourJitter(ColourChange):
-    """Small changes of brightness, contrast and saturation, as `augment_batch` makes them.
+    """Small random changes of brightness, contrast and saturation.
 
     Args:
-        strength: Each is multiplied by 1 - this to 1 + this; in [0, 1].
+        strength: Each factor is drawn from [1 - strength, 1 + strength]; in [0, 1].
     """
 
-    def __init__(self, strength: float = COLOUR_STRENGTH) -> None:
+    def __init__(self, strength: float = 0.2) -> None:
         super().__init__()
         self.strength = check_share("ColourJitter", strength, "strength")
 
     def matrix(self) -> Matrix | None:
         """Draws the three factors."""
-        return colour_matrix(draw_rows(1, 3)[0], self.strength)
+        brightness, contrast, saturation = 1 + self.strength * (2 * draw_rows(1, 3)[0] - 1)
+        mix = saturation * np.eye(3) + (1 - saturation) * _LUMA
+        offset = np.full((3, 1), (1 - contrast) * 127.5)  # contrast is changed around mid-grey
+        return np.hstack([mix * brightness * contrast, offset])

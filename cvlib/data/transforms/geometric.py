@@ -7,7 +7,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from cvlib.data.augment import LARGEST_SCALE, LARGEST_SHIFT, MOVED_SHARE
 from cvlib.data.transforms.base import GeometricStep, Plan, between, draw, draw_rows
 from cvlib.data.transforms.targets import area_of, clip_corners
 from cvlib.geometry.view import Boxes, View
@@ -337,21 +336,23 @@ class CenterCrop(GeometricStep):
 
 
 class Nudge(GeometricStep):
-    """Moves and scales an image a little within its canvas.
+    """Shift and scale an image slightly within its canvas.
 
-    An image that would lose an object altogether is left where it is.
+    An image that would lose an object entirely is left in place.
 
     Args:
-        largest_scale: It is scaled by at most this factor, up or down.
-        largest_shift: And shifted by at most this share of its sides.
-        p: How often, in [0, 1].
+        largest_scale: Largest factor by which the image is enlarged or shrunk.
+        largest_shift: Largest shift, as a share of the sides.
+        p: Probability of the change, in [0, 1].
+        min_visibility: Objects of which a smaller share remains in a moved image are removed.
     """
 
     def __init__(
         self,
-        largest_scale: float = LARGEST_SCALE,
-        largest_shift: float = LARGEST_SHIFT,
-        p: float = MOVED_SHARE,
+        largest_scale: float = 1.2,
+        largest_shift: float = 0.1,
+        p: float = 0.5,
+        min_visibility: float = 0.5,
     ) -> None:
         super().__init__()
         if not largest_scale >= 1:
@@ -359,6 +360,7 @@ class Nudge(GeometricStep):
         self.largest_scale = largest_scale
         self.largest_shift = check_share("Nudge", largest_shift, "largest_shift")
         self.p = check_share("Nudge", p)
+        self.min_visibility = check_share("Nudge", min_visibility, "min_visibility")
 
     def plan(self, plan: Plan) -> None:
         """Moves or does not."""
@@ -371,11 +373,12 @@ class Nudge(GeometricStep):
         top = round((new_height - height) / 2 + self.largest_shift * height * (2 * y - 1))
         region = (left, top, left + width, top + height)
         moved = plan.view.resize((new_height, new_width)).crop(region)
-        old = clip_corners(plan.boxes, (0, 0, width, height))
+        old = clip_corners(plan.boxes[plan.kept], (0, 0, width, height))
         scale = new_width / width, new_height / height
         new = clip_corners(old * (scale * 2), region)
         if (new[:, 2:] > new[:, :2]).all() and not moved.shows_nothing:
             plan.view = moved
+            plan.min_visibility = max(plan.min_visibility, self.min_visibility)
 
 
 def have_centres_inside(boxes: Boxes, crops: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -26,7 +26,7 @@ from cvlib.data.transforms.geometric import (
     check_size,
 )
 from cvlib.data.transforms.targets import (
-    LEAST_VISIBLE,
+    MIN_VISIBILITY,
     PER_OBJECT,
     Target,
     are_thick,
@@ -206,7 +206,7 @@ def _paste(below: Sample, above: Sample) -> Sample:
         target["area"] = torch.from_numpy(
             np.where(changed, after, target["area"].numpy()).astype(np.float32)
         )
-    visible = (after >= LEAST_VISIBLE * before) & are_thick(boxes)
+    visible = (after >= MIN_VISIBILITY * before) & are_thick(boxes)
     joined = join_targets([select_objects(target, visible), above[1]])
     return tv_tensors.Image(to_image(np.ascontiguousarray(rows))), joined
 

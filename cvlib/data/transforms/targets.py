@@ -18,7 +18,7 @@ Target = dict[str, Any]
 
 # An object of which a smaller share of its area is left is removed with all that belongs to it. A
 # box whose centre is inside of SSD's crop has a quarter left at least.
-LEAST_VISIBLE = 0.25
+MIN_VISIBILITY = 0.25
 # So is one that has become thinner than this, in pixels.
 LEAST_SIDE = 1.0
 # What a target may hold for each object, one row each.
@@ -52,16 +52,22 @@ def wrap_like(old: Tensor, new: Tensor, canvas: tuple[int, int] | None = None) -
     return tv_tensors.Mask(new) if isinstance(old, tv_tensors.Mask) else new
 
 
-def move_target(target: Mapping[str, Any], view: View, kept: NDArray[np.bool_]) -> Target:
+def move_target(
+    target: Mapping[str, Any],
+    view: View,
+    kept: NDArray[np.bool_],
+    min_visibility: float = MIN_VISIBILITY,
+) -> Target:
     """Moves everything that a target holds.
 
     Args:
         target: Of a sample; it is left as it is.
         view: On whole pixels.
         kept: Shape (N,): objects that no step has removed so far.
+        min_visibility: Smallest share of an object's area with which it is kept.
 
     Returns:
-        A new target, without objects of which too little is left.
+        A new target without the objects of which too little remains visible.
     """
     moved = dict(target)
     if "mask" in target:
@@ -70,22 +76,27 @@ def move_target(target: Mapping[str, Any], view: View, kept: NDArray[np.bool_]) 
         return moved
     if view.is_identity:
         return select_objects(moved, kept)
-    return _move_masks(moved, view, kept) if "masks" in target else _move_boxes(moved, view, kept)
+    move = _move_masks if "masks" in target else _move_boxes
+    return move(moved, view, kept, min_visibility)
 
 
-def _move_boxes(target: Target, view: View, kept: NDArray[np.bool_]) -> Target:
+def _move_boxes(
+    target: Target, view: View, kept: NDArray[np.bool_], min_visibility: float
+) -> Target:
     old = boxes_of(target)
     whole = view.map_boxes(old)
     boxes = clip_corners(whole, view.placed)
     left = area_of(boxes)
-    kept = kept & (_divide(left, area_of(whole)) >= LEAST_VISIBLE) & are_thick(boxes)
+    kept = kept & (_divide(left, area_of(whole)) >= min_visibility) & are_thick(boxes)
     if "area" in target:
         scale = torch.from_numpy(_divide(left, area_of(old)).astype(np.float32))
         target["area"] = target["area"] * scale
     return _select_with_boxes(target, boxes, view, kept)
 
 
-def _move_masks(target: Target, view: View, kept: NDArray[np.bool_]) -> Target:
+def _move_masks(
+    target: Target, view: View, kept: NDArray[np.bool_], min_visibility: float
+) -> Target:
     """As `_move_boxes`, with the masks to say what is visible; boxes are drawn around them.
 
     An object whose mask is empty from the start is judged by its box.
@@ -103,7 +114,7 @@ def _move_masks(target: Target, view: View, kept: NDArray[np.bool_]) -> Target:
     if "area" in target:
         areas = np.where(has_mask, after, target["area"].numpy() * view.scale * shares)
         target["area"] = torch.from_numpy(areas.astype(np.float32))
-    kept = (shares >= LEAST_VISIBLE) & are_thick(boxes)
+    kept = (shares >= min_visibility) & are_thick(boxes)
     return _select_with_boxes(target, boxes, view, kept)
 
 
