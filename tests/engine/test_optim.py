@@ -104,7 +104,7 @@ def test_a_model_without_anything_to_train_is_refused(ssd):
         parameter.requires_grad_(False)
     try:
         with pytest.raises(
-            ValueError, match="fit: expected a model with parameters to train, got none"
+            ValueError, match="a model with parameters to train, got none"
         ):
             make_optimizer(ssd, TrainConfig())
     finally:
