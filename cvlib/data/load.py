@@ -67,16 +67,15 @@ def load_dataset(
     root, layout, evidence = recognise(Path(path).expanduser(), format)
     splits = layout.list_splits(root)
     name = _choose_split(split, splits, root)
-    labels = layout.read(root, name, classes=classes, transform=transform, cache=cache)
+    data = layout.read(root, name, classes=classes, transform=transform, cache=cache)
     dataset: AnyDataset
-    if isinstance(labels, LabelTable):
-        dataset = DetectionDataset(labels, transform=transform, cache=cache, bad_labels=bad_labels)
-        findings = labels.findings
+    if isinstance(data, LabelTable):
+        dataset = DetectionDataset(data, transform=transform, cache=cache, bad_labels=bad_labels)
     else:
-        dataset, findings = labels, labels.findings
+        dataset = data
     place = f", split {name} of {', '.join(splits)}" if name is not None else ""
     log(f"{shown(root)}: {layout.title} ({evidence}){place}: {describe(dataset)}")
-    for finding in findings:
+    for finding in data.findings:
         if finding.severity == "info":
             log(f"  {shown(str(finding))}")
     return dataset
@@ -156,7 +155,7 @@ def _choose_split(split: str | None, splits: list[str], path: Path) -> str | Non
     if not splits:
         raise ValueError(
             f"load_dataset: expected no `split`, since {shown(path)} has none, got {split!r}; "
-            "omit it, and divide the dataset with dataset.split(0.8)"
+            "omit it, and split the dataset after loading"
         )
     expected = f"load_dataset: expected `split` to be one of {', '.join(splits)} in {shown(path)}"
     if split is None:

@@ -204,9 +204,11 @@ def test_the_only_split_need_not_be_named(tmp_path):
 
 def test_several_splits_are_listed(tmp_path):
     write_coco(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"`split` to be one of train2017, val2017 in .*, got none; for "
-    ):
+    message = (
+        r"^load_dataset: expected `split` to be one of train2017, val2017 in .*, got none; "
+        r"for example split='train2017'$"
+    )
+    with pytest.raises(ValueError, match=message):
         load_dataset(tmp_path)
 
 
@@ -232,12 +234,15 @@ def test_ambiguous_split(tmp_path):
         load_dataset(tmp_path, "val")
 
 
-def test_unknown_split(tmp_path):
+@pytest.mark.parametrize(
+    ("split", "nearest"), [("trian", "train2017"), ("vall2017", "val2017"), ("test", None)]
+)
+def test_unknown_split(tmp_path, split, nearest):
     write_coco(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"`split` to be one of train2017, val2017 in .*, got 'test'$"
-    ):
-        load_dataset(tmp_path, "test")
+    expected = r"^load_dataset: expected `split` to be one of train2017, val2017 in .*"
+    hint = rf"; did you mean '{nearest}'\?" if nearest else ""
+    with pytest.raises(ValueError, match=rf"{expected}, got '{split}'{hint}$"):
+        load_dataset(tmp_path, split)
 
 
 def test_a_dataset_without_splits(tmp_path):
@@ -270,11 +275,21 @@ def test_folders_of_masks_need_a_format(tmp_path):
     assert load_dataset(tmp_path, format="masks", log=str).classes == ("object",)
 
 
-def test_unknown_format():
-    with pytest.raises(
-        ValueError, match=r"expected `format` to be one of coco, banana, .*, got 'kitti'$"
-    ):
-        load_dataset(".", format="kitti")
+@pytest.mark.parametrize(
+    ("format", "nearest"), [("YOLO", "yolo"), ("cocoa", "coco"), ("kitti", None)]
+)
+def test_unknown_format(format, nearest):
+    expected = "^load_dataset: expected `format` to be one of coco, banana, voc, .*, folder"
+    hint = rf"; did you mean '{nearest}'\?" if nearest else ""
+    with pytest.raises(ValueError, match=rf"{expected}, got '{format}'{hint}$"):
+        load_dataset(".", format=format)
+
+
+@pytest.mark.parametrize("format", [layout.format for layout in layouts.LAYOUTS])
+def test_format_that_does_not_fit(tmp_path, format):
+    image(tmp_path / "photos/a.jpg")
+    with pytest.raises(FileNotFoundError, match=r"^\w+: expected .*, got .*photos"):
+        load_dataset(tmp_path, format=format)
 
 
 def test_unknown_layout(tmp_path):
@@ -337,9 +352,8 @@ def test_classes_in_another_order(tmp_path):
     assert dataset.classes == ("dog", "cat")
     assert dataset[0][1]["labels"].tolist() == [1]
     assert dataset.table.category_ids == (5, 3)
-    with pytest.raises(
-        ValueError, match="`classes` to be the names in the file, cat, dog, in any order"
-    ):
+    message = "^read_coco: expected `classes` to be the names in the file, cat, dog, in any order"
+    with pytest.raises(ValueError, match=message):
         load_dataset(tmp_path, classes=["cat"], log=str)
 
 

@@ -78,18 +78,8 @@ def read_masks(
     pairs = _pair(image_files, mask_files, suffix)
     for image, mask in tqdm(pairs.items(), "reading masks", disable=None, leave=False, delay=1):
         _add_image(builder, f"{images}/{image}", root / masks / mask if mask else None)
-    used = set(pairs.values())
-    builder.findings.extend(
-        Finding(
-            "warning",
-            "labels-without-image",
-            "expected an image for every mask, got none",
-            file=shown(root / masks / mask),
-            fix="restore the image, or remove the mask",
-        )
-        for mask in mask_files
-        if mask not in used
-    )
+    unused = set(mask_files) - set(pairs.values())
+    builder.findings += [_mask_without_image(root / masks / m) for m in mask_files if m in unused]
     return builder.build()
 
 
@@ -116,6 +106,16 @@ def _pair(images: list[str], masks: list[str], suffix: str) -> dict[str, str | N
         image: masks_by_stem.get(stem + suffix) or masks_by_stem.get(stem)
         for image, stem in stems.items()
     }
+
+
+def _mask_without_image(path: Path) -> Finding:
+    return Finding(
+        "warning",
+        "labels-without-image",
+        "expected an image for every mask, got none",
+        file=shown(path),
+        fix="restore the image, or remove the mask",
+    )
 
 
 def _add_image(builder: TableBuilder, image: str, mask_path: Path | None) -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from cvlib.data.datasets.base import check_classes
-from cvlib.data.files.folders import describe_folder, join, list_files, name_some, shown
+from cvlib.data.files.folders import describe_folder, join, name_some, shown
 from cvlib.data.files.images import read_image_size
 from cvlib.data.formats.voc_folders import (
     VocFolders,
     find_voc_folders,
-    is_xml,
     list_images,
     list_splits,
     read_split,
@@ -55,7 +54,7 @@ def read_voc(
 
     Returns:
         The labels, with a finding for each irregularity in the files. Invalid objects and images
-        are left out. Occlusion, truncation, poses and parts are not read.
+        are left out; occlusion, truncation, poses and parts are not read.
 
     Raises:
         FileNotFoundError: A folder or the list does not exist.
@@ -71,25 +70,20 @@ def read_voc(
     """
     folders = _require_folders(Path(root).expanduser())
     reader = _Reader(folders, [])
-    stems = [
-        join(labels, Path(name).stem)
-        for labels in folders.images_of
-        for name in list_files(folders.root / labels, is_xml)
-    ]
+    stems = folders.list_stems()
     chosen = reader.choose(split, stems)
     annotations = reader.read_annotations(stems, chosen)
     names = reader.choose_classes(classes, annotations.values())
-    if one_based is None:
-        counts_from_1 = _counts_from_1(annotations.values(), reader.findings, folders.root)
-    else:
-        counts_from_1 = one_based
+    from_1 = one_based
+    if from_1 is None:
+        from_1 = _counts_from_1(annotations.values(), reader.findings, folders.root)
     builder = TableBuilder(
         "Pascal VOC", folders.root, names, row_word="object", findings=reader.findings
     )
     for stem in chosen:
         image = reader.find_image(stem, annotations.get(stem))
         if image is not None:
-            _add_image(builder, annotations[stem], image, counts_from_1, one_based is True)
+            _add_image(builder, annotations[stem], image, from_1, one_based is True)
     return builder.build()
 
 
@@ -130,7 +124,7 @@ def _require_folders(root: Path) -> VocFolders:
 class _Reader:
     """Reads XML files and matches them with images.
 
-    XML files are identified by their path relative to the root, without the suffix: their stem.
+    Stems are the paths of XML files relative to the root, without the suffix.
     """
 
     folders: VocFolders

@@ -11,6 +11,7 @@ from cvlib.data.files.folders import (
     canonical_split,
     describe_folder,
     is_image,
+    join,
     list_files,
     list_folders,
     name_some,
@@ -45,11 +46,18 @@ class VocFolders:
 
     def has_xml(self) -> bool:
         """Whether there is any XML file."""
-        return any(list_files(self.root / folder, is_xml) for folder in self.images_of)
+        return any(list_files(self.root / folder, _is_xml) for folder in self.images_of)
+
+    def list_stems(self) -> list[str]:
+        """Return the paths of the XML files relative to the root, without the suffix."""
+        return [
+            join(folder, Path(name).stem)
+            for folder in self.images_of
+            for name in list_files(self.root / folder, _is_xml)
+        ]
 
 
-def is_xml(name: str) -> bool:
-    """Whether a file name has the suffix of annotations."""
+def _is_xml(name: str) -> bool:
     return name.endswith(".xml")
 
 
@@ -80,7 +88,7 @@ def find_voc_folders(root: Path) -> VocFolders | None:
 
 
 def _has_xml_next_to_images(folder: Path) -> bool:
-    files = list_files(folder, is_xml)
+    files = list_files(folder, _is_xml)
     if not files or not list_files(folder, is_image):
         return False
     with open(folder / files[0], "rb") as file:
