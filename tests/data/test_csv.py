@@ -51,6 +51,7 @@ def test_a_small_file(tmp_path):
         ("File Name;Class;X1;Y1;X2;Y2", "1.png;cat;2;3;12;11", -1),
         ("filename\tclass\tx\ty\tw\th", "1.png\tcat\t2\t3\t10\t8", -1),
         ("path|category|x|y|width|height", "1.png|cat|2|3|10|8", -1),
+        ("picture,label,left,top,right,bottom", "1.png,cat,2,3,12,11", -1),
         ("image,label,left,top,right,bottom", "1.png,cat,2,3,12,11", -1),
         ("image,label,left,top,width,height", "1.png,cat,2,3,10,8", -1),
         ("image,label,xmin,ymin,width,height", "1.png,cat,2,3,10,8", -1),

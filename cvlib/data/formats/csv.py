@@ -59,7 +59,7 @@ def read_csv(
     Columns are identified by usual names (``image``, ``filename``, ``img_name``; ``class``,
     ``label``; ``xmin, ymin, xmax, ymax``, ``x1, y1, x2, y2``, ``x, y, w, h`` or ``cx, cy, w, h``),
     the separator (comma, semicolon, tab, bar) by the header. A row without a label and a box
-    stands for an image without objects.
+    means an image without objects.
 
     Args:
         csv_path: The file.

@@ -191,8 +191,8 @@ def read_split(
     # One list for a class selects the images with it; together they name all images.
     min_mark = 0 if path.is_file() else -1
     lines: dict[str, int] = {}
-    for path in lists:
-        _read_list(path, root, min_mark, known, lines, findings)
+    for file in lists:
+        _read_list(file, root, min_mark, known, lines, findings)
     if not lines:
         raise ValueError(f"read_voc: expected images in {shown(lists[0])}, got an empty list")
     return list(lines)
