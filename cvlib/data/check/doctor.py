@@ -165,7 +165,7 @@ def open_path(path: str | Path) -> tuple[dict[str, Any], list[Finding]]:
         error for each split that cannot be read at all.
     """
     home, layout, _ = recognise(Path(path).expanduser(), None)
-    splits: list[Any] = layout.splits(home)
+    splits: list[Any] = layout.list_splits(home)
     splits.sort(key=lambda name: canonical_split(name) != "train")
     opened: dict[str, Any] = {}
     findings: list[Finding] = []
@@ -173,7 +173,7 @@ def open_path(path: str | Path) -> tuple[dict[str, Any], list[Finding]]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # the findings say the same
-                opened[split or "all"] = layout.read(home, split, None, {})
+                opened[split or "all"] = layout.read(home, split)
         except BadLabelsError as error:
             findings += error.findings
         except ValueError as error:

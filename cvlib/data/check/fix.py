@@ -17,7 +17,7 @@ from cvlib._files import save_json
 from cvlib.data.check.doctor import check_table, open_path, unwrap
 from cvlib.data.check.images import Facts, is_labelled_as_stored
 from cvlib.data.check.instance_masks import find_faults
-from cvlib.data.formats.coco import write_coco
+from cvlib.data.formats.coco_writer import write_coco
 from cvlib.data.labels.duplicates import find_duplicates
 from cvlib.data.labels.findings import Finding, counted, errors_of
 from cvlib.data.labels.misread_layouts import find_misreading
