@@ -16,7 +16,7 @@ def random_threshold(rng):
 
 
 def random_count(rng, limit, *, small=0.97, large=(60, 110)):
-    """Usually below `limit`, so that failures are readable; otherwise beyond one vector register."""
+    """Usually below `limit`, so that failures are readable; otherwise several registers long."""
     return int(rng.integers(0, limit)) if rng.random() < small else int(rng.integers(*large))
 
 
