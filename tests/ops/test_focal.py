@@ -355,64 +355,6 @@ def test_gradient_of_nothing_is_empty(device, shape):
         assert torch.autograd.grad(loss, x, torch.ones_like(loss))[0].shape == shape
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_opcheck(device, rng):
-    x = logits_tensor(rng, (4, 3), device).requires_grad_()
-    for t in (soft_targets(rng, (4, 3), device), random_classes(rng, 4, 3, device)):
-        for reduction in REDUCTIONS.values():
-            settings = (t, 0.25, 2.0, reduction)
-            torch.library.opcheck(torch.ops.cvlib.sigmoid_focal_loss.default, (x, *settings))
-            grad = torch.ones((4, 3) if reduction == 0 else (), device=device)
-            torch.library.opcheck(
-                torch.ops.cvlib.sigmoid_focal_loss_backward.default, (grad, x, *settings)
-            )
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_compiles_whole_with_dynamic_shapes(device, reduction, rng, fresh_compiler):
-    compiled = torch.compile(sigmoid_focal_loss, fullgraph=True, dynamic=True, backend="aot_eager")
-    for shape in ((5, 7), (12, 3)):
-        x = logits_tensor(rng, shape, device).requires_grad_()
-        for t in (soft_targets(rng, shape, device), random_classes(rng, shape[0], 3, device)):
-            expected = sigmoid_focal_loss(x, t, reduction=reduction)
-            loss = compiled(x, t, reduction=reduction)
-            assert torch.equal(loss, expected)
-            grads = [torch.autograd.grad(one.sum(), x)[0] for one in (loss, expected)]
-            assert torch.equal(*grads)
-
-
-def test_shape_is_known_without_data():
-    x = torch.empty(3, 5, device="meta")
-    assert sigmoid_focal_loss(x, x).shape == (3, 5)
-    assert sigmoid_focal_loss(x.half(), x.half(), reduction="sum").dtype == torch.float16
-
-
-def test_autocast_computes_in_float32_and_takes_two_dtypes(device, rng):
-    x, t = logits_tensor(rng, (9, 8), device, torch.bfloat16), hard_targets(rng, (9, 8), device)
-    with torch.autocast(device, torch.bfloat16):
-        loss = sigmoid_focal_loss(x, t)
-    assert torch.equal(loss, sigmoid_focal_loss(x.float(), t))
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_number_of_threads_does_not_matter(thread_counts, reduction, rng):
-    x = logits_tensor(rng, (70_001, 3), "cpu").requires_grad_()
-    for t in (soft_targets(rng, x.shape, "cpu"), random_classes(rng, len(x), 3, "cpu")):
-        results = []
-        for count in thread_counts:
-            torch.set_num_threads(count)
-            loss = sigmoid_focal_loss(x, t, reduction=reduction)
-            results.append((loss, torch.autograd.grad((loss * loss).sum(), x)[0]))
-        for other in results[1:]:
-            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
 # --- scalars ------------------------------------------------------------------------------------
 
 

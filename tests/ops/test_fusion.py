@@ -267,47 +267,6 @@ def test_gradient_is_refused(device, rng):
         fused[1].sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(device, rng):
-    lists = scene(rng, (8, 7), device)
-    for images in (False, True):
-        arguments = *flat(lists, [1.0, 2.0], images), 0.5, 0.0, 2, False
-        torch.library.opcheck(torch.ops.cvlib.weighted_boxes_fusion.default, arguments)
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    def fuse(boxes, scores, labels):
-        fused = weighted_boxes_fusion(boxes, scores, labels, weights=[1, 2])
-        return fused[0] * 2, fused[1], fused[2]
-
-    compiled = torch.compile(fuse, fullgraph=True, dynamic=True, backend="aot_eager")
-    for sizes in ((12, 5), (31, 17)):
-        boxes, scores, labels, _ = scene(rng, sizes, device)
-        assert_equal(compiled(boxes, scores, labels), fuse(boxes, scores, labels))
-
-
-def test_autocast_changes_nothing(device, rng):
-    boxes, scores, labels, _ = scene(rng, (12, 9), device, torch.bfloat16)
-    expected = weighted_boxes_fusion(boxes, scores, labels)
-    with torch.autocast(device, torch.bfloat16):
-        assert_equal(weighted_boxes_fusion(boxes, scores, labels), expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    boxes, scores, labels, images = scene(rng, (900, 800), "cpu", objects=150, classes=20)
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(weighted_boxes_fusion(boxes, scores, labels, image_ids=images))
-    for other in results[1:]:
-        assert_equal(other, results[0])
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 

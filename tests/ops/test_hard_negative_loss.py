@@ -343,62 +343,6 @@ def test_second_derivative_is_refused(device, rng):
         grad.sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_opcheck(device, rng):
-    logits, offsets, classes, wanted = scene(rng, (2, 9, 3), device, share=0.3)
-    saved = torch.ops.cvlib.ssd_loss(logits, offsets, classes, wanted, 3.0)[2:]
-    ones = (torch.ones((), device=device),) * 2
-    torch.library.opcheck(
-        torch.ops.cvlib.ssd_loss_backward.default,
-        (*ones, logits, offsets, classes, wanted, *saved),
-    )
-    inputs = (logits.requires_grad_(), offsets.requires_grad_(), classes, wanted, 3.0)
-    torch.library.opcheck(torch.ops.cvlib.ssd_loss.default, inputs)
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    compiled = torch.compile(ssd_loss, fullgraph=True, dynamic=True, backend="aot_eager")
-    for shape in ((2, 50, 4), (3, 31, 7)):
-        arguments = scene(rng, shape, device)
-        logits = arguments[0].requires_grad_()
-        expected, losses = ssd_loss(*arguments), compiled(*arguments)
-        assert losses == expected
-        grads = [torch.autograd.grad(sum(one), logits)[0] for one in (losses, expected)]
-        assert torch.equal(*grads)
-
-
-def test_shape_is_known_without_data():
-    logits = torch.empty(2, 5, 3, device="meta", dtype=torch.float16)
-    offsets = torch.empty(2, 5, 4, device="meta", dtype=torch.float16)
-    classes = torch.empty(2, 5, device="meta", dtype=torch.int64)
-    for loss in ssd_loss(logits, offsets, classes, offsets):
-        assert loss.shape == () and loss.dtype == torch.float32
-
-
-def test_autocast_computes_in_float32_and_takes_two_dtypes(device, rng):
-    logits, offsets, classes, wanted = scene(rng, (2, 40, 4), device)
-    with torch.autocast(device, torch.bfloat16):
-        losses = ssd_loss(logits.bfloat16(), offsets.bfloat16(), classes, wanted)
-    expected = ssd_loss(logits.bfloat16().float(), offsets.bfloat16().float(), classes, wanted)
-    assert losses == expected and losses[0].dtype == torch.float32
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    arguments = scene(rng, (7, 3001, 5), "cpu")
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(everything(arguments)[0])
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
 # --- errors -------------------------------------------------------------------------------------
 
 LOGITS, OFFSETS = torch.zeros(2, 5, 3), torch.zeros(2, 5, 4)

@@ -273,65 +273,6 @@ def test_second_derivative_is_refused(device, rng):
         first.sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-# opcheck itself looks at the .grad of its copies.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_opcheck(device, rng):
-    a, b = (differentiable_boxes(rng, n, device, torch.float32) for n in (3, 4))
-    torch.library.opcheck(torch.ops.cvlib.box_iou.default, (a, b))
-
-
-def test_opcheck_of_the_backward(device, rng):
-    a, b = (random_boxes(rng, n, device) for n in (3, 4))
-    torch.library.opcheck(
-        torch.ops.cvlib.box_iou_backward.default, (torch.ones(3, 4, device=device), a, b)
-    )
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    # The one test with inductor, forward and backward; the other operators use aot_eager.
-    compiled = torch.compile(cvlib.box_iou, fullgraph=True, dynamic=True)
-    for shape in ((5, 7), (12, 3)):
-        a, b = (differentiable_boxes(rng, n, device, torch.float32) for n in shape)
-        expected = cvlib.box_iou(a, b)
-        iou = compiled(a, b)
-        assert torch.equal(iou, expected)
-        (ours,) = torch.autograd.grad(iou.sum(), a)
-        (eager,) = torch.autograd.grad(expected.sum(), a)
-        assert torch.equal(ours, eager)
-
-
-def test_shape_is_known_without_data():
-    a, b = torch.empty(3, 4, device="meta"), torch.empty(5, 4, device="meta")
-    assert cvlib.box_iou(a, b).shape == (3, 5)
-    assert cvlib.box_iou(a.half(), b.half()).dtype == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, dtype, rng):
-    a, b = (random_boxes(rng, n, device, dtype, extent=100) for n in (9, 8))
-    expected = cvlib.box_iou(a, b)
-    with torch.autocast(device, torch.bfloat16):
-        iou = cvlib.box_iou(a, b)
-    assert iou.dtype == torch.float32 and torch.equal(iou, expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    a, b = (random_boxes(rng, n, "cpu", extent=300).requires_grad_() for n in (1501, 401))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        iou = cvlib.box_iou(a, b)
-        results.append((iou, *torch.autograd.grad((iou * iou).sum(), (a, b))))
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
 # --- errors -------------------------------------------------------------------------------------
 
 

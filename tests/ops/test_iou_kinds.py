@@ -13,7 +13,6 @@ from cases_iou import (
     WRONG_VALUES,
     assert_near,
     boxes_tensor,
-    gradients,
     grid_boxes,
     inf,
     nan,
@@ -381,62 +380,6 @@ def test_does_not_change_its_arguments(device, kind, rng):
     FUNCTIONS[kind](a, b)
     torch.ops.cvlib.box_iou_backward(torch.ones(9, 8, device=device), a, b, kind)
     assert torch.equal(a, copies[0]) and torch.equal(b, copies[1])
-
-
-# --- registration -------------------------------------------------------------------------------
-
-
-# opcheck itself looks at the .grad of its copies.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-@every_kind
-def test_opcheck(device, kind, rng):
-    a, b = (random_boxes(rng, n, device).requires_grad_() for n in (3, 4))
-    torch.library.opcheck(torch.ops.cvlib.box_iou.default, (a, b, kind))
-
-
-@every_kind
-def test_compiles_whole_with_dynamic_shapes(device, kind, rng, fresh_compiler):
-    compiled = torch.compile(FUNCTIONS[kind], fullgraph=True, dynamic=True, backend="aot_eager")
-    for shape in ((5, 7), (12, 3)):
-        a, b = (random_boxes(rng, n, device, extent=100) for n in shape)
-        assert torch.equal(compiled(a, b), FUNCTIONS[kind](a, b))
-        ours, eager = gradients(compiled, a, b), gradients(FUNCTIONS[kind], a, b)
-        assert all(torch.equal(mine, other) for mine, other in zip(ours, eager, strict=True))
-
-
-@every_kind
-def test_shape_is_known_without_data(kind):
-    a, b = torch.empty(3, 4, device="meta"), torch.empty(5, 4, device="meta")
-    assert FUNCTIONS[kind](a, b).shape == (3, 5)
-    assert FUNCTIONS[kind](a.half(), b.half()).dtype == torch.float32
-    assert FUNCTIONS[kind](a.double(), b.double()).dtype == torch.float64
-
-
-@every_kind
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, kind, dtype, rng):
-    a, b = (random_boxes(rng, n, device, dtype, extent=100) for n in (9, 8))
-    expected = FUNCTIONS[kind](a, b), *gradients(FUNCTIONS[kind], a, b)
-    with torch.autocast(device, torch.bfloat16):
-        results = FUNCTIONS[kind](a, b), *gradients(FUNCTIONS[kind], a, b)
-    assert results[0].dtype == torch.float32
-    for mine, other in zip(results, expected, strict=True):
-        assert mine.dtype == other.dtype and torch.equal(mine, other)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-@every_kind
-def test_number_of_threads_does_not_matter(thread_counts, kind, rng):
-    a, b = (random_boxes(rng, n, "cpu", extent=300).requires_grad_() for n in (701, 401))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        iou = FUNCTIONS[kind](a, b)
-        results.append((iou, *torch.autograd.grad((iou * iou).sum(), (a, b))))
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
 
 
 # --- scalars reach the kernel -------------------------------------------------------------------

@@ -311,56 +311,6 @@ def test_gradient_of_boxes_is_refused(device):
         masks_to_boxes(masks).sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(device, rng):
-    masks, others = (random_masks(rng, 3, 9, 11).to(device) for _ in range(2))
-    crowd = torch.tensor([True, False, True], device=device)
-    torch.library.opcheck(torch.ops.cvlib.masks_to_boxes.default, (masks,))
-    torch.library.opcheck(torch.ops.cvlib.mask_iou.default, (masks, others, None))
-    torch.library.opcheck(torch.ops.cvlib.mask_iou.default, (masks, others, crowd))
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    def both(masks, others):
-        return masks_to_boxes(masks), mask_iou(masks, others)
-
-    compiled = torch.compile(both, fullgraph=True, dynamic=True, backend="aot_eager")
-    for n, m, height, width in ((3, 4, 9, 11), (5, 2, 20, 17)):
-        masks, others = (random_masks(rng, k, height, width).to(device) for k in (n, m))
-        for ours, eager in zip(compiled(masks, others), both(masks, others), strict=True):
-            assert torch.equal(ours, eager)
-
-
-def test_shape_is_known_without_data():
-    masks = torch.empty(3, 8, 9, device="meta", dtype=torch.bool)
-    boxes, iou = masks_to_boxes(masks), mask_iou(masks, masks[:2])
-    assert boxes.shape == (3, 4) and iou.shape == (3, 2)
-    assert boxes.dtype == iou.dtype == torch.float32
-
-
-def test_autocast_changes_nothing(device, rng):
-    masks = random_masks(rng, 3, 20, 30).to(device)
-    expected = masks_to_boxes(masks), mask_iou(masks, masks)
-    with torch.autocast(device, torch.bfloat16):
-        assert torch.equal(masks_to_boxes(masks.double()), expected[0])
-        assert torch.equal(mask_iou(masks, masks), expected[1])
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    masks = random_masks(rng, 9, 300, 1333, 0.001)
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append((masks_to_boxes(masks), mask_iou(masks, masks)))
-    for boxes, iou in results[1:]:
-        assert torch.equal(boxes, results[0][0]) and torch.equal(iou, results[0][1])
-
-
 # --- errors -------------------------------------------------------------------------------------
 
 GOOD = torch.ones(2, 3, 4, dtype=torch.bool)

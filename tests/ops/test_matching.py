@@ -313,47 +313,6 @@ def test_is_invariant_to_translation_on_a_grid_and_to_doubling(device, anchors, 
     assert torch.equal(cvlib.match_anchors(anchors * 2, gts * 2, 0.4), matches)
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(device, rng):
-    anchors, gts = grid_scene(rng, 9, 2, 3, device)
-    torch.library.opcheck(torch.ops.cvlib.match_anchors.default, (anchors, gts, 0.5))
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    compiled = torch.compile(cvlib.match_anchors, fullgraph=True, dynamic=True, backend="aot_eager")
-    for num_anchors, num_gts in ((20, 3), (33, 5)):
-        anchors, gts = grid_scene(rng, num_anchors, 2, num_gts, device)
-        assert torch.equal(compiled(anchors, gts), cvlib.match_anchors(anchors, gts))
-
-
-def test_shape_is_known_without_data():
-    anchors = torch.empty(7, 4, device="meta")
-    assert cvlib.match_anchors(anchors, torch.empty(3, 2, 4, device="meta")).shape == (3, 7)
-    assert cvlib.match_anchors(anchors, torch.empty(2, 4, device="meta")).dtype == torch.int64
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, dtype, rng):
-    anchors, gts = grid_scene(rng, 30, 3, 5, device, dtype)
-    with torch.autocast(device, torch.bfloat16):
-        assert_matches(anchors, gts, 1 / 3)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    scenes = [grid_scene(rng, 900, 7, 20, "cpu"), grid_scene(rng, 3000, 1, 30, "cpu")]
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append([cvlib.match_anchors(*scene, 0.4) for scene in scenes])
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 

@@ -235,54 +235,6 @@ def test_gradient_of_the_boxes_is_refused(device, rng):
         matrix_nms(boxes.requires_grad_(), scores).sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(device, rng):
-    boxes, scores = tensors(uniform(rng, 20), rng.random(20), device)
-    ids = torch.from_numpy(rng.integers(0, 3, 20)).to(device)
-    for groups in ((None, None), (ids, ids)):
-        arguments = (boxes, scores, *groups, True, 2.0)
-        torch.library.opcheck(torch.ops.cvlib.matrix_nms.default, arguments)
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    compiled = torch.compile(matrix_nms, fullgraph=True, dynamic=True, backend="aot_eager")
-    for n in (12, 31):
-        boxes, scores = tensors(uniform(rng, n), rng.random(n), device)
-        labels = torch.from_numpy(rng.integers(0, 3, n)).to(device)
-        assert torch.equal(compiled(boxes, scores, labels), matrix_nms(boxes, scores, labels))
-
-
-def test_shape_is_known_without_data():
-    boxes = torch.empty(3, 4, device="meta", dtype=torch.half)
-    result = matrix_nms(boxes, torch.empty(3, device="meta", dtype=torch.half))
-    assert result.shape == (3,) and result.dtype == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, dtype, rng):
-    boxes, scores = tensors(integer_grid(rng, 60), scores_for(rng, 60), device, dtype)
-    expected = matrix_nms(boxes, scores)
-    with torch.autocast(device, torch.bfloat16):
-        result = matrix_nms(boxes, scores)
-    assert result.dtype == torch.float32 and torch.equal(result, expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("groups", [1, 30])
-def test_number_of_threads_does_not_matter(groups, thread_counts, rng):
-    boxes, scores = tensors(mixed_scales(rng, 1500), rng.random(1500), "cpu")
-    labels = torch.from_numpy(rng.integers(0, groups, 1500))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(matrix_nms(boxes, scores, labels))
-    assert all(torch.equal(other, results[0]) for other in results[1:])
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 

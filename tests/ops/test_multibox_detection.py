@@ -311,59 +311,6 @@ def test_detection_refuses_a_gradient(device, argument, rng):
         rows.sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_detection_opcheck(device, rng):
-    arguments = (*exact_detection_scene(rng, 2, 3, 9, device), 0.5, 0.01, *VARIANCES)
-    torch.library.opcheck(torch.ops.cvlib.multibox_detection.default, arguments)
-
-
-def test_detection_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    compiled = torch.compile(
-        cvlib.multibox_detection, fullgraph=True, dynamic=True, backend="aot_eager"
-    )
-    for shape in ((2, 3, 20), (3, 3, 33)):
-        scene = exact_detection_scene(rng, *shape, device)
-        assert torch.equal(compiled(*scene), cvlib.multibox_detection(*scene))
-
-
-def test_detection_shape_is_known_without_data():
-    shapes = (3, 5, 7), (3, 28), (7, 4)
-    scene = [torch.empty(shape, device="meta") for shape in shapes]
-    assert cvlib.multibox_detection(*scene).shape == (3, 7, 6)
-    assert cvlib.multibox_detection(*(x.bfloat16() for x in scene)).dtype == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_detection_autocast_computes_in_float32(device, dtype, rng, tolerances):
-    scene = exact_detection_scene(rng, 2, 3, 60, device, dtype)
-    with torch.autocast(device, torch.bfloat16):
-        assert_detections(
-            scene,
-            tolerances,
-            nms_threshold=0.5,
-            pos_threshold=0.25,
-            variances=EXACT_VARIANCES,
-        )
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_detection_number_of_threads_does_not_matter(thread_counts, rng):
-    scenes = [
-        random_detection_scene(rng, 7, 5, 300, "cpu"),
-        random_detection_scene(rng, 1, 3, 3000, "cpu"),
-    ]
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append([cvlib.multibox_detection(*scene) for scene in scenes])
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 

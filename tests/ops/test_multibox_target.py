@@ -234,53 +234,6 @@ def test_target_refuses_a_gradient(device, argument, rng):
         offsets.sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_target_opcheck(device, rng):
-    anchors, labels = target_scene(rng, 9, 2, 3, device)
-    arguments = (anchors, labels, 0.5, *VARIANCES)
-    torch.library.opcheck(torch.ops.cvlib.multibox_target.default, arguments)
-
-
-def test_target_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    compiled = torch.compile(
-        cvlib.multibox_target, fullgraph=True, dynamic=True, backend="aot_eager"
-    )
-    for shape in ((20, 2, 3), (33, 3, 5)):
-        scene = target_scene(rng, *shape, device)
-        for one, other in zip(compiled(*scene), cvlib.multibox_target(*scene), strict=True):
-            assert torch.equal(one, other)
-
-
-def test_target_shape_is_known_without_data():
-    anchors, labels = torch.empty(7, 4, device="meta"), torch.empty(3, 2, 5, device="meta")
-    shapes = [x.shape for x in cvlib.multibox_target(anchors, labels)]
-    assert shapes == [(3, 28), (3, 28), (3, 7)]
-    dtypes = [x.dtype for x in cvlib.multibox_target(anchors.half(), labels.half())]
-    assert dtypes == [torch.float32, torch.float32, torch.int64]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_target_autocast_computes_in_float32(device, dtype, rng, tolerances):
-    anchors, labels = target_scene(rng, 30, 3, 5, device, dtype)
-    with torch.autocast(device, torch.bfloat16):
-        assert_targets(anchors, labels, tolerances)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_target_number_of_threads_does_not_matter(thread_counts, rng):
-    scenes = [target_scene(rng, 500, 9, 12, "cpu"), target_scene(rng, 4000, 1, 20, "cpu")]
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append([x for scene in scenes for x in cvlib.multibox_target(*scene)])
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 

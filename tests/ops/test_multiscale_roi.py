@@ -7,7 +7,7 @@ import oracles_roi
 import pytest
 import torch
 import torchvision
-from cases_roi import DTYPES, GOOD, MAPS, REAL, ignore_grad, nan, random_maps, random_regions
+from cases_roi import DTYPES, GOOD, MAPS, REAL, nan, random_maps, random_regions
 
 from cvlib.ops.multiscale_roi import (
     MultiScaleRoIAlign,
@@ -146,21 +146,7 @@ def test_second_derivative_in_one_map_of_a_pyramid(device, rng):
     assert second[1].any() and not second[0].any()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-@ignore_grad
-def test_opcheck_of_the_pyramid(device, rng):
-    maps = [random_maps(rng, (2, 3, 8 >> i, 8 >> i), device).requires_grad_() for i in range(2)]
-    regions = random_regions(rng, 4, maps[0], 0.25).detach()
-    rule = [2, 3], 2, False, 20.0, 3
-    opcheck, ops = torch.library.opcheck, torch.ops.cvlib
-    opcheck(ops.multiscale_roi_align.default, (maps, regions, 2, 3, *rule))
-    grad = torch.rand(4, 3, 2, 3, device=device, requires_grad=True)
-    opcheck(
-        ops.multiscale_roi_align_backward.default,
-        (grad, regions, 2, [8, 8, 4, 4], *rule, False),
-    )
+# --- module -------------------------------------------------------------------------------------
 
 
 def test_multiscale_compiles_whole(device, rng, fresh_compiler):
@@ -176,17 +162,6 @@ def test_multiscale_compiles_whole(device, rng, fresh_compiler):
         ours = torch.autograd.grad(pooled.sum(), inputs)
         eager = torch.autograd.grad(expected.sum(), inputs)
         assert all(torch.equal(a, b) for a, b in zip(ours, eager, strict=True))
-
-
-def test_multiscale_autocast_takes_maps_of_two_dtypes(device, rng):
-    maps = [random_maps(rng, (1, 3, 16 >> i, 16 >> i), device) for i in range(2)]
-    maps = [maps[0].bfloat16().requires_grad_(), maps[1].requires_grad_()]
-    boxes = [torch.tensor([[0.0, 0, 10, 10], [0, 0, 60, 60]], device=device)]
-    with torch.autocast(device, torch.bfloat16):
-        pooled = multiscale_roi_align(maps, boxes, 2, (2, 3), canonical_scale=30, canonical_level=3)
-    assert pooled.dtype == torch.bfloat16
-    pooled.sum().backward()
-    assert [one.grad.dtype for one in maps] == [torch.bfloat16, torch.float32]
 
 
 def test_module_prints_its_arguments():

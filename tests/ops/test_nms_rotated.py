@@ -419,56 +419,6 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(boxes, copies[0]) and torch.equal(scores, copies[1])
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(device, rng):
-    boxes, scores = tensors(clusters(rng, 30), rng.random(30), device)
-    ids = torch.from_numpy(rng.integers(0, 3, 30)).to(device)
-    operator = torch.ops.cvlib.nms_rotated.default
-    torch.library.opcheck(operator, (boxes, scores, None, None, 0.5, -1))
-    torch.library.opcheck(operator, (boxes, scores, ids, ids, 0.5, 2))
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    def both(boxes, scores, labels):
-        best = nms_rotated(boxes, scores, 0.5, max_output=5)
-        return boxes[best], batched_nms_rotated(boxes, scores, labels, 0.3, image_ids=labels)
-
-    compiled = torch.compile(both, fullgraph=True, dynamic=True, backend="aot_eager")
-    for n in (12, 31):
-        boxes, scores = tensors(clusters(rng, n), rng.random(n), device)
-        labels = torch.from_numpy(rng.integers(0, 3, n)).to(device)
-        results = compiled(boxes, scores, labels)
-        for result, expected in zip(results, both(boxes, scores, labels), strict=True):
-            assert torch.equal(result, expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_decides_from_the_values_as_given(device, dtype, rng):
-    boxes, scores = tensors(clusters(rng, 99), scores_for(rng, 99, "tied"), device, dtype)
-    expected = nms_rotated(boxes, scores, 0.3)
-    with torch.autocast(device, torch.bfloat16):
-        assert torch.equal(nms_rotated(boxes, scores, 0.3), expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n", [150, 3000])
-def test_number_of_threads_does_not_matter(n, thread_counts, rng):
-    boxes, scores = tensors(mixed_scales(rng, n), scores_for(rng, n, "tied"), "cpu")
-    ids = [random_ids(rng, n, "few") for _ in range(2)]
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        plain = nms_rotated(boxes, scores, 0.2)
-        batched = batched_nms_rotated(boxes, scores, ids[0], 0.2, image_ids=ids[1], max_output=50)
-        results.append((plain, batched))
-    for plain, batched in results[1:]:
-        assert torch.equal(plain, results[0][0]) and torch.equal(batched, results[0][1])
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 

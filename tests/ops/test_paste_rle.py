@@ -133,30 +133,13 @@ def test_equals_pasting_and_encoding_for_any_scene(seed, threshold):
     assert paste_masks_rle(masks, boxes, size, threshold=threshold) == expected
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(rng):
-    masks, boxes = random_scene(rng, 3, (7, 5), (23, 31))
-    torch.library.opcheck(torch.ops.cvlib.paste_masks_rle.default, (masks, boxes, 23, 31, 0.5))
+# --- gradients ----------------------------------------------------------------------------------
 
 
 def test_masks_that_require_a_gradient_are_read(rng):
     masks, boxes = random_scene(rng, 3, (7, 5), (23, 31))
     expected = paste_masks_rle(masks, boxes, (23, 31))
     assert paste_masks_rle(masks.requires_grad_(), boxes.requires_grad_(), (23, 31)) == expected
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    masks, boxes = random_scene(rng, 30, (28, 28), (300, 400))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(paste_masks_rle(masks, boxes, (300, 400)))
-    assert results[0] == results[1] == results[2]
 
 
 # --- errors -------------------------------------------------------------------------------------

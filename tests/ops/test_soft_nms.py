@@ -364,60 +364,6 @@ def test_gradient_is_refused(device, rng):
             decayed.sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_opcheck(device, method, rng):
-    boxes, scores = tensors(uniform(rng, 20), scores_for(rng, 20), device)
-    ids = torch.from_numpy(rng.integers(0, 3, 20)).to(device)
-    for groups in ((None, None), (ids, ids)):
-        settings = (*groups, method == "gaussian", 0.3, 0.5, 0.001, 9)
-        torch.library.opcheck(torch.ops.cvlib.soft_nms.default, (boxes, scores, *settings))
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    def best(boxes, scores, labels):
-        keep, decayed = soft_nms(boxes, scores, labels=labels, max_output=5)
-        return boxes[keep], decayed
-
-    compiled = torch.compile(best, fullgraph=True, dynamic=True, backend="aot_eager")
-    for n in (12, 31):
-        boxes, scores = tensors(uniform(rng, n), scores_for(rng, n), device)
-        labels = torch.from_numpy(rng.integers(0, 3, n)).to(device)
-        assert_equal(compiled(boxes, scores, labels), best(boxes, scores, labels))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, dtype, rng):
-    boxes, scores = tensors(integer_grid(rng, 60), scores_for(rng, 60, "tied"), device, dtype)
-    expected = soft_nms(boxes, scores)
-    with torch.autocast(device, torch.bfloat16):
-        assert_equal(soft_nms(boxes, scores), expected)
-
-
-def test_inference_mode(device, rng):
-    boxes, scores = tensors(uniform(rng, 30), scores_for(rng, 30), device)
-    expected = soft_nms(boxes, scores)
-    with torch.inference_mode():
-        assert_equal(soft_nms(boxes, scores), expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_number_of_threads_does_not_matter(method, thread_counts, rng):
-    boxes, scores = tensors(mixed_scales(rng, 1500), scores_for(rng, 1500, "tied"), "cpu")
-    labels = torch.from_numpy(rng.integers(0, 20, 1500))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(soft_nms(boxes, scores, method=method, labels=labels, max_output=300))
-    for other in results[1:]:
-        assert_equal(other, results[0])
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 
