@@ -21,8 +21,9 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from cvlib.data import SyntheticBananas, collate
-from cvlib.data.transforms import RECIPES, VOID
+from cvlib.data.transforms import RECIPES
 from cvlib.engine import load
+from cvlib.geometry.view import VOID
 from cvlib.metrics import GroundTruth
 from cvlib.models import TinySSD
 from cvlib.visualize import (

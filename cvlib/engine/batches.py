@@ -25,7 +25,7 @@ from cvlib.data.check.doctor import unwrap
 from cvlib.data.files.images import UnreadableImageError
 from cvlib.data.shards.dataset import ShardDataset
 from cvlib.data.transforms import RECIPES, TransformedDataset, make_transform
-from cvlib.data.transforms.dataset import generators_kept
+from cvlib.data.transforms.dataset import preserve_generators
 from cvlib.engine.sampling import BatchKey, SamplingPlan
 from cvlib.models import Model
 from cvlib.targets import check_targets
@@ -211,7 +211,7 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, key: BatchKey) -> Batch:
         samples, bad = [], []
-        with generators_kept():
+        with preserve_generators():
             for index in key.indices:
                 try:
                     samples.append(self.samples[key.epoch, index])

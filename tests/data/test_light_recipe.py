@@ -10,10 +10,10 @@ from cvlib.data.transforms import (
     ColourJitter,
     GeometricStep,
     Geometry,
-    Nudge,
     TransformedDataset,
     make_transform,
 )
+from cvlib.data.transforms.geometric import ShiftScale
 from cvlib.ops import masks_to_boxes
 
 SIZES = [(40, 40), (24, 56), (56, 24)]
@@ -134,7 +134,7 @@ def test_an_image_that_would_lose_an_object_is_not_moved():
     in_place = 0
     for seed in range(64):
         torch.manual_seed(seed)
-        moved, after = Nudge(largest_shift=1.0, p=1.0)(image, target)
+        moved, after = ShiftScale(max_shift=1.0, p=1.0)(image, target)
         if torch.equal(moved, image):
             in_place += 1
             assert torch.equal(after["boxes"], target["boxes"])
@@ -152,7 +152,7 @@ def test_removed_objects_do_not_keep_an_image_in_place():
         pushed_out = []
         for seed in range(64):
             torch.manual_seed(seed)
-            moved, _ = Geometry([*steps, Nudge(largest_shift=1.0, p=1.0)])(image, target)
+            moved, _ = Geometry([*steps, ShiftScale(max_shift=1.0, p=1.0)])(image, target)
             pushed_out.append(int(moved.max()) < 130)
         assert any(pushed_out) == expected
 
@@ -214,9 +214,13 @@ def test_strengths_and_probabilities():
     """Half of the images are moved, by a factor of up to 1.2 and by up to a tenth of the sides."""
     geometry, colour = light((400, 400)).transforms
     assert isinstance(geometry, Geometry) and isinstance(colour, ColourJitter)
-    *_, mirror, flip, transpose, nudge = geometry.steps
-    assert mirror.p == flip.p == transpose.p == nudge.p == 0.5
-    assert (nudge.largest_scale, nudge.largest_shift, nudge.min_visibility) == (1.2, 0.1, 0.5)
+    *_, mirror, flip, transpose, shift_scale = geometry.steps
+    assert mirror.p == flip.p == transpose.p == shift_scale.p == 0.5
+    assert (shift_scale.max_scale, shift_scale.max_shift, shift_scale.min_visibility) == (
+        1.2,
+        0.1,
+        0.5,
+    )
     assert colour.strength == 0.2
     scales, shifts = [], []
     for _, (_, target) in transformed(400, (400, 400), box=(150, 150, 250, 250)):
