@@ -24,9 +24,9 @@ from cvlib.data import SyntheticBananas, collate
 from cvlib.data.augment import augment_batch
 from cvlib.data.transforms import RECIPES, VOID
 from cvlib.engine import load
-from cvlib.metrics import GroundTruth
 from cvlib.models import TinySSD
 from cvlib.predict import detect
+from cvlib.structures import GroundTruth
 from cvlib.visualize import (
     draw_comparison,
     draw_truth,
