@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 # Files whose prose counts; docs/decisions.md quotes older names.
-_FILES = re.compile(r"(cvlib|csrc|tools|tests|docs|\.ci)/.*\.(py|h|cuh|cpp|cu|md|sh|toml)$|[A-Z]+\.md$")
+_FILES = re.compile(r"(cvlib|csrc|tools|tests|docs|.ci)/.*\.(py|h|cuh|cpp|cu|md|sh)$|[A-Z]+\.md$")
+    r"(cvlib|csrc|tools|tests|docs|\.ci)/.*\.(py|h|cuh|cpp|cu|md|sh|toml)$|[A-Z]+\.md$"
+)
 _EXEMPT = {"docs/decisions.md", ".ci/check_words.py"}
 _WORDS = {
     r"\bpictures?\b": "image",
@@ -21,7 +23,7 @@ _WORDS = {
     r"\bdata sets?\b": "dataset",
     r"\bso many\b": "a number, or `at most this many`",
     r"\b(told|whom|shall|beforehand|likewise)\b": "plain modern English",
-    r'"""(Says|Tells|Gives|Whom|Of|What|Makes|Takes|Puts|Looks)\b': "a noun phrase or an imperative",
+    r'"""(Says|Tells|Gives|Whom|Of|What|Makes|Takes|Puts|Looks)\b': "a noun phrase or a verb",
     r"^\s+\w+: Of ": "what the argument is",
 }
 _PATTERNS = [(re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in _WORDS.items()]

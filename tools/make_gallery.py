@@ -24,8 +24,8 @@ from cvlib.data import SyntheticBananas, collate
 from cvlib.data.transforms import RECIPES
 from cvlib.engine import load
 from cvlib.geometry.view import VOID
-from cvlib.metrics import GroundTruth
 from cvlib.models import TinySSD
+from cvlib.structures import GroundTruth
 from cvlib.visualize import (
     draw_comparison,
     draw_truth,
