@@ -386,7 +386,7 @@ def test_files_that_are_not_coco(tmp_path, content, message):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"read_coco: .*a\.json, which does not exist"):
         read_coco(tmp_path / "a.json")
-    with pytest.raises(FileNotFoundError, match="which is no file"):
+    with pytest.raises(FileNotFoundError, match="which is not a file"):
         read_coco(tmp_path)
 
 

@@ -341,13 +341,13 @@ def test_nan_scores_are_refused():
 def test_nan_boxes_are_refused():
     truth = one_truth((0, 0, 20, 20))
     detected = Detections(truth.boxes * float("nan"), torch.ones(1), truth.labels, CLASSES)
-    with pytest.raises(ValueError, match="boxes of detections without NaN"):
+    with pytest.raises(ValueError, match="`boxes of detections` to be without NaN"):
         evaluate_boxes([truth], [detected], CLASSES)
 
 
 def test_inverted_boxes_are_refused():
     detected = perfect(one_truth((0, 0, 20, 20)))
-    with pytest.raises(ValueError, match="boxes of truths with x1 <= x2"):
+    with pytest.raises(ValueError, match="`boxes of truths` to have x1 <= x2"):
         evaluate_boxes([one_truth((20, 0, 0, 20))], [detected], CLASSES)
 
 

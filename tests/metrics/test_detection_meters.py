@@ -272,12 +272,12 @@ def test_nan_scores_are_refused_by_all(meter):
 
 @pytest.mark.parametrize("meter", METERS)
 def test_thresholds_outside_of_0_to_1_are_refused(meter):
-    with pytest.raises(ValueError, match=r"expected iou_threshold in \[0, 1\], got 50"):
+    with pytest.raises(ValueError, match=r"expected `iou_threshold` to be in \[0, 1\], got 50"):
         meter(CLASSES, iou_threshold=50)
 
 
 def test_a_score_in_percent_is_refused():
-    with pytest.raises(ValueError, match=r"expected score_threshold in \[0, 1\], got 25"):
+    with pytest.raises(ValueError, match=r"expected `score_threshold` to be in \[0, 1\], got 25"):
         DetectionConfusionMeter(CLASSES, score_threshold=25)
 
 

@@ -6,9 +6,7 @@ import torch
 import torchvision
 from cases_iou import (
     DTYPES,
-    GOOD,
     LAYOUTS,
-    WRONG_VALUES,
     boxes_tensor,
     grid_boxes,
     inf,
@@ -271,62 +269,6 @@ def test_second_derivative_is_refused(device, rng):
     (first,) = torch.autograd.grad(cvlib.box_iou(a, b).sum(), a, create_graph=True)
     with pytest.raises(RuntimeError, match="box_iou_backward is not differentiable"):
         first.sum().backward()
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("boxes1", "boxes2", "error", "message"),
-    [
-        ([[0, 0, 1, 1]], GOOD, TypeError, r"expected boxes1 to be a torch\.Tensor, got list"),
-        (GOOD, None, TypeError, r"expected boxes2 to be a torch\.Tensor, got NoneType"),
-        (
-            GOOD.long(),
-            GOOD,
-            TypeError,
-            r"expected boxes1 of a floating-point dtype, got torch\.int64",
-        ),
-        (GOOD, GOOD > 1, TypeError, r"expected boxes2 of a floating-point dtype, got torch\.bool"),
-        (
-            GOOD.cfloat(),
-            GOOD,
-            TypeError,
-            r"expected boxes1 of a floating-point dtype, got torch\.c",
-        ),
-        (
-            GOOD,
-            GOOD.double(),
-            TypeError,
-            r"expected boxes2 of the dtype .*float32\), got .*float64",
-        ),
-        (GOOD[0], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(4,\)"),
-        (GOOD, GOOD[:, :3], ValueError, r"expected boxes2 of shape \(M, 4\), got \(2, 3\)"),
-        (GOOD[None], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(1, 2, 4\)"),
-        (torch.zeros(0), GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(0,\)"),
-        *WRONG_VALUES,
-        (
-            torch.tensor([[0.0, 3, 1, 1]]),
-            GOOD,
-            ValueError,
-            r"expected boxes1 with x1 <= x2 and y1 <= y2, got boxes1\[0\] = \(0, 3, 1, 1\)",
-        ),
-    ],
-)
-def test_errors(boxes1, boxes2, error, message):
-    with pytest.raises(error, match="^box_iou: " + message):
-        cvlib.box_iou(boxes1, boxes2)
-
-
-@pytest.mark.parametrize("position", [0, 1, 7, 8, 15, 16, 31, 2500, 4998])
-@pytest.mark.parametrize("column", range(4))
-def test_one_bad_box_among_many_is_found(position, column, rng):
-    # Wherever it lies in a vector register or in the share of a thread.
-    boxes = random_boxes(rng, 4999, "cpu")
-    boxes[position, column] = nan
-    for arguments, name in (((boxes, GOOD), "boxes1"), ((GOOD, boxes), "boxes2")):
-        with pytest.raises(ValueError, match=rf"without NaN, got {name}\[{position}\]"):
-            cvlib.box_iou(*arguments)
 
 
 # --- by hand ------------------------------------------------------------------------------------

@@ -7,11 +7,7 @@ import pytest
 import torch
 import torchvision
 from cases_suppression import (
-    BOXES,
     DTYPES,
-    INVERTED,
-    NAN_BOX,
-    SCORES,
     identical,
     inf,
     integer_grid,
@@ -245,35 +241,6 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
     for sigma in (0.0, 2.0, 3.5):
         found = float(operator(boxes, scores, None, None, True, sigma)[1])
         assert found == pytest.approx(np.exp(-sigma / 4), rel=1e-6)
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        ({"boxes": BOXES.tolist()}, TypeError, r"expected boxes to be a torch\.Tensor, got list"),
-        ({"boxes": BOXES[:, :3]}, ValueError, r"expected boxes of shape \(N, 4\), got \(3, 3\)"),
-        ({"scores": SCORES[:2]}, ValueError, r"expected scores of shape \(N,\) with N = 3"),
-        ({"scores": SCORES.double()}, TypeError, r"expected scores of the dtype of boxes"),
-        ({"kernel": "box"}, ValueError, r"expected kernel to be 'linear' or 'gaussian', got 'box'"),
-        ({"sigma": -1}, ValueError, r"expected sigma to be finite and in \[0, 1e\+06\], got -1"),
-        ({"sigma": None}, TypeError, r"expected sigma to be a number, got NoneType"),
-        ({"labels": [0, 1, 0]}, TypeError, r"expected labels to be an int64 tensor, got list"),
-        ({"image_ids": SCORES}, TypeError, r"expected image_ids to be an int64 tensor, got .*floa"),
-        (
-            {"boxes": NAN_BOX},
-            ValueError,
-            r"expected boxes without NaN, got boxes\[1\] = \(1, 1, na",
-        ),
-        ({"boxes": INVERTED}, ValueError, r"expected boxes with x1 <= x2 .*boxes\[2\] = \(30, 40"),
-        ({"scores": SCORES * nan}, ValueError, r"expected scores without NaN, got scores\[0\]"),
-    ],
-)
-def test_errors(wrong, error, message):
-    with pytest.raises(error, match="^matrix_nms: " + message):
-        matrix_nms(**{"boxes": BOXES, "scores": SCORES, **wrong})
 
 
 # --- by hand ------------------------------------------------------------------------------------

@@ -5,10 +5,7 @@ import pytest
 import torch
 from cases_iou import (
     DTYPES,
-    GOOD,
     LAYOUTS,
-    WRONG_KINDS,
-    WRONG_VALUES,
     boxes_tensor,
     inf,
     nan,
@@ -291,41 +288,6 @@ def test_gradient_of_the_best_pairs(device, rng, tolerances):
     (ours,) = torch.autograd.grad(best.sum(), a)
     (theirs,) = torch.autograd.grad(box_iou(a, b).max(dim=1).values.sum(), a)
     torch.testing.assert_close(ours, theirs, **tolerances[torch.float64])
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("boxes1", "boxes2", "error", "message"),
-    [
-        *WRONG_KINDS,
-        (GOOD[0], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(4,\)"),
-        (GOOD, GOOD[:, :3], ValueError, r"expected boxes2 of shape \(M, 4\), got \(2, 3\)"),
-        (GOOD, GOOD[None], ValueError, r"expected boxes2 of shape \(M, 4\), got \(1, 2, 4\)"),
-        *WRONG_VALUES,
-    ],
-)
-def test_errors(boxes1, boxes2, error, message):
-    with pytest.raises(error, match="^max_iou: " + message):
-        max_iou(boxes1, boxes2)
-
-
-def test_bad_boxes_are_found_without_partners():
-    bad, none = torch.tensor([[0.0, nan, 1, 1]]), torch.zeros(0, 4)
-    for arguments, name in (((bad, none), "boxes1"), ((none, bad), "boxes2")):
-        with pytest.raises(ValueError, match=rf"expected {name} without NaN, got {name}\[0\]"):
-            max_iou(*arguments)
-
-
-@pytest.mark.parametrize("position", [0, 7, 16, 511, 512, 2500, 4998])
-@pytest.mark.parametrize("column", range(4))
-def test_one_bad_box_among_many_is_found(position, column, rng):
-    boxes = random_boxes(rng, 4999, "cpu")
-    boxes[position, column] = nan
-    for arguments, name in (((boxes, GOOD), "boxes1"), ((GOOD, boxes), "boxes2")):
-        with pytest.raises(ValueError, match=rf"without NaN, got {name}\[{position}\]"):
-            max_iou(*arguments)
 
 
 # --- by hand ------------------------------------------------------------------------------------

@@ -7,9 +7,7 @@ import oracles
 import pytest
 import torch
 from cases_multibox import (
-    ANCHORS,
     DTYPES,
-    VARIANCE_ERRORS,
     VARIANCES,
     grid_boxes,
     inf,
@@ -343,97 +341,6 @@ def test_detection_every_scalar_of_the_schema_has_its_meaning(device, tolerances
     ):
         rows = operator(probs, offsets, anchors, nms_threshold, pos_threshold, *VARIANCES)
         assert int((rows[..., 0] >= 0).sum()) == detections
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-PROBS, OFFSETS = torch.full((3, 4, 2), 0.25), torch.zeros(3, 8)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        (
-            {"class_probs": [0.5]},
-            TypeError,
-            r"expected class_probs to be a torch\.Tensor, got list",
-        ),
-        ({"offset_preds": None}, TypeError, r"expected offset_preds to be a torch\.Tensor"),
-        (
-            {"anchors": (0, 0, 1, 1)},
-            TypeError,
-            r"expected anchors to be a torch\.Tensor, got tuple",
-        ),
-        ({"class_probs": PROBS.long()}, TypeError, r"expected class_probs of .*int64"),
-        ({"anchors": ANCHORS.int()}, TypeError, r"expected anchors of a floating-point .*int32"),
-        (
-            {"class_probs": PROBS.double()},
-            TypeError,
-            r"expected class_probs of the dtype .*float64",
-        ),
-        (
-            {"offset_preds": OFFSETS.half()},
-            TypeError,
-            r"expected offset_preds of the dtype .*float16",
-        ),
-        ({"anchors": ANCHORS[0]}, ValueError, r"expected anchors of shape .*got \(4,\)"),
-        (
-            {"anchors": ANCHORS.expand(3, 2, 4)},
-            ValueError,
-            r"expected anchors of shape .*\(3, 2, 4\)",
-        ),
-        (
-            {"class_probs": PROBS[0]},
-            ValueError,
-            r"expected class_probs of shape \(B, K \+ 1, A\).*\(4, 2\)",
-        ),
-        (
-            {"class_probs": PROBS[:, :1]},
-            ValueError,
-            r"expected class_probs of .*K >= 1.*\(3, 1, 2\)",
-        ),
-        (
-            {"class_probs": PROBS[..., :1]},
-            ValueError,
-            r"expected class_probs of .*A = 2.*\(3, 4, 1\)",
-        ),
-        (
-            {"offset_preds": OFFSETS[:2]},
-            ValueError,
-            r"expected offset_preds of shape .*\(3, 8\), got \(2, 8\)",
-        ),
-        (
-            {"offset_preds": OFFSETS.view(3, 2, 4)},
-            ValueError,
-            r"expected offset_preds .*\(3, 2, 4\)",
-        ),
-        (
-            {"offset_preds": OFFSETS[:, :4]},
-            ValueError,
-            r"expected offset_preds .*\(3, 8\), got \(3, 4\)",
-        ),
-        (
-            {"class_probs": PROBS.to("meta")},
-            ValueError,
-            r"expected class_probs on the device .*meta",
-        ),
-        (
-            {"offset_preds": OFFSETS.to("meta")},
-            ValueError,
-            r"expected offset_preds on the device .*meta",
-        ),
-        ({"nms_threshold": 1.1}, ValueError, r"expected nms_threshold in \[0, 1\], got 1\.1"),
-        ({"nms_threshold": nan}, ValueError, r"expected nms_threshold in \[0, 1\], got nan"),
-        ({"pos_threshold": -0.1}, ValueError, r"expected pos_threshold in \[0, 1\], got -0\.1"),
-        ({"pos_threshold": nan}, ValueError, r"expected pos_threshold in \[0, 1\], got nan"),
-        *VARIANCE_ERRORS,
-    ],
-)
-def test_detection_errors(wrong, error, message):
-    arguments = {"class_probs": PROBS, "offset_preds": OFFSETS, "anchors": ANCHORS, **wrong}
-    with pytest.raises(error, match="^multibox_detection: " + message):
-        cvlib.multibox_detection(**arguments)
 
 
 # --- by hand ------------------------------------------------------------------------------------

@@ -7,11 +7,7 @@ import pytest
 import torch
 import torchvision
 from cases_suppression import (
-    BOXES,
     DTYPES,
-    INVERTED,
-    NAN_BOX,
-    SCORES,
     identical,
     inf,
     integer_grid,
@@ -385,53 +381,6 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
     np.testing.assert_allclose(decayed(True, 0.25, 2.0, 0.0, -1), expected, rtol=1e-6)
     expected = [1, 0.5 * np.exp(-0.25 / 4), 0.25 * np.exp(-0.0625 / 4 - 0.25 / 4)]
     np.testing.assert_allclose(decayed(True, 0.25, 4.0, 0.0, -1), expected, rtol=1e-6)
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-IDS = torch.tensor([0, 1, 0])
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        ({"boxes": BOXES.tolist()}, TypeError, r"expected boxes to be a torch\.Tensor, got list"),
-        ({"boxes": BOXES.int()}, TypeError, r"expected boxes of a floating-point dtype"),
-        ({"boxes": BOXES[:, :3]}, ValueError, r"expected boxes of shape \(N, 4\), got \(3, 3\)"),
-        ({"scores": SCORES[:2]}, ValueError, r"expected scores of shape \(N,\) with N = 3"),
-        ({"scores": SCORES.double()}, TypeError, r"expected scores of the dtype of boxes"),
-        ({"scores": SCORES.to("meta")}, ValueError, r"expected scores on the device"),
-        ({"method": "cubic"}, ValueError, r"expected method to be 'linear' or 'gaussian', got 'cu"),
-        ({"iou_threshold": 1.5}, ValueError, r"expected iou_threshold in \[0, 1\], got 1\.5"),
-        (
-            {"sigma": 0.0},
-            ValueError,
-            r"expected sigma to be finite and in \[1e-06, 1e\+06\], got 0",
-        ),
-        ({"sigma": nan}, ValueError, r"expected sigma to be finite and in .*, got nan"),
-        ({"sigma": "much"}, TypeError, r"expected sigma to be a number, got str"),
-        ({"score_threshold": -0.1}, ValueError, r"expected score_threshold .* \[0, inf\], got -0"),
-        ({"score_threshold": inf}, ValueError, r"expected score_threshold to be finite .*got inf"),
-        ({"max_output": -1}, ValueError, r"expected max_output >= 0 or None, got -1"),
-        ({"labels": IDS.int()}, TypeError, r"expected labels to be an int64 tensor, got .*int32"),
-        ({"image_ids": IDS[:2]}, ValueError, r"expected image_ids of shape \(N,\) with N = 3"),
-        (
-            {"boxes": NAN_BOX},
-            ValueError,
-            r"expected boxes without NaN, got boxes\[1\] = \(1, 1, na",
-        ),
-        ({"boxes": INVERTED}, ValueError, r"expected boxes with x1 <= x2 .*boxes\[2\] = \(30, 40"),
-        ({"scores": SCORES * nan}, ValueError, r"expected scores without NaN, got scores\[0\]"),
-    ],
-)
-def test_errors(wrong, error, message):
-    with pytest.raises(error, match="^soft_nms: " + message):
-        soft_nms(**{"boxes": BOXES, "scores": SCORES, **wrong})
-
-
-def test_bad_values_of_boxes_below_the_score_threshold_are_found():
-    with pytest.raises(ValueError, match="without NaN"):
-        soft_nms(NAN_BOX, torch.tensor([0.9, 0.0, 0.7]), max_output=1)
 
 
 # --- by hand ------------------------------------------------------------------------------------
