@@ -66,12 +66,12 @@ def test_perfection():
 
 def test_batches_add_up():
     logits, offsets, targets = random_batch(6)
-    whole, parts = AnchorMeter(), AnchorMeter()
-    whole.update(logits, offsets, targets)
+    single, parts = AnchorMeter(), AnchorMeter()
+    single.update(logits, offsets, targets)
     for part in (slice(0, 1), slice(1, 6)):
         one = AnchorTargets(targets.offsets[part], targets.classes[part])
         parts.update(logits[part], offsets[part], one)
-    assert parts.compute().as_dict() == pytest.approx(whole.compute().as_dict())
+    assert parts.compute().as_dict() == pytest.approx(single.compute().as_dict())
 
 
 def test_without_objects_or_batches_there_is_no_division_by_zero():

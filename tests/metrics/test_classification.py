@@ -65,14 +65,14 @@ def test_few_classes_have_no_top_five():
 
 def test_an_image_counts_once():
     scores, labels = torch.randn(9, 7), torch.randint(0, 7, (9,))
-    whole, parts = ClassificationMeter(CLASSES), [ClassificationMeter(CLASSES) for _ in range(2)]
-    whole.update(range(9), scores, labels)
+    single, parts = ClassificationMeter(CLASSES), [ClassificationMeter(CLASSES) for _ in range(2)]
+    single.update(range(9), scores, labels)
     for part, mine in zip(parts, ([0, 2, 4, 6, 8], [1, 3, 5, 7, 0]), strict=True):
         part.update(mine, scores[mine], labels[mine])
         part.update(mine[:1], scores[mine[:1]], labels[mine[:1]])
     merged = parts[1].merge(parts[0])
     assert len(merged) == 9
-    assert merged.compute().as_dict() == pytest.approx(whole.compute().as_dict())
+    assert merged.compute().as_dict() == pytest.approx(single.compute().as_dict())
 
 
 def test_no_images():

@@ -25,7 +25,7 @@ PUBLISHED = {
 
 
 def official(dataset, results, kind, capsys):
-    """pycocotools, evaluated."""
+    """Evaluate with pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -40,7 +40,7 @@ def official(dataset, results, kind, capsys):
 
 
 def written(truths, detections, classes, kind):
-    """Our objects as COCO's files, fed by hand and not through the library."""
+    """Convert objects to COCO rows by hand, without the library."""
     annotations, results = [], []
     for image, (truth, detected) in enumerate(zip(truths, detections, strict=True), start=1):
         crowds, areas = truth.crowds.tolist(), truth.areas.double().tolist()
@@ -138,7 +138,7 @@ def perfect(truth):
 
 
 def compare(truths, detections, kind, capsys, classes=CLASSES):
-    """Our figures, after all of them were detected to be pycocotools'."""
+    """Compare all metrics with pycocotools and return them."""
     evaluate = {"boxes": evaluate_boxes, "masks": evaluate_masks}[kind]
     detected = evaluate(truths, detections, classes)
     dataset, results = written(truths, detections, classes, kind)
@@ -186,8 +186,8 @@ def test_many_detections_of_a_class_in_one_image(capsys, rng):
     boxes = torch.cat([corner, corner + 40], dim=1)
     detected = Detections(boxes, torch.rand(130), torch.zeros(130).long(), CLASSES)
     truth = GroundTruth(boxes[::9], torch.zeros(15).long(), SIZE)
-    figures = compare([truth] * 3, [detected] * 3, "boxes", capsys)
-    assert figures.ar1 < figures.ar10 < figures.ar100
+    metrics = compare([truth] * 3, [detected] * 3, "boxes", capsys)
+    assert metrics.ar1 < metrics.ar10 < metrics.ar100
 
 
 def test_two_areas_two_crowds_and_equal_overlaps(capsys):
@@ -262,7 +262,7 @@ def outline(segmentation, size):
 
 
 @pytest.mark.parametrize("kind", ["boxes", "masks"])
-def test_the_published_figures(kind, test_data, capsys):
+def test_the_published_metrics(kind, test_data, capsys):
     truths, detections, classes, (dataset, results) = read_pair(test_data / "coco-eval-pair", kind)
     evaluate = {"boxes": evaluate_boxes, "masks": evaluate_masks}[kind]
     detected = list(evaluate(truths, detections, classes).as_dict().values())
@@ -293,15 +293,15 @@ def test_no_detections_score_nothing():
 @pytest.mark.parametrize("detected", [False, True])
 def test_without_ground_truth_there_is_no_figure(detected):
     detected = perfect(one_truth((0, 0, 20, 20))) if detected else Detections.empty(CLASSES)
-    figures = evaluate_boxes([one_truth()], [detected], CLASSES)
-    assert set(figures.as_dict().values()) == {-1.0}
+    metrics = evaluate_boxes([one_truth()], [detected], CLASSES)
+    assert set(metrics.as_dict().values()) == {-1.0}
 
 
 def test_sizes_that_do_not_occur_have_no_figure():
     truth = one_truth((0, 0, 20, 20))
-    figures = evaluate_boxes([truth], [perfect(truth)], CLASSES)
-    assert figures.ap_medium == figures.ap_large == figures.ar_medium == figures.ar_large == -1
-    assert figures.ap_small == pytest.approx(1)
+    metrics = evaluate_boxes([truth], [perfect(truth)], CLASSES)
+    assert metrics.ap_medium == metrics.ap_large == metrics.ar_medium == metrics.ar_large == -1
+    assert metrics.ap_small == pytest.approx(1)
 
 
 def test_the_wrong_class_is_no_detection():
@@ -315,9 +315,9 @@ def test_an_iou_of_exactly_the_threshold_counts():
     half = Detections(
         torch.tensor([[0.0, 0, 64, 32]]), torch.ones(1), torch.zeros(1).long(), CLASSES
     )
-    figures = evaluate_boxes([truth], [half], CLASSES)
-    assert figures.ap50 == pytest.approx(1)
-    assert figures.ap == pytest.approx(0.1)
+    metrics = evaluate_boxes([truth], [half], CLASSES)
+    assert metrics.ap50 == pytest.approx(1)
+    assert metrics.ap == pytest.approx(0.1)
 
 
 def test_nothing_is_printed(capfd):
@@ -395,8 +395,8 @@ def test_gradients_and_tv_tensors_do_not_disturb():
     truth = one_truth((0, 0, 20, 20))
     boxes = tv_tensors.BoundingBoxes(truth.boxes, format="XYXY", canvas_size=SIZE)
     detected = Detections(truth.boxes, torch.ones(1, requires_grad=True), truth.labels, CLASSES)
-    figures = evaluate_boxes([GroundTruth(boxes, truth.labels, SIZE)], [detected], CLASSES)
-    assert figures.ap50 == pytest.approx(1)
+    metrics = evaluate_boxes([GroundTruth(boxes, truth.labels, SIZE)], [detected], CLASSES)
+    assert metrics.ap50 == pytest.approx(1)
 
 
 def test_the_table_has_a_line_for_each_class():
@@ -416,9 +416,9 @@ def test_a_image_counts_once_whoever_brings_it():
         mine = [(rank + 3 * step) % 9 for step in range(4)]
         meter.update(mine, [truths[i] for i in mine], [detections[i] for i in mine])
         meter.update(mine[:1], [truths[mine[0]]], [detections[mine[0]]])
-    whole = parts[2].merge(parts[0]).merge(parts[1])
-    assert whole.image_ids == list(range(9)) and len(whole) == 9
-    assert whole.compute() == expected
+    merged = parts[2].merge(parts[0]).merge(parts[1])
+    assert merged.image_ids == list(range(9)) and len(merged) == 9
+    assert merged.compute() == expected
 
 
 def test_a_meter_of_other_classes_is_not_merged():

@@ -196,7 +196,7 @@ def test_errors_equal_the_oracle(seed, crowds):
 
 
 def test_one_error_of_each_kind_by_hand():
-    # cats in a row, one image each; the detection beside each is the one error.
+    # One image per kind, each with a single error.
     cat = (100.0, 100, 200, 200)
     cases = {
         "classification": ([cat], [cat], [1]),

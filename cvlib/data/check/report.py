@@ -1,4 +1,4 @@
-"""Results of a check: of one split, and of a whole dataset."""
+"""Reports of a check, for a split and for a dataset."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class SplitReport:
         facts: Properties of the readable images, keyed by index.
         classes: Class names.
         counts: Objects, images or pixels of each class; empty where they were not counted.
-        findings: What is wrong with the split.
+        findings: Findings, in the order of the checks.
         summary: Plain values for the report.
         histograms: Distributions for the page.
         folder: Folder of the images, if every image in it should belong to a split.
