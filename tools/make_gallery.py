@@ -148,8 +148,8 @@ def main() -> None:
     draw_recipes(arguments.out)
     draw_samples(arguments.out)
     if arguments.run is not None:
-        found = load(arguments.run).predict(list(images))
-        save(draw_comparison(list(images), truths, found), arguments.out / "predictions.png")
+        detections: Any = load(arguments.run).predict(list(images))
+        save(draw_comparison(list(images), truths, detections), arguments.out / "predictions.png")
         shutil.copy(arguments.run / "curves.png", arguments.out / "curves.png")
     written = (p.name for p in arguments.out.iterdir() if p.suffix in (".png", ".jpg"))
     print(f"wrote {', '.join(sorted(written))}")
