@@ -23,9 +23,10 @@ from cvlib import (
 from cvlib._files import save_json
 from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint
 from cvlib.engine.report import plot_history
-from cvlib.metrics import GroundTruth, evaluate_boxes
+from cvlib.metrics import evaluate_boxes
 from cvlib.models.tiny_ssd import Predictions
 from cvlib.predict import find_files, read_image
+from cvlib.structures import GroundTruth
 from cvlib.targets import check_targets
 
 SIZE = (64, 64)

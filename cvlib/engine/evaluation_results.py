@@ -6,15 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cvlib.metrics import (
-    AnchorMetrics,
-    ClassificationMeter,
-    ClassificationMetrics,
-    CocoMeter,
-    CocoMetrics,
-    SegmentationMeter,
-    SegmentationMetrics,
-)
+from cvlib.metrics import ClassificationMeter, CocoMeter, CocoMetrics, SegmentationMeter
+from cvlib.metrics.anchors import AnchorMetrics
+from cvlib.metrics.classification import ClassificationMetrics
+from cvlib.metrics.segmentation import SegmentationMetrics
 from cvlib.structures import Segmentation
 
 

@@ -107,9 +107,13 @@ class Framing:
         Returns:
             The view, which maps boxes forth (`View.map_boxes`) and back (`View.undo_boxes`).
         """
-        scaled, (top, left), canvas = self._placement(size)
+        return self.extend(View.whole(size))
+
+    def extend(self, view: View) -> View:
+        """Apply the framing to the canvas of a view, for transforms that end at the framing."""
+        scaled, (top, left), canvas = self._placement(view.canvas)
         region = (-left, -top, canvas[1] - left, canvas[0] - top)
-        return View.whole(size).resize(scaled).crop(region)
+        return view.resize(scaled).crop(region)
 
     def apply(self, image: Tensor) -> Tensor:
         """Bring one image onto its canvas.

@@ -172,7 +172,7 @@ def test_an_unwritable_folder_is_named(old):
 def test_a_missing_file_is_named(tmp_path, name):
     with pytest.raises(
         FileNotFoundError,
-        match="load_checkpoint: expected `path` to be an existing checkpoint, got",
+        match=r"load_checkpoint: .* to be an existing checkpoint",
     ):
         load_checkpoint(tmp_path / name)
 
@@ -188,9 +188,7 @@ def test_a_truncated_checkpoint_is_named(old, share):
 @pytest.mark.parametrize("content", [b"", b"\0" * 5000, b"PK\x03\x04 no zip", b"hello"])
 def test_a_file_of_another_kind_is_named(tmp_path, content):
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"load_checkpoint: .*a\.pt, which is damaged or of another"
-    ):
+    with pytest.raises(ValueError, match=r"load_checkpoint: .*a\.pt, which is damaged"):
         load_checkpoint(tmp_path / "a.pt")
 
 

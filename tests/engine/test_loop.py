@@ -406,9 +406,7 @@ def test_a_poisoned_weight_stops_the_run_and_spares_the_checkpoints(tmp_path, tr
         with torch.no_grad():
             model.class_heads[0].bias[1] = value
 
-    with pytest.raises(
-        FloatingPointError, match=r"finite losses, got .* at step \d+; lower the learning"
-    ):
+    with pytest.raises(FloatingPointError, match=r"finite losses, got .* at step \d+; lower"):
         # The first epoch has ten images, and the validation set is another one.
         fit(model, Hooked(train, 12, poison), val, CONFIG, tmp_path, log=lambda line: None)
     assert "last.pt" in files

@@ -141,9 +141,7 @@ def test_another_number_of_processes_is_refused(both, tmp_path):
     folder, _, _, _ = both
     train = SyntheticBananas(11, image_size=64)
     model = TinySSD(("banana",), (64, 64))
-    with pytest.raises(
-        ValueError, match=r"expected 2 processes as in .*, got 1; with another number"
-    ):
+    with pytest.raises(ValueError, match=r"expected 2 processes as in .*, got 1; with"):
         fit(
             model,
             train,

@@ -195,9 +195,7 @@ def test_sets_of_another_task_or_other_classes_are_refused(tmp_path, train, colo
     with pytest.raises(ValueError, match=r"training dataset with the task of the model, detection"):
         run(tmp_path, colours, fruit)
     model = TinySSD(("apple",), SIZE)
-    with pytest.raises(
-        ValueError, match=r"validation dataset with the classes .*'apple'.*'banana'"
-    ):
+    with pytest.raises(ValueError, match=r"validation dataset with the classes .*'apple'"):
         fit(model, train, fruit, CONFIG, tmp_path)
 
 
