@@ -87,7 +87,7 @@ def apply_recipe(recipe: str, dataset: Dataset[Any], model: Model, seed: int) ->
         recipe: A name in ``cvlib.data.transforms.RECIPES`` for the model's task, or ``"auto"``
             for the default of the task.
         dataset: Samples by index.
-        model: Supplies the task and ``image_size``.
+        model: The model; its task and framing are used.
         seed: Seed of the random changes.
 
     Returns:
@@ -102,7 +102,7 @@ def apply_recipe(recipe: str, dataset: Dataset[Any], model: Model, seed: int) ->
         raise ValueError(
             f"fit: expected a recipe for {model.task} ({', '.join(known)}), got {recipe!r}"
         )
-    transform = make_transform(name, model.task, model.image_size, train=True)
+    transform = make_transform(name, model.task, model.framing, train=True)
     return TransformedDataset(dataset, transform, seed)
 
 
