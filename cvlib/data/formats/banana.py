@@ -325,7 +325,7 @@ def find_split(root: Path, split: str) -> Path:
     if root.is_file():
         raise FileNotFoundError(
             f"BananaDataset: expected root a folder with {name}/, got the file {root}; unpack it "
-            "with cvlib.data.extract_zip"
+            "with cvlib.data.files.download.extract_zip"
         )
     if not root.is_dir():
         raise FileNotFoundError(

@@ -146,11 +146,14 @@ def _check_pairs(
     images: dict[str, str],
     masks: dict[str, str],
 ) -> None:
-    for names, folder, thing in ((images, "JPEGImages", "image"), (masks, FOLDERS[0], "mask")):
+    for names, folder, kind in (
+        (images, "JPEGImages", "an image"),
+        (masks, FOLDERS[0], "a mask"),
+    ):
         missing = [stem for stem in chosen if stem not in names]
         if missing:
             raise ValueError(
-                f"read_voc_segmentation: expected a {thing} in {shown(home / folder)} for each of "
+                f"read_voc_segmentation: expected {kind} in {shown(home / folder)} for each of "
                 f"{len(chosen)} names, got none for {len(missing)}: {name_some(missing)}; restore "
                 "them, or take the names out of the list"
             )
