@@ -1,7 +1,6 @@
-"""cvlib: object detection and segmentation for PyTorch with exact, fast operators."""
+"""Object detection and segmentation for PyTorch with exact, fast operators."""
 
-from cvlib._extension import build_info, load_kernels
-from cvlib._namesake import warn_of_namesake
+from cvlib._extension import build_info, load_kernels, warn_about_namesake
 from cvlib._version import __version__
 from cvlib.anchors import multibox_prior
 from cvlib.box_coding import decode_boxes, encode_boxes
@@ -33,7 +32,7 @@ from cvlib.predict import predict
 from cvlib.structures import Classification, Detections, GroundTruth, Segmentation
 from cvlib.visualize import draw, show_anchors, show_batch, show_targets, show_transforms
 
-warn_of_namesake()
+warn_about_namesake()
 load_kernels()
 
 __all__ = [

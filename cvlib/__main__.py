@@ -1,4 +1,4 @@
-"""``python -m cvlib`` is ``cvlib``."""
+"""Entry point of ``python -m cvlib``."""
 
 import sys
 

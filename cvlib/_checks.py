@@ -1,133 +1,167 @@
-"""The one source of user-facing messages about tensors.
+"""Argument checks with uniform messages: ``nms: expected `boxes` to be ..., got ...; advice``.
 
-Every message reads ``{function}: expected {argument} {requirement}, got {actual}``. Checks of kind,
-dtype and shape run before the operator; checks of values run where they are free: inside the CPU
-kernels, which signal with a RuntimeError that `explain_boxes` and its like turn into words.
+Checks of types, dtypes and shapes run before an operator. Values are checked inside the CPU
+kernels, where that is free: they raise a RuntimeError with the text `BAD_VALUES`, and the caller
+then searches for the bad entry (`is_value_error`, `check_entries`).
 """
 
 from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 BAD_VALUES = "cvlib: bad values"
 _FORMAT_ADVICE = 'boxes are (x1, y1, x2, y2), for xywh use box_convert(boxes, "xywh", "xyxy")'
+_NAN_ADVICE = "NaN often comes from a diverged model: check its loss and learning rate"
+
+
+def mismatch(
+    function: str, argument: str, requirement: str, actual: object, advice: str = ""
+) -> str:
+    """Return the message of an error.
+
+    Args:
+        function: Name of the function that the user called.
+        argument: Name of the argument, without backticks.
+        requirement: Infinitive without "to": ``"be positive"``.
+        actual: Value, shape or type that was passed.
+        advice: How to fix it.
+
+    Example:
+        >>> mismatch("nms", "max_output", "be at least 0", -1)
+        'nms: expected `max_output` to be at least 0, got -1'
+    """
+    message = f"{function}: expected `{argument}` to {requirement}, got {actual}"
+    return f"{message}; {advice}" if advice else message
+
+
+def check_is_tensor(function: str, argument: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a tensor."""
+    if not isinstance(value, Tensor):
+        actual = type(value).__name__
+        raise TypeError(mismatch(function, argument, "be a torch.Tensor", actual))
 
 
 def check_tensor(function: str, argument: str, value: object) -> None:
     """Raises TypeError unless ``value`` is a floating-point tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(
-            f"{function}: expected {argument} to be a torch.Tensor, got {type(value).__name__}"
-        )
-    if not value.is_floating_point():
-        raise TypeError(
-            f"{function}: expected {argument} of a floating-point dtype, got {value.dtype}; "
-            f"convert with {argument}.float()"
-        )
+    check_is_tensor(function, argument, value)
+    if not value.is_floating_point():  # type: ignore[attr-defined]
+        dtype, advice = value.dtype, f"convert with {argument}.float()"  # type: ignore[attr-defined]
+        raise TypeError(mismatch(function, argument, "have a floating-point dtype", dtype, advice))
 
 
-def check_boxes(function: str, argument: str, boxes: object, shape: str = "(N, 4)") -> None:
-    """Raises unless ``boxes`` is a floating-point tensor of a shape like ``(N, 4)``."""
-    check_tensor(function, argument, boxes)
-    check_shape(function, argument, boxes, shape)  # type: ignore[arg-type]
+def check_dtype(
+    function: str, argument: str, value: object, *dtypes: torch.dtype, advice: str = ""
+) -> None:
+    """Raises TypeError unless ``value`` is a tensor with one of these dtypes."""
+    if not isinstance(value, Tensor) or value.dtype not in dtypes:
+        actual = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        names = " or ".join(map(str, dtypes))
+        raise TypeError(mismatch(function, argument, f"be a {names} tensor", actual, advice))
 
 
-def check_shape(function: str, argument: str, value: Tensor, shape: str) -> None:
-    """Raises ValueError unless ``value`` has as many dimensions as ``shape`` and its last number.
+def check_shape(function: str, argument: str, value: Tensor, *shape: str | int) -> None:
+    """Raises ValueError unless ``value`` has this shape.
 
-    A leading ``...`` stands for any number of dimensions.
+    Args:
+        function: Name for the message.
+        argument: Name for the message.
+        value: Tensor.
+        shape: Size of each dimension: a number, or a letter for any size. A leading ``"..."``
+            stands for any number of dimensions.
     """
-    sizes = [part.strip() for part in shape.strip("()").split(",") if part.strip()]
-    if sizes[0] == "...":
-        fits = value.dim() >= len(sizes) - 1
-    else:
-        fits = value.dim() == len(sizes)
-    if fits and sizes[-1].isdigit():
-        fits = value.shape[-1] == int(sizes[-1])
+    sizes = shape[1:] if shape[0] == "..." else shape
+    fits = value.dim() >= len(sizes) if shape[0] == "..." else value.dim() == len(sizes)
+    if fits and isinstance(sizes[-1], int):
+        fits = value.shape[-1] == sizes[-1]
     if not fits:
-        raise ValueError(
-            f"{function}: expected {argument} of shape {shape}, got {tuple(value.shape)}"
-        )
+        text = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+        raise ValueError(mismatch(function, argument, f"have shape {text}", tuple(value.shape)))
 
 
-def check_same_kind(function: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
+def check_shape_matches(
+    function: str,
+    argument: str,
+    value: Tensor,
+    shape: Sequence[int],
+    other: str,
+    advice: str = "",
+) -> None:
+    """Raises ValueError unless ``value`` has exactly the shape that the argument ``other`` asks."""
+    if value.shape != tuple(shape):
+        requirement = f"have shape {tuple(shape)} to match `{other}`"
+        actual = tuple(value.shape)
+        raise ValueError(mismatch(function, argument, requirement, actual, advice))
+
+
+def check_boxes(function: str, argument: str, boxes: object, *shape: str | int) -> None:
+    """Raises unless ``boxes`` is a floating-point tensor of this shape, (N, 4) by default."""
+    check_tensor(function, argument, boxes)
+    check_shape(function, argument, boxes, *(shape or ("N", 4)))  # type: ignore[arg-type]
+
+
+def check_same_dtype_and_device(
+    function: str, first: str, a: Tensor, second: str, b: Tensor
+) -> None:
     """Raises unless both tensors have one dtype (TypeError) and one device (ValueError).
 
     Under autocast the operator converts to float32 itself, so there dtypes may differ.
     """
     if a.dtype != b.dtype and not torch.is_autocast_enabled(a.device.type):
-        raise TypeError(
-            f"{function}: expected {second} of the dtype of {first} ({a.dtype}), got {b.dtype}"
-        )
+        requirement = f"have the dtype of `{first}` ({a.dtype})"
+        raise TypeError(mismatch(function, second, requirement, b.dtype))
     check_same_device(function, first, a, second, b)
 
 
 def check_same_device(function: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
     """Raises ValueError unless both tensors have one device."""
     if a.device != b.device:
-        raise ValueError(
-            f"{function}: expected {second} on the device of {first} ({a.device}), got {b.device}"
-        )
+        requirement = f"be on the device of `{first}` ({a.device})"
+        raise ValueError(mismatch(function, second, requirement, b.device))
 
 
-def check_ids(function: str, argument: str, ids: object, boxes: Tensor) -> None:
+def check_ids(
+    function: str, argument: str, ids: object, boxes: Tensor, other: str = "boxes"
+) -> None:
     """Raises unless ``ids`` is an int64 tensor with one entry per box, on the boxes' device."""
-    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
-        actual = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-        raise TypeError(f"{function}: expected {argument} to be an int64 tensor, got {actual}")
-    if ids.shape != boxes.shape[:1]:
-        raise ValueError(
-            f"{function}: expected {argument} of shape (N,) with N = {boxes.shape[0]} as in boxes, "
-            f"got {tuple(ids.shape)}"
-        )
-    check_same_device(function, "boxes", boxes, argument, ids)
+    check_dtype(function, argument, ids, torch.int64)
+    check_shape_matches(function, argument, ids, boxes.shape[:1], other)  # type: ignore[arg-type]
+    check_same_device(function, other, boxes, argument, ids)  # type: ignore[arg-type]
 
 
-def is_integer(value: object) -> bool:
-    """Says whether this is an int, a compiler's symbol of one or NumPy's, and no bool."""
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether this is an int, a compiler's symbol of one or NumPy's, but not a bool."""
     # An int first: the compiler of torch 2.11 knows no attributes of a size that is a symbol.
     if isinstance(value, int | torch.SymInt):
         return not isinstance(value, bool)
     return hasattr(value, "__index__") and not isinstance(value, Tensor)
 
 
-def check_number(
+def check_integer(
     function: str,
     argument: str,
-    value: float,
-    least: float = -math.inf,
-    most: float = math.inf,
+    value: object,
+    least: int | None = None,
+    *,
+    allows_none: bool = False,
 ) -> None:
-    """Raises unless ``value`` is a finite number (TypeError) in [least, most] (ValueError)."""
-    check_is_number(function, argument, value)
-    if not least <= value <= most or abs(value) == math.inf:
-        raise ValueError(
-            f"{function}: expected {argument} to be finite and in [{least:g}, {most:g}], "
-            f"got {value}"
-        )
-
-
-def check_fraction(function: str, argument: str, value: float) -> None:
-    """Raises unless ``value`` is a number (TypeError) in [0, 1] (ValueError)."""
-    check_is_number(function, argument, value)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{function}: expected {argument} in [0, 1], got {value}")
-
-
-def check_integer(function: str, argument: str, value: object, or_none: str = "") -> None:
-    """Raises TypeError unless ``value`` is an integer."""
+    """Raises unless ``value`` is an integer (TypeError) of at least ``least`` (ValueError)."""
+    alternative = " or None" if allows_none else ""
     if not is_integer(value):
-        raise TypeError(
-            f"{function}: expected {argument} to be an int{or_none}, got {type(value).__name__}"
-        )
+        requirement, actual = f"be an int{alternative}", type(value).__name__
+        raise TypeError(mismatch(function, argument, requirement, actual))
+    if least is not None and value < least:
+        requirement = f"be at least {least}{alternative}"
+        raise ValueError(mismatch(function, argument, requirement, value))
 
 
 def is_number(value: object) -> bool:
-    """Says whether this is a real number, a compiler's symbol of one, or NumPy's."""
+    """Whether this is a real number, a compiler's symbol of one, or NumPy's."""
     if isinstance(value, int | float | torch.SymInt | torch.SymFloat):
         return True
     return isinstance(value, numbers.Real)
@@ -136,114 +170,108 @@ def is_number(value: object) -> bool:
 def check_is_number(function: str, argument: str, value: object) -> None:
     """Raises TypeError unless ``value`` is a number."""
     if not is_number(value):
-        raise TypeError(
-            f"{function}: expected {argument} to be a number, got {type(value).__name__}"
-        )
+        raise TypeError(mismatch(function, argument, "be a number", type(value).__name__))
 
 
-def check_variances(function: str, variances: tuple[float, ...]) -> None:
-    """Raises unless this is a tuple (TypeError) of four positive, finite numbers (ValueError)."""
-    if not isinstance(variances, tuple | list):
-        raise TypeError(
-            f"{function}: expected variances to be a tuple, got {type(variances).__name__}"
-        )
-    for i, variance in enumerate(variances):
-        check_is_number(function, f"variances[{i}]", variance)
-    if len(variances) != 4 or not all(0 < v < math.inf for v in variances):
-        raise ValueError(
-            f"{function}: expected variances to be four positive numbers, got {tuple(variances)}"
-        )
+def check_number(
+    function: str,
+    argument: str,
+    value: float,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> None:
+    """Raises unless ``value`` is a finite number (TypeError) in [low, high] (ValueError)."""
+    check_is_number(function, argument, value)
+    if not low <= value <= high or abs(value) == math.inf:
+        if high < math.inf:
+            requirement = f"be in [{low:g}, {high:g}]"
+        else:
+            requirement = "be finite" if low == -math.inf else f"be finite and at least {low:g}"
+        raise ValueError(mismatch(function, argument, requirement, value))
 
 
-def first_true(mask: Tensor) -> tuple[int, ...] | None:
-    """Gives the index of the first True, if there is one."""
-    found = mask.nonzero()
-    return tuple(found[0].tolist()) if len(found) else None
+def check_fraction(function: str, argument: str, value: float) -> None:
+    """Raises unless ``value`` is a number (TypeError) in [0, 1] (ValueError)."""
+    check_number(function, argument, value, 0, 1)
 
 
-def index_text(index: tuple[int, ...]) -> str:
-    """Writes an index as one reads it in code: ``[3, 1]``, and nothing for a scalar."""
-    return f"[{', '.join(map(str, index))}]" if index else ""
+def check_positive(function: str, argument: str, value: float) -> None:
+    """Raises unless ``value`` is a number (TypeError), positive and finite (ValueError)."""
+    check_is_number(function, argument, value)
+    if not 0 < value < math.inf:
+        raise ValueError(mismatch(function, argument, "be positive and finite", value))
+
+
+def check_choice(function: str, argument: str, value: object, choices: Sequence[str]) -> None:
+    """Raises ValueError unless ``value`` is one of these."""
+    if value not in tuple(choices):
+        names = ", ".join(map(repr, choices))
+        raise ValueError(mismatch(function, argument, f"be one of {names}", repr(value)))
+
+
+def check_entries(
+    function: str,
+    argument: str,
+    values: Tensor,
+    is_good: Tensor,
+    requirement: str,
+    advice: str = "",
+) -> None:
+    """Raises ValueError for the first entry that is not good.
+
+    Args:
+        function: Name for the message.
+        argument: Name of ``values`` for the message.
+        values: Numbers, or rows of numbers in the last dimension.
+        is_good: Bool, one per number or row.
+        requirement: See `mismatch`.
+        advice: See `mismatch`.
+    """
+    bad = (~is_good.detach()).nonzero()
+    if not len(bad):
+        return
+    index = tuple(bad[0].tolist())
+    entry = values[index].tolist()
+    if isinstance(entry, list):
+        text = f"({', '.join(f'{value:g}' for value in entry)})"
+    else:
+        text = f"{entry:g}" if isinstance(entry, float) else str(entry)
+    place = f"[{', '.join(map(str, index))}]" if index else ""
+    actual = f"{argument}{place} = {text}"
+    raise ValueError(mismatch(function, argument, requirement, actual, advice))
 
 
 def check_box_values(function: str, argument: str, boxes: Tensor) -> None:
     """Raises ValueError for the first box (..., 4) with a NaN or with corners out of order."""
-    x1, y1, x2, y2 = boxes.detach().unbind(-1)
-    index = first_true(~((x1 <= x2) & (y1 <= y2)))
-    if index is None:
-        return
-    box = boxes[index].tolist()
-    wrong = "without NaN" if any(v != v for v in box) else "with x1 <= x2 and y1 <= y2"
-    actual = ", ".join(f"{v:g}" for v in box)
-    raise ValueError(
-        f"{function}: expected {argument} {wrong}, got {argument}{index_text(index)} = "
-        f"({actual}); {_FORMAT_ADVICE}"
-    )
+    has_numbers = ~boxes.isnan().any(-1)
+    check_entries(function, argument, boxes, has_numbers, "be without NaN", _FORMAT_ADVICE)
+    requirement = "have x1 <= x2 and y1 <= y2"
+    check_entries(function, argument, boxes, are_ordered(boxes), requirement, _FORMAT_ADVICE)
 
 
 def check_no_nan(function: str, argument: str, values: Tensor) -> None:
     """Raises ValueError for the first NaN."""
-    index = first_true(values.detach().isnan())
-    if index is not None:
-        raise ValueError(
-            f"{function}: expected {argument} without NaN, got {argument}{index_text(index)} = "
-            "nan; a diverged model gives NaN: look at its loss and learning rate"
-        )
-
-
-def check_units(function: str, anchors: Tensor, boxes: Tensor, argument: str) -> None:
-    """Raises ValueError when one side is in pixels and the other normalised to 0..1.
-
-    Args:
-        function: Name for the message.
-        anchors: Shape (A, 4).
-        boxes: Shape (K, 4), without padding.
-        argument: Name of ``boxes`` for the message.
-    """
-    if not len(anchors) or not len(boxes):
-        return
-    anchor_extent, box_extent = float(anchors.abs().max()), float(boxes.abs().max())
-    if anchor_extent <= LARGEST_NORMALISED and box_extent > SMALLEST_PIXELS:
-        raise ValueError(
-            f"{function}: expected {argument} in the units of the anchors, which look normalised "
-            f"to 0..1 (largest coordinate {anchor_extent:g}), got pixels (largest {box_extent:g}); "
-            "divide x by the image's width and y by its height"
-        )
-    if anchor_extent > SMALLEST_PIXELS and box_extent <= 1:
-        raise ValueError(
-            f"{function}: expected {argument} in the units of the anchors, which look like pixels "
-            f"(largest coordinate {anchor_extent:g}), got boxes normalised to 0..1 (largest "
-            f"{box_extent:g}); multiply x by the image's width and y by its height"
-        )
-
-
-# Normalised anchors may stick out of the image; boxes of this many pixels are no longer a fraction.
-LARGEST_NORMALISED = 2.0
-SMALLEST_PIXELS = 8.0
-
-
-def signal_bad_values(*checked: Tensor) -> None:
-    """For references: raises as a CPU kernel does, so that the caller explains in its own name.
-
-    Args:
-        checked: Boolean tensors; all entries shall be True.
-    """
-    if not all(bool(one.all()) for one in checked):
-        raise RuntimeError(BAD_VALUES)
+    check_entries(function, argument, values, ~values.isnan(), "be without NaN", _NAN_ADVICE)
 
 
 def are_ordered(boxes: Tensor) -> Tensor:
-    """Says of each box (..., 4) whether its corners are in order and no NaN."""
+    """Whether the corners of each box (..., 4) are in order and not NaN."""
     return (boxes[..., :2] <= boxes[..., 2:]).all(-1)
 
 
+def signal_bad_values(*checked: Tensor) -> None:
+    """Raises the error of a CPU kernel in its reference unless all of these are True."""
+    if not all(bool(good.all()) for good in checked):
+        raise RuntimeError(BAD_VALUES)
+
+
 def is_value_error(error: RuntimeError) -> bool:
-    """Says whether a CPU kernel has signalled bad values."""
+    """Whether a CPU kernel has signalled bad values."""
     return BAD_VALUES in str(error)
 
 
 def explain_boxes(function: str, error: RuntimeError, **boxes: Tensor) -> None:
-    """Raises ValueError for the first bad box of these, if a kernel has signalled bad values."""
+    """Raises ValueError for the first bad box of these if a kernel has signalled bad values."""
     if is_value_error(error):
         for argument, values in boxes.items():
             check_box_values(function, argument, values)

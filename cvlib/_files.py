@@ -1,4 +1,4 @@
-"""Files that survive being written, text with clear errors, paths that stay in their folder."""
+"""Atomic writing, reading with clear errors, and paths confined to a folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-# What a loader looks for in folders; what a file is, its content says.
+# For searching folders only; the format of an image is read from its content.
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
     ".jp2", ".avif",
@@ -17,16 +17,16 @@ IMAGE_SUFFIXES = (
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file so that ``path`` holds either the old content or the whole new one.
+    """Write a file so that ``path`` holds either the complete old or the complete new content.
 
     Args:
-        path: Of the file; its folder must exist. One process writes it at a time.
-        content: All of it.
+        path: File to write; its folder must exist. Only one process may write it at a time.
+        content: New content.
 
     Raises:
-        OSError: The disk is full or the folder cannot be written; ``path`` is as it was.
+        OSError: The disk is full or the folder is not writable; ``path`` is unchanged.
     """
-    # A fixed name, so that what a killed process has left is overwritten by the next one.
+    # A fixed name, so that the next write replaces the file that a killed process has left.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -39,33 +39,33 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             temporary.unlink()
         if isinstance(error, OSError):
             raise OSError(
-                f"could not write {path}: {error}; what stood there before is unharmed: free some "
+                f"could not write {path}: {error}; the previous content is unharmed: free some "
                 "space or make the folder writable, then resume"
             ) from error
         raise
 
 
 def save_json(path: Path, value: Any) -> None:
-    """Writes ``value`` as indented JSON, atomically."""
+    """Write ``value`` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, atomically."""
+    """Write UTF-8 text, atomically."""
     write_atomically(path, text.encode())
 
 
 def read_text(path: Path, function: str, kind: str = "text") -> str:
-    """Reads a text file in UTF-8, with or without a byte order mark.
+    """Read a text file in UTF-8, with or without a byte order mark.
 
     Args:
-        path: Of the file.
-        function: Whom errors speak for.
-        kind: What the file should be, for errors: ``"a JSON file"``.
+        path: File to read.
+        function: Function name used as the prefix of error messages.
+        kind: Expected kind of file, for error messages: ``"a JSON file"``.
 
     Raises:
-        FileNotFoundError: There is no such file, or it is a folder.
-        ValueError: Empty, in another encoding, or not text at all.
+        FileNotFoundError: The file does not exist or is a folder.
+        ValueError: Another encoding, or not text.
     """
     data = read_bytes(path, function, kind)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -92,28 +92,28 @@ def read_text(path: Path, function: str, kind: str = "text") -> str:
 
 
 def read_bytes(path: Path, function: str, kind: str = "a file") -> bytes:
-    """Reads a file whole.
+    """Read a file.
 
     Raises:
-        FileNotFoundError: There is no such file, or it is no plain file.
+        FileNotFoundError: The file does not exist or is not a regular file.
     """
-    # Asked first: opening a named pipe would wait for ever.
+    # Opening a named pipe would block forever.
     if not path.is_file():
-        actual = "which is no file" if path.exists() else "which does not exist"
+        actual = "which is not a file" if path.exists() else "which does not exist"
         raise FileNotFoundError(f"{function}: expected {kind}, got {path}, {actual}")
     return path.read_bytes()
 
 
 def inside(root: Path, name: object) -> Path:
-    """Joins a folder and a path that a label file names, which must not lead out of the folder.
+    """Join a folder and a path from a label file, which must not lead out of the folder.
 
-    Label files come from others, and what they name may be opened, shown or copied. Symbolic links
-    are followed wherever they lead: whoever could put one into the folder could put the file there.
-    A backslash separates folders, as Windows writes it, unless there is a file of that name.
+    Label files are untrusted, and the files that they name may be opened, shown or copied. Symbolic
+    links are followed: whoever can create one in the folder can also put the file there. A
+    backslash is a separator, as on Windows, unless a file of that name exists.
 
     Args:
-        root: The folder.
-        name: What the label file says.
+        root: Folder.
+        name: Path in the label file.
 
     Returns:
         ``root / name``.
@@ -133,45 +133,45 @@ def inside(root: Path, name: object) -> Path:
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
-        raise ValueError(f"expected the path of a file, got {name!r}, which is no text") from None
+        raise ValueError(f"expected the path of a file, got {name!r}, which is not text") from None
     path = root / name
     return root.joinpath(*parts) if "\\" in name and not path.exists() else path
 
 
 def list_images(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[str]:
-    """Finds the images in a folder and its subfolders by their suffixes.
+    """List the images in a folder and its subfolders by their suffixes.
 
     Args:
-        folder: Where to look. Links to folders are followed, each folder is visited once, so that
-            loops end. Names that begin with a dot are left out.
-        suffixes: In lower case, with their dot.
+        folder: Folder to search. Links to folders are followed, but each folder is visited only
+            once, in case of loops. Names that begin with a dot are skipped.
+        suffixes: Suffixes in lower case, with their dot.
 
     Returns:
-        Paths relative to ``folder``, with ``/``, sorted. Names that are not UTF-8 survive, as
-        Python's file functions write them.
+        Sorted paths relative to ``folder``, with ``/``. Names that are not UTF-8 keep their bytes
+        as surrogate escapes.
     """
     return sorted(_walk(str(folder), "", tuple(suffixes), set()))
 
 
 def _walk(
-    folder: str, prefix: str, suffixes: tuple[str, ...], seen: set[tuple[int, int]]
+    folder: str, prefix: str, suffixes: tuple[str, ...], visited: set[tuple[int, int]]
 ) -> Iterator[str]:
     status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in seen:
+    if (status.st_dev, status.st_ino) in visited:
         return
-    seen.add((status.st_dev, status.st_ino))
+    visited.add((status.st_dev, status.st_ino))
     with os.scandir(folder) as entries:
         visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     for entry in visible:
         if is_folder(entry):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", suffixes, seen)
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", suffixes, visited)
         elif entry.name.lower().endswith(suffixes):
             yield prefix + entry.name
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Says whether an entry is a folder, or a link to one."""
+    """Whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False

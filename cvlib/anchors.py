@@ -1,4 +1,4 @@
-"""Anchor boxes. Plain PyTorch."""
+"""Anchor boxes, in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from cvlib._checks import mismatch
 
 
 def multibox_prior(
@@ -16,25 +18,26 @@ def multibox_prior(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Gives anchors of several sizes and ratios, centred on every cell of a feature map.
+    """Return anchors of several sizes and ratios, centred on every cell of a feature map.
 
     Each cell has ``len(sizes) + len(ratios) - 1`` anchors: every size with the first ratio, then
-    the first size with every other ratio. An anchor of size s and ratio r is ``s * sqrt(r)`` of the
-    image's height wide and ``s / sqrt(r)`` of it high, if the feature map has the image's shape.
+    the first size with every other ratio. An anchor of size s and ratio r is ``s * sqrt(r)`` wide
+    and ``s / sqrt(r)`` high in units of the image height, if the feature map has the aspect ratio
+    of the image.
 
     Args:
         feature_size: Height H and width W of the feature map.
-        sizes: In (0, 1], as a fraction of the image's height.
-        ratios: Width over height, positive.
-        dtype: Of the result.
-        device: Of the result.
+        sizes: Fractions of the image height, in (0, 1].
+        ratios: Aspect ratios, width over height, positive.
+        dtype: Dtype of the result.
+        device: Device of the result.
 
     Returns:
-        Shape (H * W * (len(sizes) + len(ratios) - 1), 4), (x1, y1, x2, y2) normalised to 0..1, not
-        clipped: cells row by row, and the anchors of a cell together.
+        Anchors (x1, y1, x2, y2) normalised to 0..1, not clipped, cells row by row, shape
+        (H * W * (len(sizes) + len(ratios) - 1), 4).
 
     Raises:
-        ValueError: A size or ratio that is not positive, none of either, or an empty feature map.
+        ValueError: No sizes or ratios, one that is not positive, or an empty feature map.
 
     References:
         Zhang et al., "Dive into Deep Learning", section 14.4.1.
@@ -46,12 +49,12 @@ def multibox_prior(
     """
     height, width = feature_size
     if height < 1 or width < 1:
-        raise ValueError(f"multibox_prior: expected feature_size >= (1, 1), got {feature_size}")
+        requirement = "be at least (1, 1)"
+        raise ValueError(mismatch("multibox_prior", "feature_size", requirement, feature_size))
     for argument, values in (("sizes", sizes), ("ratios", ratios)):
         if not len(values) or not all(0 < value < float("inf") for value in values):
-            raise ValueError(
-                f"multibox_prior: expected {argument} to be positive numbers, got {list(values)}"
-            )
+            requirement, actual = "be positive numbers", list(values)
+            raise ValueError(mismatch("multibox_prior", argument, requirement, actual))
     pairs = [(size, ratios[0]) for size in sizes] + [(sizes[0], ratio) for ratio in ratios[1:]]
     size, ratio = torch.tensor(pairs, dtype=torch.float64, device=device).unbind(1)
     # Sizes are fractions of the height; x is a fraction of the width.

@@ -1,6 +1,8 @@
-"""Boxes as offsets from anchors, and back. Plain PyTorch, differentiable."""
+"""Encoding of boxes as offsets from anchors, in differentiable plain PyTorch."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -8,16 +10,17 @@ from torch import Tensor
 from cvlib._checks import (
     check_box_values,
     check_boxes,
-    check_same_kind,
+    check_is_number,
+    check_same_dtype_and_device,
     check_shape,
     check_tensor,
-    check_variances,
+    mismatch,
 )
 from cvlib.boxes import box_convert
 
-# The spread of centre and size offsets in SSD; dividing by it brings the targets near unit scale.
+# Spread of centre and size offsets in SSD; dividing by it scales targets to about 1.
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
-# As kSmallestSideRatio in csrc/box_math.h: a box without width gets a finite offset.
+# kSmallestSideRatio in csrc/box_math.h: keeps the offset of a box without width finite.
 SMALLEST_SIDE_RATIO = 1e-6
 
 
@@ -27,10 +30,10 @@ def encode_boxes(
     *,
     variances: tuple[float, float, float, float] = VARIANCES,
 ) -> Tensor:
-    """Expresses boxes as offsets from anchors, the targets of box regression.
+    """Encode boxes as offsets from anchors, the targets of box regression.
 
     ``((cx - cx_a) / w_a / v_x, (cy - cy_a) / h_a / v_y, log(w / w_a) / v_w, log(h / h_a) / v_h)``,
-    where the ratios of sides are held above 1e-6 so that an empty box gives a finite offset.
+    where the ratios of sides are clamped to 1e-6 so that an empty box gives a finite offset.
 
     Args:
         boxes: Shape (N, 4), floating point, (x1, y1, x2, y2).
@@ -38,12 +41,12 @@ def encode_boxes(
         variances: Scales of the four offsets.
 
     Returns:
-        Shape (N, 4): (dx, dy, dw, dh).
+        Offsets (dx, dy, dw, dh), shape (N, 4).
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices, variances that are not four positive numbers; on the
-            CPU also boxes with a NaN or corners out of order.
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices, variances that are not four positive numbers;
+            on the CPU also boxes with a NaN or corners out of order.
 
     References:
         Girshick et al., "Rich feature hierarchies" (2014), appendix C; Liu et al., "SSD" (2016),
@@ -74,19 +77,19 @@ def decode_boxes(
     *,
     variances: tuple[float, float, float, float] = VARIANCES,
 ) -> Tensor:
-    """Turns offsets from anchors back into boxes: the inverse of `encode_boxes`.
+    """Decode offsets from anchors into boxes, the inverse of `encode_boxes`.
 
     Args:
         offsets: Shape (..., N, 4), floating point, (dx, dy, dw, dh).
         anchors: Shape (N, 4), same dtype and device.
-        variances: Scales of the four offsets, as given to `encode_boxes`.
+        variances: Scales of the four offsets, as passed to `encode_boxes`.
 
     Returns:
-        Shape (..., N, 4): (x1, y1, x2, y2) in the unit of the anchors, not clipped.
+        Boxes (x1, y1, x2, y2) in the unit of the anchors, not clipped, shape (..., N, 4).
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices, variances that are not four positive numbers.
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices, variances that are not four positive numbers.
 
     Example:
         >>> anchor = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
@@ -94,7 +97,7 @@ def decode_boxes(
         tensor([[ 1.,  0., 11., 10.]])
     """
     check_tensor("decode_boxes", "offsets", offsets)
-    check_shape("decode_boxes", "offsets", offsets, "(" + "B, " * (offsets.dim() - 2) + "N, 4)")
+    check_shape("decode_boxes", "offsets", offsets, "...", "N", 4)
     check_boxes("decode_boxes", "anchors", anchors)
     _check_pair("decode_boxes", "offsets", offsets, anchors)
     check_variances("decode_boxes", variances)
@@ -106,9 +109,18 @@ def decode_boxes(
 
 
 def _check_pair(function: str, argument: str, value: Tensor, anchors: Tensor) -> None:
-    check_same_kind(function, argument, value, "anchors", anchors)
-    if value.shape[-2] != anchors.shape[0]:
-        raise ValueError(
-            f"{function}: expected as many anchors as {argument} ({value.shape[-2]}), "
-            f"got {anchors.shape[0]}"
-        )
+    check_same_dtype_and_device(function, argument, value, "anchors", anchors)
+    if value.shape[-2] != len(anchors):
+        requirement = f"have one row per row of `{argument}` ({value.shape[-2]})"
+        raise ValueError(mismatch(function, "anchors", requirement, len(anchors)))
+
+
+def check_variances(function: str, variances: tuple[float, ...]) -> None:
+    """Raises unless this is a tuple (TypeError) of four positive, finite numbers (ValueError)."""
+    if not isinstance(variances, tuple | list):
+        raise TypeError(mismatch(function, "variances", "be a tuple", type(variances).__name__))
+    for i, variance in enumerate(variances):
+        check_is_number(function, f"variances[{i}]", variance)
+    if len(variances) != 4 or not all(0 < v < math.inf for v in variances):
+        requirement = "be four positive numbers"
+        raise ValueError(mismatch(function, "variances", requirement, tuple(variances)))

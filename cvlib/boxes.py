@@ -1,32 +1,26 @@
-"""Box formats: conversion, area, clipping. Plain PyTorch, differentiable."""
+"""Box formats, area and clipping, in differentiable plain PyTorch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_tensor
+from cvlib._checks import check_boxes, check_choice, mismatch
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 
 
-def _check_last_dimension(function: str, boxes: Tensor) -> None:
-    check_tensor(function, "boxes", boxes)
-    if boxes.dim() == 0 or boxes.shape[-1] != 4:
-        raise ValueError(f"{function}: expected boxes of shape (..., 4), got {tuple(boxes.shape)}")
-
-
 def box_convert(boxes: Tensor, from_format: str, to_format: str) -> Tensor:
-    """Converts boxes from one format to another.
+    """Convert boxes from one format to another.
 
     Args:
         boxes: Shape (..., 4), floating point, any unit.
         from_format: ``"xyxy"`` (corners), ``"xywh"`` (top-left corner, width, height) or
             ``"cxcywh"`` (centre, width, height).
-        to_format: One of the same three.
+        to_format: See ``from_format``.
 
     Returns:
-        Shape (..., 4); ``boxes`` itself when both formats are equal.
+        Converted boxes, shape (..., 4); ``boxes`` itself if both formats are equal.
 
     Raises:
         TypeError: Not a floating-point tensor.
@@ -36,12 +30,9 @@ def box_convert(boxes: Tensor, from_format: str, to_format: str) -> Tensor:
         >>> box_convert(torch.tensor([[10.0, 20.0, 30.0, 40.0]]), "xywh", "xyxy")
         tensor([[10., 20., 40., 60.]])
     """
-    _check_last_dimension("box_convert", boxes)
-    for argument, value in (("from_format", from_format), ("to_format", to_format)):
-        if value not in FORMATS:
-            raise ValueError(
-                f"box_convert: expected {argument} to be one of {', '.join(FORMATS)}, got {value!r}"
-            )
+    check_boxes("box_convert", "boxes", boxes, "...", 4)
+    check_choice("box_convert", "from_format", from_format, FORMATS)
+    check_choice("box_convert", "to_format", to_format, FORMATS)
     if from_format == to_format:
         return boxes
     low, high = boxes[..., :2], boxes[..., 2:]
@@ -57,13 +48,13 @@ def box_convert(boxes: Tensor, from_format: str, to_format: str) -> Tensor:
 
 
 def box_area(boxes: Tensor) -> Tensor:
-    """Gives the area of boxes; a box with x2 < x1 or y2 < y1 is empty and has area 0.
+    """Return the area of boxes, which is 0 if x2 < x1 or y2 < y1.
 
     Args:
         boxes: Shape (..., 4), floating point, (x1, y1, x2, y2).
 
     Returns:
-        Shape (...), in squared units of the boxes.
+        Areas in squared units of the boxes, shape (...).
 
     Raises:
         TypeError: Not a floating-point tensor.
@@ -73,19 +64,19 @@ def box_area(boxes: Tensor) -> Tensor:
         >>> box_area(torch.tensor([0.0, 0.0, 3.0, 2.0]))
         tensor(6.)
     """
-    _check_last_dimension("box_area", boxes)
+    check_boxes("box_area", "boxes", boxes, "...", 4)
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Clips boxes to an image.
+    """Clip boxes to an image.
 
     Args:
         boxes: Shape (..., 4), floating point, (x1, y1, x2, y2) in pixels.
         size: Height and width of the image in pixels.
 
     Returns:
-        Shape (..., 4): x in [0, width], y in [0, height].
+        Boxes with x in [0, width] and y in [0, height], shape (..., 4).
 
     Raises:
         TypeError: Not a floating-point tensor.
@@ -95,9 +86,10 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         >>> clip_boxes(torch.tensor([[-5.0, 2.0, 30.0, 12.0]]), (10, 20))
         tensor([[ 0.,  2., 20., 10.]])
     """
-    _check_last_dimension("clip_boxes", boxes)
+    check_boxes("clip_boxes", "boxes", boxes, "...", 4)
     if len(size) != 2 or min(size) < 0:
-        raise ValueError(f"clip_boxes: expected size (height, width) >= 0, got {tuple(size)}")
+        requirement = "be (height, width) of at least 0"
+        raise ValueError(mismatch("clip_boxes", "size", requirement, tuple(size)))
     height, width = size
     x = boxes[..., 0::2].clamp(0, width)
     y = boxes[..., 1::2].clamp(0, height)

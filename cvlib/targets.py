@@ -1,4 +1,4 @@
-"""From a batch of ground truths to what the anchors shall learn."""
+"""Training targets of anchors for a batch of ground truths."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_box_values
+from cvlib._checks import check_box_values, check_entries
 from cvlib.ops.multibox import multibox_target
 
 
 class AnchorTargets(NamedTuple):
-    """What every anchor of a batch shall predict.
+    """Training targets of every anchor of a batch.
 
     Attributes:
         offsets: Shape (B, A, 4), float32; 0 where the anchor is background.
@@ -24,14 +24,17 @@ class AnchorTargets(NamedTuple):
 
     @property
     def positive(self) -> Tensor:
-        """Shape (B, A), bool: anchors that are matched to an object."""
+        """Whether each anchor is matched to an object, shape (B, A)."""
         return self.classes > 0
+
+
+_INDEX_ADVICE = "the indices are the image in the batch and its object"
 
 
 def check_targets(
     boxes: Tensor, labels: Tensor, num_classes: int, image_size: tuple[int, int]
 ) -> None:
-    """Refuses ground truths that would train a model wrongly without a word.
+    """Raises ValueError for ground truths that would silently spoil training.
 
     Args:
         boxes: Shape (B, M, 4), float32, (x1, y1, x2, y2) in pixels.
@@ -41,43 +44,29 @@ def check_targets(
 
     Raises:
         ValueError: Labels out of range, NaN, corners out of order, boxes that look normalised to
-            0..1, or boxes outside of the image. The message names image and row.
+            0..1, or boxes outside the image. The message names image and object.
     """
-    valid = labels >= 0
-    _raise_first(
-        (labels < -1) | (labels >= num_classes),
-        labels,
-        f"labels in 0..{num_classes - 1} (-1 pads)",
-        "labels",
-    )
-    filled = torch.where(valid[..., None], boxes, 0)
+    height, width = image_size
+    is_object = labels >= 0
+    filled = torch.where(is_object[..., None], boxes, 0)
+    is_class = (labels >= -1) & (labels < num_classes)
+    requirement = f"be in 0..{num_classes - 1} (-1 for padding)"
+    check_entries("check_targets", "labels", labels, is_class, requirement, _INDEX_ADVICE)
     check_box_values("check_targets", "boxes", filled)
-    # Whatever lies within the first pixel is a fraction of the image.
-    _raise_first(
-        valid & (filled.amax(-1) <= 1) & (filled.amax(-1) > 0),
-        boxes,
-        "boxes in pixels, not normalised to 0..1 (multiply x by "
-        f"{image_size[1]} and y by {image_size[0]})",
-        "boxes",
-    )
-    limit = boxes.new_tensor([image_size[1], image_size[0]] * 2)
-    outside = ((filled < -1) | (filled > limit + 1)).any(-1)
-    _raise_first(outside, boxes, f"boxes inside the image {image_size} (height, width)", "boxes")
-    sides = filled[..., 2:] - filled[..., :2]
-    _raise_first(
-        valid & (sides <= 0).any(-1), boxes, "boxes with positive width and height", "boxes"
-    )
-
-
-def _raise_first(bad: Tensor, values: Tensor, requirement: str, argument: str) -> None:
-    found = bad.nonzero()
-    if not len(found):
-        return
-    image, row = found[0].tolist()
-    raise ValueError(
-        f"check_targets: expected {requirement}, got {argument}[{image}, {row}] = "
-        f"{values[image, row].tolist()} (image {image} of the batch, object {row})"
-    )
+    # A box within the first pixel must be normalised.
+    is_tiny = is_object & (filled.amax(-1) <= 1) & (filled.amax(-1) > 0)
+    limit = boxes.new_tensor([width, height] * 2)
+    is_inside = ((filled >= -1) & (filled <= limit + 1)).all(-1)
+    has_area = ~is_object | (filled[..., 2:] > filled[..., :2]).all(-1)
+    for is_good, requirement in (
+        (
+            ~is_tiny,
+            f"be in pixels, not normalised to 0..1 (multiply x by {width} and y by {height})",
+        ),
+        (is_inside, f"be inside the image {image_size} (height, width)"),
+        (has_area, "have positive width and height"),
+    ):
+        check_entries("check_targets", "boxes", boxes, is_good, requirement, _INDEX_ADVICE)
 
 
 def assign_targets(
@@ -88,7 +77,7 @@ def assign_targets(
     *,
     iou_threshold: float = 0.5,
 ) -> AnchorTargets:
-    """Matches a batch of ground truths in pixels to normalised anchors.
+    """Match a batch of ground truths in pixels to normalised anchors.
 
     Args:
         anchors: Shape (A, 4), float32, normalised to 0..1.
@@ -98,7 +87,7 @@ def assign_targets(
         iou_threshold: See `multibox_target`.
 
     Returns:
-        Offsets and classes of every anchor.
+        Target offsets and classes of every anchor.
     """
     scale = boxes.new_tensor([image_size[1], image_size[0]] * 2)
     rows = torch.cat([labels[..., None].to(boxes.dtype), boxes / scale], dim=-1)  # (B, M, 5)

@@ -22,21 +22,4 @@ def grid_boxes(rng, *shape, smallest=0):
     return np.concatenate([corner, corner + rng.integers(smallest, 6, (*shape, 2))], -1) / 16
 
 
-def changed(tensor, index, value):
-    tensor = tensor.clone()
-    tensor[index] = torch.as_tensor(value, dtype=tensor.dtype)
-    return tensor
-
-
 ANCHORS = torch.tensor([[0.0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
-VARIANCE_ERRORS = [
-    ({"variances": variances}, ValueError, r"expected variances to be four positive numbers, got ")
-    for variances in (
-        (0.1, 0.1, 0.2),
-        (0.1,) * 5,
-        (0.1, 0.1, 0.2, 0),
-        (0.1, -0.1, 0.2, 0.2),
-        (nan, 0.1, 0.2, 0.2),
-        (0.1, 0.1, inf, 0.2),
-    )
-]

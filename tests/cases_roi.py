@@ -2,7 +2,6 @@
 
 import numpy as np
 import oracles_roi
-import pytest
 import torch
 
 nan, inf = float("nan"), float("inf")
@@ -35,7 +34,5 @@ def close(actual, expected, dtype, tolerances):
     torch.testing.assert_close(actual.detach().cpu().double(), expected, **tolerances[dtype])
 
 
-# opcheck itself looks at the .grad of its copies.
-ignore_grad = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 MAPS = torch.zeros(2, 3, 8, 8)
 GOOD = torch.tensor([[0.0, 0, 0, 4, 4], [1, 1, 1, 3, 3]])

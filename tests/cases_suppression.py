@@ -207,8 +207,3 @@ IDS = {
     ),
     "all different": lambda rng, n: torch.from_numpy(rng.permutation(n)) - n // 2,
 }
-
-BOXES = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6]])
-SCORES = torch.tensor([0.9, 0.8, 0.7])
-NAN_BOX = torch.tensor([[0.0, 0, 2, 2], [1, 1, nan, 3], [5, 5, 6, 6]])
-INVERTED = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [30, 40, 20, 60]])

@@ -14,6 +14,7 @@ import torch
 
 # Tests are imported by file (importmode=importlib), so that helpers beside them need a path.
 sys.path.insert(0, os.path.dirname(__file__))
+import oracles
 
 # Reproducible, and without a data base that one run would leave to the next. Fixtures of ours that
 # hypothesis would warn about only restore global state.
@@ -28,14 +29,6 @@ hypothesis.settings.register_profile(
     ],
 )
 hypothesis.settings.load_profile("cvlib")
-
-# The one table: how far a floating-point result may be from the float64 oracle.
-TOLERANCES = {
-    torch.float64: {"rtol": 1e-10, "atol": 1e-10},
-    torch.float32: {"rtol": 1e-5, "atol": 1e-5},
-    torch.float16: {"rtol": 1e-2, "atol": 1e-2},
-    torch.bfloat16: {"rtol": 5e-2, "atol": 5e-2},
-}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -89,7 +82,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def tolerances() -> dict[torch.dtype, dict[str, float]]:
-    return TOLERANCES
+    return oracles.TOLERANCES
 
 
 @pytest.fixture

@@ -10,7 +10,15 @@ and never fuses two. The threshold is compared as the double that it is given as
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+# The one table: how far a floating-point result may be from the float64 oracle.
+TOLERANCES = {
+    torch.float64: {"rtol": 1e-10, "atol": 1e-10},
+    torch.float32: {"rtol": 1e-5, "atol": 1e-5},
+    torch.float16: {"rtol": 1e-2, "atol": 1e-2},
+    torch.bfloat16: {"rtol": 5e-2, "atol": 5e-2},
+}
 SMALLEST_SIDE_RATIO = 1e-6  # from the docstring of encode_boxes
 
 

@@ -101,14 +101,20 @@ def test_compiles_whole_with_dynamic_shapes(device, fresh_compiler):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"feature_size": (0, 4)}, r"expected feature_size >= \(1, 1\), got \(0, 4\)"),
-        ({"feature_size": (4, -1)}, r"expected feature_size >= \(1, 1\), got \(4, -1\)"),
-        ({"sizes": []}, r"expected sizes to be positive numbers, got \[\]"),
-        ({"sizes": [0.5, 0]}, r"expected sizes to be positive numbers, got \[0\.5, 0\]"),
-        ({"sizes": [nan]}, r"expected sizes to be positive numbers, got \[nan\]"),
-        ({"ratios": []}, r"expected ratios to be positive numbers, got \[\]"),
-        ({"ratios": [1, -2]}, r"expected ratios to be positive numbers, got \[1, -2\]"),
-        ({"ratios": [nan]}, r"expected ratios to be positive numbers, got \[nan\]"),
+        (
+            {"feature_size": (0, 4)},
+            r"expected `feature_size` to be at least \(1, 1\), got \(0, 4\)",
+        ),
+        (
+            {"feature_size": (4, -1)},
+            r"expected `feature_size` to be at least \(1, 1\), got \(4, -1\)",
+        ),
+        ({"sizes": []}, r"expected `sizes` to be positive numbers, got \[\]"),
+        ({"sizes": [0.5, 0]}, r"expected `sizes` to be positive numbers, got \[0\.5, 0\]"),
+        ({"sizes": [nan]}, r"expected `sizes` to be positive numbers, got \[nan\]"),
+        ({"ratios": []}, r"expected `ratios` to be positive numbers, got \[\]"),
+        ({"ratios": [1, -2]}, r"expected `ratios` to be positive numbers, got \[1, -2\]"),
+        ({"ratios": [nan]}, r"expected `ratios` to be positive numbers, got \[nan\]"),
     ],
 )
 def test_errors(wrong, message):

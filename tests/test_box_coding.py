@@ -150,14 +150,34 @@ def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
 
 GOOD = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
 ERRORS = [
-    ([[0, 0, 1, 1]], GOOD, TypeError, r"expected {first} to be a torch\.Tensor, got list"),
-    (GOOD, np.zeros((2, 4)), TypeError, r"expected anchors to be a torch\.Tensor, got ndarray"),
-    (GOOD.int(), GOOD, TypeError, r"expected {first} of a floating-point dtype, got torch\.int32"),
-    (GOOD, GOOD.double(), TypeError, r"expected anchors of the dtype of {first} .*float64"),
-    (GOOD[:, :3], GOOD, ValueError, r"expected {first} of shape .*4\), got \(2, 3\)"),
-    (GOOD, GOOD[None], ValueError, r"expected anchors of shape \(N, 4\), got \(1, 2, 4\)"),
-    (GOOD, GOOD[:1], ValueError, r"expected as many anchors as {first} \(2\), got 1"),
-    (GOOD, GOOD.to("meta"), ValueError, r"expected anchors on the device of {first} .*got meta"),
+    ([[0, 0, 1, 1]], GOOD, TypeError, r"expected `{first}` to be a torch\.Tensor, got list"),
+    (GOOD, np.zeros((2, 4)), TypeError, r"expected `anchors` to be a torch\.Tensor, got ndarray"),
+    (
+        GOOD.int(),
+        GOOD,
+        TypeError,
+        r"expected `{first}` to have a floating-point dtype, got torch\.int32",
+    ),
+    (
+        GOOD,
+        GOOD.double(),
+        TypeError,
+        r"expected `anchors` to have the dtype of `{first}` .*float64",
+    ),
+    (GOOD[:, :3], GOOD, ValueError, r"expected `{first}` to have shape .*4\), got \(2, 3\)"),
+    (GOOD, GOOD[None], ValueError, r"expected `anchors` to have shape \(N, 4\), got \(1, 2, 4\)"),
+    (
+        GOOD,
+        GOOD[:1],
+        ValueError,
+        r"expected `anchors` to have one row per row of `{first}` \(2\), got 1",
+    ),
+    (
+        GOOD,
+        GOOD.to("meta"),
+        ValueError,
+        r"expected `anchors` to be on the device of `{first}` .*got meta",
+    ),
 ]
 
 
@@ -176,7 +196,7 @@ def test_errors(function, name, first, anchors, error, message):
     [(0.1,) * 3, (0.1,) * 5, (0, 1, 1, 1), (1, -1, 1, 1), (1, 1, nan, 1), (1, 1, 1, inf)],
 )
 def test_variance_errors(function, variances):
-    with pytest.raises(ValueError, match=f"^{function}: expected variances to be four positive"):
+    with pytest.raises(ValueError, match=f"^{function}: expected `variances` to be four positive"):
         getattr(cvlib, function)(GOOD, GOOD, variances=variances)
 
 

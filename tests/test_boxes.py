@@ -160,16 +160,24 @@ CALLS = {
 @pytest.mark.parametrize(
     ("boxes", "error", "message"),
     [
-        ([[0, 0, 1, 1]], TypeError, r"expected boxes to be a torch\.Tensor, got list"),
-        (np.zeros((1, 4)), TypeError, r"expected boxes to be a torch\.Tensor, got ndarray"),
+        ([[0, 0, 1, 1]], TypeError, r"expected `boxes` to be a torch\.Tensor, got list"),
+        (np.zeros((1, 4)), TypeError, r"expected `boxes` to be a torch\.Tensor, got ndarray"),
         (
             torch.zeros(1, 4).int(),
             TypeError,
-            r"expected boxes of a floating-point dtype, got .*int32",
+            r"expected `boxes` to have a floating-point dtype, got .*int32",
         ),
-        (torch.zeros(1, 5), ValueError, r"expected boxes of shape \(\.\.\., 4\), got \(1, 5\)"),
-        (torch.zeros(4, 0), ValueError, r"expected boxes of shape \(\.\.\., 4\), got \(4, 0\)"),
-        (torch.zeros(()), ValueError, r"expected boxes of shape \(\.\.\., 4\), got \(\)"),
+        (
+            torch.zeros(1, 5),
+            ValueError,
+            r"expected `boxes` to have shape \(\.\.\., 4\), got \(1, 5\)",
+        ),
+        (
+            torch.zeros(4, 0),
+            ValueError,
+            r"expected `boxes` to have shape \(\.\.\., 4\), got \(4, 0\)",
+        ),
+        (torch.zeros(()), ValueError, r"expected `boxes` to have shape \(\.\.\., 4\), got \(\)"),
     ],
 )
 @pytest.mark.parametrize("function", CALLS)
@@ -181,9 +189,18 @@ def test_errors(function, boxes, error, message):
 @pytest.mark.parametrize(
     ("formats", "message"),
     [
-        (("xyXY", "xywh"), r"expected from_format to be one of xyxy, xywh, cxcywh, got 'xyXY'"),
-        (("xyxy", "ltrb"), r"expected to_format to be one of xyxy, xywh, cxcywh, got 'ltrb'"),
-        (("ltrb", "ltrb"), r"expected from_format to be one of xyxy, xywh, cxcywh, got 'ltrb'"),
+        (
+            ("xyXY", "xywh"),
+            r"expected `from_format` to be one of 'xyxy', 'xywh', 'cxcywh', got 'xyXY'",
+        ),
+        (
+            ("xyxy", "ltrb"),
+            r"expected `to_format` to be one of 'xyxy', 'xywh', 'cxcywh', got 'ltrb'",
+        ),
+        (
+            ("ltrb", "ltrb"),
+            r"expected `from_format` to be one of 'xyxy', 'xywh', 'cxcywh', got 'ltrb'",
+        ),
     ],
 )
 def test_unknown_formats(formats, message):
@@ -193,5 +210,5 @@ def test_unknown_formats(formats, message):
 
 @pytest.mark.parametrize("size", [(-1, 3), (3, -1), (3,), (1, 2, 3)])
 def test_clip_size_errors(size):
-    with pytest.raises(ValueError, match=r"^clip_boxes: expected size"):
+    with pytest.raises(ValueError, match=r"^clip_boxes: expected `size` to be \(height, width\)"):
         cvlib.clip_boxes(torch.zeros(1, 4), size)

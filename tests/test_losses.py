@@ -2,18 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torchvision.ops import box_iou, generalized_box_iou
 
 from cvlib.anchors import multibox_prior
-from cvlib.losses import LOSSES, book_loss, multibox_loss, paired_iou, quality_focal_loss
+from cvlib.losses import BOX_WEIGHT, LOSSES, book_loss, multibox_loss, quality_focal_loss
 from cvlib.targets import AnchorTargets
-
-
-def random_boxes(*shape, dtype=torch.float32, device="cpu"):
-    corner = torch.rand(*shape, 2, dtype=dtype, device=device)
-    return torch.cat([corner, corner + 0.05 + torch.rand_like(corner)], dim=-1)
 
 
 def random_case(batch=3, classes=2, dtype=torch.float64, device="cpu", positives=5):
@@ -31,60 +23,11 @@ def random_case(batch=3, classes=2, dtype=torch.float64, device="cpu", positives
     return logits, offsets, anchors, AnchorTargets(wanted, target_classes)
 
 
-# --- IoU of pairs ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_paired_iou_matches_torchvision(device, dtype, tolerances):
-    boxes1, boxes2 = (random_boxes(200, dtype=dtype, device=device) for _ in range(2))
-    iou, generalized = paired_iou(boxes1, boxes2)
-    expected = generalized_box_iou(boxes1, boxes2).diagonal()
-    assert expected.min() < 0 < expected.max()
-    torch.testing.assert_close(generalized, expected, **tolerances[dtype])
-    torch.testing.assert_close(iou, box_iou(boxes1, boxes2).diagonal(), **tolerances[dtype])
-
-
-@given(seed=st.integers(0, 10**6))
-def test_paired_iou_is_symmetric_and_bounded(seed):
-    torch.manual_seed(seed)
-    boxes1, boxes2 = random_boxes(2, 7), random_boxes(2, 7)
-    iou, generalized = paired_iou(boxes1, boxes2)
-    assert iou.shape == generalized.shape == (2, 7)
-    for one, other in zip((iou, generalized), paired_iou(boxes2, boxes1), strict=True):
-        torch.testing.assert_close(one, other)
-    assert 0 <= iou.min()
-    assert -1 < generalized.min()
-    assert (generalized <= iou + 1e-6).all()
-    assert iou.max() <= 1 + 1e-6
-    for value in paired_iou(boxes1, boxes1):
-        torch.testing.assert_close(value, torch.ones(2, 7))
-
-
-def test_paired_iou_by_hand():
-    # Two unit squares with a gap of one: hull 3, union 2, so 0 - 1/3. Halves of one another: 1/2.
-    a = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 1]])
-    b = torch.tensor([[2.0, 0, 3, 1], [0, 0, 1, 1]])
-    iou, generalized = paired_iou(a, b)
-    torch.testing.assert_close(iou, torch.tensor([0, 1 / 2]))
-    torch.testing.assert_close(generalized, torch.tensor([-1 / 3, 1 / 2]))
-
-
-def test_paired_iou_has_the_right_gradient():
-    boxes1, boxes2 = (random_boxes(12, dtype=torch.float64).requires_grad_() for _ in range(2))
-    torch.autograd.gradcheck(paired_iou, (boxes1, boxes2))
-
-
-def test_generalized_iou_pulls_distant_boxes_together():
-    found = torch.tensor([[10.0, 0, 11, 1]], requires_grad=True)
-    paired_iou(found, torch.tensor([[0.0, 0, 1, 1]]))[1].sum().backward()
-    assert found.grad[0, 0] < 0  # the left edge should move left
-
-
 # --- quality focal loss ----------------------------------------------------------------------
 
 
 def quality_focal_formula(logits, label, quality, focus):
-    """One anchor by the words of the docstring."""
+    """The formula of the docstring for one anchor."""
     probabilities = logits.exp() / logits.exp().sum()
     wanted = quality if label > 0 else 1.0
     entropy = -wanted * probabilities[label].log() - (1 - wanted) * probabilities[0].log()
@@ -168,6 +111,34 @@ def test_book_loss_is_the_books_formula(classes):
     expected = book_formula(logits, offsets, targets)
     torch.testing.assert_close(found["class"], expected[0])
     torch.testing.assert_close(found["box"], expected[1])
+
+
+# --- multibox loss ---------------------------------------------------------------------------
+
+
+def one_anchor(offset):
+    """A square anchor that is matched to itself, and a prediction moved in units of its width."""
+    anchors = torch.tensor([[0.0, 0, 1, 1]])
+    targets = AnchorTargets(torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.int64))
+    offsets = torch.tensor([[[10.0 * offset, 0, 0, 0]]], requires_grad=True)
+    return torch.zeros(1, 1, 2), offsets, anchors, targets
+
+
+def test_box_loss_by_hand():
+    # Two unit squares with a gap of one: hull 3, union 2, so a generalised IoU of 0 - 1/3.
+    loss = multibox_loss(*one_anchor(2))["box"]
+    assert float(loss) == pytest.approx(BOX_WEIGHT * (1 + 1 / 3))
+
+
+def test_box_loss_pulls_distant_boxes_together():
+    arguments = one_anchor(10)
+    multibox_loss(*arguments)["box"].backward()
+    assert arguments[1].grad[0, 0, 0] > 0  # gradient descent moves the box left
+
+
+@pytest.mark.parametrize("offset", [float("nan"), float("inf"), -float("inf")])
+def test_a_diverged_model_has_a_loss_that_is_not_finite(offset):
+    assert not multibox_loss(*one_anchor(offset))["box"].isfinite()
 
 
 # --- every loss ------------------------------------------------------------------------------

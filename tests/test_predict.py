@@ -314,5 +314,6 @@ def test_a_missing_source_is_an_error(model, tmp_path):
 @pytest.mark.parametrize("views", [None, Views(flip=True)])
 def test_a_threshold_in_percent_is_an_error(tmp_path, model, views):
     save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"predict: expected score_threshold in \[0, 1\], got 1.5"):
+    message = r"predict: expected `score_threshold` to be in \[0, 1\], got 1.5"
+    with pytest.raises(ValueError, match=message):
         list(predict(model, tmp_path, score_threshold=1.5, views=views))

@@ -296,7 +296,7 @@ def test_frames_of_a_video_in_every_file(tmp_path):
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert reader.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
     reader.release()
-    images = json.loads((out / "detections-coco-images.json").read_text())["images"]
+    images = json.loads((out / "predictions-coco-images.json").read_text())["images"]
     assert [one["file_name"] for one in images] == [f"{source}#{i}" for i in range(3)]
     assert not list(out.rglob(".*")), "nothing temporary is left"
 
@@ -311,11 +311,11 @@ def test_what_was_found_before_a_failure_is_kept_and_whole(tmp_path):
         Writers(folder, ["images", "json", "csv"], model) as writers,
     ):
         for frame, found in predict(model, sources, batch_size=1):
-            assert not (tmp_path / "out" / "detections.json").exists(), "not before it is whole"
+            assert not (tmp_path / "out" / "predictions.json").exists(), "not before it is whole"
             writers.write(frame, found)
             if frame.number == 1:
                 raise KeyboardInterrupt
-    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == 2
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 2
     reader = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 2
     reader.release()
@@ -325,8 +325,10 @@ def test_a_name_that_is_no_utf8(tmp_path):
     source = save(tmp_path / "a.png")
     strange = source.rename(tmp_path / "caf\udce9.png")
     write(TinySSD(("cat",), (64, 64)), [strange], tmp_path / "out", ["csv", "json", "images"])
-    assert json.loads((tmp_path / "out" / "detections.json").read_text())[0]["file"] == str(strange)
-    assert b"caf\xe9.png" in (tmp_path / "out" / "detections.csv").read_bytes()
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())[0]["file"] == str(
+        strange
+    )
+    assert b"caf\xe9.png" in (tmp_path / "out" / "predictions.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

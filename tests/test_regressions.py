@@ -21,11 +21,12 @@ from cvlib import (
     predict,
 )
 from cvlib._files import save_json
-from cvlib.engine import load_checkpoint, save_checkpoint
+from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint
 from cvlib.engine.report import plot_history
-from cvlib.metrics import GroundTruth, evaluate_boxes
+from cvlib.metrics import evaluate_boxes
 from cvlib.models.tiny_ssd import Predictions
 from cvlib.predict import find_files, read_image
+from cvlib.structures import GroundTruth
 from cvlib.targets import check_targets
 
 SIZE = (64, 64)
@@ -442,7 +443,7 @@ def test_tool_detect_keeps_results_before_a_damaged_image(tmp_path, model):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"x")
     r = tool(tmp_path, "detect.py", "m.pt", "a.png", "b.png", "--out", "f")
-    assert (tmp_path / "f" / "detections.json").exists(), r
+    assert (tmp_path / "f" / "predictions.json").exists(), r
 
 
 def test_what_a_killed_process_left_is_overwritten(tmp_path):

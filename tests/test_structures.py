@@ -15,9 +15,8 @@ from cvlib.structures import (
     Detections,
     GroundTruth,
     Segmentation,
-    mask_areas,
-    resize_masks,
 )
+from cvlib.structures.masks import mask_areas, resize_masks
 
 CLASSES = ("cat", "dog")
 
@@ -96,7 +95,7 @@ def test_to_coco_maps_labels_to_the_ids_of_a_file(found):
     [((2, 4), (3,), (3,)), ((3, 5), (3,), (3,)), ((3, 4), (3,), (2,)), ((3, 4), (3,), (3, 1))],
 )
 def test_lengths_that_differ_are_refused(boxes, scores, labels):
-    with pytest.raises(ValueError, match=r"Detections: expected boxes \(N, 4\)"):
+    with pytest.raises(ValueError, match=r"Detections: expected `boxes` \(N, 4\)"):
         Detections(
             torch.zeros(boxes), torch.zeros(scores), torch.zeros(labels, dtype=torch.int64), CLASSES
         )
@@ -104,7 +103,7 @@ def test_lengths_that_differ_are_refused(boxes, scores, labels):
 
 @pytest.mark.parametrize("label", [-1, 2])
 def test_labels_without_a_class_are_refused(label):
-    with pytest.raises(ValueError, match=rf"Detections: expected labels in 0\.\.1, got {label}"):
+    with pytest.raises(ValueError, match=rf"Detections: expected `labels` in 0\.\.1, got {label}"):
         Detections(torch.zeros(1, 4), torch.zeros(1), torch.tensor([label]), CLASSES)
 
 
@@ -158,11 +157,12 @@ def test_masks_stretched_by_whole_numbers_are_exact():
 
 
 def test_resizing_takes_boxes_and_masks_along(masked, masks):
-    larger = masked.resize((24, 12), (48, 24))
+    masked = dataclasses.replace(masked, size=(24, 12))
+    larger = masked.resize((48, 24))
     assert torch.equal(larger.boxes, masked.boxes * 2)
     assert torch.equal(larger.bitmaps(), masks.repeat_interleave(2, 1).repeat_interleave(2, 2))
-    assert masked.resize((24, 12), (24, 12)) is masked
-    smaller = masked.resize((10, 6), (5, 6))
+    assert masked.resize((24, 12)) is masked
+    smaller = dataclasses.replace(masked, size=(10, 6)).resize((5, 6))
     assert smaller.boxes.tolist()[0] == [1, 1, 6, 5], "inside of the image"
 
 
@@ -198,14 +198,14 @@ def test_masks_of_another_dtype_are_refused(found, masks):
 
 @pytest.mark.parametrize("kept", [{"size": [1, 1], "counts": "1"}, "text", 7])
 def test_masks_of_another_kind_are_refused(found, kept):
-    with pytest.raises(TypeError, match="masks to be a bool tensor or a list of run lengths"):
+    with pytest.raises(TypeError, match="`masks` to be a bool tensor or a list of run lengths"):
         dataclasses.replace(found, masks=kept)
 
 
 def test_masks_of_another_number_are_refused(found, masks):
-    with pytest.raises(ValueError, match=r"masks of shape \(N, H, W\) with N = 3 as in labels"):
+    with pytest.raises(ValueError, match=r"`masks` of shape \(N, H, W\) with N = 3 as in labels"):
         dataclasses.replace(found, masks=masks[:2])
-    with pytest.raises(ValueError, match="run lengths of 3 masks as in labels, got 2"):
+    with pytest.raises(ValueError, match="`masks` to hold 3 run lengths, as in labels, got 2"):
         dataclasses.replace(found, masks=masks_to_rle(masks[:2]))
 
 
@@ -283,11 +283,11 @@ def test_truths_of_a_stretched_image(masks):
 
 def test_truths_of_different_lengths_are_refused():
     boxes, labels = torch.zeros(2, 4), torch.zeros(2).long()
-    with pytest.raises(ValueError, match=r"GroundTruth: expected boxes \(N, 4\) and labels"):
+    with pytest.raises(ValueError, match=r"GroundTruth: expected `boxes` \(N, 4\) and `labels`"):
         GroundTruth(boxes, labels[:1], (8, 8))
-    with pytest.raises(ValueError, match=r"expected iscrowd of shape \(N,\) with N = 2"):
+    with pytest.raises(ValueError, match=r"expected `iscrowd` of shape \(N,\) with N = 2"):
         GroundTruth(boxes, labels, (8, 8), iscrowd=torch.zeros(3))
-    with pytest.raises(ValueError, match=r"expected area of shape \(N,\) with N = 2"):
+    with pytest.raises(ValueError, match=r"expected `area` of shape \(N,\) with N = 2"):
         GroundTruth(boxes, labels, (8, 8), area=torch.zeros(2, 1))
     with pytest.raises(ValueError, match=r"GroundTruth\.rles: expected masks"):
         GroundTruth(boxes, labels, (8, 8)).rles()
@@ -321,16 +321,16 @@ def test_class_maps_to_the_host(device):
 
 
 def test_class_maps_that_are_refused():
-    with pytest.raises(TypeError, match=r"labels of an integer dtype, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"`labels` of an integer dtype, got torch\.float32"):
         Segmentation(torch.zeros(2, 2), CLASSES)
-    with pytest.raises(ValueError, match=r"labels of shape \(H, W\), got \(1, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"`labels` of shape \(H, W\), got \(1, 2, 2\)"):
         Segmentation(torch.zeros(1, 2, 2).long(), CLASSES)
-    with pytest.raises(ValueError, match=r"labels in 0\.\.1 or 255 \(void\), got 0\.\.2"):
+    with pytest.raises(ValueError, match=r"`labels` in 0\.\.1 or 255 \(void\), got 0\.\.2"):
         Segmentation(torch.tensor([[0, 2]]), CLASSES)
-    with pytest.raises(ValueError, match=r"scores of the shape of labels \(1, 1\), got \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"`scores` of the shape of labels \(1, 1\), got \(2, 1\)"):
         Segmentation(torch.zeros(1, 1).long(), CLASSES, scores=torch.zeros(2, 1))
 
 
 def test_a_wrong_number_of_probabilities():
-    with pytest.raises(ValueError, match=r"Classification: expected probabilities of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"expected `probabilities` of shape \(2,\)"):
         Classification(torch.ones(3) / 3, ("a", "b"))

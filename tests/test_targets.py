@@ -1,4 +1,4 @@
-"""What the anchors shall learn, and the labels that must not be learnt from."""
+"""Training targets of anchors, and labels that are refused."""
 
 import oracles
 import pytest
@@ -25,8 +25,8 @@ def batch_with(box=GOOD, label=0):
 # --- labels that are refused -----------------------------------------------------------------
 
 BAD = {
-    "label too large": ({"label": 2}, r"labels in 0\.\.1 .*labels\[1, 1\] = 2"),
-    "label below the padding": ({"label": -2}, r"labels in 0\.\.1 .*labels\[1, 1\] = -2"),
+    "label too large": ({"label": 2}, r"`labels` to be in 0\.\.1 .*labels\[1, 1\] = 2"),
+    "label below the padding": ({"label": -2}, r"`labels` to be in 0\.\.1 .*labels\[1, 1\] = -2"),
     "nan": ({"box": (4, NAN, 20, 30)}, r"without NaN, got boxes\[1, 1\]"),
     "only nan": ({"box": (NAN,) * 4}, r"without NaN, got boxes\[1, 1\]"),
     "inverted x": ({"box": (20, 5, 4, 30)}, r"x1 <= x2 and y1 <= y2, got boxes\[1, 1\]"),

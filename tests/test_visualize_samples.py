@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from cvlib.data import SyntheticBananas, collate
-from cvlib.data.transforms import VOID
+from cvlib.geometry.view import VOID
 from cvlib.models import TinySSD
 from cvlib.visualize import (
     Tile,
@@ -169,7 +169,7 @@ def test_transforms_are_shown_as_training_sees_them():
     assert one.tobytes() != other.tobytes()
     own = show_transforms(bananas, 1, lambda image, target: (image, target), count=2)
     assert own.mode == "RGB"
-    with pytest.raises(ValueError, match="expected recipe for detection to be one of"):
+    with pytest.raises(ValueError, match="expected `recipe` for detection to be one of"):
         show_transforms(bananas, 1, "nonsense")
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from torchvision.transforms.v2 import Resize
 
 from cvlib.models import Model
-from cvlib.predict import look
-from cvlib.structures import Detections, Result, Segmentation
 from cvlib.visualize import Tile, draw, draw_sample, make_sheet
 
 _SHOWN = 8
@@ -35,18 +33,12 @@ def draw_predictions(model: Model, dataset: Any, count: int = _SHOWN) -> Image.I
         except (OSError, ValueError):  # has been told before
             continue
         whole = (image.shape[-2], image.shape[-1])
-        (result,) = look(model, [image.as_subclass(Tensor)], score_threshold=_SCORE)
+        result = model.predict(image.as_subclass(Tensor), score_threshold=_SCORE)
         # Before anything is written on it, so that words can be read.
         scale = min(1.0, _SIDE / max(whole))
         small = (max(1, round(whole[0] * scale)), max(1, round(whole[1] * scale)))
         image, target = Resize(small)(image, target)
         truth = draw_sample(image, target, dataset.classes)
-        found = draw(image, _resized(result, whole, small))
+        found = draw(image, result.resize(small))
         tiles += [Tile(truth.image, f"true: {truth.caption}"), Tile(found, "found")]
     return make_sheet(tiles, f"{model.name}: the truth, and what it finds", columns=4)
-
-
-def _resized(result: Result, size: tuple[int, int], new: tuple[int, int]) -> Result:
-    if isinstance(result, Detections):
-        return result.resize(size, new)
-    return result.resize(new) if isinstance(result, Segmentation) else result

@@ -8,7 +8,7 @@ from typing import Any
 
 from cvlib.data import load_dataset
 from cvlib.data.datasets.detection import BadLabels
-from cvlib.data.layouts import canonical_split
+from cvlib.data.files.folders import canonical_split
 from cvlib.data.load import AnyDataset, find_splits
 from cvlib.engine import load
 from cvlib.models import Model, create_model

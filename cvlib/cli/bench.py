@@ -22,9 +22,9 @@ from cvlib.data.load import find_splits
 from cvlib.data.transforms import make_transform
 from cvlib.engine import config_for
 from cvlib.engine.device import choose_device
-from cvlib.engine.evaluation import evaluating
 from cvlib.engine.optim import make_optimizer
 from cvlib.models import Model
+from cvlib.models.base import evaluation_mode
 
 DESCRIPTION = """Measures speed on this machine.
 
@@ -120,7 +120,7 @@ def time_calls(call: Callable[[], Any], seconds: float, device: torch.device) ->
 def _bench_model(model: Model, batch_size: int, seconds: float) -> np.ndarray:
     images = torch.randint(0, 256, (batch_size, 3, *model.image_size), dtype=torch.uint8)
     images = images.to(model.device)
-    with evaluating(model):
+    with evaluation_mode(model):
         return time_calls(lambda: model.decode(model(images)), seconds, model.device)
 
 

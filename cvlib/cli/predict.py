@@ -132,12 +132,12 @@ def write_predictions(options: Arguments) -> int:
                 bar.update()
         except KeyboardInterrupt:  # the usual end of a camera
             code = INTERRUPTED
-    return report(writers, out, model.task, code)
+    return report(writers, out, code)
 
 
-def report(writers: Writers, out: Path, task: str, code: int) -> int:
+def report(writers: Writers, out: Path, code: int) -> int:
     """Says what was found; gives the exit code."""
-    what = f"{writers.objects} objects in " if task == "detection" else ""
+    what = "" if writers.objects is None else f"{writers.objects} objects in "
     print(f"{what}{writers.images} images; see {out}")
     if writers.unknown:
         print(

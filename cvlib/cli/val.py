@@ -115,8 +115,8 @@ def plot(found: Evaluation, dataset: Dataset, worst: int) -> dict[str, Image.Ima
         curves = PrecisionRecallMeter(classes).merge(images).compute()
         plots["precision_recall"] = plot_precision_recall(curves)
     elif isinstance(found, ClassificationEvaluation | SegmentationEvaluation):
-        if found.figures.confusion is not None:
-            plots["confusion"] = plot_confusion(found.figures.confusion)
+        if found.metrics.confusion is not None:
+            plots["confusion"] = plot_confusion(found.metrics.confusion)
     try:
         plots["worst"] = draw_worst(found, dataset, worst)
     except (TypeError, ValueError) as error:

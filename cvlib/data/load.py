@@ -1,7 +1,8 @@
-"""One call for every layout of files on disk."""
+"""Load a dataset of any supported layout with one call."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,15 @@ from cvlib.data.datasets.base import describe
 from cvlib.data.datasets.classification import ClassificationDataset
 from cvlib.data.datasets.detection import BadLabels, DetectionDataset
 from cvlib.data.datasets.segmentation import SegmentationDataset
-from cvlib.data.files.folders import describe_folder, shown
+from cvlib.data.files.folders import canonical_split, describe_folder, shown
 from cvlib.data.labels.table import LabelTable
-from cvlib.data.layouts import (
-    LAYOUTS,
-    Layout,
-    canonical_split,
-    descend,
-    find_layouts,
-)
+from cvlib.data.layouts import LAYOUTS, Layout, find_layouts, only_subfolder
 from cvlib.data.shards.dataset import ShardDataset
 
 AnyDataset = DetectionDataset | SegmentationDataset | ClassificationDataset | ShardDataset
-# So many folders that hold nothing but the next one; a link to itself would have no end.
-_DEPTH = 3
+# Descend at most this many single-child folders, in case of symlink loops.
+_MAX_DEPTH = 3
+_ARCHIVE_SUFFIXES = (".zip", ".gz", ".tgz", ".rar", ".7z")
 
 
 def load_dataset(
@@ -37,139 +33,143 @@ def load_dataset(
     bad_labels: BadLabels = "raise",
     log: Callable[[str], None] = print,
 ) -> AnyDataset:
-    """Opens a data set, whatever layout its files have.
+    """Load a dataset, recognising the layout of its files.
 
-    The layout is recognised by looking. What was recognised, and by what, is said in one line;
-    where two layouts fit, or none, you decide.
+    The recognised layout is logged in one line, together with the files that identify it. If
+    several layouts fit, pass ``format``.
 
     Args:
-        path: A folder, or a file: COCO json, CSV, YOLO's ``data.yaml``.
-        split: Such as ``"train"``, which also means ``train2017``, and ``"val"``, which also
-            means ``valid``. May be left out where there is only one.
+        path: Folder of the dataset, or its label file: COCO json, CSV or YOLO's ``data.yaml``.
+        split: Name of the split. ``"train"`` also matches ``train2017``, and ``"val"`` matches
+            ``valid``. Optional if there is only one split.
         format: ``"coco"``, ``"banana"``, ``"voc"``, ``"voc-segmentation"``, ``"yolo"``,
-            ``"masks"``, ``"csv"``, ``"shards"`` or ``"folder"``; by default what it looks like.
-        classes: Class names in the order of the labels; by default those of the files.
-        transform: Called as ``transform(image, target)``, for instance from
-            ``torchvision.transforms.v2``; gives the pair that is returned.
-        cache: Keep decoded images in memory as uint8 from their first use on.
-        bad_labels: ``"raise"``, or ``"drop"``: leave wrong objects out, with one warning.
-        log: Is given the lines about what was recognised.
+            ``"masks"``, ``"csv"``, ``"shards"`` or ``"folder"``. Default: recognised.
+        classes: Class names in label order. Default: the names in the files.
+        transform: Function called as ``transform(image, target)`` that returns the transformed
+            pair, such as a transform of ``torchvision.transforms.v2``.
+        cache: Whether to keep decoded images in memory, as uint8.
+        bad_labels: ``"raise"`` an error for invalid objects, or ``"drop"`` them with a warning.
+        log: Function called with each line about the recognised layout.
 
     Returns:
-        A data set for detection, segmentation or classification; its ``task`` says which.
+        Dataset for detection, segmentation or classification, according to its ``task``.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``.
-        ValueError: No layout fits or several do; the split is unknown, or must be named.
-        BadLabelsError: Wrong labels, and ``bad_labels`` is ``"raise"``.
+        FileNotFoundError: ``path`` does not exist.
+        ValueError: No layout fits or several do, or ``split`` is unknown or required.
+        BadLabelsError: Labels are invalid and ``bad_labels`` is ``"raise"``.
 
     Example:
         >>> load_dataset("photos/")
         Traceback (most recent call last):
-        FileNotFoundError: load_dataset: expected path a folder or a file, got photos, ...
+        FileNotFoundError: load_dataset: expected `path` to be an existing file or folder, got ...
     """
-    home, layout, reason = recognise(Path(path).expanduser(), format)
-    splits = layout.splits(home)
-    chosen = _choose_split(split, splits, home)
-    options: dict[str, Any] = {"transform": transform, "cache": cache}
-    read = layout.read(home, chosen, classes, options)
-    if isinstance(read, LabelTable):
-        read = DetectionDataset(read, bad_labels=bad_labels, **options)
-    dataset: AnyDataset = read
-    part = f", split {chosen} of {', '.join(splits)}" if chosen is not None else ""
-    log(f"{shown(home)}: {layout.title} ({reason}){part}: {describe(dataset)}")
-    for line in _notes(dataset):
-        log(line)
+    root, layout, evidence = recognise(Path(path).expanduser(), format)
+    splits = layout.list_splits(root)
+    name = _choose_split(split, splits, root)
+    data = layout.read(root, name, classes=classes, transform=transform, cache=cache)
+    dataset: AnyDataset
+    if isinstance(data, LabelTable):
+        dataset = DetectionDataset(data, transform=transform, cache=cache, bad_labels=bad_labels)
+    else:
+        dataset = data
+    place = f", split {name} of {', '.join(splits)}" if name is not None else ""
+    log(f"{shown(root)}: {layout.title} ({evidence}){place}: {describe(dataset)}")
+    for finding in data.findings:
+        if finding.severity == "info":
+            log(f"  {shown(str(finding))}")
     return dataset
 
 
 def find_splits(path: str | Path, *, format: str | None = None) -> list[str]:
-    """Names of the splits of a data set.
+    """List the splits of a dataset.
 
     Args:
-        path: As for `load_dataset`.
-        format: As for `load_dataset`.
+        path: See `load_dataset`.
+        format: See `load_dataset`.
 
     Returns:
-        The names that `load_dataset` takes; empty where the set is not divided.
+        Names that `load_dataset` accepts as ``split``; empty if there are no splits.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``.
+        FileNotFoundError: ``path`` does not exist.
         ValueError: No layout fits, or several do.
     """
-    home, layout, _ = recognise(Path(path).expanduser(), format)
-    return layout.splits(home)
+    root, layout, _ = recognise(Path(path).expanduser(), format)
+    return layout.list_splits(root)
 
 
 def recognise(path: Path, format: str | None) -> tuple[Path, Layout, str]:
-    """Where the set is, its layout, and what it was recognised by."""
-    known = {layout.format: layout for layout in LAYOUTS}
-    if format is not None and format not in known:
-        raise ValueError(f"load_dataset: expected format one of {', '.join(known)}, got {format!r}")
+    """Return the root of a dataset, its layout and the evidence for the layout.
+
+    The root differs from ``path`` if the dataset is in the only subfolder of ``path``.
+    """
+    layouts = {layout.format: layout for layout in LAYOUTS}
+    if format is not None and format not in layouts:
+        raise ValueError(
+            f"load_dataset: expected `format` to be one of {', '.join(layouts)}, got {format!r}"
+            + _suggest(format, {name: name for name in layouts})
+        )
     if not path.exists():
         raise FileNotFoundError(
-            f"load_dataset: expected path a folder or a file, got {shown(path)}, which does not "
-            "exist"
+            f"load_dataset: expected `path` to be an existing file or folder, got {shown(path)}, "
+            "which does not exist"
         )
-    found = find_layouts(path)
-    for _ in range(_DEPTH):
-        if not found and (inner := descend(path)) != path:
-            path, found = inner, find_layouts(inner)
+    candidates = find_layouts(path)
+    for _ in range(_MAX_DEPTH):
+        if not candidates and (subfolder := only_subfolder(path)) is not None:
+            path, candidates = subfolder, find_layouts(subfolder)
     if format is not None:
-        reason = next((why for layout, why in found if layout.format == format), "as you say")
-        return path, known[format], reason
-    if len(found) > 1:
-        options = "; ".join(f'format="{one.format}" for {one.title} ({why})' for one, why in found)
-        raise ValueError(
-            f"load_dataset: expected one layout in {shown(path)}, got {len(found)}: say {options}"
+        evidence = {layout.format: text for layout, text in candidates}
+        return path, layouts[format], evidence.get(format, f"format={format!r}")
+    if len(candidates) > 1:
+        options = "; ".join(
+            f'format="{layout.format}" for {layout.title} ({text})' for layout, text in candidates
         )
-    if not found:
-        wanted = "; ".join(f"{layout.title}: {layout.wanted}" for layout in LAYOUTS)
         raise ValueError(
-            f"load_dataset: expected one of these layouts: {wanted}; got {_what_is(path)}"
+            f"load_dataset: expected one layout in {shown(path)}, got {len(candidates)}; pass "
+            f"{options}"
         )
-    return path, *found[0]
+    if not candidates:
+        supported = "".join(f"\n  {layout.title}: {layout.expected_files}" for layout in LAYOUTS)
+        raise ValueError(
+            f"load_dataset: expected `path` to have one of these layouts:{supported}\n"
+            f"got {_describe(path)}"
+        )
+    return path, *candidates[0]
 
 
-def _what_is(path: Path) -> str:
+def _describe(path: Path) -> str:
     if path.is_dir():
         return describe_folder(path)
-    advice = "; unpack it first" if path.suffix in (".zip", ".gz", ".tgz", ".rar", ".7z") else ""
+    advice = "; unpack it first" if path.suffix in _ARCHIVE_SUFFIXES else ""
     return f"the file {shown(path)}{advice}"
 
 
 def _choose_split(split: str | None, splits: list[str], path: Path) -> str | None:
-    if split is None:
-        if len(splits) > 1:
-            raise ValueError(
-                f"load_dataset: expected split one of {', '.join(splits)} in {shown(path)}, got "
-                f'none; say for instance split="{splits[0]}"'
-            )
+    """Return the name in ``splits`` that ``split`` refers to."""
+    if split is None and len(splits) <= 1:
         return splits[0] if splits else None
-    if split in splits or not splits:
-        return _known_split(split, splits, path)
-    similar = [name for name in splits if canonical_split(name) == canonical_split(split)]
-    if len(similar) != 1:
-        raise ValueError(
-            f"load_dataset: expected split one of {', '.join(similar or splits)} in {shown(path)}, "
-            f"got {split!r}"
-        )
-    return similar[0]
-
-
-def _known_split(split: str, splits: list[str], path: Path) -> str:
+    if split in splits:
+        return split
     if not splits:
         raise ValueError(
-            f"load_dataset: expected no split, since {shown(path)} is not divided, got {split!r}; "
-            "leave it out and divide the set"
+            f"load_dataset: expected no `split`, since {shown(path)} has none, got {split!r}; "
+            "omit it, and split the dataset after loading"
         )
-    return split
+    expected = f"load_dataset: expected `split` to be one of {', '.join(splits)} in {shown(path)}"
+    if split is None:
+        raise ValueError(f"{expected}, got none; for example split={splits[0]!r}")
+    synonyms = [name for name in splits if canonical_split(name) == canonical_split(split)]
+    if len(synonyms) == 1:
+        return synonyms[0]
+    if synonyms:
+        raise ValueError(f"{expected}, got {split!r}, which matches {' and '.join(synonyms)}")
+    keys = {canonical_split(name): name for name in splits} | {name: name for name in splits}
+    raise ValueError(f"{expected}, got {split!r}" + _suggest(split, keys))
 
 
-def _notes(dataset: AnyDataset) -> list[str]:
-    """Facts that a person should know; what is odd or wrong the data set itself has told."""
-    if isinstance(dataset, DetectionDataset):
-        findings = dataset.table.findings
-    else:
-        findings = dataset.findings
-    return [f"  {shown(str(finding))}" for finding in findings if finding.severity == "info"]
+def _suggest(name: str, known: dict[str, str]) -> str:
+    """Return a hint at the value of the most similar key, or an empty string."""
+    near = difflib.get_close_matches(name.lower(), known, 1)
+    return f"; did you mean {known[near[0]]!r}?" if near else ""

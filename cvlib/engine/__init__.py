@@ -1,7 +1,7 @@
-"""Training: configuration, loop, checkpoints, evaluation."""
+"""Training: configuration, loop, checkpoints and evaluation."""
 
-from cvlib.engine.checkpoint import load, load_checkpoint, save_checkpoint
-from cvlib.engine.config import TrainConfig, config_for, load_config, parse_command_line
+from cvlib.engine.checkpoint import load, save
+from cvlib.engine.config import TrainConfig, config_for, load_config
 from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.loop import TrainingResult, fit
 from cvlib.engine.run import Run
@@ -15,8 +15,6 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
-    "load_checkpoint",
     "load_config",
-    "parse_command_line",
-    "save_checkpoint",
+    "save",
 ]

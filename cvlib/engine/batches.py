@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,12 @@ from cvlib.data import (
     SyntheticBananas,
     collate,
 )
-from cvlib.data.augment import augment_batch
 from cvlib.data.check.doctor import unwrap
 from cvlib.data.files.images import UnreadableImageError
 from cvlib.data.shards.dataset import ShardDataset
 from cvlib.data.transforms import RECIPES, TransformedDataset, make_transform
-from cvlib.data.transforms.dataset import generators_kept
-from cvlib.engine.sampling import SEED_STRIDE, Key, Plan
+from cvlib.data.transforms.dataset import preserve_generators
+from cvlib.engine.sampling import BatchKey, SamplingPlan
 from cvlib.models import Model
 from cvlib.targets import check_targets
 
@@ -73,71 +72,38 @@ def leave_interrupts_to_others(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-Change = Callable[[Tensor, dict[str, Any], Key], tuple[Tensor, dict[str, Any]]]
-LIGHT_BATCH = "light-batch"
-# What "auto" means, by task.
-AUTO = {
-    "detection": LIGHT_BATCH,
+# Recipe that "auto" selects, by task.
+AUTO_RECIPES = {
+    "detection": "light",
     "segmentation": "segmentation",
     "classification": "classification",
 }
-# Random numbers of one image in `augment_batch`.
-_DRAWS = 10
 
 
-def make_recipe(
-    recipe: str, dataset: Dataset[Any], model: Model, seed: int
-) -> tuple[TransformedDataset, Change]:
-    """Builds what a recipe does to images one by one, and to whole batches.
+def apply_recipe(recipe: str, dataset: Dataset[Any], model: Model, seed: int) -> TransformedDataset:
+    """Apply a training recipe to a dataset.
 
     Args:
-        recipe: A name in ``cvlib.data.transforms.RECIPES`` for the model's task;
-            ``"light-batch"``, for detection: images are stretched to the model's size where they
-            have another one, then `augment_batch` mirrors, turns, moves and recolours the batch;
-            ``"auto"``: the one of ``AUTO``.
-        dataset: Gives samples by index.
-        model: Its task and ``image_size``.
-        seed: Of random changes.
+        recipe: A name in ``cvlib.data.transforms.RECIPES`` for the model's task, or ``"auto"``
+            for the default of the task.
+        dataset: Samples by index.
+        model: Supplies the task and ``image_size``.
+        seed: Seed of the random changes.
 
     Returns:
-        Samples by ``(epoch, index)``, and the change of a collated batch.
+        Samples by ``(epoch, index)``.
 
     Raises:
-        ValueError: No such recipe for the model's task.
+        ValueError: Unknown recipe for the model's task.
     """
-    name = AUTO[model.task] if recipe == "auto" else recipe
-    known = [*RECIPES[model.task], *([LIGHT_BATCH] if model.task == "detection" else [])]
+    name = AUTO_RECIPES[model.task] if recipe == "auto" else recipe
+    known = RECIPES[model.task]
     if name not in known:
         raise ValueError(
             f"fit: expected a recipe for {model.task} ({', '.join(known)}), got {recipe!r}"
         )
-    by_image = "none" if name == LIGHT_BATCH else name
-    transform = make_transform(by_image, model.task, model.image_size, train=True)
-    samples = TransformedDataset(dataset, transform, seed)
-    return samples, _LightBatch(seed) if name == LIGHT_BATCH else _keep
-
-
-def _keep(images: Tensor, targets: dict[str, Any], _: Key) -> tuple[Tensor, dict[str, Any]]:
-    return images, targets
-
-
-class _LightBatch:
-    """`augment_batch`, with numbers drawn for the step; each image gets those of its place."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __call__(
-        self, images: Tensor, targets: dict[str, Any], key: Key
-    ) -> tuple[Tensor, dict[str, Any]]:
-        generator = torch.Generator().manual_seed(self.seed * SEED_STRIDE + key.step)
-        torch.rand(key.offset, _DRAWS, generator=generator)  # those of the images before
-        images, boxes, labels = augment_batch(
-            images, targets["boxes"], targets["labels"], generator
-        )
-        # Masks are not moved along, so they would be wrong.
-        rest = {name: value for name, value in targets.items() if name != "masks"}
-        return images, {**rest, "boxes": boxes, "labels": labels}
+    transform = make_transform(name, model.task, model.image_size, train=True)
+    return TransformedDataset(dataset, transform, seed)
 
 
 BadImage = tuple[int, str]
@@ -156,7 +122,7 @@ class Batch:
 
     images: Tensor
     targets: dict[str, Any]
-    key: Key
+    key: BatchKey
     bad: list[BadImage] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
@@ -223,7 +189,7 @@ class Readable(Dataset[Any]):
 
 
 class Batches(Dataset[Batch]):
-    """Gives the batch that a `Key` names.
+    """Gives the batch that a `BatchKey` names.
 
     What comes out depends on the key and the seed alone, not on the process that makes it or on
     what it has made before.
@@ -231,21 +197,21 @@ class Batches(Dataset[Batch]):
     Args:
         dataset: The training set.
         model: Its task, classes and ``image_size``.
-        recipe: A name of `make_recipe`.
-        seed: Of random changes.
+        recipe: See `apply_recipe`.
+        seed: Seed of the random changes.
     """
 
     def __init__(self, dataset: Any, model: Model, recipe: str, seed: int) -> None:
         readable = Readable(dataset, model.num_classes)
         self.size, self.seed = len(readable), seed
-        self.samples, self.change = make_recipe(recipe, readable, model, seed)
+        self.samples = apply_recipe(recipe, readable, model, seed)
 
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, key: Key) -> Batch:
+    def __getitem__(self, key: BatchKey) -> Batch:
         samples, bad = [], []
-        with generators_kept():
+        with preserve_generators():
             for index in key.indices:
                 try:
                     samples.append(self.samples[key.epoch, index])
@@ -254,10 +220,9 @@ class Batches(Dataset[Batch]):
         if not samples:
             samples.append(self._substitute(key, bad))
         images, targets = collate(samples)
-        images, targets = self.change(images, targets, key)
         return Batch(images, targets, key, bad)
 
-    def _substitute(self, key: Key, bad: list[BadImage]) -> Any:
+    def _substitute(self, key: BatchKey, bad: list[BadImage]) -> Any:
         """The next readable image of the set, because a step cannot do without any."""
         for further in range(1, self.size):
             index = (key.indices[-1] + further) % self.size
@@ -269,7 +234,7 @@ class Batches(Dataset[Batch]):
 
 
 def load_batches(
-    batches: Batches, plan: Plan, first: int, workers: int, device: torch.device
+    batches: Batches, plan: SamplingPlan, first: int, workers: int, device: torch.device
 ) -> Iterator[list[Batch]]:
     """Gives the batches of every step of the rest of a run.
 

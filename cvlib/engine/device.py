@@ -1,4 +1,4 @@
-"""Which device is meant."""
+"""Devices and processes of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMES = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def join_processes(device: str) -> torch.device:
-    """Joins the processes that ``torchrun`` has started, where it has, and gives each its device.
+    """Join the processes started by ``torchrun``, if any, and choose the device of each.
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or, for a single process, ``"cuda:N"``.
@@ -30,7 +30,7 @@ def join_processes(device: str) -> torch.device:
         The device of this process.
 
     Raises:
-        ValueError: No such device here.
+        ValueError: The device does not exist.
     """
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
@@ -50,7 +50,7 @@ def join_processes(device: str) -> torch.device:
 
 
 def _is_restarted_here() -> bool:
-    """Says whether ``torchrun`` has started these processes again, all of them on this machine."""
+    """Whether ``torchrun`` has restarted these processes, all of them on this machine."""
     environment = os.environ
     size = environment.get("WORLD_SIZE")  # unset in a process that is alone
     is_one_machine = size is not None and size == environment.get("LOCAL_WORLD_SIZE")
@@ -58,15 +58,15 @@ def _is_restarted_here() -> bool:
 
 
 def _join_afresh(backend: str) -> None:
-    """Joins under names that no earlier life of these processes has used.
+    """Join under a prefix that no earlier attempt of these processes has used.
 
-    ``torchrun`` keeps one store for all lives, in which the addresses of the dead ones still stand;
-    who is quicker than the others would call there. On several machines each counts its own lives,
-    so that no number is common to all, and joining is left to PyTorch.
+    ``torchrun`` keeps one store for all attempts, which still holds the addresses of dead
+    processes, and a fast process would connect to them. Several machines count their attempts
+    separately, so no prefix is common to all, and joining is left to PyTorch.
     """
     store, own_rank, size = next(dist.rendezvous("env://"))
-    life = dist.PrefixStore(f"life {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
-    dist.init_process_group(backend, store=life, rank=own_rank, world_size=size)
+    attempt = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=attempt, rank=own_rank, world_size=size)
 
 
 def _leave() -> None:
@@ -75,10 +75,10 @@ def _leave() -> None:
 
 
 def make_accelerator(device: torch.device, precision: str) -> Accelerator:
-    """Makes what places models, averages gradients and scales them.
+    """Create the accelerator, which places models and averages and scales gradients.
 
     Args:
-        device: Of `join_processes`.
+        device: Device as returned by `join_processes`.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
     """
     from accelerate import Accelerator
@@ -87,45 +87,47 @@ def make_accelerator(device: torch.device, precision: str) -> Accelerator:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """Calls a function in the first process and gives all of them its result, or its error.
+    """Call a function in the first process and return its result, or raise its error, in all.
 
-    So that all machines read what only the first one has on its disk, and none waits for a process
-    that has failed.
+    All machines can then use files that only the first one has, and none waits for a process that
+    has failed.
     """
     if not is_distributed():
         return make()
-    found: list[object] = [None, None]
+    outcome: list[object] = [None, None]
     if rank() == 0:
         try:
-            found[0] = make()
+            outcome[0] = make()
         except Exception as error:
-            found[1] = error
-    dist.broadcast_object_list(found, src=0)
-    if isinstance(found[1], Exception):
-        raise found[1]
-    return found[0]  # type: ignore[return-value]
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[1], Exception):
+        raise outcome[1]
+    return outcome[0]  # type: ignore[return-value]
 
 
 def check_device_name(name: str | torch.device) -> None:
-    """Raises ValueError unless ``name`` is "auto" or a device that torch knows."""
+    """Raise ValueError unless ``name`` is "auto" or a device that torch knows."""
     try:
         torch.device("cpu" if name == "auto" else name)
     except RuntimeError:
-        raise ValueError(f"expected device auto, cpu, cuda or cuda:N, got {name!r}") from None
+        raise ValueError(
+            f"expected `device` to be auto, cpu, cuda or cuda:N, got {name!r}"
+        ) from None
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """Understands "auto" and refuses devices that are not there.
+    """Resolve a device name, and refuse devices that do not exist.
 
     Args:
-        name: ``"auto"`` (CUDA when there is one, else the CPU), ``"cpu"``, ``"cuda"``,
+        name: ``"auto"`` (CUDA if available, otherwise the CPU), ``"cpu"``, ``"cuda"``,
             ``"cuda:1"``, ...
 
     Returns:
         The device.
 
     Raises:
-        ValueError: An unknown name, or no such device here.
+        ValueError: An unknown name, or a device that does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -133,7 +135,7 @@ def choose_device(name: str | torch.device) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"expected a device of this machine, got {name!r}; it has "
+            f"expected `device` to be a device of this machine, got {name!r}; it has "
             f"{torch.cuda.device_count()} CUDA devices"
         )
     return device

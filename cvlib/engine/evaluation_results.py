@@ -1,4 +1,4 @@
-"""What an evaluation gives: figures by name, a line for the log, a table for each task."""
+"""Results of an evaluation: metrics by name, a line for the log, a table by class."""
 
 from __future__ import annotations
 
@@ -6,45 +6,40 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cvlib.metrics import (
-    AnchorMetrics,
-    ClassificationMeter,
-    ClassificationMetrics,
-    CocoMeter,
-    CocoMetrics,
-    SegmentationMeter,
-    SegmentationMetrics,
-)
+from cvlib.metrics import ClassificationMeter, CocoMeter, CocoMetrics, SegmentationMeter
+from cvlib.metrics.anchors import AnchorMetrics
+from cvlib.metrics.classification import ClassificationMetrics
+from cvlib.metrics.segmentation import SegmentationMetrics
 from cvlib.structures import Segmentation
 
 
 class Evaluation(ABC):
-    """Figures of a model on a set, whatever its task."""
+    """Metrics of a model on a dataset."""
 
     @abstractmethod
     def as_dict(self) -> dict[str, float]:
-        """All figures by name."""
+        """All metrics by name."""
 
     @property
     @abstractmethod
     def primary(self) -> tuple[str, float]:
-        """Name and value of the figure that models are compared by; higher is better."""
+        """Name and value of the metric that models are compared by; higher is better."""
 
     @abstractmethod
     def report(self) -> str:
-        """A table with a line for each class, as text."""
+        """Text table with one line per class."""
 
 
 @dataclass(frozen=True)
 class DetectionEvaluation(Evaluation):
-    """Figures of a detector.
+    """Metrics of a detector.
 
     Attributes:
-        boxes: COCO's figures of the boxes.
-        anchors: The book's figures, beside their baselines; ``None`` for a model without anchors.
-        masks: COCO's figures of the masks; ``None`` where model or set have none.
-        images: Truth and detections of every image, by its place in the set, for curves,
-            confusions and error splits.
+        boxes: COCO metrics of the boxes.
+        anchors: The book's metrics and their baselines; ``None`` for models without anchors.
+        masks: COCO metrics of the masks; ``None`` if model or dataset have none.
+        images: Ground truth and detections of every image by its index in the dataset, for curves,
+            confusions and error analysis.
     """
 
     boxes: CocoMetrics
@@ -53,7 +48,7 @@ class DetectionEvaluation(Evaluation):
     images: CocoMeter | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, float]:
-        """All figures by name; those of masks begin with ``mask_``."""
+        """All metrics by name; those of masks begin with ``mask_``."""
         masks = {} if self.masks is None else self.masks.as_dict()
         return {
             **self.boxes.as_dict(),
@@ -67,7 +62,7 @@ class DetectionEvaluation(Evaluation):
         return "ap", self.boxes.ap
 
     def report(self) -> str:
-        """A table with a line for each class, as text."""
+        """Text table with one line per class."""
         if self.masks is None:
             return self.boxes.table()
         return f"boxes\n{self.boxes.table()}\n\nmasks\n{self.masks.table()}"
@@ -89,28 +84,28 @@ class DetectionEvaluation(Evaluation):
 
 @dataclass(frozen=True)
 class ClassificationEvaluation(Evaluation):
-    """Figures of a classifier.
+    """Metrics of a classifier.
 
     Attributes:
-        figures: Accuracies, figures of each class, confusions.
-        images: What every image was taken for, by its place in the set.
+        metrics: Accuracies, metrics by class, confusions.
+        images: Predictions for every image by its index in the dataset.
     """
 
-    figures: ClassificationMetrics
+    metrics: ClassificationMetrics
     images: ClassificationMeter | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, float]:
-        """All figures by name."""
-        return self.figures.as_dict()
+        """All metrics by name."""
+        return self.metrics.as_dict()
 
     @property
     def primary(self) -> tuple[str, float]:
-        """The share of images whose most probable class is theirs."""
-        return "accuracy", self.figures.accuracy
+        """Share of images whose most probable class is right."""
+        return "accuracy", self.metrics.accuracy
 
     def report(self) -> str:
-        """A table with a line for each class, as text."""
-        return self.figures.table()
+        """Text table with one line per class."""
+        return self.metrics.table()
 
     def __str__(self) -> str:
         return "  ".join(f"{_words(name)} {value:.3f}" for name, value in self.as_dict().items())
@@ -118,30 +113,30 @@ class ClassificationEvaluation(Evaluation):
 
 @dataclass(frozen=True)
 class SegmentationEvaluation(Evaluation):
-    """Figures of a model that gives every pixel a class.
+    """Metrics of a semantic segmentation model.
 
     Attributes:
-        figures: Mean IoU, accuracies, figures of each class, confusions.
-        images: The pixels of every image by class, by its place in the set.
-        maps: What was found in the worst images, by their place in the set.
+        metrics: Mean IoU, accuracies, metrics by class, confusions.
+        images: Pixel counts of every image by its index in the dataset.
+        maps: Predicted class maps of the worst images by their index in the dataset.
     """
 
-    figures: SegmentationMetrics
+    metrics: SegmentationMetrics
     images: SegmentationMeter | None = field(default=None, repr=False, compare=False)
     maps: Mapping[int, Segmentation] = field(default_factory=dict, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, float]:
-        """All figures by name."""
-        return self.figures.as_dict()
+        """All metrics by name."""
+        return self.metrics.as_dict()
 
     @property
     def primary(self) -> tuple[str, float]:
-        """The mean intersection over union."""
-        return "miou", self.figures.miou
+        """Mean intersection over union."""
+        return "miou", self.metrics.miou
 
     def report(self) -> str:
-        """A table with a line for each class, as text."""
-        return self.figures.table()
+        """Text table with one line per class."""
+        return self.metrics.table()
 
     def __str__(self) -> str:
         return "  ".join(f"{_words(name)} {value:.3f}" for name, value in self.as_dict().items())

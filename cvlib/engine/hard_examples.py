@@ -1,8 +1,9 @@
-"""The images that a model is worst at, to be looked at."""
+"""Drawings of the images with the worst predictions."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import singledispatch
 from typing import Any
 
 import torch
@@ -10,63 +11,76 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cvlib.data.transforms import VOID
-from cvlib.engine.evaluation_results import DetectionEvaluation, Evaluation, SegmentationEvaluation
+from cvlib.engine.evaluation_results import (
+    ClassificationEvaluation,
+    DetectionEvaluation,
+    Evaluation,
+    SegmentationEvaluation,
+)
+from cvlib.geometry.view import VOID
 from cvlib.metrics import ErrorMeter
 from cvlib.structures import Segmentation
 from cvlib.visualize import Tile, draw, draw_segmentation, draw_truth, make_sheet, to_pil
 from cvlib.visualize.sheets import beside
 
-# Pixels of the longer side of an image.
+# Longer side of a drawn image in pixels.
 _SIDE = 360
 
 
 def draw_worst(
     evaluation: Evaluation, dataset: Dataset, count: int = 8, *, score_threshold: float = 0.3
 ) -> Image.Image:
-    """Draws the images with the costliest errors.
+    """Draw the images with the worst predictions.
 
     Args:
-        evaluation: What `cvlib.evaluate` gave for this set. Of detection and segmentation the truth
-            is drawn on the left and what was found on the right; of classification the surest
+        evaluation: Result of `cvlib.evaluate`. Detection and segmentation show the ground truth on
+            the left and the prediction on the right; classification shows the most confident
             mistakes.
-        dataset: The set that was evaluated.
-        count: How many images at most; of segmentation there are never more than 32.
-        score_threshold: Least score of detections that are drawn; all of them count as errors.
+        dataset: The evaluated dataset.
+        count: Maximum number of images; for segmentation at most 32.
+        score_threshold: Minimum score of drawn detections; all detections count as errors.
 
     Returns:
-        A sheet, the worst image first, with a line on each image's errors above it.
+        A sheet with the worst image first and a caption about the errors of each.
 
     Raises:
-        TypeError: The evaluation has lost its images.
-        ValueError: The model made no error.
+        TypeError: The evaluation has no images.
+        ValueError: The model made no errors.
 
     Example:
         >>> from cvlib.data import SyntheticBananas
         >>> from cvlib.engine import evaluate
         >>> from cvlib.models import TinySSD
         >>> bananas = SyntheticBananas(3, image_size=64)
-        >>> found = evaluate(TinySSD(("banana",), (64, 64)), bananas)
-        >>> draw_worst(found, bananas, count=1).mode
+        >>> evaluation = evaluate(TinySSD(("banana",), (64, 64)), bananas)
+        >>> draw_worst(evaluation, bananas, count=1).mode
         'RGB'
     """
     if getattr(evaluation, "images", None) is None:
         raise TypeError(
-            f"draw_worst: expected an evaluation with its images, got {type(evaluation).__name__}"
+            f"draw_worst: expected `evaluation` to have images, got {type(evaluation).__name__} "
+            "without"
         )
-    columns = 2
-    if isinstance(evaluation, DetectionEvaluation):
-        tiles = _detection_tiles(evaluation, dataset, count, score_threshold)
-    elif isinstance(evaluation, SegmentationEvaluation):
-        tiles = _segmentation_tiles(evaluation, dataset, count)
-    else:
-        tiles, columns = _classification_tiles(evaluation, dataset, count), 4
+    tiles = _draw_tiles(evaluation, dataset, count, score_threshold)
     if not tiles:
-        raise ValueError("draw_worst: expected at least one error, got none: nothing to draw")
-    return make_sheet(tiles, "the worst images", columns=min(columns, len(tiles)))
+        raise ValueError("draw_worst: expected at least one error to draw, got none")
+    # Pairs of ground truth and prediction are wide.
+    columns = 4 if isinstance(evaluation, ClassificationEvaluation) else 2
+    return make_sheet(tiles, "worst images", columns=min(columns, len(tiles)))
 
 
-def _detection_tiles(
+@singledispatch
+def _draw_tiles(
+    evaluation: Evaluation, dataset: Any, count: int, score_threshold: float
+) -> list[Tile]:
+    raise TypeError(
+        "draw_worst: expected `evaluation` to be a result of `evaluate`, got "
+        f"{type(evaluation).__name__}"
+    )
+
+
+@_draw_tiles.register
+def _(
     evaluation: DetectionEvaluation, dataset: Any, count: int, score_threshold: float
 ) -> list[Tile]:
     images: Any = evaluation.images
@@ -75,18 +89,21 @@ def _detection_tiles(
     tiles = []
     for one in ErrorMeter(images.classes).merge(images).compute().images[:count]:
         truth, found = pairs[one.image_id]
-        if found.masks is None:  # they would hide what is to be compared
+        if found.masks is None:  # masks on one side would hide the difference
             truth = replace(truth, masks=None)
         image = _scaled(dataset[one.image_id][0])
         size = (image.height, image.width)
-        found = found[found.scores >= score_threshold].resize(truth.size, size)
+        found = found[found.scores >= score_threshold].resize(size)
         pair = [draw_truth(image, truth.resize(size), images.classes), draw(image, found)]
         words = ", ".join(f"{number} {kind}" for kind, number in one.counts.items() if number)
         tiles.append(Tile(beside(pair), f"{one.image_id}: {words}"))
     return tiles
 
 
-def _segmentation_tiles(evaluation: SegmentationEvaluation, dataset: Any, count: int) -> list[Tile]:
+@_draw_tiles.register
+def _(
+    evaluation: SegmentationEvaluation, dataset: Any, count: int, score_threshold: float
+) -> list[Tile]:
     images: Any = evaluation.images
     tiles = []
     for index, share in images.worst(count):
@@ -96,9 +113,9 @@ def _segmentation_tiles(evaluation: SegmentationEvaluation, dataset: Any, count:
         canvas = _scaled(image)
         truth = Segmentation(target["mask"].as_subclass(Tensor), images.classes)
         pair = [_draw_map(canvas, one) for one in (truth, evaluation.maps[index])]
-        words = f"{index}: {share:.1%} of the pixels are right"
+        words = f"{index}: {share:.1%} of the pixels are correct"
         for true, taken, _ in images.confusion(index).worst(1):
-            words += f", most of the others are {true} taken for {taken}"
+            words += f", most errors are {true} predicted as {taken}"
         tiles.append(Tile(beside(pair), words))
     return tiles
 
@@ -110,15 +127,19 @@ def _draw_map(image: Image.Image, found: Segmentation) -> Image.Image:
     )
 
 
-def _classification_tiles(evaluation: Any, dataset: Any, count: int) -> list[Tile]:
+@_draw_tiles.register
+def _(
+    evaluation: ClassificationEvaluation, dataset: Any, count: int, score_threshold: float
+) -> list[Tile]:
+    images: Any = evaluation.images
     return [
-        Tile(_scaled(dataset[index][0]), f"{index}: {true}, taken for {taken} {probability:.2f}")
-        for index, true, taken, probability in evaluation.images.worst(count)
+        Tile(_scaled(dataset[index][0]), f"{index}: {true}, predicted as {taken} {probability:.2f}")
+        for index, true, taken, probability in images.worst(count)
     ]
 
 
 def _scaled(image: Tensor) -> Image.Image:
-    """Before anything is written on it, so that words can be read."""
+    """Resize before anything is written on the image, so that text stays readable."""
     canvas = to_pil(image)
     scale = _SIDE / max(canvas.size)
     return canvas.resize(

@@ -1,4 +1,4 @@
-"""The training loop: one file, read from top to bottom."""
+"""The training loop, in one file to be read from top to bottom."""
 
 from __future__ import annotations
 
@@ -19,60 +19,36 @@ from tqdm.auto import tqdm
 from cvlib.engine.batches import Batch, Batches, choose_workers, load_batches
 from cvlib.engine.config import TrainConfig
 from cvlib.engine.device import from_first, join_processes
-from cvlib.engine.memory import advising
+from cvlib.engine.memory import explain_out_of_memory
 from cvlib.engine.optim import schedule, set_learning_rate, set_training_mode
-from cvlib.engine.report import Logs, describe, finish_row, format_time
+from cvlib.engine.report import MetricsLog, describe_epoch, finish_row, format_time
 from cvlib.engine.run import Callback, History, Run
 from cvlib.engine.run_folder import (
     check_finite,
     check_labels,
-    check_set,
+    check_trainable,
+    open_run,
     publish,
     restore_best,
     save,
-    start,
 )
 from cvlib.engine.sampling import SEED_STRIDE
-from cvlib.engine.unreadable import evaluate_readable, note_bad_images
+from cvlib.engine.unreadable import evaluate_readable, note_unreadable
 from cvlib.models import Model
 
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C into a flag; the second one stops at once."""
-    interrupted = False
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if interrupted:
-            raise KeyboardInterrupt
-        interrupted = True
-        print("\nfinishing the step, then saving; Ctrl-C again stops at once", file=sys.stderr)
-
-    try:
-        previous = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not the main thread: nobody can press Ctrl-C for it
-        yield lambda: False
-        return
-    try:
-        yield lambda: interrupted
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-# Evaluation keeps no activations: so many times the images of a training step fit.
+# Evaluation stores no activations, so batches can be this many times larger.
 EVALUATION_FACTOR = 4
 
 
 @dataclass
 class TrainingResult:
-    """What a run has given.
+    """Result of `fit`.
 
     Attributes:
-        model: With the weights of the best epoch.
-        history: One row of figures for each epoch.
-        finished: False when the run was interrupted.
-        best: Figures of the best epoch.
+        model: The model with the weights of the best epoch.
+        history: Metrics of each epoch.
+        finished: False if the run was interrupted.
+        best: Metrics of the best epoch.
     """
 
     model: Model
@@ -92,42 +68,43 @@ def fit(
     log: Callable[[str], None] = print,
     callbacks: Sequence[Callback] = (),
 ) -> TrainingResult:
-    """Trains a model and writes a run folder.
+    """Train a model and write a run folder.
 
     The folder gets ``config.json`` and ``run.yaml`` (the settings), ``metrics.csv``,
-    ``metrics.jsonl`` and ``metrics.json`` (figures of every epoch), ``curves.png``, ``last.pt``
+    ``metrics.jsonl`` and ``metrics.json`` (metrics of every epoch), ``curves.png``, ``last.pt``
     after every epoch and every few minutes, and ``best.pt`` and ``best.safetensors`` whenever the
-    model is better on the validation set than before. Ctrl-C finishes the step, saves ``last.pt``
-    and returns.
+    model improves on the validation dataset. Ctrl-C finishes the step, saves ``last.pt`` and
+    returns.
 
     Started by ``torchrun``, all processes train one model: each takes its share of every step, and
     the first one prints and writes.
 
     Args:
-        model: To train, in place.
-        train: Training set. An image for which it raises OSError or UnreadableImageError is
-            reported and left out; see ``max_bad_share``.
-        val: Validation set.
-        config: Settings; images are changed at random by its ``recipe``.
-        out: The run folder; made when it is not there.
-        resume: Go on from ``last.pt`` in ``out``; on the CPU, with the same number of threads and
-            processes, the result is bit for bit that of an undisturbed run. ``"auto"``: where there
-            is something to resume, for processes that are started again when they have died.
-        log: Called with each line of report.
-        callbacks: Functions that are called with the name of an event and the `Run`: ``"start"``,
-            ``"step"`` after each one, ``"epoch"`` after evaluation, ``"saved"`` after ``last.pt``
-            was written (in the first process alone), ``"end"``. In every process.
+        model: Model to train, in place.
+        train: Training dataset. Images for which it raises OSError or UnreadableImageError are
+            logged and skipped; see ``max_bad_share``.
+        val: Validation dataset.
+        config: Settings; its ``recipe`` augments the training images.
+        out: Run folder, created if it does not exist.
+        resume: Whether to continue from ``last.pt`` in ``out``. On the CPU, with the same number of
+            threads and processes, the result is bit for bit that of an uninterrupted run.
+            ``"auto"`` resumes if there is something to resume, for jobs that restart themselves.
+        log: Called with each line of the report.
+        callbacks: Functions called in every process with the name of an event and the `Run`:
+            ``"start"``, ``"step"`` after each step, ``"epoch"`` before and ``"evaluated"`` after
+            evaluation, ``"saved"`` after writing ``last.pt`` (first process only), ``"end"``.
 
     Returns:
-        The best model and the figures of every epoch.
+        The best model and the metrics of every epoch.
 
     Raises:
-        ValueError: Wrong labels (see `check_dataset`), too many unreadable images, another
+        BadLabelsError: Wrong labels; see `check_dataset`.
+        ValueError: Datasets that do not fit the model, too many unreadable images, or another
             configuration than that of the run to resume.
-        FileNotFoundError: Nothing to resume.
-        FileExistsError: ``out`` holds a run already, and ``resume`` is False.
-        FloatingPointError: The loss has become NaN or infinite; the last checkpoint stays.
-        MemoryError: Memory of the device or the host has run out; the message says what to do.
+        FileNotFoundError: There is no run to resume.
+        FileExistsError: ``out`` holds a run, and ``resume`` is False.
+        FloatingPointError: The loss became NaN or infinite; the last checkpoint is unharmed.
+        MemoryError: Device or host ran out of memory; the message gives advice.
         OSError: The run folder cannot be written.
 
     Example:
@@ -142,36 +119,40 @@ def fit(
         >>> result.finished, len(result.history)
         (True, 1)
     """
-    check_set("training", train, model)
-    check_set("validation", val, model)
+    check_trainable("training", train, model)
+    check_trainable("validation", val, model)
     device = join_processes(config.device)
     gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(gpus), advising(config), interruptible() as is_interrupted:
+    with (
+        torch.random.fork_rng(gpus),
+        explain_out_of_memory(config),
+        _interruptible() as is_interrupted,
+    ):
         from_first(lambda: check_labels(train, val, model, config, Path(out), log))
-        run = start(model, train, config, Path(out), device, resume, log, callbacks)
+        run = open_run(model, train, config, Path(out), device, resume, log, callbacks)
         run.workers = choose_workers(config.workers, train, val)
         if run.workers and config.workers is None:
-            run.log(f"workers: {run.workers} (they load images; --workers sets another number)")
-        with contextlib.closing(Logs(run)) as logs:
+            run.log(f"workers: {run.workers} processes load images (change with --workers)")
+        with contextlib.closing(MetricsLog(run)) as metrics_log:
             batches = Batches(train, model, config.recipe, config.seed)
             steps = load_batches(batches, run.plan, run.progress.step, run.workers, device)
             run.notify("start")
             while not run.is_over:
                 interrupted = train_epoch(run, steps, is_interrupted)
                 if not (interrupted and run.steps_done):
-                    val = finish_epoch(run, val, logs)
+                    val = finish_epoch(run, val, metrics_log)
                 if interrupted and not run.is_over:
                     save(run)
-                    run.log(f"interrupted; resume goes on from {run.out / 'last.pt'}")
+                    run.log(f"interrupted; --resume continues from {run.out / 'last.pt'}")
                     break
-            logs.finish()
+            metrics_log.draw_curves()
         run.notify("end")
         best = restore_best(run) if run.is_over else {}
     return TrainingResult(model, run.progress.history, run.is_over, best)
 
 
 def train_epoch(run: Run, steps: Iterator[list[Batch]], is_interrupted: Callable[[], bool]) -> bool:
-    """Trains on the rest of an epoch: all of it, unless the run was resumed in its middle.
+    """Train on the rest of an epoch: all of it, unless the run was resumed in between.
 
     Returns:
         Whether the run was interrupted.
@@ -191,10 +172,10 @@ def train_epoch(run: Run, steps: Iterator[list[Batch]], is_interrupted: Callable
             batches = next(steps)
             progress.waiting += time.perf_counter() - marked
             train_step(run, batches)
-            is_looking = run.meter.is_due(progress.step) or run.steps_done == 0
-            if is_looking:
-                interrupted, bad = run.meter.look(is_interrupted())
-                note_bad_images(run, bad)
+            is_synchronised = run.meter.is_due(progress.step) or run.steps_done == 0
+            if is_synchronised:
+                interrupted, bad = run.meter.synchronise(is_interrupted())
+                note_unreadable(run, bad)
                 losses = {name: f"{value:.3f}" for name, value in run.meter.losses.items()}
                 ends = format_time(run.finishing_time())
                 bar.set_postfix({**losses, "ends": ends}, refresh=False)
@@ -207,21 +188,21 @@ def train_epoch(run: Run, steps: Iterator[list[Batch]], is_interrupted: Callable
             if interrupted:
                 break
             is_late = now - run.saved > 60 * run.config.save_minutes
-            if is_late and is_looking and run.steps_done:  # an epoch's end is saved by itself
+            if is_late and is_synchronised and run.steps_done:  # finish_epoch saves at the end
                 save(run)
     return interrupted
 
 
 def train_step(run: Run, batches: list[Batch]) -> None:
-    """Learns from the batches of one step."""
+    """Update the weights from the batches of one step."""
     config, optimizer, step = run.config, run.optimizer, run.progress.step
     set_learning_rate(optimizer, schedule(step, run.plan.total_steps, config))
-    # Dropout must not depend on what was drawn before, or a resumed run would differ.
+    # Dropout must not depend on earlier random numbers, or a resumed run would differ.
     torch.manual_seed((config.seed * SEED_STRIDE + step) * run.plan.processes + run.plan.rank)
     optimizer.zero_grad()
     for batch in batches:
         images, targets = batch.to(run.model.device)
-        is_last = batch.key.is_last  # gradients of all processes are averaged once
+        is_last = batch.key.is_last  # gradients are averaged over processes once per step
         with contextlib.nullcontext() if is_last else run.accelerator.no_sync(run.forward):
             losses = run.model.loss(run.forward(images), targets)
             total = torch.stack(list(losses.values())).sum()
@@ -235,8 +216,8 @@ def train_step(run: Run, batches: list[Batch]) -> None:
     run.progress.step += 1
 
 
-def finish_epoch(run: Run, val: Dataset[Any], logs: Logs) -> Dataset[Any]:
-    """Evaluates, reports and saves; gives the readable part of the validation set."""
+def finish_epoch(run: Run, val: Dataset[Any], metrics_log: MetricsLog) -> Dataset[Any]:
+    """Evaluate, log and save; return the readable part of the validation dataset."""
     progress, evaluation, is_best = run.progress, None, False
     check_finite(run)
     run.row = finish_row(run)
@@ -251,27 +232,50 @@ def finish_epoch(run: Run, val: Dataset[Any], logs: Logs) -> Dataset[Any]:
             workers=run.workers,
         )
         run.row.update(evaluation.as_dict())
-        is_best = judge(run, *evaluation.primary)
+        is_best = is_improvement(run, *evaluation.primary)
         run.notify("evaluated")
     progress.ended_early = run.end
     progress.history.append(run.row)
-    run.log(describe(run, evaluation))
+    run.log(describe_epoch(run, evaluation))
     if run.end:
         run.log(f"ended early: {run.end}")
-    # Best before last: killed in between, the epoch is done again and gives both.
+    # Best before last: a run killed in between repeats the epoch and writes both.
     publish(run, is_best)
-    logs.write()
+    metrics_log.write()
     save(run)
     return val
 
 
-def judge(run: Run, name: str, value: float) -> bool:
-    """Says whether the model is better than ever; ends the run when it has not been for long."""
+def is_improvement(run: Run, name: str, value: float) -> bool:
+    """Whether the model is better than ever; ends the run after too many evaluations without."""
     progress, patience = run.progress, run.config.patience
     if progress.best is None or value > progress.best:
         progress.best, progress.since_best = value, 0
         return True
     progress.since_best += 1
     if patience is not None and progress.since_best >= patience:
-        run.end = f"{name} has not risen above {progress.best:.3f} in {patience} evaluations"
+        run.end = f"{name} has not improved on {progress.best:.3f} in {patience} evaluations"
     return False
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a flag; the second one interrupts at once."""
+    interrupted = False
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+        print("\nfinishing the step, then saving; Ctrl-C again stops at once", file=sys.stderr)
+
+    try:
+        previous = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread, which alone receives signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: interrupted
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""Memory: how to keep what will be needed again, and what to do when there is not enough."""
+"""Memory: keeping freed memory for reuse, and advice when it runs out."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 
 from cvlib.engine.config import TrainConfig
 
-# Of mallopt in glibc's malloc.h.
+# Parameters of mallopt in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_KEPT = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Asks the C library to keep freed memory instead of giving it back to the system.
+    """Make the C library keep freed memory instead of returning it to the system.
 
-    Activations of tens of megabytes are freed and asked for again in every training step; getting
-    them from the system each time costs a page fault for every 4 KB. Changes the whole process, so
-    it is for scripts to call, not for libraries.
+    Every training step frees and allocates activations of tens of megabytes; fetching them from the
+    system each time costs a page fault per 4 KB. The setting affects the whole process, so scripts
+    should call this, not libraries.
 
     Returns:
-        True where it took effect (glibc).
+        Whether it took effect (glibc only).
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -37,11 +37,11 @@ def keep_freed_memory() -> bool:
 
 
 @contextlib.contextmanager
-def advising(config: TrainConfig) -> Iterator[None]:
-    """Says what to do when memory runs out.
+def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
+    """Add advice to the error when memory runs out.
 
     Raises:
-        MemoryError: In place of torch's error, with advice that fits the settings.
+        MemoryError: Instead of torch's error, with advice that fits the settings.
     """
     try:
         yield
@@ -53,14 +53,14 @@ def advising(config: TrainConfig) -> Iterator[None]:
             )
         if "DataLoader worker" in text and "killed" in text:
             raise MemoryError(
-                f"fit: a process that loads images was killed, mostly for want of memory; try "
+                f"fit: a worker process was killed, probably because memory ran out; try "
                 f"--workers {(config.workers or 0) // 2} ({_first_line(text)})"
             ) from error
         raise
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Says whether an error means that memory of the device or the host has run out."""
+    """Whether an error means that the device or the host ran out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
@@ -79,7 +79,7 @@ def _advice(config: TrainConfig) -> str:
     if config.precision == "float32":
         ways.append("--precision bfloat16 halves the activations")
     if not config.freeze_backbone:
-        ways.append("--freeze-backbone keeps activations and moments of the head alone")
+        ways.append("--freeze-backbone stores activations and moments of the head only")
     ways.append("a smaller image_size of the model")
     return "try one of: " + "; ".join(ways)
 

@@ -1,4 +1,4 @@
-"""Which optimiser trains which parameter, and how fast."""
+"""Optimizers, learning rate schedules and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def make_average(model: Model, decay: float) -> AveragedModel:
-    """Copies a model; ``update_parameters(model)`` after a step moves the copy towards it.
+    """Exponential moving average of a model's weights.
 
-    After n steps the average is multiplied by min(decay, (n + 1) / (n + 10)): in the beginning it
-    follows quickly, so that the random weights of the start are soon forgotten.
+    Call ``update_parameters(model)`` after each step. After n steps the decay is
+    min(decay, (n + 1) / (n + 10)), so that the random initial weights are soon forgotten.
 
     Args:
-        model: Stays as it is.
-        decay: Near 1, such as 0.999.
+        model: The model, left unchanged.
+        decay: Decay of the average, near 1, such as 0.999.
 
     Returns:
-        The average; its ``module`` is the model to evaluate. Statistics of normalisation are
-        averaged like weights.
+        The average; its ``module`` is the model to evaluate. Normalisation statistics are averaged
+        like weights.
     """
     average = AveragedModel(model, use_buffers=True)
 
     @torch.no_grad()
     def move(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
-        # The counter on the CPU, not its copy beside the weights: reading that would wait for CUDA.
+        # The counter on the CPU; reading its copy on the device would wait for CUDA.
         number = int(average.n_averaged)
         share = min(decay, (number + 1) / (number + 10))
         if averages[0].is_floating_point():
@@ -46,21 +46,21 @@ def make_average(model: Model, decay: float) -> AveragedModel:
     return average
 
 
-# One cycle starts at this share of the peak and ends at that share of the start.
+# Learning rates of the one-cycle schedule: start relative to the peak, end relative to the start.
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1e-4
 
 
 def schedule(step: int, total: int, config: TrainConfig) -> float:
-    """The learning rate of a step as a share of its peak.
+    """Learning rate of a step relative to its peak.
 
     Args:
-        step: From 0.
-        total: Steps of the whole run.
-        config: ``schedule``, ``warmup``, ``milestones`` and ``step_factor``.
+        step: Step, from 0.
+        total: Number of steps in the run.
+        config: Settings ``schedule``, ``warmup``, ``milestones`` and ``step_factor``.
 
     Returns:
-        In [0, 1].
+        Factor in [0, 1].
 
     References:
         Loshchilov and Hutter, "SGDR" (2017) for the cosine; Smith and Topin, "Super-convergence"
@@ -97,29 +97,29 @@ def _half_cosine(start: float, end: float, share: float) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Sets every group to a share of its peak."""
+    """Set every group to a share of its peak learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * share
 
 
-# Coefficients of the quintic Newton-Schulz iteration: they pull all singular values near 1 in five
-# steps, without converging to exactly 1, which is not needed.
+# Coefficients of the quintic Newton-Schulz iteration. They bring all singular values near 1 in five
+# iterations; exact convergence is not needed.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Replaces the singular values of a matrix by numbers near 1.
+    """Replace the singular values of a matrix by numbers near 1.
 
-    The iteration X <- p(X X^T) X with p(G) = a + b G + c G^2 runs on the Gram matrix G alone, which
-    is small: every p(G) is a polynomial in the first G, so they commute, and the long side of the
-    matrix is met twice instead of ten times.
+    The iteration X <- p(X X^T) X with p(G) = a + b G + c G^2 only needs the small Gram matrix G:
+    all p(G) are polynomials in the first G, so they commute, and the long side of the matrix is
+    multiplied twice instead of ten times.
 
     Args:
         matrix: Shape (M, N), floating point.
 
     Returns:
-        Shape (M, N), same dtype.
+        Orthogonalised matrix, shape (M, N), same dtype.
     """
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     wide = wide / (wide.norm() + 1e-7)
@@ -135,16 +135,16 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose step is orthogonalised, for weights that act as matrices.
+    """Muon: SGD with momentum and orthogonalised updates, for weights that act as matrices.
 
-    torch has an optimiser of that name for matrices; this one takes convolutions as well, as
-    matrices of output channels x (input channels x kernel).
+    ``torch.optim.Muon`` takes matrices only. This one also takes convolutions, as matrices of
+    output channels x (input channels x kernel).
 
     Args:
-        params: Weights of two dimensions and more.
+        params: Weights with at least two dimensions.
         lr: Learning rate.
-        momentum: Of the moving average of gradients (Nesterov's form).
-        weight_decay: Decoupled.
+        momentum: Decay of the moving average of gradients (Nesterov).
+        weight_decay: Decoupled weight decay.
 
     References:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
@@ -161,7 +161,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Takes one step."""
+        """Update the weights."""
         if closure is not None:
             raise TypeError("Muon.step: expected no closure, got one")
         for group in self.param_groups:
@@ -175,7 +175,7 @@ class Muon(torch.optim.Optimizer):
             state["average"] = torch.zeros_like(weight)
         average = state["average"].lerp_(gradient, 1 - group["momentum"])
         matrix = gradient.lerp(average, group["momentum"]).flatten(1)
-        # Tall matrices need longer steps for the same change of their output.
+        # Tall matrices need larger steps for the same change of their output.
         scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(orthogonalize(matrix).view_as(weight), alpha=-group["lr"] * scale)
@@ -184,11 +184,11 @@ class Muon(torch.optim.Optimizer):
 ADAMW_BETAS = (0.9, 0.99)
 
 
-class Together(torch.optim.Optimizer):
-    """Several optimisers that step as one, so that loop, scaler and checkpoint see one.
+class CombinedOptimizer(torch.optim.Optimizer):
+    """Several optimizers behind the interface of one, for loop, scaler and checkpoint.
 
     Args:
-        parts: Optimisers of different parameters.
+        parts: Optimizers of different parameters.
     """
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
@@ -196,33 +196,33 @@ class Together(torch.optim.Optimizer):
         self.parts = parts
 
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Takes one step of each."""
+        """Step all optimizers."""
         if closure is not None:
-            raise TypeError("Together.step: expected no closure, got one")
+            raise TypeError("CombinedOptimizer.step: expected no closure, got one")
         for part in self.parts:
             part.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of the parts."""
+        """States of all optimizers."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Puts the states of the parts back."""
+        """Restore the states of all optimizers."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
-    """Gives every parameter that is to be trained an optimiser and a learning rate.
+    """Create the optimizer of a run.
 
     Args:
-        model: Its ``head`` says what learns ``head_factor`` times faster; with ``freeze_backbone``
-            everything else gets no gradient any more.
-        config: ``optimizer``, learning rates, ``weight_decay`` and ``momentum``.
+        model: The model. Its ``head`` learns ``head_factor`` times faster than the backbone; with
+            ``freeze_backbone``, gradients of the backbone are switched off.
+        config: Settings ``optimizer``, ``weight_decay``, ``momentum`` and learning rates.
 
     Returns:
-        The optimiser. Each parameter group has its peak learning rate as ``peak_lr``.
+        The optimizer. Each parameter group has its peak learning rate as ``peak_lr``.
 
     Example:
         >>> from cvlib.models import create_model
@@ -234,7 +234,7 @@ def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
     if config.freeze_backbone:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(model.is_head(name))
-    matrices: list[Tensor] = []  # what Muon takes
+    matrices: list[Tensor] = []  # for Muon
     others: dict[tuple[bool, bool], list[Tensor]] = {}  # by (is head, is decayed)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -245,7 +245,7 @@ def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
         else:
             others.setdefault((is_head, is_decayed), []).append(parameter)
     if not others and not matrices:
-        raise ValueError("fit: expected parameters to train, got a model without any")
+        raise ValueError("fit: expected a model with parameters to train, got none")
     groups = [
         {
             "params": parameters,
@@ -264,13 +264,13 @@ def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.Optimizer:
     for part in parts:
         for group in part.param_groups:
             group["peak_lr"] = group["lr"]
-    return parts[0] if len(parts) == 1 else Together(parts)
+    return parts[0] if len(parts) == 1 else CombinedOptimizer(parts)
 
 
 def set_training_mode(model: Model, config: TrainConfig) -> None:
-    """Puts a model into training mode, except for normalisation that is to stay as it is.
+    """Put a model into training mode, except frozen normalisation and backbone layers.
 
-    A frozen backbone stays in evaluation mode as a whole: its statistics and dropout, too.
+    A frozen backbone stays in evaluation mode as a whole, including dropout.
     """
     model.train()
     for name, module in model.named_modules():

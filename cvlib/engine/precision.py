@@ -1,4 +1,4 @@
-"""In which numbers a model is trained."""
+"""Choice of the floating-point precision of training."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from torch import Tensor
 from cvlib.engine.config import TrainConfig
 from cvlib.models import Model
 
-# Pairs of steps that are timed; the first of each kind is not counted.
+# Number of timed pairs of steps, after one warm-up step of each kind.
 _PAIRS = 5
 
 
 def choose_precision(
     model: Model, config: TrainConfig, device: torch.device, log: Callable[[str], None]
 ) -> str:
-    """Times forward and backward in both precisions on this machine and takes the faster one.
+    """Choose the precision of a run; ``"auto"`` times float32 and bfloat16 on this machine.
 
     Args:
-        model: Not changed.
-        config: ``precision`` and ``batch_size``.
-        device: Where the model is.
+        model: The model, left unchanged.
+        config: Settings ``precision`` and ``batch_size``.
+        device: Device of the model.
         log: Called with the result.
 
     Returns:
         ``"float32"``, ``"bfloat16"`` or ``"float16"``.
 
     Raises:
-        ValueError: float16 on the CPU, which has no scaled gradients.
+        ValueError: float16 on the CPU, which does not scale gradients.
     """
     if config.precision == "float16" and device.type == "cpu":
         raise ValueError(
-            "fit: expected precision float32 or bfloat16 on the CPU, got float16, which is for CUDA"
+            "fit: expected `precision` to be float32 or bfloat16 on the CPU, got float16, which "
+            "needs CUDA"
         )
     if config.precision != "auto":
         return config.precision
@@ -58,12 +59,12 @@ def choose_precision(
         pairs = [(run(False), run(True)) for _ in range(_PAIRS)]
     ratio = sorted(float32 / bfloat16 for float32, bfloat16 in pairs)[len(pairs) // 2]
     chosen = "bfloat16" if ratio > 1 else "float32"
-    log(f"precision: {chosen} (a step in bfloat16 is {ratio:.2f} times as fast as in float32 here)")
+    log(f"precision: {chosen} (bfloat16 is {ratio:.2f} times as fast as float32 on this machine)")
     return chosen
 
 
 def _trainable(raw: Any) -> Iterator[Tensor]:
-    """Outputs that a loss can be taken of, wherever they are."""
+    """Yield the differentiable tensors in nested output."""
     if isinstance(raw, Tensor):
         if raw.requires_grad:
             yield raw

@@ -1,4 +1,4 @@
-"""Figures of a run: lines, tables and learning curves."""
+"""Report of a run: log lines, tables of metrics and learning curves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cvlib.engine.run import Run
 
-# Figures that curves are drawn of, where a run has them.
+# Metrics to plot, if a run has them.
 _CURVES = {
     "ap50": "AP50",
     "ap75": "AP75",
@@ -27,19 +27,19 @@ _CURVES = {
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
 }
-# Drawing takes a third of a second: not after every short epoch.
+# Drawing takes a third of a second, too long for every short epoch.
 _SECONDS_BETWEEN_CURVES = 60
 
 
-class Logs:
-    """Writes the figures of a run to its folder; in the first process alone.
+class MetricsLog:
+    """Writes the metrics of a run to its folder, in the first process only.
 
     Args:
-        run: With ``tensorboard`` in its configuration, ``out/tensorboard`` gets events, too; those
-            of epochs that are done again replace the old ones.
+        run: The run. With ``tensorboard`` in its configuration, events go to ``out/tensorboard``;
+            those of repeated epochs replace the old ones.
 
     Raises:
-        ImportError: TensorBoard is asked for and not installed.
+        ImportError: TensorBoard is requested but not installed.
     """
 
     def __init__(self, run: Run) -> None:
@@ -49,7 +49,7 @@ class Logs:
             self.writer = _open_tensorboard(run.out / "tensorboard", run.epoch)
 
     def write(self) -> None:
-        """Writes the figures of every epoch so far."""
+        """Write the metrics of every epoch so far."""
         history = self.run.progress.history
         if not self.run.is_first:
             return
@@ -59,16 +59,16 @@ class Logs:
                 self.writer.add_scalar(_tag(name), value, int(history[-1]["epoch"]))
             self.writer.flush()
         if time.perf_counter() - self._drawn > _SECONDS_BETWEEN_CURVES:
-            self.finish()
+            self.draw_curves()
 
-    def finish(self) -> None:
-        """Draws the curves."""
+    def draw_curves(self) -> None:
+        """Draw the learning curves."""
         if self.run.is_first and self.run.progress.history:
             plot_history(self.run.out / "curves.png", self.run.progress.history)
             self._drawn = time.perf_counter()
 
     def close(self) -> None:
-        """Closes what is open."""
+        """Close the TensorBoard writer."""
         if self.writer is not None:
             self.writer.close()
 
@@ -78,7 +78,7 @@ def _open_tensorboard(folder: Path, epochs_done: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError(
-            "fit: expected TensorBoard for --tensorboard, got none; pip install tensorboard"
+            "fit: expected TensorBoard to be installed for `tensorboard`; pip install tensorboard"
         ) from error
     return SummaryWriter(folder, purge_step=epochs_done + 1 if epochs_done else None)
 
@@ -89,16 +89,16 @@ def _tag(name: str) -> str:
     return f"{'speed' if name in TIMES else 'validation'}/{name}"
 
 
-# Columns about time: the only ones that differ between two runs of equal seed.
+# Columns about time, the only ones that differ between runs of equal seed.
 TIMES = ("images_per_second", "data_wait", "seconds")
 
 
 def write_history(out: Path, history: Sequence[dict[str, float]]) -> None:
-    """Writes ``metrics.csv``, ``metrics.jsonl`` and ``metrics.json``.
+    """Write ``metrics.csv``, ``metrics.jsonl`` and ``metrics.json``.
 
     Args:
         out: The run folder.
-        history: One row for each epoch; a figure that was not measured stays empty in the table.
+        history: Metrics of each epoch; missing ones are empty in the table.
     """
     columns = list(dict.fromkeys(name for row in history for name in row))
     text = io.StringIO(newline="")
@@ -111,11 +111,11 @@ def write_history(out: Path, history: Sequence[dict[str, float]]) -> None:
 
 
 def plot_history(path: Path, history: Sequence[dict[str, float]]) -> None:
-    """Writes the learning curves.
+    """Write the learning curves.
 
     Args:
-        path: Of the PNG.
-        history: As of `write_history`, with at least one row.
+        path: PNG file.
+        history: Metrics of each epoch, at least one.
     """
     png = io.BytesIO()
     draw_history(history).savefig(png, dpi=110, format="png")
@@ -123,7 +123,7 @@ def plot_history(path: Path, history: Sequence[dict[str, float]]) -> None:
 
 
 def draw_history(history: Sequence[dict[str, float]]) -> Figure:
-    """Draws the learning curves: losses on the left, figures of the validation on the right."""
+    """Draw the learning curves: losses on the left, validation metrics on the right."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -150,7 +150,7 @@ def draw_history(history: Sequence[dict[str, float]]) -> Figure:
 
 
 def finish_row(run: Run) -> dict[str, float]:
-    """The figures of training in the epoch that is done; the sums start anew."""
+    """Training metrics of the finished epoch; resets the sums."""
     progress, meter = run.progress, run.meter
     images = max(meter.images, 1)
     row = {"epoch": float(run.epoch)}
@@ -163,8 +163,8 @@ def finish_row(run: Run) -> dict[str, float]:
     return row
 
 
-def describe(run: Run, evaluation: object | None) -> str:
-    """One clear line about the last epoch."""
+def describe_epoch(run: Run, evaluation: object | None) -> str:
+    """Log line about the last epoch."""
     row = run.row
     losses = "  ".join(
         f"{name[5:]} {value:.3f}" for name, value in row.items() if name.startswith("loss_")
@@ -179,7 +179,7 @@ def describe(run: Run, evaluation: object | None) -> str:
 
 
 def format_time(moment: float, now: float | None = None) -> str:
-    """A moment as the clock shows it, with the day when it is not today.
+    """Time of day, with the date if it is not today.
 
     Example:
         >>> format_time(time.mktime((2030, 1, 2, 13, 5, 0, 0, 0, -1)))

@@ -1,7 +1,8 @@
-"""A run while it goes on: what callbacks see."""
+"""A training run in progress: what callbacks receive."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,38 +10,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from cvlib.engine.batches import BadImage
+from cvlib._distributed import gather_objects, sum_over_ranks, world_size
+from cvlib.engine.batches import BadImage, Batch
 from cvlib.engine.config import TrainConfig
-from cvlib.engine.sampling import Plan
+from cvlib.engine.sampling import BatchKey, SamplingPlan
 from cvlib.models import Model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-import math
 
-from torch import Tensor
+# Steps between synchronisations on CUDA, which wait for the device.
+_STEPS_BETWEEN_SYNCS = 20
 
-from cvlib._distributed import gather_objects, sum_over_ranks, world_size
-from cvlib.engine.batches import Batch
-from cvlib.engine.sampling import Key
-
-# Steps between two looks at the losses on CUDA: looking waits for the device.
-LOOK_EVERY = 20
+History = list[dict[str, float]]
+Callback = Callable[[str, "Run"], None]
 
 
-class Meter:
-    """Collects losses, images and requests to stop, and adds them up now and then.
+class LossMeter:
+    """Accumulates losses, image counts and requests to stop, and synchronises them now and then.
 
-    Losses stay on the device until `look`, which is the only place where processes talk to each
-    other about anything but gradients. It must be called at the same steps in all of them.
+    Losses stay on the device until `synchronise`, which is the only place where processes exchange
+    anything except gradients. All processes must call it at the same steps.
 
     Attributes:
-        sums: Of each loss, times images.
-        images: Images of the epoch so far.
-        losses: Of the last step.
+        sums: Sum of each loss over the images of the epoch.
+        images: Number of images in the epoch so far.
+        losses: Losses of the last step.
     """
 
     def __init__(self, device: torch.device, sums: dict[str, float], images: int) -> None:
@@ -48,83 +46,79 @@ class Meter:
         self.losses: dict[str, float] = {}
         self._names: list[str] = []
         self._pending: list[Tensor] = []
-        # Without their images, which would be kept in memory.
-        self._facts: list[tuple[Key, int]] = []
+        # Keys and counts only: the images would stay in memory.
+        self._facts: list[tuple[BatchKey, int]] = []
         self._bad: list[BadImage] = []
 
     def add(self, batch: Batch, losses: dict[str, Tensor]) -> None:
-        """Notes the losses of one batch."""
+        """Record the losses of one batch."""
         self._names = list(losses)
         self._pending.append(torch.stack(list(losses.values())).detach())
         self._facts.append((batch.key, len(batch.images)))
         self._bad += batch.bad
 
     def is_due(self, step: int) -> bool:
-        """Says whether it is time for `look`, the same in all processes."""
-        return self.device.type == "cpu" or step % LOOK_EVERY == 0
+        """Whether to synchronise after this step, the same in all processes."""
+        return self.device.type == "cpu" or step % _STEPS_BETWEEN_SYNCS == 0
 
-    def look(self, wants_to_stop: bool) -> tuple[bool, list[BadImage]]:
-        """Adds up what has been noted.
+    def synchronise(self, wants_to_stop: bool) -> tuple[bool, list[BadImage]]:
+        """Sum the recorded losses over all processes.
 
         Args:
-            wants_to_stop: Whether this process was asked to.
+            wants_to_stop: Whether this process was asked to stop.
 
         Returns:
-            Whether any process wants to stop, and new unreadable images of all of them.
+            Whether any process wants to stop, and the new unreadable images of all processes.
 
         Raises:
-            FloatingPointError: A loss is NaN or infinite; in all processes alike.
+            FloatingPointError: A loss is NaN or infinite; raised in all processes.
         """
         counts = torch.tensor([[count] for _, count in self._facts], dtype=torch.float64)
         values = torch.stack(self._pending).double().cpu()
         table = torch.cat([values, counts], dim=1)
         flags = torch.zeros(1, table.shape[1], dtype=torch.float64)
         flags[0, 0], flags[0, 1] = wants_to_stop, len(self._bad)
-        # On the device: NCCL knows no other place.
+        # On the device, because NCCL only reduces there.
         total = sum_over_ranks(torch.cat([table, flags]).to(self.device)).cpu()
         rows = total[:-1].tolist()
         self.losses = dict.fromkeys(self._names, 0.0)
         for (key, _), row in zip(self._facts, rows, strict=True):
             images = row.pop()
-            found = {n: v / world_size() for n, v in zip(self._names, row, strict=True)}
-            if not all(map(math.isfinite, found.values())):
+            losses = {n: v / world_size() for n, v in zip(self._names, row, strict=True)}
+            if not all(map(math.isfinite, losses.values())):
                 raise FloatingPointError(
-                    f"fit: the loss is {found} at step {key.step}; lower the learning rate; the "
-                    "checkpoints of earlier epochs are unharmed"
+                    f"fit: expected finite losses, got {losses} at step {key.step}; lower the "
+                    "learning rate; the checkpoints of earlier epochs are unharmed"
                 )
             self.images += int(images)
-            for name, value in found.items():
+            for name, value in losses.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value * images
                 if key.step == self._facts[-1][0].step:
                     self.losses[name] += value * key.weight
         stop, count = total[-1, :2].tolist()
-        bad = [one for part in gather_objects(self._bad) for one in part] if count else []
+        bad = [image for part in gather_objects(self._bad) for image in part] if count else []
         self._pending, self._facts, self._bad = [], [], []
         return stop > 0, bad
 
 
-History = list[dict[str, float]]
-Callback = Callable[[str, "Run"], None]
-
-
 @dataclass
 class Progress:
-    """What a resumed run has to know beside weights and optimiser.
+    """State of a run that checkpoints store in addition to weights and optimizer.
 
     Attributes:
-        dataset_size: Number of images in the training set.
-        precision: That was chosen.
-        step: Steps done.
-        sums: Of the losses of the epoch so far, times images.
-        images: Images of the epoch so far.
-        seconds: Of training in the epoch so far.
+        dataset_size: Number of images in the training dataset.
+        precision: Precision of the run.
+        step: Number of finished steps.
+        sums: Sum of each loss over the images of the epoch.
+        images: Number of images in the epoch so far.
+        seconds: Seconds of training in the epoch so far.
         waiting: Seconds of them spent waiting for data.
         elapsed: Seconds of the run so far, evaluation included.
-        history: Figures of the epochs that are done.
-        best: The best value of the figure that is looked at.
-        since_best: Evaluations since then.
+        history: Metrics of the finished epochs.
+        best: Best value of the primary metric.
+        since_best: Number of evaluations since then.
         bad: Unreadable training images, with reasons.
-        ended_early: Why, where the run did.
+        ended_early: Reason for ending early, if the run did.
     """
 
     dataset_size: int
@@ -144,24 +138,24 @@ class Progress:
 
 @dataclass
 class Run:
-    """A run while it goes on. Callbacks get it beside the name of the event.
+    """A training run in progress. Callbacks receive it together with the name of the event.
 
     Attributes:
-        model: That is trained; in float32, outside of whatever wraps it.
-        forward: Calls the model as steps do: in the precision of the run, on all processes.
-        average: Of the weights, with ``ema``.
-        optimizer: Its groups have ``lr`` and ``peak_lr``.
-        accelerator: Of the library accelerate.
+        model: The unwrapped float32 model being trained.
+        forward: The model as steps call it: in the precision of the run, on all processes.
+        average: Moving average of the weights, with ``ema``.
+        optimizer: The optimizer; its groups have ``lr`` and ``peak_lr``.
+        accelerator: Accelerator of the library accelerate.
         config: Settings.
-        plan: Which images make which step.
-        out: The run folder.
-        progress: What is saved.
+        plan: Assignment of images to steps.
+        out: Run folder.
+        progress: State that checkpoints store.
         meter: Losses; ``meter.losses`` are those of the last step.
-        log: Writes a line of report, in the first process alone.
-        callbacks: Called in every process.
-        workers: Processes that load images beside this one.
-        row: Figures of the last epoch.
-        end: Set it to a reason, in every process, and the run ends after the epoch.
+        log: Logs a line, in the first process only.
+        callbacks: Functions called in every process.
+        workers: Number of worker processes that load images.
+        row: Metrics of the last epoch.
+        end: Set it to a reason, in every process, to end the run after the epoch.
     """
 
     model: Model
@@ -170,10 +164,10 @@ class Run:
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
     config: TrainConfig
-    plan: Plan
+    plan: SamplingPlan
     out: Path
     progress: Progress
-    meter: Meter
+    meter: LossMeter
     log: Callable[[str], None]
     callbacks: Sequence[Callback] = ()
     workers: int = 0
@@ -184,44 +178,44 @@ class Run:
 
     @property
     def is_first(self) -> bool:
-        """Says whether this process is the one that prints and writes."""
+        """Whether this is the process that prints and writes."""
         return bool(self.accelerator.is_main_process)
 
     @property
     def epoch(self) -> int:
-        """The epoch of the next step, from 0."""
+        """Epoch of the next step, from 0."""
         return self.progress.step // self.plan.steps_per_epoch
 
     @property
     def steps_done(self) -> int:
-        """Of the epoch."""
+        """Number of finished steps in the epoch."""
         return self.progress.step % self.plan.steps_per_epoch
 
     @property
     def best_model(self) -> Model:
-        """What is evaluated: the average of the weights where there is one."""
+        """The model to evaluate: the average of the weights if there is one."""
         return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
     @property
     def is_over(self) -> bool:
-        """Says whether all epochs are done, or the run has ended early."""
+        """Whether all epochs are finished, or the run has ended early."""
         return bool(self.progress.ended_early) or self.progress.step >= self.plan.total_steps
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began, without the time between interruption and resumption."""
+        """Seconds since the run began, not counting interruptions."""
         return self.progress.elapsed + time.perf_counter() - self.started
 
     def notify(self, event: str) -> None:
-        """Calls every callback."""
+        """Call every callback."""
         for callback in self.callbacks:
             callback(event, self)
 
     def finishing_time(self, now: float | None = None) -> float:
-        """The projected end, in seconds since 1970: every step to come takes as long as those done.
+        """Projected end of the run in seconds since 1970, at the average speed so far.
 
         Args:
-            now: Instead of the clock's time.
+            now: Current time, by default that of the clock.
         """
         done, total = self.progress.step, self.plan.total_steps
         now = time.time() if now is None else now

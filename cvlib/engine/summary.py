@@ -1,4 +1,4 @@
-"""How large a model is, and how much work an image costs."""
+"""Size of a model and cost of an image."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cvlib.engine.evaluation import evaluating
 from cvlib.models import Model
+from cvlib.models.base import evaluation_mode
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a model.
+    """One child module of a model.
 
     Attributes:
-        name: As in ``named_children``.
-        kind: Its class.
-        parameters: Numbers in it.
-        trainable: Those that get a gradient.
-        flops: For one image; a multiplication and an addition are two.
+        name: Name in ``named_children``.
+        kind: Class name.
+        parameters: Number of parameters.
+        trainable: Number of parameters with a gradient.
+        flops: Operations per image; a multiply-add counts as two.
     """
 
     name: str
@@ -32,16 +32,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Summary:
-    """Size and work of a model; ``str()`` gives a table.
+    """Size and cost of a model; ``str()`` formats a table.
 
     Attributes:
-        name: Of the model.
-        image_size: Height and width of the image that was counted.
-        parts: The model's children, in order.
-        parameters: Numbers in all weights.
-        trainable: Those that get a gradient.
-        flops: For one image; a multiplication and an addition are two.
-        megabytes: Of the weights.
+        name: Name of the model.
+        image_size: Height and width of the counted image.
+        parts: Child modules, in order.
+        parameters: Number of parameters.
+        trainable: Number of parameters with a gradient.
+        flops: Operations per image; a multiply-add counts as two.
+        megabytes: Size of the weights.
     """
 
     name: str
@@ -73,24 +73,24 @@ class Summary:
 
 
 def summary(model: Model) -> Summary:
-    """Counts the parameters of a model and the operations of one image.
+    """Count the parameters of a model and its operations per image.
 
     Args:
-        model: On any device; its mode is restored afterwards.
+        model: The model, on any device. Its mode is restored afterwards.
 
     Returns:
-        The counts. Convolutions and matrix products are counted, by PyTorch's own counter; what is
-        done to each number alone is not.
+        The counts. PyTorch's counter counts convolutions and matrix products, but not elementwise
+        operations.
 
     Example:
         >>> from cvlib.models import create_model
-        >>> found = summary(create_model("tiny_ssd", ("banana",)))
-        >>> found.parameters, round(found.flops / 1e9, 2)
+        >>> size = summary(create_model("tiny_ssd", ("banana",)))
+        >>> size.parameters, round(size.flops / 1e9, 2)
         (1010376, 1.95)
     """
     images = torch.zeros(1, 3, *model.image_size, dtype=torch.uint8, device=model.device)
     counter = FlopCounterMode(display=False)
-    with evaluating(model), counter:
+    with evaluation_mode(model), counter:
         model(images)
     counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     owner = type(model).__name__
@@ -117,7 +117,7 @@ def summary(model: Model) -> Summary:
 
 
 def _of_children(counts: dict[str, int], prefix: str) -> int:
-    """Of a list of modules, which is not called itself."""
+    """Sum over the children of a ModuleList, which is never called itself."""
     return sum(
         count
         for name, count in counts.items()

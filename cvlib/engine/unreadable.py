@@ -1,4 +1,4 @@
-"""Images that cannot be read: told once, left out, counted, and too many of them stop the run."""
+"""Unreadable images: logged once, skipped and counted; too many stop the run."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.run import Run
 from cvlib.models import Model
 
-_SHOWN = 20
+_MAX_LISTED = 20
 
 
-def note_bad_images(run: Run, found: list[BadImage]) -> None:
-    """Reports unreadable training images that are new, and writes ``bad_images.json``.
+def note_unreadable(run: Run, found: list[BadImage]) -> None:
+    """Log new unreadable training images and write ``unreadable_images.json``.
 
     Args:
-        run: Its ``progress.bad`` gets them.
+        run: The run; its ``progress.bad`` collects the images.
         found: Indices and reasons.
 
     Raises:
-        ValueError: More than ``max_bad_share`` of the set; the message lists them.
+        ValueError: More than ``max_bad_share`` of the dataset; the message lists the images.
     """
     known = {index for index, _ in run.progress.bad}
     new = list({bad[0]: bad for bad in found if bad[0] not in known}.values())
@@ -32,41 +32,38 @@ def note_bad_images(run: Run, found: list[BadImage]) -> None:
         return
     run.progress.bad += new
     for index, reason in new:
-        run.log(f"left out: training image {index} cannot be read: {reason}")
+        run.log(f"skipped: training image {index} cannot be read: {reason}")
     bad = run.progress.bad
     if run.is_first:
         save_json(
-            run.out / "bad_images.json",
+            run.out / "unreadable_images.json",
             [{"index": index, "reason": reason} for index, reason in bad],
         )
-    allowed = allow_bad(run.plan.size, run.config.max_bad_share)
+    allowed = max_unreadable(run.plan.size, run.config.max_bad_share)
     if len(bad) > allowed:
-        lines = [f"  image {index}: {reason}" for index, reason in bad[:_SHOWN]]
-        if len(bad) > _SHOWN:
-            lines.append(f"  ... and {len(bad) - _SHOWN} more")
         raise ValueError(
             f"fit: expected at most {allowed} unreadable training images (max_bad_share "
             f"{run.config.max_bad_share} of {run.plan.size}), got {len(bad)}; repair or remove "
-            f"them, or raise --max-bad-share; bad_images.json has all:\n" + "\n".join(lines)
+            f"them, or raise --max-bad-share; unreadable_images.json lists all:\n{_list(bad)}"
         )
 
 
-def allow_bad(size: int, share: float) -> int:
-    """How many of ``size`` images may be unreadable: a share, but at least one unless it is 0.
+def max_unreadable(size: int, share: float) -> int:
+    """Maximum number of unreadable images among ``size``: a share, at least one unless it is 0.
 
     Example:
-        >>> allow_bad(1000, 0.01), allow_bad(10, 0.01), allow_bad(10, 0.0)
+        >>> max_unreadable(1000, 0.01), max_unreadable(10, 0.01), max_unreadable(10, 0.0)
         (10, 1, 0)
     """
     return max(1, int(size * share)) if share else 0
 
 
-class Kept(Dataset[Any]):
-    """A data set without some of its images; everything else is as there.
+class ReadableSubset(Dataset[Any]):
+    """A dataset without some of its images; all other attributes are those of the dataset.
 
     Args:
-        dataset: Has classes and task.
-        kept: Indices of the images that stay.
+        dataset: The dataset.
+        kept: Indices of the remaining images.
     """
 
     def __init__(self, dataset: Any, kept: list[int]) -> None:
@@ -79,7 +76,7 @@ class Kept(Dataset[Any]):
         return self.dataset[self.kept[index]]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "dataset":  # before there is anything to ask
+        if name.startswith("__") or name == "dataset":  # not yet initialised
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
@@ -87,20 +84,20 @@ class Kept(Dataset[Any]):
 def evaluate_readable(
     model: Model, dataset: Dataset[Any], share: float, log: Callable[[str], None], **options: Any
 ) -> tuple[Evaluation, Dataset[Any]]:
-    """Evaluates; when an image turns out to be unreadable, once more without it.
+    """Evaluate a model, and once more without unreadable images if there are any.
 
     Args:
-        model: As for `evaluate`.
-        dataset: As for `evaluate`.
-        share: Of the images that may be unreadable; see `allow_bad`.
-        log: Called with each of them.
-        options: For `evaluate`.
+        model: See `evaluate`.
+        dataset: See `evaluate`.
+        share: Maximum share of unreadable images; see `max_unreadable`.
+        log: Called with a line per unreadable image.
+        options: Options of `evaluate`.
 
     Returns:
-        The figures, and the part of the set that they are of.
+        The evaluation, and the readable part of the dataset that it is for.
 
     Raises:
-        ValueError: Too many are unreadable; the message lists them.
+        ValueError: Too many unreadable images; the message lists them.
     """
     try:
         return evaluate(model, dataset, **options), dataset
@@ -108,25 +105,27 @@ def evaluate_readable(
         # RuntimeError: another process may have met such an image.
         if not isinstance(error, UNREADABLE) and not str(error).startswith("evaluate: process"):
             raise
-        readable = leave_out_unreadable(dataset, share, log)
+        readable = drop_unreadable(dataset, share, log)
         if readable is None:
             raise
         return evaluate(model, readable, **options), readable
 
 
-def leave_out_unreadable(dataset: Any, share: float, log: Callable[[str], None]) -> Kept | None:
-    """Reads a whole set, and leaves out what cannot be read.
+def drop_unreadable(
+    dataset: Any, share: float, log: Callable[[str], None]
+) -> ReadableSubset | None:
+    """Read a whole dataset and drop the images that cannot be read.
 
     Args:
-        dataset: Raises one of ``UNREADABLE`` for an image that it cannot read.
-        share: Of the images that may be unreadable; see `allow_bad`.
-        log: Called with each of them.
+        dataset: A dataset that raises one of ``UNREADABLE`` for unreadable images.
+        share: Maximum share of unreadable images; see `max_unreadable`.
+        log: Called with a line per unreadable image.
 
     Returns:
-        The readable images, or ``None`` when all are.
+        The readable images, or ``None`` if all are readable.
 
     Raises:
-        ValueError: Too many are unreadable; the message lists them.
+        ValueError: Too many unreadable images; the message lists them.
     """
     bad: list[BadImage] = []
     for index in range(len(dataset)):
@@ -136,13 +135,19 @@ def leave_out_unreadable(dataset: Any, share: float, log: Callable[[str], None])
             bad.append((index, str(error)))
     if not bad:
         return None
-    if len(bad) > min(allow_bad(len(dataset), share), len(dataset) - 1):
-        lines = [f"  image {index}: {reason}" for index, reason in bad[:_SHOWN]]
+    if len(bad) > min(max_unreadable(len(dataset), share), len(dataset) - 1):
         raise ValueError(
-            f"expected readable validation images, got {len(bad)} of {len(dataset)} that "
-            "are not; repair or remove them:\n" + "\n".join(lines)
+            f"expected readable validation images, got {len(bad)} of {len(dataset)} that are not; "
+            f"repair or remove them:\n{_list(bad)}"
         )
     for index, reason in bad:
-        log(f"left out: validation image {index} cannot be read: {reason}")
-    gone = {index for index, _ in bad}
-    return Kept(dataset, [index for index in range(len(dataset)) if index not in gone])
+        log(f"skipped: validation image {index} cannot be read: {reason}")
+    dropped = {index for index, _ in bad}
+    return ReadableSubset(dataset, [i for i in range(len(dataset)) if i not in dropped])
+
+
+def _list(bad: list[BadImage]) -> str:
+    lines = [f"  image {index}: {reason}" for index, reason in bad[:_MAX_LISTED]]
+    if len(bad) > _MAX_LISTED:
+        lines.append(f"  ... and {len(bad) - _MAX_LISTED} more")
+    return "\n".join(lines)

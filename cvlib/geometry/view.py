@@ -1,7 +1,7 @@
-"""Which part of an image is shown where: geometry that is decided first and carried out once.
+"""Lazy geometry: crops, flips, padding and resizing as one map of coordinates.
 
-A chain of crops, paddings, flips and resizes is one map of coordinates. Steps change a `View`,
-which costs nothing; at the end every pixel, box and mask is moved by it, once.
+A chain of geometric steps only changes a `View`, which costs nothing. Pixels, boxes and masks are
+moved once, at the end.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ BORDER = (124, 116, 104)
 
 @dataclass(frozen=True)
 class View:
-    """A part of an image, shown on a canvas; whatever else the canvas has is empty.
+    """A map from a window of an image to a rectangle on a canvas; the rest of the canvas is empty.
 
     Attributes:
-        image: (height, width) of the image.
-        window: The part that is shown, (x1, y1, x2, y2) in pixels of the image.
-        placed: Where it is shown, (x1, y1, x2, y2) in pixels of the canvas.
-        canvas: (height, width) in pixels.
-        transposed: Rows are shown as columns; before the two below.
-        mirrored: Left is shown right.
-        flipped: The top is shown at the bottom.
+        image_size: Height and width of the image in pixels.
+        window: Visible part of the image, (x1, y1, x2, y2) in its pixels.
+        placed: Where the window lies on the canvas, (x1, y1, x2, y2) in canvas pixels.
+        canvas: Height and width of the canvas in pixels.
+        transposed: Whether rows and columns are swapped (before the flips below).
+        mirrored: Whether left and right are swapped.
+        flipped: Whether top and bottom are swapped.
 
     Example:
         >>> view = View.whole((30, 40)).crop((10, 0, 30, 30)).mirror().resize((60, 40))
@@ -52,7 +52,7 @@ class View:
         array([[30.,  0., 40., 60.]])
     """
 
-    image: tuple[int, int]
+    image_size: tuple[int, int]
     window: Corners
     placed: Corners
     canvas: tuple[int, int]
@@ -62,31 +62,31 @@ class View:
 
     @classmethod
     def whole(cls, size: tuple[int, int]) -> View:
-        """Shows an image of (height, width) pixels as it is."""
+        """Identity view of an image of (height, width) pixels."""
         corners = (0.0, 0.0, float(size[1]), float(size[0]))
         return cls(size, corners, corners, size)
 
     @property
     def is_identity(self) -> bool:
-        """Says whether the canvas is the image, pixel by pixel."""
+        """Whether canvas and image are the same, pixel by pixel."""
         turned = self.transposed or self.mirrored or self.flipped
         full = (0, 0, self.canvas[1], self.canvas[0])
-        return not turned and self.window == self.placed == full
+        return not turned and self.window == self.placed == full and self.image_size == self.canvas
 
     def mirror(self) -> View:
-        """Swaps left and right."""
+        """Swap left and right."""
         x1, y1, x2, y2 = self.placed
         width = self.canvas[1]
         return replace(self, placed=(width - x2, y1, width - x1, y2), mirrored=not self.mirrored)
 
     def flip(self) -> View:
-        """Swaps top and bottom."""
+        """Swap top and bottom."""
         x1, y1, x2, y2 = self.placed
         height = self.canvas[0]
         return replace(self, placed=(x1, height - y2, x2, height - y1), flipped=not self.flipped)
 
     def transpose(self) -> View:
-        """Swaps rows and columns."""
+        """Swap rows and columns."""
         x1, y1, x2, y2 = self.placed
         return replace(
             self,
@@ -98,19 +98,19 @@ class View:
         )
 
     def resize(self, size: tuple[int, int]) -> View:
-        """Stretches the canvas to (height, width) pixels."""
+        """Stretch the canvas to (height, width) pixels."""
         y, x = size[0] / self.canvas[0], size[1] / self.canvas[1]
         x1, y1, x2, y2 = self.placed
         return replace(self, placed=(x1 * x, y1 * y, x2 * x, y2 * y), canvas=size)
 
     def crop(self, region: tuple[int, int, int, int]) -> View:
-        """Makes a region of the canvas the new canvas; what lies outside of the old one is empty.
+        """Make a region of the canvas the new canvas; it may extend beyond the old one.
 
         Args:
             region: (x1, y1, x2, y2) in pixels of the canvas, x1 < x2 and y1 < y2.
 
         Returns:
-            The view of this region.
+            The view of this region; pixels from outside of the old canvas are empty.
         """
         x1, y1, x2, y2 = region
         canvas = (y2 - y1, x2 - x1)
@@ -118,7 +118,7 @@ class View:
         shown = max(left, x1), max(top, y1), min(right, x2), min(bottom, y2)
         if self.shows_nothing or shown[2] <= shown[0] or shown[3] <= shown[1]:
             return replace(self, placed=(0.0, 0.0, 0.0, 0.0), canvas=canvas)
-        # Where the shown part begins and ends, as shares of what is placed; in the image's axes.
+        # Begin and end of the visible part as fractions of the placed rectangle, in image axes.
         along_x = (shown[0] - left) / (right - left), (shown[2] - left) / (right - left)
         along_y = (shown[1] - top) / (bottom - top), (shown[3] - top) / (bottom - top)
         if self.mirrored:
@@ -142,39 +142,39 @@ class View:
         )
 
     def on_whole_pixels(self) -> View:
-        """Rounds window and place to pixels, each to one pixel at least.
+        """Round window and placement to whole pixels, at least one each.
 
-        Boxes that are mapped by the rounded view lie exactly where the pixels lie.
+        Boxes mapped by the rounded view match the moved pixels exactly.
         """
         if self.shows_nothing:
             return self
         left, top, right, bottom = _round(self.placed, self.canvas)
         sides = right - left, bottom - top
         goal_x, goal_y = sides[::-1] if self.transposed else sides
-        x1, y1, x2, y2 = _round(self.window, self.image)
+        x1, y1, x2, y2 = _round(self.window, self.image_size)
         x2, y2 = x1 + shrink_to_halves(x2 - x1, goal_x), y1 + shrink_to_halves(y2 - y1, goal_y)
         return replace(self, window=(x1, y1, x2, y2), placed=(left, top, right, bottom))
 
     @property
     def shows_nothing(self) -> bool:
-        """Says whether all of the canvas is empty."""
+        """Whether the whole canvas is empty."""
         x1, y1, x2, y2 = self.placed
         return x2 <= x1 or y2 <= y1
 
     @property
     def scale(self) -> float:
-        """Pixels of the canvas for each pixel of the image."""
+        """Canvas area per unit of image area."""
         scale_x, scale_y = self._affine()[0]
         return abs(scale_x * scale_y)
 
     def map_boxes(self, boxes: Boxes) -> Boxes:
-        """Moves boxes from the image to the canvas.
+        """Map boxes from the image to the canvas.
 
         Args:
             boxes: Shape (N, 4), (x1, y1, x2, y2) in pixels of the image.
 
         Returns:
-            Shape (N, 4), in pixels of the canvas; parts that are not shown are not cut off.
+            Shape (N, 4), in canvas pixels, not clipped to the canvas.
         """
         (scale_x, scale_y), (offset_x, offset_y) = self._affine()
         if self.transposed:
@@ -186,13 +186,13 @@ class View:
         return moved[:, [0, 3, 2, 1]] if self.flipped else moved
 
     def undo_boxes(self, boxes: Tensor) -> Tensor:
-        """Moves boxes from the canvas back to the image, for instance those of detections.
+        """Map boxes from the canvas back to the image, for instance those of detections.
 
         Args:
-            boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in pixels of the canvas.
+            boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in canvas pixels.
 
         Returns:
-            Shape (N, 4), same dtype and device, in pixels of the image.
+            Shape (N, 4), same dtype and device, in image pixels, not clipped to the image.
         """
         scale, offset = (boxes.new_tensor(one) for one in self._affine())
         corners = (boxes.reshape(-1, 2, 2) - offset) / scale
@@ -200,8 +200,39 @@ class View:
             corners = corners.flip(-1)
         return torch.cat([corners.amin(1), corners.amax(1)], dim=1)
 
+    def undo_labels(self, values: Tensor, fill: int | float) -> Tensor:
+        """Map per-pixel values from the canvas back to the image, by the nearest pixel.
+
+        Args:
+            values: Shape (..., height, width) of the canvas, any dtype and device.
+            fill: Value of image pixels that the canvas does not show.
+
+        Returns:
+            Shape (..., H, W) of the image, same dtype and device.
+        """
+        if self.transposed:
+            values = values.transpose(-1, -2)
+        scales, offsets = self._affine()
+        outside = []
+        for dim, axis in ((-1, 0), (-2, 1)):
+            count, length = self.image_size[1 - axis], values.shape[dim]
+            at = (torch.arange(count, device=values.device) + 0.5).double()
+            # The affine map gives canvas axes after transposition; undo it for the image axes.
+            k = 1 - axis if self.transposed else axis
+            low, high = self._placed_range(k, length)
+            index = (at * scales[k] + offsets[k]).floor().long()
+            outside.append((at < self.window[axis]) | (at > self.window[axis + 2]))
+            values = values.index_select(dim, index.clamp(low, high))
+        hidden = outside[1][:, None] | outside[0]
+        return values.masked_fill(hidden, fill) if bool(hidden.any()) else values
+
+    def _placed_range(self, axis: int, length: int) -> tuple[int, int]:
+        """First and last index of canvas pixels that show the image, along x (0) or y (1)."""
+        first = int(self.placed[axis] + 0.5)
+        return min(first, length - 1), max(first, min(int(self.placed[axis + 2] + 0.5), length) - 1)
+
     def _affine(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Factors and shifts that give x and y of the canvas, after transposition."""
+        """Factors and offsets from image to canvas for x and y, after transposition."""
         x, y, right, bottom = self.window
         if self.transposed:
             x, y, right, bottom = y, x, bottom, right
@@ -217,11 +248,11 @@ class View:
         return (scale_x, scale_y), (left - scale_x * x, top - scale_y * y)
 
     def show(self, image: Tensor, fill: tuple[int, int, int] = BORDER) -> Tensor:
-        """Moves an image.
+        """Draw an image on the canvas; the view must be on whole pixels.
 
         Args:
-            image: uint8, shape (3, H, W); the view is on whole pixels.
-            fill: Colour of what is empty.
+            image: uint8, shape (3, H, W).
+            fill: Colour of empty pixels.
 
         Returns:
             uint8, shape (3, height, width) of the canvas.
@@ -236,11 +267,11 @@ class View:
         return to_image(put(np.ascontiguousarray(rows), self.canvas, placed, fill))
 
     def show_classes(self, mask: Tensor, fill: int) -> Tensor:
-        """Moves a map of classes or an object's mask, without mixing values.
+        """Draw a class map or instance masks on the canvas, by the nearest pixel.
 
         Args:
-            mask: uint8, shape (H, W) or (N, H, W); the view is on whole pixels.
-            fill: Value of what is empty.
+            mask: uint8, shape (H, W) or (N, H, W); the view must be on whole pixels.
+            fill: Value of empty pixels.
 
         Returns:
             uint8, shape (height, width) or (N, height, width) of the canvas.
@@ -274,7 +305,7 @@ def _whole(corners: Corners) -> tuple[int, int, int, int]:
 
 
 def _round(corners: Corners, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Rounds a rectangle inside of (height, width), to one pixel at least."""
+    """Round a rectangle inside (height, width) to whole pixels, at least one each way."""
     height, width = size
     x1, y1 = min(round(corners[0]), width - 1), min(round(corners[1]), height - 1)
     return x1, y1, max(round(corners[2]), x1 + 1), max(round(corners[3]), y1 + 1)

@@ -1,4 +1,4 @@
-"""The book's figures, each beside what a model that has learnt nothing would score."""
+"""The book's metrics of anchors, with baselines of an untrained model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cvlib.targets import AnchorTargets
 
 @dataclass(frozen=True)
 class AnchorMetrics:
-    """Figures over all anchors of a set.
+    """Metrics over all anchors of a dataset.
 
     Attributes:
-        class_error: Share of anchors whose most probable class is wrong (the book's).
-        class_error_baseline: The same for a model that answers "background" everywhere.
+        class_error: Share of anchors with a wrong most probable class (the book's).
+        class_error_baseline: Class error of a model that always predicts background.
         box_mae: Mean absolute error of the masked offsets over all anchors (the book's).
-        box_mae_baseline: The same for a model whose offsets are all 0.
-        positive_recall: Share of matched anchors whose most probable class is right.
+        box_mae_baseline: Mean absolute error of a model that always predicts offsets of 0.
+        positive_recall: Share of matched anchors with the right most probable class.
     """
 
     class_error: float
@@ -29,59 +29,59 @@ class AnchorMetrics:
     positive_recall: float
 
     def as_dict(self) -> dict[str, float]:
-        """The figures by name."""
+        """Return the metrics, keyed by name."""
         return asdict(self)
 
 
 class AnchorMeter:
-    """Adds up `AnchorMetrics` batch by batch.
+    """Meter of `AnchorMetrics`, updated batch by batch.
 
-    It keeps sums and not images, so that `merge` and `gather` count twice what two meters have
-    seen both: give every process images of its own, as `cvlib.evaluate` does.
+    It stores sums instead of images, so `merge` and `gather` count images twice that two meters
+    share: assign each image to one process, as `cvlib.evaluate` does.
     """
 
     def __init__(self) -> None:
-        self._anchors = self._positives = self._wrong = self._found = 0
+        self._anchors = self._positives = self._wrong = self._right = 0
         self._error = self._size = 0.0
 
     def update(self, class_logits: Tensor, offsets: Tensor, targets: AnchorTargets) -> None:
-        """Counts one batch.
+        """Add a batch.
 
         Args:
-            class_logits: Shape (B, A, K + 1), background first.
-            offsets: Shape (B, A, 4).
-            targets: What the anchors should have predicted.
+            class_logits: Class scores, background first, shape (B, A, K + 1).
+            offsets: Predicted box offsets, shape (B, A, 4).
+            targets: True classes and offsets of the anchors.
         """
         positive = targets.positive
         right = class_logits.argmax(dim=-1) == targets.classes
         self._anchors += positive.numel()
         self._positives += int(positive.sum())
         self._wrong += int((~right).sum())
-        self._found += int((right & positive).sum())
-        wanted = targets.offsets[positive]
-        self._error += float((offsets[positive] - wanted).abs().sum())
-        self._size += float(wanted.abs().sum())
+        self._right += int((right & positive).sum())
+        true_offsets = targets.offsets[positive]
+        self._error += float((offsets[positive] - true_offsets).abs().sum())
+        self._size += float(true_offsets.abs().sum())
 
     def merge(self, other: AnchorMeter) -> AnchorMeter:
-        """Adds what another meter has counted; gives this meter."""
+        """Add the sums of another meter; return this meter."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
         return self
 
     def gather(self) -> AnchorMeter:
-        """Adds the counts of all processes of ``torch.distributed``; every one must call it."""
-        everyone = gather_objects(dict(vars(self)))
+        """Add the sums of all processes of ``torch.distributed``; each one must call it."""
+        meters = gather_objects(dict(vars(self)))
         for name in vars(self):
-            setattr(self, name, sum(one[name] for one in everyone))
+            setattr(self, name, sum(meter[name] for meter in meters))
         return self
 
     def compute(self) -> AnchorMetrics:
-        """Gives the figures over everything counted so far."""
+        """Compute the metrics over all batches."""
         anchors = max(self._anchors, 1)
         return AnchorMetrics(
             class_error=self._wrong / anchors,
             class_error_baseline=self._positives / anchors,
             box_mae=self._error / anchors / 4,
             box_mae_baseline=self._size / anchors / 4,
-            positive_recall=self._found / max(self._positives, 1),
+            positive_recall=self._right / max(self._positives, 1),
         )

@@ -1,4 +1,4 @@
-"""What was taken for what."""
+"""Confusion matrices."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cvlib._checks import check_fraction
-from cvlib.metrics._objects import Array, Edges, Kind, Problem, overlap
-from cvlib.metrics.images import ImageMeter
+from cvlib.metrics._matching import Pairs, find_pairs, join_pairs
+from cvlib.metrics._meters import DetectionMeter
+from cvlib.metrics._packing import Array, Comparison, Kind
 
-# Row of detections where nothing is, column of objects that nothing was found for.
+# Row of detections without an object, and column of objects without a detection.
 BACKGROUND = "(background)"
 
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """How often an object, a pixel or an image of one class was taken for one of another.
+    """Number of objects, pixels or images of each class by predicted class.
 
     Attributes:
-        counts: Shape (R, C), int64: row is the truth, column what was predicted.
+        counts: Counts by true (row) and predicted class (column), shape (R, C), int64.
         rows: Names of the rows.
         columns: Names of the columns.
     """
@@ -30,15 +31,15 @@ class ConfusionMatrix:
     columns: tuple[str, ...]
 
     def normalised(self) -> Array:
-        """Shape (R, C), float64: each row as shares of its sum; 0 where there is nothing."""
+        """Return each row divided by its sum, shape (R, C), float64; 0 for empty rows."""
         totals = self.counts.sum(axis=1, keepdims=True)
         return np.divide(self.counts, totals, out=np.zeros(self.counts.shape), where=totals > 0)
 
     def worst(self, count: int = 10) -> list[tuple[str, str, int]]:
-        """The commonest confusions: (truth, predicted, how often), the most frequent first.
+        """Return the most frequent confusions as (true class, predicted class, count).
 
         Args:
-            count: How many at most.
+            count: Maximum number of confusions.
         """
         wrong = self.counts.copy()
         for row, name in enumerate(self.rows):
@@ -48,30 +49,30 @@ class ConfusionMatrix:
         return [(self.rows[r], self.columns[c], int(wrong[r, c])) for r, c in cells if wrong[r, c]]
 
 
-class DetectionConfusionMeter(ImageMeter):
-    """Collects images and counts which objects were taken for which.
+class DetectionConfusionMeter(DetectionMeter):
+    """Meter of the confusion matrix of a detector.
 
-    Detections and objects are paired whatever their classes are, the pair that overlaps most first
-    and each at most once; among equal overlaps the higher score comes first. What is left over
-    stands in the row and the column of the background. A detection within a crowd of its class is
-    not counted.
+    Detections and objects are paired regardless of class, the pair with the highest IoU first and
+    each at most once; among equal IoUs the higher score comes first. The remaining ones are counted
+    in the row and the column of the background. A detection within a crowd of its class is not
+    counted.
 
     Args:
         classes: Names of the K classes.
-        kind: ``"boxes"`` or ``"masks"``.
-        iou_threshold: Least IoU of a pair.
-        score_threshold: Least score of a detection.
+        kind: What is compared, ``"boxes"`` or ``"masks"``.
+        iou_threshold: Minimum IoU of a pair.
+        score_threshold: Minimum score of a detection.
 
     Raises:
-        ValueError: A threshold outside of [0, 1].
+        ValueError: Threshold outside [0, 1].
 
     Example:
         >>> import torch
         >>> from cvlib.structures import Detections, GroundTruth
         >>> box = torch.tensor([[0.0, 0, 40, 40]])
         >>> meter = DetectionConfusionMeter(("cat", "dog"))
-        >>> found = Detections(box, torch.tensor([0.9]), torch.tensor([1]), ("cat", "dog"))
-        >>> meter.update([7], [GroundTruth(box, torch.tensor([0]), (64, 64))], [found])
+        >>> detections = Detections(box, torch.tensor([0.9]), torch.tensor([1]), ("cat", "dog"))
+        >>> meter.update([7], [GroundTruth(box, torch.tensor([0]), (64, 64))], [detections])
         >>> meter.compute().worst()
         [('cat', 'dog', 1)]
     """
@@ -90,47 +91,45 @@ class DetectionConfusionMeter(ImageMeter):
         self.score_threshold = score_threshold
 
     def compute(self) -> ConfusionMatrix:
-        """Gives the matrix, K + 1 by K + 1, over all images."""
+        """Compute the matrix over all images, shape (K + 1, K + 1)."""
         size = len(self.classes)
-        problem = self._pack()
-        kept = problem.found.score >= self.score_threshold
-        problem = replace(problem, found=problem.found[kept], rank=problem.rank[kept])
-        found, true = problem.found, problem.true
-        edges = overlap(problem, self.iou_threshold, same_class=False)
-        of_crowd = true.crowd[edges.true]
-        pairs = pair_greedily(problem, edges[~of_crowd])
-        crowded = edges[of_crowd & (found.label[edges.found] == true.label[edges.true])]
-        taken = np.full(len(found), size)
-        taken[crowded.found] = -1
-        taken[pairs.found] = true.label[pairs.true]
-        lost = np.setdiff1d(np.flatnonzero(~true.crowd), pairs.true)
+        comparison = self._pack()
+        kept = comparison.detections.score >= self.score_threshold
+        detections, truths = comparison.detections[kept], comparison.truths
+        comparison = replace(comparison, detections=detections, rank=comparison.rank[kept])
+        pairs = find_pairs(comparison, self.iou_threshold, same_class=False)
+        is_crowd = truths.crowd[pairs.truth]
+        chosen = _pair_greedily(comparison, pairs[~is_crowd])
+        is_same = detections.label[pairs.detection] == truths.label[pairs.truth]
+        true_class = np.full(len(detections), size)
+        true_class[pairs[is_crowd & is_same].detection] = -1  # not counted
+        true_class[chosen.detection] = truths.label[chosen.truth]
+        missed = np.setdiff1d(np.flatnonzero(~truths.crowd), chosen.truth)
+        counted = true_class >= 0
         counts = np.zeros((size + 1, size + 1), np.int64)
-        np.add.at(counts, (taken[taken >= 0], found.label[taken >= 0]), 1)
-        np.add.at(counts, (true.label[lost], size), 1)
+        np.add.at(counts, (true_class[counted], detections.label[counted]), 1)
+        np.add.at(counts, (truths.label[missed], size), 1)
         names = (*self.classes, BACKGROUND)
         return ConfusionMatrix(counts, names, names)
 
 
-def pair_greedily(problem: Problem, edges: Edges) -> Edges:
-    """Takes the edge with the largest IoU, drops those of its two ends, and so on.
+def _pair_greedily(comparison: Comparison, pairs: Pairs) -> Pairs:
+    """Choose the pair with the highest IoU, drop other pairs of its objects, and repeat.
 
-    An edge that is the best of both its ends is taken sooner or later, so all such edges of all
-    images are taken at once, until none is left.
+    A pair that is the best of both its objects is chosen sooner or later, so all such pairs of all
+    images are chosen at once, until none remains.
     """
-    order = np.lexsort((edges.true, -problem.found.score[edges.found], -edges.iou))
-    edges = edges[order]
+    scores = comparison.detections.score[pairs.detection]
+    pairs = pairs[np.lexsort((pairs.truth, -scores, -pairs.iou))]
     chosen = []
-    while len(edges.iou):
-        # Edges are sorted, so the first of each end is its best.
-        first = [
-            np.isin(np.arange(len(end)), np.unique(end, return_index=True)[1])
-            for end in (edges.found, edges.true)
+    while len(pairs.iou):
+        # Pairs are sorted, so the first pair of each object is its best.
+        is_best = [
+            np.isin(np.arange(len(objects)), np.unique(objects, return_index=True)[1])
+            for objects in (pairs.detection, pairs.truth)
         ]
-        best = edges[first[0] & first[1]]
+        best = pairs[is_best[0] & is_best[1]]
         chosen.append(best)
-        edges = edges[~np.isin(edges.found, best.found) & ~np.isin(edges.true, best.true)]
-    return Edges(
-        np.concatenate([np.zeros(0, np.int64), *(part.found for part in chosen)]),
-        np.concatenate([np.zeros(0, np.int64), *(part.true for part in chosen)]),
-        np.concatenate([np.zeros(0), *(part.iou for part in chosen)]),
-    )
+        is_free = ~np.isin(pairs.detection, best.detection) & ~np.isin(pairs.truth, best.truth)
+        pairs = pairs[is_free]
+    return join_pairs(chosen)

@@ -1,4 +1,4 @@
-"""Precision against recall, class by class."""
+"""Precision-recall curves of each class."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from cvlib._checks import check_fraction
-from cvlib.metrics._matching import match
-from cvlib.metrics._objects import Array, Kind, overlap
-from cvlib.metrics.coco import AREA_RANGES, count_objects, interpolate, score_order
-from cvlib.metrics.images import ImageMeter
+from cvlib.metrics._matching import find_pairs, match
+from cvlib.metrics._meters import DetectionMeter
+from cvlib.metrics._packing import Array, Kind
+from cvlib.metrics.coco import AREA_RANGES, count_objects, interpolate, sort_by_score
 
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """What a detector gives for one class as its score threshold falls.
+    """Precision and recall of one class as the score threshold falls.
 
     Attributes:
-        name: Of the class.
-        objects: True objects, crowds left out.
-        score: Shape (N,), float64, falling: detections at or above this score are counted.
-        precision: Shape (N,): share of them that are right.
-        recall: Shape (N,): share of the true objects that they find; 0 where there are none.
-        ap: COCO's average precision at this IoU; -1 where there are no objects.
+        name: Name of the class.
+        objects: Number of true objects, without crowds.
+        score: Descending score thresholds, shape (N,), float64; detections at or above count.
+        precision: Share of counted detections that are right, shape (N,).
+        recall: Share of true objects that are detected, shape (N,); 0 without objects.
+        ap: COCO average precision at this IoU; -1 without objects.
     """
 
     name: str
@@ -35,10 +35,10 @@ class PrecisionRecall:
     ap: float
 
     def best_f1(self) -> tuple[float, float]:
-        """The largest harmonic mean of precision and recall, and the score where it is reached.
+        """Return the highest harmonic mean of precision and recall, and its score threshold.
 
         Returns:
-            (F1, score threshold); (0, 1) without any right detection.
+            (F1, score threshold); (0, 1) without right detections.
         """
         total = self.precision + self.recall
         f1 = np.divide(
@@ -50,28 +50,28 @@ class PrecisionRecall:
         return float(f1[best]), float(self.score[best])
 
 
-class PrecisionRecallMeter(ImageMeter):
-    """Collects images and gives precision and recall of each class.
+class PrecisionRecallMeter(DetectionMeter):
+    """Meter of the precision-recall curve of each class.
 
     Args:
         classes: Names of the K classes.
-        kind: ``"boxes"`` or ``"masks"``.
-        iou_threshold: Least IoU of a right detection.
+        kind: What is compared, ``"boxes"`` or ``"masks"``.
+        iou_threshold: Minimum IoU of a right detection.
 
     Raises:
-        ValueError: A threshold outside of [0, 1].
+        ValueError: Threshold outside [0, 1].
 
     Note:
-        Detections that COCO ignores (of crowds) are in neither number. Among equal scores only the
-        last point can be reached by a threshold.
+        Detections that COCO ignores (in crowds) count in neither. Among equal scores only the last
+        point can be reached by a threshold.
 
     Example:
         >>> import torch
         >>> from cvlib.structures import Detections, GroundTruth
         >>> box, label = torch.tensor([[0.0, 0, 40, 40]]), torch.tensor([0])
         >>> meter = PrecisionRecallMeter(("cat",))
-        >>> found = Detections(box, torch.tensor([0.5]), label, ("cat",))
-        >>> meter.update([7], [GroundTruth(box, label, (64, 64))], [found])
+        >>> detections = Detections(box, torch.tensor([0.5]), label, ("cat",))
+        >>> meter.update([7], [GroundTruth(box, label, (64, 64))], [detections])
         >>> meter.compute()[0].best_f1()
         (1.0, 0.5)
     """
@@ -84,25 +84,27 @@ class PrecisionRecallMeter(ImageMeter):
         self.iou_threshold = iou_threshold
 
     def compute(self) -> tuple[PrecisionRecall, ...]:
-        """Gives one curve for each class."""
-        problem = self._pack()
-        edges = overlap(problem, self.iou_threshold)
-        matches = match(problem, edges, np.array([self.iou_threshold]), AREA_RANGES[:1])
-        objects = count_objects(problem, AREA_RANGES[:1])
-        precision = interpolate(problem, matches, objects, 1)
-        order = score_order(problem)
+        """Compute the curve of each class."""
+        comparison = self._pack()
+        pairs = find_pairs(comparison, self.iou_threshold)
+        matches = match(comparison, pairs, np.array([self.iou_threshold]), AREA_RANGES[:1])
+        objects = count_objects(comparison, AREA_RANGES[:1])
+        precision = interpolate(comparison, matches, objects, 1)
+        order = sort_by_score(comparison)
         order = order[matches.ignored[order] == 0]
-        bounds = np.searchsorted(problem.found.label[order], np.arange(len(self.classes) + 1))
+        bounds = np.searchsorted(
+            comparison.detections.label[order], np.arange(len(self.classes) + 1)
+        )
         curves = []
         for k, name in enumerate(self.classes):
-            mine = order[bounds[k] : bounds[k + 1]]
-            right = np.cumsum(matches.hit[mine])
+            rows = order[bounds[k] : bounds[k + 1]]
+            right = np.cumsum(matches.hit[rows])
             curves.append(
                 PrecisionRecall(
                     name=name,
                     objects=int(objects[0, k]),
-                    score=problem.found.score[mine],
-                    precision=right / np.arange(1, len(mine) + 1),
+                    score=comparison.detections.score[rows],
+                    precision=right / np.arange(1, len(rows) + 1),
                     recall=right / max(int(objects[0, k]), 1),
                     ap=float(precision[0, :, k, 0].mean()),
                 )

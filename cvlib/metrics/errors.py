@@ -1,4 +1,4 @@
-"""What keeps a detector from the full score: its errors by kind, and what each kind costs."""
+"""Errors of a detector by kind, and the average precision that each kind costs."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cvlib._checks import check_fraction
-from cvlib.metrics._matching import Matches, match
-from cvlib.metrics._objects import Array, Edges, Kind, Problem, overlap
-from cvlib.metrics._tables import make_table, mean
+from cvlib.metrics._matching import Matches, Pairs, find_pairs, match
+from cvlib.metrics._meters import DetectionMeter
+from cvlib.metrics._packing import Array, Comparison, Kind
+from cvlib.metrics._summary import make_table, mean
 from cvlib.metrics.coco import AREA_RANGES, count_objects, interpolate
-from cvlib.metrics.images import ImageMeter
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
-# What is no error: right, or ignored as COCO does.
+# Detections that are right, or ignored as in COCO.
 _NO_ERROR = -1
 
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """The errors in one image.
+    """Errors in one image.
 
     Attributes:
-        image_id: Its number.
-        cost: Sum of the scores of wrong detections, and 1 for each missed object.
-        counts: How many of each of `KINDS`.
+        image_id: Id of the image.
+        cost: Sum of the scores of wrong detections, plus 1 for each missed object.
+        counts: Number of errors of each of `KINDS`.
     """
 
     image_id: int
@@ -37,15 +37,15 @@ class ImageErrors:
 
 @dataclass(frozen=True)
 class ErrorSplit:
-    """The errors of a detector by kind.
+    """Errors of a detector by kind.
 
     Attributes:
-        ap: Average precision at the IoU threshold, as COCO computes it; -1 without objects.
-        counts: How many errors of each of `KINDS`.
-        delta_ap: How much ``ap`` rises if only the errors of this kind are mended.
-        delta_ap_false_positive: If no detection were wrong.
-        delta_ap_false_negative: If no object were left without a detection.
-        images: The images with errors, the worst first.
+        ap: COCO average precision at the IoU threshold; -1 without objects.
+        counts: Number of errors of each of `KINDS`.
+        delta_ap: Gain in ``ap`` if only the errors of one kind were fixed.
+        delta_ap_false_positive: Gain in ``ap`` without wrong detections.
+        delta_ap_false_negative: Gain in ``ap`` without objects lacking a detection.
+        images: Images with errors, the worst first.
     """
 
     ap: float
@@ -56,42 +56,43 @@ class ErrorSplit:
     images: tuple[ImageErrors, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, float]:
-        """What each kind costs, by name."""
+        """Return the gain of fixing each kind, keyed by name."""
         return {f"delta_ap_{kind}": value for kind, value in self.delta_ap.items()}
 
     def table(self) -> str:
-        """A line for each kind, as text."""
+        """Format the errors as text, one line per kind."""
         rows = [(kind, self.counts[kind], f"+{self.delta_ap[kind]:.3f}") for kind in KINDS]
-        return make_table(("error", "count", "AP if mended"), rows)
+        return make_table(("error", "count", "AP if fixed"), rows)
 
 
-class ErrorMeter(ImageMeter):
-    """Collects images and splits a detector's errors into kinds, as TIDE does.
+class ErrorMeter(DetectionMeter):
+    """Meter of a detector's errors by kind, as in TIDE.
 
-    A detection that is neither right nor ignored is, in this order: a **localisation** error where
-    it overlaps an object of its class by at least ``background_threshold`` and at most
-    ``iou_threshold``; a **classification** error where it overlaps an object of another class by at
-    least ``iou_threshold``; a **duplicate** where the object of its class has a better detection;
-    **background** where it overlaps nothing by more than ``background_threshold``; else **both**
-    place and class are wrong. An object is **missed** when it has no detection, and no error of the
-    first two kinds that only had to be mended.
+    A detection that is neither right nor ignored is, in this order: a **localisation** error if it
+    overlaps an object of its class by at least ``background_threshold`` and at most
+    ``iou_threshold``; a **classification** error if it overlaps an object of another class by at
+    least ``iou_threshold``; a **duplicate** if the object of its class has a better detection;
+    **background** if it overlaps no object by more than ``background_threshold``; otherwise
+    **both** class and location are wrong. An object is **missed** if it has no detection and no
+    error of the first two kinds that could be fixed.
 
-    Mending turns the best error of an object into a right detection and removes the others;
-    duplicates, background and both are removed; missed objects are no longer looked for.
+    Fixing turns the best error of an object into a right detection and removes the others;
+    duplicate, background and both are removed; missed objects are no longer counted.
 
     Args:
         classes: Names of the K classes.
-        kind: ``"boxes"`` or ``"masks"``.
-        iou_threshold: Least IoU of a right detection.
-        background_threshold: Up to this IoU a detection has nothing to do with an object.
+        kind: What is compared, ``"boxes"`` or ``"masks"``.
+        iou_threshold: Minimum IoU of a right detection.
+        background_threshold: Detections with at most this IoU do not belong to an object.
 
     Raises:
-        ValueError: Thresholds outside of [0, 1], or the second above the first.
+        ValueError: Thresholds outside [0, 1], or ``background_threshold`` above
+            ``iou_threshold``.
 
     Note:
-        Detections are matched as COCO does, so ``ap`` is COCO's AP50 by default, and a class counts
-        a hundred detections in an image (TIDE: a hundred of all classes). Classes without objects
-        are left out of the mean, as COCO does; TIDE counts them as 0 where they have detections.
+        Detections are matched as in COCO, so ``ap`` is COCO's AP50 by default, and a class counts a
+        hundred detections per image (TIDE: a hundred of all classes). Classes without objects are
+        left out of the mean, as in COCO; TIDE counts them as 0 if they have detections.
 
     References:
         Bolya et al., "TIDE: a general toolbox for identifying object detection errors" (2020).
@@ -101,8 +102,8 @@ class ErrorMeter(ImageMeter):
         >>> from cvlib.structures import Detections, GroundTruth
         >>> box = torch.tensor([[0.0, 0, 40, 40]])
         >>> meter = ErrorMeter(("cat", "dog"))
-        >>> found = Detections(box, torch.tensor([0.9]), torch.tensor([1]), ("cat", "dog"))
-        >>> meter.update([7], [GroundTruth(box, torch.tensor([0]), (64, 64))], [found])
+        >>> detections = Detections(box, torch.tensor([0.9]), torch.tensor([1]), ("cat", "dog"))
+        >>> meter.update([7], [GroundTruth(box, torch.tensor([0]), (64, 64))], [detections])
         >>> split = meter.compute()
         >>> split.ap, split.counts["classification"], round(split.delta_ap["classification"], 6)
         (0.0, 1, 1.0)
@@ -119,125 +120,128 @@ class ErrorMeter(ImageMeter):
         check_fraction("ErrorMeter", "iou_threshold", iou_threshold)
         if not 0 < background_threshold <= iou_threshold:
             raise ValueError(
-                f"ErrorMeter: expected background_threshold above 0 and at most iou_threshold "
+                "ErrorMeter: expected `background_threshold` above 0 and at most `iou_threshold` "
                 f"{iou_threshold}, got {background_threshold}"
             )
         self.iou_threshold = iou_threshold
         self.background_threshold = background_threshold
 
     def compute(self) -> ErrorSplit:
-        """Gives the errors over all images."""
-        problem = self._pack()
-        edges = overlap(problem, self.background_threshold, same_class=False)
-        is_same = problem.found.label[edges.found] == problem.true.label[edges.true]
-        near = edges[is_same & (edges.iou >= self.iou_threshold)]
-        thresholds = np.array([self.iou_threshold])
-        matches = match(problem, near, thresholds, AREA_RANGES[:1])
-        real = ~problem.true.crowd[edges.true]
-        kinds, target = self._sort_out(problem, matches, edges[real], is_same[real])
-        missed = (matches.taken == 0) & ~problem.true.crowd
+        """Compute the errors over all images."""
+        comparison = self._pack()
+        pairs = find_pairs(comparison, self.background_threshold, same_class=False)
+        labels, true_labels = comparison.detections.label, comparison.truths.label
+        is_same = labels[pairs.detection] == true_labels[pairs.truth]
+        near = pairs[is_same & (pairs.iou >= self.iou_threshold)]
+        matches = match(comparison, near, np.array([self.iou_threshold]), AREA_RANGES[:1])
+        is_counted = ~comparison.truths.crowd[pairs.truth]
+        kinds, target = self._classify(comparison, matches, pairs[is_counted], is_same[is_counted])
+        missed = (matches.matched == 0) & ~comparison.truths.crowd
         missed[target[target >= 0]] = False
-        return self._weigh(problem, matches, kinds, target, missed)
+        return self._split_errors(comparison, matches, kinds, target, missed)
 
-    def _sort_out(
-        self, problem: Problem, matches: Matches, edges: Edges, is_same: Array
+    def _classify(
+        self, comparison: Comparison, matches: Matches, pairs: Pairs, is_same: Array
     ) -> tuple[Array, Array]:
-        """The kind of each detection's error, and the object that mending it would find or -1."""
-        size = len(problem.found)
-        own, own_iou = _best(edges[is_same], size)
-        other, other_iou = _best(edges[~is_same], size)
-        largest = np.maximum(own_iou, other_iou)
-        tests = [
+        """Return the kind of each detection's error, and the object a fix would detect, or -1."""
+        size = len(comparison.detections)
+        same, same_iou = _best_objects(pairs[is_same], size)
+        other, other_iou = _best_objects(pairs[~is_same], size)
+        conditions = [
             (matches.hit != 0) | (matches.ignored != 0),
-            (self.background_threshold <= own_iou) & (own_iou <= self.iou_threshold),
+            (self.background_threshold <= same_iou) & (same_iou <= self.iou_threshold),
             other_iou >= self.iou_threshold,
-            own_iou >= self.iou_threshold,
-            largest <= self.background_threshold,
+            same_iou >= self.iou_threshold,
+            np.maximum(same_iou, other_iou) <= self.background_threshold,
         ]
-        answers = [_NO_ERROR, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND]
-        kinds = np.select(tests, answers, BOTH)
-        target = np.where(kinds == LOCALISATION, own, np.where(kinds == CLASSIFICATION, other, -1))
-        if len(matches.taken):
-            target = np.where((target >= 0) & (matches.taken[target] == 0), target, -1)
+        choices = [_NO_ERROR, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND]
+        kinds = np.select(conditions, choices, BOTH)
+        target = np.where(kinds == LOCALISATION, same, np.where(kinds == CLASSIFICATION, other, -1))
+        if len(matches.matched):
+            target = np.where((target >= 0) & (matches.matched[target] == 0), target, -1)
         return kinds, target
 
-    def _weigh(
-        self, problem: Problem, matches: Matches, kinds: Array, target: Array, missed: Array
+    def _split_errors(
+        self, comparison: Comparison, matches: Matches, kinds: Array, target: Array, missed: Array
     ) -> ErrorSplit:
-        objects = count_objects(problem, AREA_RANGES[:1])
-        plain = _average_precision(problem, matches, objects, objects)
+        truths = comparison.truths
+        objects = count_objects(comparison, AREA_RANGES[:1])
+        ap = _average_precision(comparison, matches, objects, objects)
 
-        def gain(wrong: Array, mended: Array, lost: Array) -> float:
-            """Mends some wrong detections, removes the other ones, forgets the lost objects."""
-            label = problem.found.label.copy()
-            label[mended] = problem.true.label[target[mended]]
+        def gain(wrong: Array, fixed: Array, removed: Array) -> float:
+            """Fix some wrong detections, remove the others, and do not count removed objects."""
+            label = comparison.detections.label.copy()
+            label[fixed] = truths.label[target[fixed]]
             changed = Matches(
-                matches.hit | mended, matches.ignored | (wrong & ~mended), matches.taken
+                matches.hit | fixed, matches.ignored | (wrong & ~fixed), matches.matched
             )
-            fewer = objects - np.bincount(problem.true.label[lost], minlength=problem.classes)
-            relabelled = replace(problem, found=replace(problem.found, label=label))
-            return max(_average_precision(relabelled, changed, fewer, objects) - plain, 0.0)
+            fewer = objects - np.bincount(truths.label[removed], minlength=comparison.num_classes)
+            detections = replace(comparison.detections, label=label)
+            relabelled = replace(comparison, detections=detections)
+            return max(_average_precision(relabelled, changed, fewer, objects) - ap, 0.0)
 
-        best = _choose_mended(problem, target)
-        none, all_found = np.zeros(len(kinds), bool), np.zeros(len(missed), bool)
+        fixable = _choose_fixable(comparison, target)
+        no_error, no_object = np.zeros(len(kinds), bool), np.zeros(len(missed), bool)
         is_kind = [kinds == number for number in range(MISSED)]
-        gains = [gain(wrong, wrong & best, all_found) for wrong in is_kind]
-        gains.append(gain(none, none, missed))
+        gains = [gain(wrong, wrong & fixable, no_object) for wrong in is_kind]
+        gains.append(gain(no_error, no_error, missed))
         counts = [int(wrong.sum()) for wrong in is_kind] + [int(missed.sum())]
-        unfound = (matches.taken == 0) & ~problem.true.crowd
+        undetected = (matches.matched == 0) & ~truths.crowd
         return ErrorSplit(
-            ap=plain,
+            ap=ap,
             counts=dict(zip(KINDS, counts, strict=True)),
             delta_ap=dict(zip(KINDS, gains, strict=True)),
-            delta_ap_false_positive=gain(kinds != _NO_ERROR, none, all_found),
-            delta_ap_false_negative=gain(none, none, unfound),
-            images=self._list_images(problem, kinds, missed),
+            delta_ap_false_positive=gain(kinds != _NO_ERROR, no_error, no_object),
+            delta_ap_false_negative=gain(no_error, no_error, undetected),
+            images=self._list_images(comparison, kinds, missed),
         )
 
     def _list_images(
-        self, problem: Problem, kinds: Array, missed: Array
+        self, comparison: Comparison, kinds: Array, missed: Array
     ) -> tuple[ImageErrors, ...]:
-        counts = np.zeros((problem.images, len(KINDS)), np.int64)
+        counts = np.zeros((comparison.num_images, len(KINDS)), np.int64)
         wrong = kinds != _NO_ERROR
-        np.add.at(counts, (problem.found.image[wrong], kinds[wrong]), 1)
-        counts[:, MISSED] = np.bincount(problem.true.image[missed], minlength=problem.images)
-        cost = counts[:, MISSED] + np.bincount(
-            problem.found.image[wrong], problem.found.score[wrong], minlength=problem.images
-        )
-        numbers = self.image_ids
+        detections = comparison.detections[wrong]
+        np.add.at(counts, (detections.image, kinds[wrong]), 1)
+        missed_images = comparison.truths.image[missed]
+        counts[:, MISSED] = np.bincount(missed_images, minlength=comparison.num_images)
+        cost = np.bincount(detections.image, detections.score, minlength=comparison.num_images)
+        cost += counts[:, MISSED]
+        image_ids = self.image_ids
         return tuple(
             ImageErrors(
-                numbers[i], float(cost[i]), dict(zip(KINDS, counts[i].tolist(), strict=True))
+                image_ids[i], float(cost[i]), dict(zip(KINDS, counts[i].tolist(), strict=True))
             )
             for i in np.argsort(-cost, kind="stable")
             if counts[i].any()
         )
 
 
-def _best(edges: Edges, size: int) -> tuple[Array, Array]:
-    """Of each detection the object that it overlaps most (the first of equals) and the IoU."""
-    best, iou = np.full(size, -1), np.zeros(size)
-    edges = edges[np.lexsort((edges.true, -edges.iou, edges.found))]
-    edges = edges[np.diff(edges.found, prepend=-1) != 0]
-    best[edges.found], iou[edges.found] = edges.true, edges.iou
-    return best, iou
+def _best_objects(pairs: Pairs, size: int) -> tuple[Array, Array]:
+    """Return the object that each detection overlaps most, or -1, and the IoU."""
+    objects, iou = np.full(size, -1), np.zeros(size)
+    best = pairs.best_per_detection()
+    objects[best.detection], iou[best.detection] = best.truth, best.iou
+    return objects, iou
 
 
-def _choose_mended(problem: Problem, target: Array) -> Array:
-    """The best-scored error of each object that mending could find; shape (D,), bool."""
+def _choose_fixable(comparison: Comparison, target: Array) -> Array:
+    """Choose the error with the highest score of each object that fixes could detect."""
     claims = np.flatnonzero(target >= 0)
-    claims = claims[np.argsort(-problem.found.score[claims], kind="stable")]
+    claims = claims[np.argsort(-comparison.detections.score[claims], kind="stable")]
     _, first = np.unique(target[claims], return_index=True)
-    mended = np.zeros(len(target), bool)
-    mended[claims[first]] = True
-    return mended
+    fixable = np.zeros(len(target), bool)
+    fixable[claims[first]] = True
+    return fixable
 
 
 def _average_precision(
-    problem: Problem, matches: Matches, objects: Array, all_objects: Array
+    comparison: Comparison, matches: Matches, objects: Array, all_objects: Array
 ) -> float:
-    """Mean over the classes that had objects; 0 for one that has lost them, but has detections."""
-    precision = interpolate(problem, matches, objects, 1)[0, :, :, 0].mean(axis=0)
-    counted = np.bincount(problem.found.label[matches.ignored == 0], minlength=problem.classes)
+    """Mean over the original classes; 0 for one with detections but no objects any more."""
+    precision = interpolate(comparison, matches, objects, 1)[0, :, :, 0].mean(axis=0)
+    counted = np.bincount(
+        comparison.detections.label[matches.ignored == 0], minlength=comparison.num_classes
+    )
     precision = np.where((objects[0] == 0) & (counted > 0), 0, precision)
     return mean(precision[all_objects[0] > 0])

@@ -1,4 +1,4 @@
-"""Figures as images: confusions, precision against recall, errors by kind."""
+"""Plots of confusion matrices, precision-recall curves and errors by kind."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cvlib.metrics.errors import KINDS, ErrorSplit
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# With more classes numbers or names could not be read.
+# With more classes, numbers and names would be illegible.
 _MOST_NUMBERS, _MOST_CURVES = 40, 8
-# Inches of a cell of a matrix with numbers, and without.
+# Size of a matrix cell with and without numbers, in inches.
 _CELL, _SMALL_CELL = 0.42, 0.2
 _LONGEST_NAME = 28
 
 
 def plot_confusion(matrix: ConfusionMatrix) -> Image.Image:
-    """Draws a confusion matrix, each row as shares of its sum.
+    """Plot a confusion matrix, each row divided by its sum.
 
     Args:
-        matrix: Of any of the meters. Up to 40 rows have their numbers written into the cells; of
-            more, those of classes that occur nowhere are left out.
+        matrix: Confusion matrix of any meter. Cells show their counts for up to 40 rows; beyond,
+            classes that do not occur are left out.
 
     Returns:
-        An image; the truth runs down, what was predicted to the right.
+        Image with true classes as rows and predicted classes as columns.
 
     Example:
         >>> names = ("cat", "dog")
@@ -45,51 +45,51 @@ def plot_confusion(matrix: ConfusionMatrix) -> Image.Image:
     has_numbers = rows <= _MOST_NUMBERS
     cell = _CELL if has_numbers else _SMALL_CELL
     row_names, column_names = (
-        [_short_name(n) for n in names] for names in (matrix.rows, matrix.columns)
+        [_shorten(n) for n in names] for names in (matrix.rows, matrix.columns)
     )
-    # 0.08 inches for a letter.
-    figure = _figure(
+    # 0.08 inches per letter.
+    figure = _make_figure(
         1.2 + cell * columns + 0.08 * max(map(len, row_names)),
         0.8 + cell * rows + 0.08 * max(map(len, column_names)),
     )
     axis = figure.subplots()
-    shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    drawn = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(columns), column_names, rotation=90, fontsize=8)
     axis.set_yticks(range(rows), row_names, fontsize=8)
     axis.set(xlabel="predicted", ylabel="truth")
     for r, c in np.ndindex(shares.shape) if has_numbers else ():
         if matrix.counts[r, c]:
             colour = "white" if shares[r, c] > 0.55 else "black"
-            text = _short(int(matrix.counts[r, c]))
+            text = _format_count(int(matrix.counts[r, c]))
             axis.text(c, r, text, ha="center", va="center", fontsize=7, color=colour)
-    figure.colorbar(shown, label="share of the row", shrink=0.8, aspect=max(20, 2 * rows))
+    figure.colorbar(drawn, label="share of the row", shrink=0.8, aspect=max(20, 2 * rows))
     return _render(figure)
 
 
 def plot_precision_recall(curves: Sequence[PrecisionRecall]) -> Image.Image:
-    """Draws precision against recall.
+    """Plot precision-recall curves.
 
     Args:
-        curves: Of `PrecisionRecallMeter`. Up to eight classes have colours and a legend; of more,
-            all are drawn in grey. The mean over the classes is drawn in black.
+        curves: Curves from `PrecisionRecallMeter`. Up to eight classes have colours and a legend;
+            beyond, all are grey. The mean over the classes is black.
 
     Returns:
-        An image.
+        Image of the plot.
 
     Example:
         >>> line = np.array([1.0])
         >>> plot_precision_recall([PrecisionRecall("cat", 1, line, line, line, 1.0)]).mode
         'RGB'
     """
-    figure = _figure(6.4, 4.4)
+    figure = _make_figure(6.4, 4.4)
     axis = figure.subplots()
     curves = [curve for curve in curves if curve.objects]
     is_named = len(curves) <= _MOST_CURVES
     for curve in curves:
-        # From the first point to the left edge, as interpolated precision has it.
+        # Extended to recall 0, as in interpolated precision.
         recall = np.concatenate([[0], curve.recall])
         precision = np.concatenate([curve.precision[:1], curve.precision])
-        label = f"{_short_name(curve.name)}: AP {curve.ap:.3f}, {curve.objects} objects"
+        label = f"{_shorten(curve.name)}: AP {curve.ap:.3f}, {curve.objects} objects"
         style = {"label": label} if is_named else {"color": "#BBBBBB", "linewidth": 0.7}
         if len(curve.recall):
             axis.plot(recall, precision, **style)
@@ -108,25 +108,25 @@ def plot_precision_recall(curves: Sequence[PrecisionRecall]) -> Image.Image:
 
 
 def plot_errors(split: ErrorSplit) -> Image.Image:
-    """Draws how many errors of each kind there are, and what AP would gain without them.
+    """Plot the number of errors of each kind, and the gain in AP without them.
 
     Args:
-        split: Of `ErrorMeter`.
+        split: Errors from `ErrorMeter`.
 
     Returns:
-        An image.
+        Image of the plot.
 
     Example:
         >>> zeros = dict.fromkeys(KINDS, 0)
         >>> plot_errors(ErrorSplit(1.0, zeros, zeros, 0.0, 0.0)).mode
         'RGB'
     """
-    before = "nothing to find" if split.ap < 0 else f"AP is {split.ap:.3f}"
-    figure = _figure(9, 3)
+    ap = "no objects" if split.ap < 0 else f"AP is {split.ap:.3f}"
+    figure = _make_figure(9, 3)
     left, right = figure.subplots(1, 2, sharey=True)
     for axis, values, form, title in (
-        (left, split.delta_ap, "{:.3f}", f"AP gained without them ({before})"),
-        (right, split.counts, "{:.0f}", "how many"),
+        (left, split.delta_ap, "{:.3f}", f"AP gained without them ({ap})"),
+        (right, split.counts, "{:.0f}", "number of errors"),
     ):
         bars = axis.barh(KINDS, [values[kind] for kind in KINDS], color="#56B4E9")
         axis.bar_label(bars, [form.format(values[kind]) for kind in KINDS], padding=3, fontsize=8)
@@ -138,7 +138,7 @@ def plot_errors(split: ErrorSplit) -> Image.Image:
 
 
 def _envelope(curve: PrecisionRecall) -> np.ndarray:
-    """The best precision at or beyond each of COCO's recalls."""
+    """Return the best precision at or beyond each of COCO's recalls."""
     best = np.maximum.accumulate(curve.precision[::-1])[::-1]
     place = np.searchsorted(curve.recall, np.linspace(0, 1, 101))
     return np.append(best, 0)[np.minimum(place, len(best))]
@@ -158,18 +158,18 @@ def _without_empty(matrix: ConfusionMatrix) -> ConfusionMatrix:
     )
 
 
-def _short_name(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
-def _short(count: int) -> str:
-    """At most four characters for up to a thousand million."""
+def _format_count(count: int) -> str:
+    """Format a count with at most four characters, up to a billion."""
     if count < 10**4:
         return str(count)
     return f"{count / 1e3:.0f}k" if count < 10**6 else f"{count / 1e6:.3g}M"
 
 
-def _figure(width: float, height: float) -> Figure:
+def _make_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -1,4 +1,4 @@
-"""Pixel accuracy, class accuracy and mean intersection over union of class maps."""
+"""Pixel accuracy, class accuracy and mean IoU of class maps."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvlib.metrics._collection import Collection
-from cvlib.metrics._objects import Array
-from cvlib.metrics._tables import NOTHING, make_table, mean, share
+from cvlib.metrics._meters import Meter
+from cvlib.metrics._packing import Array
+from cvlib.metrics._summary import UNDEFINED, make_table, mean, share
 from cvlib.metrics.confusion import ConfusionMatrix
 
-# How the column of pixels that got no class is called.
+# Name of the column of pixels without a predicted class.
 NO_CLASS = "(none)"
 
 
 @dataclass(frozen=True)
 class PixelClassMetrics:
-    """Figures of one class of pixels; -1 where it does not occur.
+    """Segmentation metrics of one class; -1 for a class that does not occur.
 
     Attributes:
-        name: Of the class.
-        pixels: How many are of this class in truth.
-        iou: Pixels that are of this class and were found to be, over those that are one of both.
-        accuracy: Share of this class's pixels that was found.
+        name: Name of the class.
+        pixels: Number of pixels of this class in the ground truth.
+        iou: Intersection over union of predicted and true pixels.
+        accuracy: Share of its pixels that are predicted as this class.
     """
 
     name: str
@@ -37,14 +37,14 @@ class PixelClassMetrics:
 
 @dataclass(frozen=True)
 class SegmentationMetrics:
-    """Figures of class maps over all pixels that are not ignored; -1 where there are none.
+    """Segmentation metrics over all pixels that are not ignored; -1 without any.
 
     Attributes:
-        miou: Mean of the IoU of the classes that occur in the truth or in the predictions.
-        pixel_accuracy: Share of pixels that got their class.
-        class_accuracy: Mean over the classes of the share of their pixels that was found.
-        classes: The same for each class; not part of `as_dict`.
-        confusion: Pixels by true and predicted class; the last column got no class.
+        miou: Mean IoU of the classes that occur in ground truth or predictions.
+        pixel_accuracy: Share of pixels with the right class.
+        class_accuracy: Mean accuracy of the classes.
+        classes: Metrics of each class; not part of `as_dict`.
+        confusion: Pixels by true and predicted class; the last column has no predicted class.
     """
 
     miou: float
@@ -54,7 +54,7 @@ class SegmentationMetrics:
     confusion: ConfusionMatrix | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, float]:
-        """The three figures by name."""
+        """Return the three metrics, keyed by name."""
         return {
             "miou": self.miou,
             "pixel_accuracy": self.pixel_accuracy,
@@ -62,28 +62,28 @@ class SegmentationMetrics:
         }
 
     def table(self) -> str:
-        """A line for each class, as text."""
+        """Format the metrics as text, one line per class."""
         header = ("class", "pixels", "IoU", "accuracy")
-        return make_table(header, [astuple(one) for one in self.classes])
+        return make_table(header, [astuple(row) for row in self.classes])
 
 
-# Of an image: the cells of the flattened matrix that are not 0, and their counts.
+# Nonzero cells of the flattened confusion matrix of an image, and their counts.
 _Cells = tuple[Array, Array]
 
 
-class SegmentationMeter(Collection[_Cells]):
-    """Counts the pixels of class maps, image by image, on their device.
+class SegmentationMeter(Meter[_Cells]):
+    """Meter of `SegmentationMetrics`, which counts pixels on the device of the class maps.
 
-    Pixels whose truth is ``ignore_index`` count nowhere. Those that a model gives no class
-    (``ignore_index`` in the prediction) are wrong for the class that they have.
+    Pixels with ``ignore_index`` in the ground truth are not counted. Pixels without a predicted
+    class (``ignore_index`` in the prediction) are wrong.
 
     Args:
         classes: Names of the K classes.
-        ignore_index: What void pixels hold.
+        ignore_index: Value of void pixels.
 
     Note:
-        An image counts once; one whose number was there before is dropped. What is kept of an
-        image are the pairs of classes that occur in it, some hundred bytes.
+        An image counts once; an id that is already present is dropped. Only the pairs of classes
+        that occur in an image are stored, some hundred bytes.
 
     Example:
         >>> meter = SegmentationMeter(("road", "sky"))
@@ -103,100 +103,101 @@ class SegmentationMeter(Collection[_Cells]):
         predicted: Tensor | Sequence[Tensor],
         truth: Tensor | Sequence[Tensor],
     ) -> None:
-        """Adds images.
+        """Add images.
 
         Args:
-            image_ids: A number of its own for each image.
-            predicted: Class maps of an integer dtype, (B, H, W), or a list of (H, W).
-            truth: The same.
+            image_ids: Unique id of each image.
+            predicted: Predicted class maps of an integer dtype, (B, H, W) or a list of (H, W).
+            truth: True class maps in the same form.
 
         Raises:
-            TypeError: Maps of another dtype.
-            ValueError: Sizes that differ, or numbers that are no class.
+            TypeError: Class maps of another dtype.
+            ValueError: Sizes differ, or a value is not a class.
         """
         if not len(image_ids) == len(predicted) == len(truth):
             raise ValueError(
-                f"SegmentationMeter.update: expected {len(image_ids)} maps, got {len(predicted)} "
-                f"predicted and {len(truth)} true ones"
+                f"SegmentationMeter.update: expected {len(image_ids)} class maps, got "
+                f"{len(predicted)} predicted and {len(truth)} true ones"
             )
-        for number, found, wanted in zip(image_ids, predicted, truth, strict=True):
-            if int(number) not in self._images:
-                self._images[int(number)] = self._count(int(number), found, wanted)
+        for image_id, predicted_map, true_map in zip(image_ids, predicted, truth, strict=True):
+            if int(image_id) not in self._images:
+                self._images[int(image_id)] = self._count(int(image_id), predicted_map, true_map)
 
-    def _count(self, number: int, predicted: Tensor, truth: Tensor) -> _Cells:
-        for name, one in (("predicted", predicted), ("truth", truth)):
-            if one.is_floating_point() or one.dtype == torch.bool:
+    def _count(self, image_id: int, predicted: Tensor, truth: Tensor) -> _Cells:
+        for name, class_map in (("predicted", predicted), ("truth", truth)):
+            if class_map.is_floating_point() or class_map.dtype == torch.bool:
                 raise TypeError(
-                    f"SegmentationMeter.update: expected {name} of an integer dtype, got "
-                    f"{one.dtype}; take the best class first, as in scores.argmax(dim=1)"
+                    f"SegmentationMeter.update: expected `{name}` to have an integer dtype, got "
+                    f"{class_map.dtype}; take the best class first, as in scores.argmax(dim=1)"
                 )
         if predicted.shape != truth.shape:
             raise ValueError(
-                f"SegmentationMeter.update: expected predicted of the size of truth "
-                f"{tuple(truth.shape)}, got {tuple(predicted.shape)} in image {number}"
+                "SegmentationMeter.update: expected `predicted` to have the size of `truth` "
+                f"{tuple(truth.shape)}, got {tuple(predicted.shape)} in image {image_id}"
             )
         truth = truth.as_subclass(Tensor).to(predicted.device)
         counted = truth != self.ignore_index
-        wanted = truth[counted].long()
-        found = predicted.as_subclass(Tensor)[counted].long()
+        true_class = truth[counted].long()
+        predicted_class = predicted.as_subclass(Tensor)[counted].long()
         size = len(self.classes)
-        self._check(number, "truth", wanted)
-        has_class = found != self.ignore_index
-        self._check(number, "predicted", found[has_class])
-        found = torch.where(has_class, found, size)
-        cells = torch.bincount(wanted * (size + 1) + found, minlength=size * (size + 1))
+        self._check(image_id, "truth", true_class)
+        has_class = predicted_class != self.ignore_index
+        self._check(image_id, "predicted", predicted_class[has_class])
+        predicted_class = torch.where(has_class, predicted_class, size)
+        cells = true_class * (size + 1) + predicted_class
+        cells = torch.bincount(cells, minlength=size * (size + 1))
         used = cells.nonzero()[:, 0]
         return used.cpu().numpy(), cells[used].cpu().numpy()
 
-    def _check(self, number: int, name: str, values: Tensor) -> None:
+    def _check(self, image_id: int, name: str, values: Tensor) -> None:
         wrong = values[(values < 0) | (values >= len(self.classes))]
         if len(wrong):
             raise ValueError(
-                f"SegmentationMeter.update: expected {name} in 0..{len(self.classes) - 1} or "
-                f"{self.ignore_index} (ignored), got {int(wrong[0])} in image {number}"
+                f"SegmentationMeter.update: expected `{name}` in 0..{len(self.classes) - 1} or "
+                f"{self.ignore_index} (ignored), got {int(wrong[0])} in image {image_id}"
             )
 
     def compute(self) -> SegmentationMetrics:
-        """Gives the figures over all images."""
-        return _metrics(self._confusion(self._images.values()))
+        """Compute the metrics over all images."""
+        return _compute_metrics(self._confusion(self._images.values()))
 
     def worst(self, count: int = 10) -> list[tuple[int, float]]:
-        """The images with the lowest pixel accuracy.
+        """Return the images with the lowest pixel accuracy.
 
         Args:
-            count: How many at most.
+            count: Maximum number of images.
 
         Returns:
-            (number, pixel accuracy), the worst first; equal ones by their number.
+            (image id, pixel accuracy), the worst first; equal ones by id.
         """
-        rows = [(number, self.accuracy(number)) for number in sorted(self._images)]
-        return sorted((row for row in rows if row[1] != NOTHING), key=lambda row: row[1])[:count]
+        rows = [(image_id, self.accuracy(image_id)) for image_id in sorted(self._images)]
+        return sorted((row for row in rows if row[1] != UNDEFINED), key=lambda row: row[1])[:count]
 
-    def accuracy(self, number: int) -> float:
-        """The share of an image's pixels that got their class; -1 where none counts."""
+    def accuracy(self, image_id: int) -> float:
+        """Return the pixel accuracy of an image; -1 if no pixel is counted."""
         size = len(self.classes) + 1
-        cells, counts = self._images[number]
+        cells, counts = self._images[image_id]
         return float(share(counts[cells // size == cells % size].sum(), counts.sum()))
 
-    def confusion(self, number: int) -> ConfusionMatrix:
-        """The pixels of one image by true and predicted class; the last column got no class."""
-        return self._confusion([self._images[number]])
+    def confusion(self, image_id: int) -> ConfusionMatrix:
+        """Return the confusion matrix of an image; see `SegmentationMetrics`."""
+        return self._confusion([self._images[image_id]])
 
     def _confusion(self, images: Iterable[_Cells]) -> ConfusionMatrix:
         size = len(self.classes)
         counts = np.zeros(size * (size + 1), np.int64)
-        for cells, number in images:
-            counts[cells] += number
+        for cells, cell_counts in images:
+            counts[cells] += cell_counts
         names = (*self.classes, NO_CLASS)
         return ConfusionMatrix(counts.reshape(size, size + 1), self.classes, names)
 
 
-def _metrics(confusion: ConfusionMatrix) -> SegmentationMetrics:
+def _compute_metrics(confusion: ConfusionMatrix) -> SegmentationMetrics:
     counts, names = confusion.counts, confusion.rows
     right = np.diagonal(counts)
     true = counts.sum(axis=1)
-    either = true + counts.sum(axis=0)[: len(names)] - right
-    iou, accuracy = share(right, either), share(right, true)
+    union = true + counts.sum(axis=0)[: len(names)] - right
+    iou, accuracy = share(right, union), share(right, true)
     rows = tuple(
         PixelClassMetrics(name, int(true[k]), float(iou[k]), float(accuracy[k]))
         for k, name in enumerate(names)

@@ -1,4 +1,4 @@
-"""Models: each a class with one static forward, and loss and decode beside it."""
+"""Models, each one class with `forward`, `loss` and `decode`."""
 
 from cvlib.models.base import Model
 from cvlib.models.classifier import Classifier

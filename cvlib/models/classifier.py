@@ -1,4 +1,4 @@
-"""Classifiers: torchvision's networks with a new head for the classes at hand."""
+"""Classifiers: torchvision's networks with a new head."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 from torchvision.models.resnet import Bottleneck, ResNet
-from torchvision.transforms.v2 import functional as transforms
 
 from cvlib._distributed import mean_over_ranks
+from cvlib.geometry.framing import Framing
 from cvlib.models.base import Model
 from cvlib.models.weights import adopt_weights, read_weights
+from cvlib.structures import Classification
 
-# ImageNet's evaluation: short side to 256, then the middle 224.
+# ImageNet evaluation: resize the short side to 256, then crop the centre 224.
 CROP_SHARE = 224 / 256
-# Branches that torchvision's weights hold and that only its own training from scratch uses.
+# Auxiliary branches in torchvision's weights, used only for training from scratch.
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
 def list_architectures() -> list[str]:
-    """Names of all classifiers that torchvision builds."""
+    """Names of all classifiers in torchvision."""
     return torchvision_models.list_models(module=torchvision_models)
 
 
 class Classifier(Model):
-    """A network of torchvision whose last layer predicts these classes.
+    """A torchvision network whose last layer predicts the given classes.
 
     Args:
         classes: Names of the K classes.
-        image_size: Height and width of the images that `forward` gets.
-        architecture: A name of `list_architectures`, such as ``"resnet18"``.
-        weights: Weights of the backbone (``.pth``, ``.pt`` or ``.safetensors``; nothing in it
-            is executed). The head may be missing in it or have another size, and then starts anew;
-            everything else must fit. float16 is cast.
-        stride_in_1x1: Halve the resolution in the first convolution of a bottleneck instead of its
-            second: where the original ResNet, Caffe's and Keras's weights have it.
-        label_smoothing: Share of the truth that is spread over all classes.
+        image_size: Height and width of the network's input: the centre crop of an image.
+        architecture: A name from `list_architectures`, such as ``"resnet18"``.
+        weights: File with weights of the backbone (``.pth``, ``.pt`` or ``.safetensors``; no code
+            in it is executed). The head may be missing or have another size, and then starts from
+            random values; everything else must fit. float16 is cast.
+        stride_in_1x1: Whether the first convolution of a bottleneck halves the resolution instead
+            of the second, as in the original ResNet and the weights of Caffe and Keras.
+        label_smoothing: Share of the target probability that is spread over all classes.
 
     Raises:
-        ValueError: Unknown architecture, no bottlenecks for ``stride_in_1x1``, or weights of
-            something else, with the names that are missing, unexpected or of another shape.
-        FileNotFoundError: No such file of weights.
+        ValueError: Unknown architecture, ``stride_in_1x1`` without bottlenecks, or weights of
+            another network, with the names that are missing, unexpected or of another shape.
+        FileNotFoundError: The weight file does not exist.
 
     Example:
         >>> model = Classifier(("ant", "bee"), architecture="resnet18").eval()
@@ -65,14 +66,15 @@ class Classifier(Model):
         stride_in_1x1: bool = False,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(classes, image_size)
+        super().__init__(classes, _centre_crop(image_size))
         if architecture not in list_architectures():
             raise ValueError(
-                f"Classifier: expected a name of list_architectures(), got {architecture!r}"
+                "Classifier: expected `architecture` to be a name from list_architectures(), got "
+                f"{architecture!r}"
             )
         if not 0 <= label_smoothing < 1:
             raise ValueError(
-                f"Classifier: expected label_smoothing in [0, 1), got {label_smoothing}"
+                f"Classifier: expected `label_smoothing` to be in [0, 1), got {label_smoothing}"
             )
         self.name = architecture
         self.options = {
@@ -94,7 +96,7 @@ class Classifier(Model):
             adopt_weights(self.network, state, weights, may_differ=own)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Predicts the classes' logits.
+        """Predict class logits.
 
         Args:
             images: Shape (B, 3, H, W), RGB, uint8 or floating point in 0..1.
@@ -109,19 +111,19 @@ class Classifier(Model):
         """Cross-entropy, averaged over the images.
 
         Args:
-            raw: Of `forward`.
-            targets: ``label`` int64 (B,); an image of label -1 is left out.
+            raw: Output of `forward`.
+            targets: ``label`` int64 (B,); images with label -1 are ignored.
 
         Returns:
             The scalar ``class``.
 
         Raises:
-            ValueError: A label that is no class; checked for tensors in the host's memory.
+            ValueError: A label out of range; only tensors on the CPU are checked.
         """
         label = targets["label"]
         if label.device.type == "cpu" and bool(((label < -1) | (label >= self.num_classes)).any()):
             raise ValueError(
-                f"Classifier.loss: expected labels in 0..{self.num_classes - 1} (-1 is left out), "
+                f"Classifier.loss: expected `label` in 0..{self.num_classes - 1} (-1 is ignored), "
                 f"got {label.tolist()}"
             )
         total = F.cross_entropy(
@@ -130,57 +132,57 @@ class Classifier(Model):
         return {"class": total / mean_over_ranks((label >= 0).sum(), least=1)}
 
     @torch.no_grad()
-    def decode(self, raw: Tensor) -> Tensor:
-        """Turns logits into probabilities.
+    def decode(
+        self,
+        raw: Tensor,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        *,
+        score_threshold: float | None = None,
+    ) -> list[Classification]:
+        """Turn logits into class probabilities.
 
         Args:
-            raw: Of `forward`.
+            raw: Output of `forward`.
+            sizes: Not used.
+            score_threshold: Not used: all classes keep their probability.
 
         Returns:
-            Shape (B, K), float32; rows add up to 1.
+            One classification per image.
         """
-        return raw.float().softmax(dim=1)
+        return [Classification(row, self.classes) for row in raw.float().softmax(dim=1)]
 
-    def resize(self, image: Tensor) -> Tensor:
-        """Scales the short side and cuts out the middle, as ImageNet's evaluation does.
 
-        Args:
-            image: uint8, shape (3, H, W).
-
-        Returns:
-            uint8, shape (3, *image_size): the middle, seven eighths of what the image has along
-            its tighter side.
-        """
-        height, width = self.image_size
-        scale = max(height / image.shape[1], width / image.shape[2]) / CROP_SHARE
-        size = [max(1, round(side * scale)) for side in image.shape[1:]]
-        return transforms.center_crop(
-            transforms.resize(image, size, antialias=True), [height, width]
+def _centre_crop(image_size: Sequence[int]) -> Framing:
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise ValueError(
+            f"Classifier: expected `image_size` to be (height, width) in pixels, got {image_size}"
         )
+    return Framing("crop", (int(image_size[0]), int(image_size[1])), crop_share=CROP_SHARE)
 
 
 def _build(architecture: str, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
     options: dict[str, Any] = {"num_classes": num_classes}
     if architecture in _AUXILIARY:
-        # Stated, because torchvision warns of a default that will change.
+        # Explicit, because torchvision warns that the defaults will change.
         options |= {"aux_logits": False, "init_weights": True}
     if architecture.startswith("vit_"):
         if image_size[0] != image_size[1]:
             raise ValueError(
-                f"Classifier: expected a square image_size for {architecture}, got {image_size}"
+                f"Classifier: expected `image_size` to be square for {architecture}, got "
+                f"{image_size}"
             )
         options["image_size"] = image_size[0]
     return torchvision_models.get_model(architecture, weights=None, **options)
 
 
 def _last_layer(network: nn.Module) -> str:
-    """The name of the layer that gives the logits."""
+    """Name of the layer that outputs the logits."""
     layers = [name for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     return layers[-1]
 
 
 def _move_strides(network: nn.Module) -> None:
-    """Exchanges the strides of the first two convolutions of every bottleneck."""
+    """Exchange the strides of the first two convolutions of every bottleneck."""
     blocks = [module for module in network.modules() if isinstance(module, Bottleneck)]
     if not isinstance(network, ResNet) or not blocks:
         raise ValueError(

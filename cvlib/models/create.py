@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +13,16 @@ from cvlib.models.tiny_ssd import TinySSD
 
 
 def list_models(task: str | None = None) -> list[str]:
-    """Names that `create_model` takes.
+    """List the names that `create_model` accepts.
 
     Args:
-        task: ``"detection"``, ``"segmentation"`` or ``"classification"``; ``None`` gives all.
+        task: ``"detection"``, ``"segmentation"`` or ``"classification"``; ``None`` for all.
 
     Returns:
         Sorted names.
+
+    Raises:
+        ValueError: Unknown task.
 
     Example:
         >>> list_models("detection")
@@ -30,24 +34,26 @@ def list_models(task: str | None = None) -> list[str]:
         "classification": list_architectures(),
     }
     if task is not None and task not in names:
-        raise ValueError(f"list_models: expected a task of {', '.join(names)}, got {task!r}")
+        raise ValueError(
+            f"list_models: expected `task` to be one of {', '.join(names)}, got {task!r}"
+        )
     chosen = names.values() if task is None else (names[task],)
     return sorted(name for part in chosen for name in part)
 
 
-def create_model(name: str, classes: Sequence[str], **options: Any) -> Model:
-    """Builds a model.
+def create_model(model: str | type[Model], classes: Sequence[str], **options: Any) -> Model:
+    """Build a model.
 
     Args:
-        name: One of `list_models`.
-        classes: Names of the real classes, as a data set has them.
-        options: Of the model's class: see `TinySSD` and `Classifier`.
+        model: A name from `list_models`, or a model class of your own.
+        classes: Names of the K classes, as datasets list them.
+        options: Options of the model's class, see `TinySSD` and `Classifier`.
 
     Returns:
-        The model, with random weights unless the options name a file.
+        The model, with random weights unless the options name a weight file.
 
     Raises:
-        ValueError: No such model.
+        ValueError: Unknown name; the message suggests the nearest one.
         TypeError: An option that the model does not have.
 
     Example:
@@ -55,16 +61,36 @@ def create_model(name: str, classes: Sequence[str], **options: Any) -> Model:
         >>> model.task, model.image_size
         ('detection', (128, 128))
     """
+    if isinstance(model, type):
+        if not issubclass(model, Model):
+            raise TypeError(
+                f"create_model: expected `model` to be a name or a subclass of Model, got "
+                f"{model.__name__}"
+            )
+        _check_options(model.__name__, model, options)
+        return model(classes, **options)
     known = list_models()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        advice = f"did you mean {near[0]!r}?" if near else "list_models() has all"
-        raise ValueError(f"create_model: expected a name of list_models(), got {name!r}; {advice}")
-    try:
-        if name == TinySSD.name:
-            return TinySSD(classes, **options)
-        return Classifier(classes, architecture=name, **options)
-    except TypeError as error:
-        if "unexpected keyword" in str(error):
-            raise TypeError(f"create_model: {name} does not know an option: {error}") from None
-        raise
+    if model not in known:
+        near = difflib.get_close_matches(str(model), known, 1)
+        advice = f"did you mean {near[0]!r}?" if near else "list_models() has all names"
+        raise ValueError(
+            f"create_model: expected `model` to be a name from list_models(), got {model!r}; "
+            f"{advice}"
+        )
+    if model == TinySSD.name:
+        _check_options(model, TinySSD, options)
+        return TinySSD(classes, **options)
+    _check_options(model, Classifier, options)
+    return Classifier(classes, architecture=model, **options)
+
+
+def _check_options(name: str, model: type[Model], options: dict[str, Any]) -> None:
+    parameters = inspect.signature(model).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [one.name for one in parameters if one.name not in ("classes", "architecture")]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            advice = f"did you mean {near[0]!r}?" if near else f"options: {', '.join(known)}"
+            raise TypeError(f"create_model: expected an option of {name}, got {option!r}; {advice}")

@@ -1,4 +1,4 @@
-"""TinySSD, the single-shot detector of the book: five feature maps, four anchors in every cell."""
+"""TinySSD, the book's single-shot detector: five feature maps with four anchors per cell."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from cvlib.boxes import box_area, clip_boxes
 from cvlib.losses import LOSSES
 from cvlib.models.base import Model
 from cvlib.models.postprocess import vote_boxes
-from cvlib.ops import batched_nms
+from cvlib.ops import multiclass_nms
 from cvlib.structures import Detections
 from cvlib.targets import AnchorTargets, assign_targets, check_targets
 
-# Sizes of the anchors on the five feature maps, as fractions of the image.
+# Anchor sizes on the five feature maps, as fractions of the image.
 SIZES = ((0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961))
 RATIOS = (1.0, 2.0, 0.5)
 ANCHORS_PER_CELL = 4
 HALVINGS = 6
-# Share of objects that an untrained class head predicts: nearly every anchor is background.
+# Object probability of the untrained class head: nearly every anchor is background.
 PRIOR = 0.01
+SCORE_THRESHOLD = 0.01
 
 
 class Predictions(NamedTuple):
-    """Raw output for a batch.
+    """Raw output of TinySSD for a batch.
 
     Attributes:
         class_logits: Shape (B, A, K + 1), float32; background first.
-        offsets: Shape (B, A, 4), float32, as of `encode_boxes`.
+        offsets: Shape (B, A, 4), float32; see `encode_boxes`.
         anchors: Shape (A, 4), float32, (x1, y1, x2, y2) normalised to 0..1.
     """
 
@@ -66,9 +67,9 @@ class TinySSD(Model):
     """A single-shot detector with a million parameters.
 
     Args:
-        classes: Names of the K real classes; background is the model's own business.
-        image_size: Height and width that images are resized to before `forward`; at least 64.
-        loss: ``"multibox"``, our own, or ``"book"``; see `cvlib.losses`.
+        classes: Names of the K classes, without background.
+        image_size: Height and width that images are stretched to, each at least 64.
+        loss: ``"multibox"`` or ``"book"``; see `cvlib.losses`.
 
     Raises:
         ValueError: No classes, a size below 64, or an unknown loss.
@@ -97,9 +98,13 @@ class TinySSD(Model):
     ) -> None:
         super().__init__(classes, image_size)
         if min(image_size) < 2**HALVINGS:
-            raise ValueError(f"TinySSD: expected image_size of at least 64 x 64, got {image_size}")
+            raise ValueError(
+                f"TinySSD: expected `image_size` to be at least 64 x 64, got {image_size}"
+            )
         if loss not in LOSSES:
-            raise ValueError(f"TinySSD: expected loss one of {', '.join(LOSSES)}, got {loss!r}")
+            raise ValueError(
+                f"TinySSD: expected `loss` to be one of {', '.join(LOSSES)}, got {loss!r}"
+            )
         self.options = {"image_size": list(self.image_size), "loss": loss}
         self.stages = nn.ModuleList(
             [
@@ -138,7 +143,7 @@ class TinySSD(Model):
                     weight.view(ANCHORS_PER_CELL, -1)[:, 0] = background
 
     def forward(self, images: Tensor) -> Predictions:
-        """Predicts class and offsets of every anchor.
+        """Predict class logits and offsets of every anchor.
 
         Args:
             images: Shape (B, 3, H, W), RGB, uint8 or floating point in 0..1.
@@ -153,7 +158,7 @@ class TinySSD(Model):
         ):
             features = stage(features)
             maps.append((features.shape[2], features.shape[3]))
-            # (B, 4 * (K + 1), h, w) -> (B, h * w * 4, K + 1): the anchors of a cell together.
+            # (B, 4 * (K + 1), h, w) -> (B, h * w * 4 * (K + 1)): anchors of a cell are neighbours.
             logits.append(class_head(features).permute(0, 2, 3, 1).flatten(1))
             offsets.append(box_head(features).permute(0, 2, 3, 1).flatten(1))
         anchors = self.anchors
@@ -168,19 +173,19 @@ class TinySSD(Model):
     def assign(
         self, anchors: Tensor, boxes: Tensor, labels: Tensor, image_size: tuple[int, int]
     ) -> AnchorTargets:
-        """Matches padded ground truths in pixels to the anchors, after checking them.
+        """Match padded ground truth to the anchors, after checking it.
 
         Args:
-            anchors: Shape (A, 4), of `Predictions`.
+            anchors: Shape (A, 4); see `Predictions`.
             boxes: Shape (B, M, 4), float32, (x1, y1, x2, y2) in pixels, padded with -1.
             labels: Shape (B, M), int64, in 0..K-1, padded with -1.
             image_size: Height and width of the images.
 
         Returns:
-            What every anchor shall predict.
+            The training targets of every anchor.
 
         Raises:
-            ValueError: See `check_targets`; checked for tensors in the host's memory.
+            ValueError: See `check_targets`; only tensors on the CPU are checked.
         """
         if boxes.device.type == "cpu":
             check_targets(boxes, labels, self.num_classes, image_size)
@@ -189,21 +194,21 @@ class TinySSD(Model):
         )
 
     def loss(self, raw: Predictions, targets: dict[str, Any]) -> dict[str, Tensor]:
-        """Compares predictions with the truth.
+        """Compare predictions with the ground truth.
 
         Args:
-            raw: Of `forward`.
-            targets: ``boxes`` (B, M, 4) in pixels of ``image_size`` and ``labels`` (B, M), padded
-                with -1, as of `collate`; where ``iscrowd`` (B, M) is 1 an object is left out.
+            raw: Output of `forward`.
+            targets: ``boxes`` (B, M, 4) in canvas pixels and ``labels`` (B, M), padded with -1;
+                objects whose ``iscrowd`` (B, M) is 1 are left out. See `collate`.
 
         Returns:
-            Scalars ``class`` and ``box``; their sum is what is minimised.
+            Scalars ``class`` and ``box``; their sum is minimised.
 
         Raises:
-            ValueError: Wrong ground truths; see `assign`.
+            ValueError: Wrong ground truth; see `assign`.
         """
         labels = targets["labels"]
-        if "iscrowd" in targets:  # a crowd is no object to learn from
+        if "iscrowd" in targets:  # crowds are not learnt
             labels = labels.masked_fill(targets["iscrowd"] == 1, -1)
         assigned = self.assign(raw.anchors, targets["boxes"], labels, self.image_size)
         return LOSSES[self.options["loss"]](raw.class_logits, raw.offsets, raw.anchors, assigned)
@@ -212,45 +217,67 @@ class TinySSD(Model):
     def decode(
         self,
         raw: Predictions,
+        sizes: Sequence[tuple[int, int]] | None = None,
         *,
-        score_threshold: float = 0.01,
+        score_threshold: float | None = None,
         iou_threshold: float = 0.45,
         vote_threshold: float | None = 0.5,
         max_detections: int = 100,
     ) -> list[Detections]:
-        """Turns raw predictions into objects: threshold, suppression per class, the best ones.
+        """Turn raw predictions into objects: threshold, suppression per class, box voting.
 
         Args:
-            raw: Of `forward`.
-            score_threshold: Least class probability.
-            iou_threshold: Of `batched_nms`.
-            vote_threshold: Of `vote_boxes`; ``None`` leaves the kept boxes as they are.
-            max_detections: In each image.
+            raw: Output of `forward`.
+            sizes: Always the canvas, because images are stretched to it.
+            score_threshold: Minimum class probability; ``None`` for 0.01.
+            iou_threshold: Boxes of one class that overlap more than this are suppressed.
+            vote_threshold: Minimum IoU of boxes that vote on the position of a kept one (see
+                `vote_boxes`); ``None`` keeps the boxes as they are.
+            max_detections: Maximum number of objects per image.
 
         Returns:
-            One for each image of the batch, boxes in pixels of ``image_size``.
+            Detections of each image, in canvas pixels.
         """
-        probabilities = raw.class_logits.softmax(dim=-1)[..., 1:]  # (B, A, K)
-        image, anchor, label = (probabilities >= score_threshold).nonzero(as_tuple=True)
-        height, width = self.image_size
-        boxes = decode_boxes(raw.offsets[image, anchor], raw.anchors[anchor])
-        boxes = clip_boxes(boxes * boxes.new_tensor([width, height] * 2), self.image_size)
-        # Boxes outside of the image and NaN have no area.
-        visible = box_area(boxes) > 0
-        boxes, image, anchor, label = (t[visible] for t in (boxes, image, anchor, label))
-        score = probabilities[image, anchor, label]
-        kept = batched_nms(
-            boxes, score, label, iou_threshold, image_ids=image, max_output=max_detections
+        threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
+        scores = raw.class_logits.softmax(dim=-1)[..., 1:]  # (B, A, K)
+        height, width = size = self.image_size
+        boxes = decode_boxes(raw.offsets, raw.anchors)
+        boxes = clip_boxes(boxes * boxes.new_tensor([width, height] * 2), size)
+        # Boxes outside of the image have no area; NaN compares false.
+        is_visible = box_area(boxes) > 0  # (B, A)
+        scores = scores.where(is_visible[..., None] & (scores >= threshold), -1)
+        kept = multiclass_nms(
+            boxes.where(is_visible[..., None], 0),
+            scores,
+            score_threshold=threshold,
+            iou_threshold=iou_threshold,
+            max_output=max_detections,
         )
-        found = boxes[kept]
+        detected = kept.boxes
         if vote_threshold is not None:
-            group = image * self.num_classes + label
-            for one in group[kept].unique():
-                members, own = group == one, group[kept] == one
-                found[own] = vote_boxes(found[own], boxes[members], score[members], vote_threshold)
-        found = clip_boxes(found, self.image_size)  # the mean may be rounded beyond the border
-        score, label, image = score[kept], label[kept], image[kept]
+            detected = self._vote(detected, kept.labels, boxes, scores, vote_threshold)
         return [
-            Detections(found[image == i], score[image == i], label[image == i], self.classes)
-            for i in range(len(probabilities))
+            Detections(boxes[:count], scores[:count], labels[:count], self.classes, size=size)
+            for boxes, scores, labels, count in zip(
+                detected, kept.scores, kept.labels, kept.counts.tolist(), strict=True
+            )
         ]
+
+    def _vote(
+        self, kept: Tensor, labels: Tensor, boxes: Tensor, scores: Tensor, threshold: float
+    ) -> Tensor:
+        """Refine kept boxes (B, D, 4) by all candidates; padded rows have label -1."""
+        image, row = (labels >= 0).nonzero(as_tuple=True)
+        voter_image, anchor, voter_label = (scores >= 0).nonzero(as_tuple=True)
+        refined = vote_boxes(
+            kept[image, row],
+            image * self.num_classes + labels[image, row],
+            boxes[voter_image, anchor],
+            scores[voter_image, anchor, voter_label],
+            voter_image * self.num_classes + voter_label,
+            threshold,
+        )
+        result = kept.clone()
+        # The weighted mean may be rounded beyond the border.
+        result[image, row] = clip_boxes(refined, self.image_size)
+        return result

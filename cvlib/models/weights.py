@@ -1,4 +1,4 @@
-"""Weights of others: read without running code, and taken over only where they fit."""
+"""Weight files: read without executing code, loaded only where they fit."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Keys under which training scripts keep the weights among other things.
+# Keys under which training scripts store the weights.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _SHOWN = 8
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Reads a file of weights.
+    """Read a weight file.
 
     Args:
-        path: Of a ``.safetensors`` file, or of what ``torch.save`` has written: tensors by name, or
-            a dictionary that holds them as ``model`` or ``state_dict``. Code in it is not run.
+        path: A ``.safetensors`` file, or a file written by ``torch.save`` that holds tensors by
+            name, on their own or under the key ``model`` or ``state_dict``. No code is executed.
 
     Returns:
         Tensors by name, on the CPU.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: Damaged, or something else than weights.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged or does not hold weights.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"read_weights: expected a file of weights, got {path}")
+        raise FileNotFoundError(
+            f"read_weights: expected `path` to be an existing weight file, got {path}"
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -40,15 +42,15 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"read_weights: {path} is damaged or holds no weights ({reason})") from (
-            error
-        )
+        raise ValueError(
+            f"read_weights: expected a weight file, got {path}, which is damaged ({reason})"
+        ) from (error)
     for name in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]
             break
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"read_weights: expected tensors by name, got something else in {path}")
+        raise ValueError(f"read_weights: expected tensors by name, got other values in {path}")
     return state
 
 
@@ -59,17 +61,16 @@ def adopt_weights(
     *,
     may_differ: Sequence[str] = (),
 ) -> None:
-    """Copies weights into a module, and refuses those of another one.
+    """Load weights into a module, and reject those of another network.
 
     Args:
-        module: Gets the weights, in its own dtype.
+        module: Module that receives the weights, cast to its dtype.
         state: Tensors by name.
-        source: Where they come from, for messages.
-        may_differ: Names that may be missing or have another shape; they are then left as they are.
+        source: Origin of the weights, for error messages.
+        may_differ: Names that may be missing or have another shape; these keep their values.
 
     Raises:
-        ValueError: Names that are missing or unexpected, or shapes that differ; the module is as it
-            was.
+        ValueError: Missing or unexpected names, or shapes that differ; the module is unchanged.
     """
     own = module.state_dict()
     taken = {
@@ -77,7 +78,7 @@ def adopt_weights(
         for name, value in state.items()
         if not (name in may_differ and name in own and value.shape != own[name].shape)
     }
-    # Counters of steps that statistics do without; files of old versions have none.
+    # Step counters, which old files lack and which statistics do not need.
     optional = {*may_differ, *(name for name in own if name.endswith("num_batches_tracked"))}
     problems = [
         *(f"missing {name}" for name in own if name not in taken and name not in optional),
@@ -92,7 +93,7 @@ def adopt_weights(
         more = len(problems) - _SHOWN
         text = ", ".join(problems[:_SHOWN]) + (f", and {more} more" if more > 0 else "")
         raise ValueError(
-            f"adopt_weights: expected the weights of this {type(module).__name__}, got {source}, "
+            f"adopt_weights: expected weights of this {type(module).__name__}, got {source}, "
             f"where {len(problems)} do not fit: {text}"
         )
     module.load_state_dict(taken, strict=False)

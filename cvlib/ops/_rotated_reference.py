@@ -1,7 +1,7 @@
-"""The arithmetic of rotated boxes in plain PyTorch.
+"""Arithmetic of rotated boxes in plain PyTorch.
 
-Mirrors ``csrc/rotated/rotated_math.h`` operation by operation, in float64, so that the reference
-and the kernels decide alike. The reasons stand there.
+Mirrors ``csrc/rotated/rotated_math.h``, which explains it, operation by operation in float64, so
+that the reference and the kernels take the same decisions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FACTORIALS_OF_COSINE = (87178291200, 479001600, 3628800, 40320, 720, 24, 2)
 
 
 class Rotated(NamedTuple):
-    """What the arithmetic needs of each box; all fields float64 of one shape."""
+    """Precomputed values of each box; all fields have dtype float64 and one shape."""
 
     x: Tensor
     y: Tensor
@@ -35,7 +35,7 @@ class Rotated(NamedTuple):
     area: Tensor
 
     def select(self, index: object) -> Rotated:
-        """Indexes every field."""
+        """Index every field."""
         return Rotated(*(field[index] for field in self))  # type: ignore[index]
 
 
@@ -48,7 +48,7 @@ def _horner(y: Tensor, first: int, factorials: tuple[int, ...], sign: float) -> 
 
 
 def sine_and_cosine(degrees: Tensor) -> tuple[Tensor, Tensor]:
-    """Of angles in degrees, exact at whole quarter turns."""
+    """Return sine and cosine of angles in degrees, exact at multiples of 90 degrees."""
     turns = torch.floor(degrees / 90.0 + 0.5)
     x = (degrees - 90.0 * turns) * RADIANS_PER_DEGREE
     y = x * x
@@ -62,13 +62,13 @@ def sine_and_cosine(degrees: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def are_rotated_boxes(boxes: Tensor) -> Tensor:
-    """Says of each box (..., 5) whether it has no NaN, no negative side and a sensible angle."""
+    """Whether each box (..., 5) has no NaN, no negative side and an angle within the limit."""
     has_sides = (boxes[..., 2:4] >= 0).all(-1)
     return has_sides & ~boxes[..., :2].isnan().any(-1) & (boxes[..., 4].abs() <= LARGEST_ANGLE)
 
 
 def read_rotated_boxes(boxes: Tensor) -> Rotated:
-    """From (cx, cy, w, h, angle) of any dtype, shape (..., 5)."""
+    """Precompute the values of boxes (cx, cy, w, h, angle) of any dtype, shape (..., 5)."""
     x, y, w, h, angle = boxes.double().unbind(-1)
     half_w, half_h = 0.5 * w, 0.5 * h
     sine, cosine = sine_and_cosine(angle)
@@ -99,14 +99,14 @@ def _larger(a: Tensor, b: Tensor) -> Tensor:
 
 def _comes_first(a: Rotated, b: Rotated) -> Tensor:
     first = a.sine < b.sine
-    for mine, other in (
+    for value_a, value_b in (
         (a.cosine, b.cosine),
         (a.half_h, b.half_h),
         (a.y, b.y),
         (a.x, b.x),
         (a.span, b.span),
     ):
-        first = (mine < other) | ((mine == other) & first)
+        first = (value_a < value_b) | ((value_a == value_b) & first)
     return first
 
 
@@ -166,13 +166,13 @@ class _Relative(NamedTuple):
     hy: Tensor
 
 
-def _in_axes_of(own: Rotated, other: Rotated) -> _Relative:
-    dx, dy = other.x - own.x, other.y - own.y
-    cosine = other.cosine * own.cosine + other.sine * own.sine
-    sine = other.sine * own.cosine - other.cosine * own.sine
+def _in_axes_of(frame: Rotated, other: Rotated) -> _Relative:
+    dx, dy = other.x - frame.x, other.y - frame.y
+    cosine = other.cosine * frame.cosine + other.sine * frame.sine
+    sine = other.sine * frame.cosine - other.cosine * frame.sine
     return _Relative(
-        x=dx * own.cosine - dy * own.sine,
-        y=dx * own.sine + dy * own.cosine,
+        x=dx * frame.cosine - dy * frame.sine,
+        y=dx * frame.sine + dy * frame.cosine,
         wx=other.half_w * cosine,
         wy=-(other.half_w * sine),
         hx=other.half_h * sine,
@@ -186,17 +186,17 @@ def _choose(first: Tensor, a: Rotated, b: Rotated) -> Rotated:
 
 def _intersection(a: Rotated, b: Rotated) -> Tensor:
     in_order = _comes_first(a, b)
-    own, other = _choose(in_order, a, b), _choose(in_order, b, a)
-    r = _in_axes_of(own, other)
-    along_w = _edges(2.0 * r.wx, 2.0 * r.wy, own.half_w, own.half_h)
-    along_h = _edges(2.0 * r.hx, 2.0 * r.hy, own.half_w, own.half_h)
+    frame, other = _choose(in_order, a, b), _choose(in_order, b, a)
+    r = _in_axes_of(frame, other)
+    along_w = _edges(2.0 * r.wx, 2.0 * r.wy, frame.half_w, frame.half_h)
+    along_h = _edges(2.0 * r.hx, 2.0 * r.hy, frame.half_w, frame.half_h)
     left_x, left_y, right_x, right_y = r.x - r.wx, r.y - r.wy, r.x + r.wx, r.y + r.wy
-    top = _integral_along(left_x - r.hx, left_y - r.hy, along_w, own.half_h)
-    bottom = _integral_along(left_x + r.hx, left_y + r.hy, along_w, own.half_h)
-    left = _integral_along(left_x - r.hx, left_y - r.hy, along_h, own.half_h)
-    right = _integral_along(right_x - r.hx, right_y - r.hy, along_h, own.half_h)
+    top = _integral_along(left_x - r.hx, left_y - r.hy, along_w, frame.half_h)
+    bottom = _integral_along(left_x + r.hx, left_y + r.hy, along_w, frame.half_h)
+    left = _integral_along(left_x - r.hx, left_y - r.hy, along_h, frame.half_h)
+    right = _integral_along(right_x - r.hx, right_y - r.hy, along_h, frame.half_h)
     shared = (bottom - top) + (left - right)
-    rounding = _ROUNDING * (own.span + other.span) * own.span
+    rounding = _ROUNDING * (frame.span + other.span) * frame.span
     return torch.where(shared > rounding, _smaller(shared, _largest_intersection(a, b)), 0.0)
 
 
@@ -206,7 +206,7 @@ def _broadcast(a: Rotated, b: Rotated) -> tuple[Rotated, Rotated]:
 
 
 def rotated_iou(a: Rotated, b: Rotated) -> Tensor:
-    """IoU of boxes whose fields broadcast, float64; what is not a number is 0."""
+    """IoU of boxes whose fields broadcast, float64; NaN becomes 0."""
     a, b = _broadcast(a, b)
     shared = _intersection(a, b)
     value = shared / (a.area + b.area - shared)
@@ -227,7 +227,7 @@ def _part_inside(
 
 
 def rotated_iou_gradient(box: Rotated, other: Rotated) -> Tensor:
-    """Derivative (..., 5) of the IoU by the first box, the formula of ``rotated_gradient.h``."""
+    """Derivative (..., 5) of the IoU by the first box, as in ``rotated_gradient.h``."""
     box, other = _broadcast(box, other)
     shared = _intersection(box, other)
     total = box.area + other.area

@@ -1,7 +1,7 @@
-"""The formulas of the IoU family in plain PyTorch: what references compute.
+"""Formulas of the IoU family in plain PyTorch, and the registration that its operators share.
 
-Boxes are (..., 4) and broadcast; the order of operations is that of ``csrc/box_iou/iou_math.h``.
-Besides, what the operators of the family register alike, rotated boxes included.
+Boxes have shape (..., 4) and broadcast. The order of operations is that of
+``csrc/box_iou/iou_math.h``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ PLAIN, GENERALIZED, DISTANCE, COMPLETE = range(4)
 
 
 def check_kind(kind: int) -> None:
-    """Raises, as the kernels do, unless there is this kind."""
+    """Raises RuntimeError, as the kernels do, for an unknown kind."""
     if not PLAIN <= kind <= COMPLETE:
         raise RuntimeError(f"expected kind of IoU from 0 to 3, got {kind}")
 
 
 def as_real(boxes: Tensor) -> Tensor:
-    """Converts half types to float32, in which operators compute."""
+    """Convert half types to float32, in which operators compute."""
     return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
 
 
@@ -51,21 +51,21 @@ def _center_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _aspect_angle(boxes: Tensor) -> Tensor:
-    """The angle of the diagonal, atan(width / height); 0 for a point."""
+    """Angle of the diagonal, atan(width / height); 0 for a point."""
     width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)
     angle = _positive(torch.minimum(width, height) / torch.maximum(width, height)).atan()
     return torch.where(width > height, math.pi / 2 - angle, angle)
 
 
 def _aspect_term(a: Tensor, b: Tensor, iou: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Difference of the diagonals' angles, the aspect term v and its weight."""
+    """Difference of the angles of the diagonals, the aspect term v and its weight."""
     turn = _aspect_angle(a) - _aspect_angle(b)
     difference = 4 / math.pi**2 * turn**2
     return turn, difference, _positive(difference / (1 - iou + difference))
 
 
 def similarity(a: Tensor, b: Tensor, kind: int) -> Tensor:
-    """Gives the similarity of this kind."""
+    """Return the IoU, or the variant of it that ``kind`` selects."""
     shared = _shared_sides(a, b).prod(-1)
     joined = _area(a) + _area(b) - shared
     iou = _positive(shared / joined)
@@ -83,22 +83,22 @@ def similarity(a: Tensor, b: Tensor, kind: int) -> Tensor:
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Gives the IoU matrix (N, M) of boxes (N, 4) and (M, 4)."""
+    """Return the IoU matrix (N, M) of boxes (N, 4) and (M, 4)."""
     return similarity(a[:, None], b[None, :], PLAIN)
 
 
 def _times(weight: Tensor, lengths: Tensor) -> Tensor:
-    """A weight of 0 takes no part, however long the side: 0 x infinity is not asked for."""
+    """Product in which a weight of 0 gives 0 even for an infinite length."""
     return torch.where(weight[..., None] == 0, 0, weight[..., None] * lengths)
 
 
 def _is_measurable(areas: Tensor) -> Tensor:
-    """Whether one may divide a gradient by these areas."""
+    """Whether a gradient can be divided by these areas."""
     return (areas > 1000 * torch.finfo(areas.dtype).tiny) & areas.isfinite()
 
 
 def similarity_gradient(grad: Tensor, a: Tensor, b: Tensor, kind: int) -> Tensor:
-    """``grad`` x d(similarity) / d(corners of a), as ``add_gradient`` of the kernels has it.
+    """``grad`` x d(similarity) / d(corners of a), as ``add_gradient`` of the kernels.
 
     IoU = I / U with U = A + B - I; generalised IoU adds U / C, distance IoU subtracts D / E.
     """
@@ -132,7 +132,7 @@ def similarity_gradient(grad: Tensor, a: Tensor, b: Tensor, kind: int) -> Tensor
             per_side = _times(-per_distance * share * 2, hull)
             along = _times(per_distance, apart)
             result = result + torch.cat([along, along], dim=-1)
-        # Who bounds the intersection does not bound the hull.
+        # A corner that bounds the intersection does not bound the hull.
         result = result + torch.cat([per_side, per_side], dim=-1) * sign * (1 - inner)
     if kind == COMPLETE:
         turn, _, weight = _aspect_term(a, b, _positive(shared / union))
@@ -150,12 +150,12 @@ def similarity_gradient(grad: Tensor, a: Tensor, b: Tensor, kind: int) -> Tensor
 def empty_gradients(
     grad: Tensor, boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN
 ) -> tuple[Tensor, Tensor]:
-    """The fake of every backward of the family."""
+    """Fake of the backward of every operator of the family."""
     return as_real(boxes1).new_empty(boxes1.shape), as_real(boxes2).new_empty(boxes2.shape)
 
 
 def register_gradient(name: str) -> None:
-    """Lets ``cvlib::<name>`` have the gradient that ``cvlib::<name>_backward`` gives, once."""
+    """Register ``cvlib::<name>_backward`` as the gradient of ``cvlib::<name>``."""
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         boxes1, boxes2, *ctx.kind = inputs

@@ -1,4 +1,4 @@
-"""What the kinds of suppression check alike, and what their references share."""
+"""Argument checks and reference code shared by the kinds of suppression."""
 
 from __future__ import annotations
 
@@ -13,67 +13,50 @@ from cvlib._checks import (
     check_ids,
     check_integer,
     check_no_nan,
-    check_same_kind,
-    check_shape,
+    check_same_dtype_and_device,
+    check_shape_matches,
     check_tensor,
     is_value_error,
 )
 
 
-def check_scored_boxes(function: str, boxes: Tensor, scores: Tensor, shape: str = "(N, 4)") -> None:
-    """Raises unless these are boxes of this shape and a score for each."""
-    check_boxes(function, "boxes", boxes, shape)
+def check_scored_boxes(function: str, boxes: Tensor, scores: Tensor, columns: int = 4) -> None:
+    """Raises unless these are boxes with this number of columns and one score per box."""
+    check_boxes(function, "boxes", boxes, "N", columns)
     check_tensor(function, "scores", scores)
-    check_shape(function, "scores", scores, "(N,)")
-    if scores.shape[0] != boxes.shape[0]:
-        raise ValueError(
-            f"{function}: expected scores of shape (N,) with N = {boxes.shape[0]} as in boxes, "
-            f"got {tuple(scores.shape)}"
-        )
-    check_same_kind(function, "boxes", boxes, "scores", scores)
+    check_shape_matches(function, "scores", scores, boxes.shape[:1], "boxes")
+    check_same_dtype_and_device(function, "boxes", boxes, "scores", scores)
 
 
-def check_count(function: str, argument: str, value: int, or_none: str = "") -> None:
-    """Raises unless ``value`` is an integer (TypeError) of at least 0 (ValueError)."""
-    check_integer(function, argument, value, or_none)
-    if value < 0:
-        raise ValueError(f"{function}: expected {argument} >= 0{or_none}, got {value}")
+METHODS = "linear", "gaussian"
 
 
 def as_limit(function: str, argument: str, value: int | None) -> int:
-    """Gives what operators take for "at most this many": -1 for ``None``, which means all."""
+    """Return the limit as operators take it: -1 for ``None``, which means no limit."""
     if value is None:
         return -1
-    check_count(function, argument, value, " or None")
+    check_integer(function, argument, value, 0, allows_none=True)
     return value
 
 
 def check_groups(
     function: str, boxes: Tensor, labels: Tensor | None, image_ids: Tensor | None
 ) -> None:
-    """Raises unless labels and image ids, where given, are one int64 number for each box."""
+    """Raises unless ``labels`` and ``image_ids`` are None or have one int64 number per box."""
     for argument, ids in (("labels", labels), ("image_ids", image_ids)):
         if ids is not None:
             check_ids(function, argument, ids, boxes)
 
 
-def check_method(function: str, argument: str, method: str) -> None:
-    """Raises ValueError unless scores can be lowered in this way."""
-    if method not in ("linear", "gaussian"):
-        raise ValueError(
-            f"{function}: expected {argument} to be 'linear' or 'gaussian', got {method!r}"
-        )
-
-
 def explain_scored_boxes(function: str, error: RuntimeError, boxes: Tensor, scores: Tensor) -> None:
-    """Raises ValueError for the first bad value, if a kernel has signalled bad values."""
+    """Raises ValueError for the first bad value if a kernel has signalled bad values."""
     if is_value_error(error):
         check_box_values(function, "boxes", boxes)
         check_no_nan(function, "scores", scores)
 
 
 def best_first(boxes: Tensor, scores: Tensor) -> Tensor:
-    """Gives the order of a walk: best score first, equal scores as they come, without NaN."""
+    """Return indices by descending score, in input order at ties, without NaN."""
     order = torch.sort(scores, descending=True, stable=True).indices
     return order[~(boxes.isnan().any(1) | scores.isnan())[order]]
 
@@ -86,18 +69,19 @@ def keep_greedily(
     iou_threshold: float,
     max_output: int,
 ) -> Tensor:
-    """Suppresses for references: keeps a box and drops what overlaps it, one after the other.
+    """Visit boxes in order, keep each that is left and drop later ones that overlap it.
 
     Args:
         order: Indices of the boxes, in the order in which they are visited.
-        iou_with_later: Gives the IoU of the box at this place of ``order`` with those behind it.
-        labels: Only boxes of equal labels are rivals; ``None``: all are.
-        image_ids: Only boxes of equal images are rivals; ``None``: all are.
-        iou_threshold: A rival whose IoU is greater is dropped.
-        max_output: At most this many boxes of each image; below 0: all.
+        iou_with_later: Returns the IoU of the box at this position of ``order`` with all later
+            ones.
+        labels: Boxes of different labels do not suppress each other; ``None``: one label.
+        image_ids: Boxes of different images do not suppress each other; ``None``: one image.
+        iou_threshold: A box is dropped if its IoU with a kept one is greater.
+        max_output: Maximum number of kept boxes per image; negative: no limit.
 
     Returns:
-        The indices that are kept, in the order of ``order``.
+        Indices of the kept boxes, in the order of ``order``.
     """
     label = torch.zeros_like(order) if labels is None else labels[order]
     image = torch.zeros_like(order) if image_ids is None else image_ids[order]
@@ -132,7 +116,7 @@ _EXPONENTIAL = {
 
 
 def exp_of_nonpositive(x: Tensor) -> Tensor:
-    """The same bits as ``csrc/soft_nms/exponential.h``."""
+    """exp(x) for x <= 0, equal bit by bit to ``csrc/soft_nms/exponential.h``."""
     mantissa, bias, terms, lowest, ln2_high, ln2_low, integer = _EXPONENTIAL[x.dtype]
     rounding = 1.5 * 2.0**mantissa  # adding it rounds to an integer
     inside = x.clamp(min=lowest)

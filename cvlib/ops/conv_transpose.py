@@ -1,4 +1,4 @@
-"""Transposed convolution: PyTorch's function, with own kernels where they are faster."""
+"""Transposed convolution with faster kernels for large strides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cvlib._checks import check_integer, check_same_kind, check_tensor, is_integer
+from cvlib._checks import (
+    check_integer,
+    check_same_dtype_and_device,
+    check_shape,
+    check_shape_matches,
+    check_tensor,
+    is_integer,
+    mismatch,
+)
 from cvlib._extension import define, has_kernels, library, vmap_by_loop
 
 Pair = tuple[int, int]
@@ -25,41 +33,41 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """Adds a scaled kernel to the output for every input pixel; ``torch.nn.functional``'s function.
+    """Apply a 2D transposed convolution like ``torch.nn.functional.conv_transpose2d``.
 
-    Signature, values and gradients are those of ``torch.nn.functional.conv_transpose2d``. Large
-    kernels with large strides, which fully convolutional networks upsample with, run on own
-    kernels without column buffers; everything else is passed on to PyTorch (the rule and its
-    figures stand beside ``_is_ours`` in the source). ``conv_transpose2d_by_definition`` and
-    ``conv_transpose2d_by_matrix`` compute the same slowly and say why.
+    Signature, values and gradients are those of PyTorch. Large kernels with large strides, which
+    fully convolutional networks upsample with, run on cvlib's kernels without column buffers;
+    everything else is passed on to PyTorch (see ``_has_kernels_for`` in the source).
+    ``conv_transpose2d_by_definition`` and ``conv_transpose2d_by_matrix`` are slow, readable
+    versions that explain the result.
 
     Args:
         input: Shape (N, C, H, W) or (C, H, W), floating point.
         weight: Shape (C, O / groups, K, L), same dtype and device.
         bias: Shape (O,), same dtype and device.
-        stride: Output pixels from one kernel to the next, at least 1; one number or (y, x), as all
-            of these.
-        padding: Output pixels to cut off at every side, at least 0.
+        stride: Output pixels from one kernel to the next, at least 1; like the other geometry
+            arguments one number or (y, x).
+        padding: Output pixels to crop from every side, at least 0.
         output_padding: Output pixels to add below and to the right, less than the stride or the
             dilation.
-        groups: Blocks of channels that do not mix; divides C.
+        groups: Number of independent blocks of channels; divides C.
         dilation: Output pixels between the taps of a kernel, at least 1.
 
     Returns:
         Shape (N, O, H', W') or (O, H', W') with H' = (H - 1) * stride - 2 * padding + dilation *
-        (K - 1) + output_padding + 1, in the dtype of the input. Under autocast as PyTorch's: in the
-        lower precision.
+        (K - 1) + output_padding + 1, in the dtype of the input. Under autocast in the lower
+        precision, as in PyTorch.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
+        TypeError: Not tensors, not floating point, or different dtypes.
         ValueError: Wrong shapes, numbers out of range, two devices, or an output without pixels.
 
     Note:
-        Differentiable any number of times. Deterministic where own kernels run, on the CPU also for
-        any number of threads; elsewhere as PyTorch is. Own kernels read zeros around the input, so
-        an infinite or NaN weight also reaches pixels of the border that its kernel does not touch.
-        Memory besides the result is a copy of the input with that border; in the backward a copy of
-        the input, and a vector register for each of its elements in 16 rows.
+        Differentiable any number of times. Deterministic on cvlib's kernels, on the CPU for any
+        number of threads. These read zeros around the input, so an infinite or NaN weight also
+        reaches pixels of the border that its kernel does not touch. They need a copy of the input
+        with that border in addition to the result; in the backward a copy of the input, and a
+        vector register for each of its elements in 16 rows.
 
     References:
         Zeiler et al., "Deconvolutional networks" (2010). Long et al., "Fully convolutional networks
@@ -77,7 +85,7 @@ def conv_transpose2d(
     check_conv_transpose(
         name, input, weight, bias, stride, padding, output_padding, groups, dilation
     )
-    if not _is_ours(input, weight, stride, dilation, groups):
+    if not _has_kernels_for(input, weight, stride, dilation, groups):
         return functional.conv_transpose2d(
             input, weight, bias, stride, padding, output_padding, groups, dilation
         )
@@ -88,11 +96,11 @@ def conv_transpose2d(
     return output if input.dim() == 4 else output[0]
 
 
-# Where own kernels run. Milliseconds of forward and both gradients, PyTorch 2.14 and own, 2 threads
-# of an AMD EPYC of family 26 with AVX-512, float32, one image, as given by
-# `python tools/bench_ops.py --only "conv_transpose2d kernels"`:
+# Milliseconds of forward and both gradients with PyTorch 2.14 and cvlib, 2 threads of an AMD EPYC
+# of family 26 with AVX-512, float32, one image, measured by `python tools/bench_ops.py --only
+# "conv_transpose2d kernels"`:
 #
-#   kernel, stride, channels, input        PyTorch    own
+#   kernel, stride, channels, input        PyTorch  cvlib
 #   64, 32, 21 -> 21, 10 x 15                 64.9    9.7
 #   32, 16, 21 -> 21, 20 x 30                 51.5    8.3
 #   32, 32, 21 -> 21, 10 x 15                 16.2    2.9
@@ -103,19 +111,21 @@ def conv_transpose2d(
 #    8,  8, 64 -> 64, 20 x 20                  6.1    6.0
 #    8,  4, 64 -> 64, 32 x 32                  7.0   12.7
 #    4,  2, 21 -> 21, 64 x 64                  2.6    3.3
-#    8,  4, 21 channels apart, 40 x 60         2.6    0.9
-#    4,  2, 21 channels apart, 64 x 64         1.3    1.1
+#    8,  4, 21, one per group, 40 x 60         2.6    0.9
+#    4,  2, 21, one per group, 64 x 64         1.3    1.1
 #
-# A short kernel leaves most of a vector register empty in the gradients. For CUDA nothing could be
-# measured: the own kernel serves only what FCN upsamples with, where it is deterministic.
-_LEAST_KERNEL, _LEAST_KERNEL_APART, _LEAST_STRIDE = 16, 8, 4
-_LEAST_STRIDE_CUDA = 8
+# A small kernel leaves most of a vector register empty in the gradients. On CUDA, where speed was
+# not measured, cvlib's kernel serves only the upsampling of FCN, for determinism.
+_MIN_KERNEL, _MIN_KERNEL_DEPTHWISE, _MIN_STRIDE = 16, 8, 4
+_MIN_STRIDE_CUDA = 8
 
 
-def _is_ours(input: Tensor, weight: Tensor, stride: Pair, dilation: Pair, groups: int) -> bool:
-    """Whether own kernels are faster than PyTorch's."""
+def _has_kernels_for(
+    input: Tensor, weight: Tensor, stride: Pair, dilation: Pair, groups: int
+) -> bool:
+    """Whether cvlib has kernels for these arguments that are faster than PyTorch's."""
     kernel = weight.shape[2:]
-    if dilation != (1, 1) or min(stride) < _LEAST_STRIDE or min(kernel) < _LEAST_KERNEL_APART:
+    if dilation != (1, 1) or min(stride) < _MIN_STRIDE or min(kernel) < _MIN_KERNEL_DEPTHWISE:
         return False
     device = input.device.type
     if input.dtype not in (torch.float32, torch.float64) or not has_kernels(device):
@@ -123,24 +133,22 @@ def _is_ours(input: Tensor, weight: Tensor, stride: Pair, dilation: Pair, groups
     if torch.is_autocast_enabled(device):
         return False
     if device == "cuda":
-        return min(stride) >= _LEAST_STRIDE_CUDA and all(
+        return min(stride) >= _MIN_STRIDE_CUDA and all(
             k == 2 * s for k, s in zip(kernel, stride, strict=True)
         )
-    is_apart = groups == weight.shape[0] and weight.shape[1] == 1
-    return is_apart or min(kernel) >= _LEAST_KERNEL
+    is_depthwise = groups == weight.shape[0] and weight.shape[1] == 1
+    return is_depthwise or min(kernel) >= _MIN_KERNEL
 
 
 def as_pair(function: str, argument: str, value: int | Sequence[int], least: int) -> Pair:
-    """Gives (y, x) from one number or two."""
-    given = tuple(value) if isinstance(value, list | tuple) else (value,)
-    pair = given * 2 if len(given) == 1 else given
-    if not all(is_integer(one) for one in pair):
-        raise TypeError(f"{function}: expected {argument} to be one or two integers, got {value!r}")
+    """Gives (y, x) from one or two integers."""
+    numbers = tuple(value) if isinstance(value, list | tuple) else (value,)
+    pair = numbers * 2 if len(numbers) == 1 else numbers
+    requirement = "be one or two integers"
+    if not all(is_integer(number) for number in pair):
+        raise TypeError(mismatch(function, argument, requirement, repr(value)))
     if len(pair) != 2 or pair[0] < least or pair[1] < least:
-        raise ValueError(
-            f"{function}: expected {argument} to be one or two integers of at least {least}, "
-            f"got {value}"
-        )
+        raise ValueError(mismatch(function, argument, f"{requirement} of at least {least}", value))
     return pair
 
 
@@ -151,7 +159,7 @@ def as_pairs(
     output_padding: int | Sequence[int],
     dilation: int | Sequence[int],
 ) -> tuple[Pair, Pair, Pair, Pair]:
-    """Gives each of these as (y, x)."""
+    """Return each of these as (y, x)."""
     return (
         as_pair(function, "stride", stride, 1),
         as_pair(function, "padding", padding, 0),
@@ -163,7 +171,7 @@ def as_pairs(
 def output_length(
     size: int, kernel: int, stride: int, padding: int, output_padding: int = 0, dilation: int = 1
 ) -> int:
-    """Gives the output pixels along one axis."""
+    """Return the number of output pixels along one axis."""
     return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1 + output_padding
 
 
@@ -178,54 +186,58 @@ def check_conv_transpose(
     groups: int,
     dilation: Pair,
 ) -> None:
-    """Raises unless these are arguments of a transposed convolution."""
+    """Raises unless these are valid arguments of a transposed convolution."""
     check_tensor(function, "input", input)
     check_tensor(function, "weight", weight)
-    check_same_kind(function, "input", input, "weight", weight)
+    check_same_dtype_and_device(function, "input", input, "weight", weight)
     if input.dim() not in (3, 4):
-        raise ValueError(
-            f"{function}: expected input of shape (N, C, H, W) or (C, H, W), "
-            f"got {tuple(input.shape)}"
-        )
-    if weight.dim() != 4:
-        raise ValueError(
-            f"{function}: expected weight of shape (C, O / groups, K, L), got {tuple(weight.shape)}"
-        )
+        requirement = "have shape (N, C, H, W) or (C, H, W)"
+        raise ValueError(mismatch(function, "input", requirement, tuple(input.shape)))
+    check_shape(function, "weight", weight, "C", "O / groups", "K", "L")
     channels = input.shape[-3]
     if weight.shape[0] != channels:
-        raise ValueError(
-            f"{function}: expected weight with as many rows as input has channels ({channels}), "
-            f"got weight of shape {tuple(weight.shape)}; a transposed convolution's weight is "
-            "(in, out / groups, K, L)"
-        )
-    check_integer(function, "groups", groups)
-    if groups < 1 or channels % groups:
-        raise ValueError(
-            f"{function}: expected groups to divide the {channels} channels of input, got {groups}"
-        )
+        requirement = f"have one row per channel of `input` ({channels})"
+        advice = "a transposed convolution's weight is (in, out / groups, K, L)"
+        actual = f"shape {tuple(weight.shape)}"
+        raise ValueError(mismatch(function, "weight", requirement, actual, advice))
+    check_groups(function, groups, channels, "channels of `input`")
     if bias is not None:
         check_tensor(function, "bias", bias)
-        check_same_kind(function, "input", input, "bias", bias)
-        if bias.shape != (weight.shape[1] * groups,):
-            raise ValueError(
-                f"{function}: expected bias of shape ({weight.shape[1] * groups},), one for each "
-                f"output channel, got {tuple(bias.shape)}"
-            )
+        check_same_dtype_and_device(function, "input", input, "bias", bias)
+        check_shape_matches(function, "bias", bias, (weight.shape[1] * groups,), "weight")
+    _check_output_size(function, input, weight, stride, padding, output_padding, dilation)
+
+
+def check_groups(function: str, groups: int, count: int, unit: str) -> None:
+    """Raises unless ``groups`` is an integer (TypeError) that divides ``count`` (ValueError)."""
+    check_integer(function, "groups", groups)
+    if groups < 1 or count % groups:
+        raise ValueError(mismatch(function, "groups", f"divide the {count} {unit}", groups))
+
+
+def _check_output_size(
+    function: str,
+    input: Tensor,
+    weight: Tensor,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    dilation: Pair,
+) -> None:
     for axis in range(2):
         if output_padding[axis] >= max(stride[axis], dilation[axis]):
-            raise ValueError(
-                f"{function}: expected output_padding less than the stride or the dilation "
-                f"({stride}, {dilation}), got {output_padding}"
-            )
+            requirement = f"be less than `stride` {stride} or `dilation` {dilation}"
+            raise ValueError(mismatch(function, "output_padding", requirement, output_padding))
         size, kernel = input.shape[axis - 2], weight.shape[axis + 2]
         length = output_length(
             size, kernel, stride[axis], padding[axis], output_padding[axis], dilation[axis]
         )
         if size < 1 or kernel < 1 or length < 1:
-            raise ValueError(
-                f"{function}: expected an output with pixels, got input {tuple(input.shape)}, "
-                f"weight {tuple(weight.shape)}, stride {stride} and padding {padding}"
+            actual = (
+                f"shape {tuple(input.shape)}, with weight {tuple(weight.shape)}, stride {stride} "
+                f"and padding {padding}"
             )
+            raise ValueError(mismatch(function, "input", "give an output with pixels", actual))
 
 
 def _reference(
@@ -272,7 +284,7 @@ def _fake(
 def _output_padding(
     grad: Tensor, input: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]
 ) -> list[int]:
-    """What the output has had beyond the size that the others give."""
+    """Return the output padding from the sizes of gradient, input and weight."""
     return [
         grad.shape[d + 2]
         - output_length(input.shape[d + 2], weight.shape[d + 2], stride[d], padding[d])
@@ -376,18 +388,18 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _second_gradient(ctx: Any, grad_input: Tensor, grad_weight: Tensor) -> tuple[Any, ...]:
-    """The output is linear in input and in weight, so its second derivatives are its first."""
+    """The output is linear in input and in weight, so second derivatives use the same operators."""
     grad, input, weight = ctx.saved_tensors
     stride, padding, groups = ctx.geometry[:2], ctx.geometry[2:4], ctx.geometry[4]
-    rest = _output_padding(grad, input, weight, stride, padding)
+    extra = _output_padding(grad, input, weight, stride, padding)
     forward = torch.ops.cvlib.conv_transpose2d
     backward = torch.ops.cvlib.conv_transpose2d_backward
     terms, to_input, to_weight = [], None, None
     if ctx.need_input:
-        terms.append(forward(grad_input, weight, None, *stride, *padding, *rest, groups))
+        terms.append(forward(grad_input, weight, None, *stride, *padding, *extra, groups))
         to_weight = backward(grad, grad_input, weight, *ctx.geometry, False, True)[1]
     if ctx.need_weight:
-        terms.append(forward(input, grad_weight, None, *stride, *padding, *rest, groups))
+        terms.append(forward(input, grad_weight, None, *stride, *padding, *extra, groups))
         to_input = backward(grad, input, grad_weight, *ctx.geometry, True, False)[0]
     return (sum(terms[1:], terms[0]), to_input, to_weight, *[None] * 7)
 

@@ -1,4 +1,4 @@
-"""Transposed convolution from its definition and as a matrix: slow, and short enough to read."""
+"""Transposed convolution by its definition and as a matrix: slow, for reading and testing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_integer, check_shape, check_tensor
+from cvlib._checks import check_integer, check_shape, check_tensor, mismatch
 from cvlib.ops.conv_transpose import (
     Pair,
     as_pair,
     as_pairs,
     check_conv_transpose,
+    check_groups,
     output_length,
 )
 
@@ -27,35 +28,34 @@ def conv_transpose2d_by_definition(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """Adds a scaled kernel to the output for every input pixel, in a loop over the pixels.
+    """Add a scaled kernel to the output for every input pixel, in a loop over the pixels.
 
     A convolution gathers: each output pixel sums the input pixels below the kernel. A transposed
     convolution scatters: input pixel (i, j) multiplies the kernel, and the product is added to the
     output with its corner at (i * stride, j * stride). Where kernels overlap they add up. So
     ``stride`` spreads the output, ``dilation`` leaves gaps between the taps of a kernel, and
-    ``padding`` is that of the convolution that goes the other way: here it cuts a border off.
+    ``padding`` is that of the opposite convolution: here it crops a border.
 
     Args:
         input: Shape (N, C, H, W) or (C, H, W), floating point.
         weight: Shape (C, O / groups, K, L), same dtype and device.
         bias: Shape (O,), added to every pixel at the end.
-        stride: As in ``conv_transpose2d``, and so are all the others.
-        padding: Output pixels to cut off at every side.
-        output_padding: Output pixels to add below and to the right. Several sizes of image give one
-            size under a strided convolution; this chooses among them.
-        groups: Blocks of channels that do not mix.
+        stride: See `conv_transpose2d` for this and the other arguments.
+        padding: Output pixels to crop from every side.
+        output_padding: Output pixels to add below and to the right. A strided convolution maps
+            several image sizes to one; this chooses among them.
+        groups: Number of independent blocks of channels.
         dilation: Output pixels between the taps of a kernel.
 
     Returns:
-        What ``conv_transpose2d`` gives.
+        Equal to `conv_transpose2d`.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
+        TypeError: Not tensors, not floating point, or different dtypes.
         ValueError: Wrong shapes, numbers out of range, two devices, or an output without pixels.
 
     Note:
-        For reading and testing: one small product for each input pixel. Differentiable.
-        Deterministic.
+        For reading and testing: one small product per input pixel. Differentiable. Deterministic.
 
     References:
         Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016).
@@ -99,33 +99,33 @@ def convolution_matrix(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """Gives the sparse matrix W of a convolution: ``conv2d(x).flatten() == W @ x.flatten()``.
+    """Return the sparse matrix W of a convolution: ``conv2d(x).flatten() == W @ x.flatten()``.
 
     A convolution is linear in its image, so it is a matrix. Each row belongs to an output pixel and
-    holds the kernel at the columns of the input pixels that it covers; all else is zero. The
-    transposed convolution with the same weight, stride and padding is the product with W
-    transposed, which takes images of the convolution's output size back to its input size. It is
-    not the inverse: sizes come back, values do not. But it is the convolution's gradient with
-    respect to its input, because the gradient of ``W @ x`` is ``W.T @ grad``.
+    holds the kernel at the columns of the input pixels that it covers; all other entries are zero.
+    The transposed convolution with the same weight, stride and padding is the product with W
+    transposed, which maps images of the convolution's output size to its input size. It is not the
+    inverse: it restores sizes, not values. But it is the convolution's gradient with respect to its
+    input, because the gradient of ``W @ x`` is ``W.T @ grad``.
 
     Args:
-        weight: Shape (O, C / groups, K, L), as ``torch.nn.functional.conv2d`` takes it. Read as the
-            weight of a transposed convolution it maps O channels to C.
-        input_size: (H, W) of the image, in pixels.
+        weight: Shape (O, C / groups, K, L), as in ``torch.nn.functional.conv2d``. As the weight of
+            a transposed convolution it maps O channels to C.
+        input_size: Height and width of the image in pixels.
         stride: Pixels from one position of the kernel to the next, at least 1.
         padding: Zeros around the image, at least 0.
-        groups: Blocks of channels that do not mix; divides O.
+        groups: Number of independent blocks of channels; divides O.
         dilation: Pixels between the taps of a kernel, at least 1.
 
     Returns:
         Sparse (COO) matrix of shape (O * H' * W', C * H * W), in the dtype of the weight.
 
     Raises:
-        TypeError: ``weight`` is no floating-point tensor.
+        TypeError: ``weight`` is not a floating-point tensor.
         ValueError: Wrong shape, numbers out of range, or a kernel larger than the padded image.
 
     Note:
-        One entry for each tap and output pixel that lies within the image. Differentiable with
+        One entry per tap and output pixel inside the image. Differentiable with
         respect to the weight. Deterministic.
 
     References:
@@ -140,24 +140,21 @@ def convolution_matrix(
                 [0., 0., 0., 0., 1., 2., 0., 3., 4.]])
     """
     check_tensor("convolution_matrix", "weight", weight)
-    check_shape("convolution_matrix", "weight", weight, "(O, C / groups, K, L)")
+    check_shape("convolution_matrix", "weight", weight, "O", "C / groups", "K", "L")
     strides, paddings, _, dilations = as_pairs("convolution_matrix", stride, padding, 0, dilation)
-    check_integer("convolution_matrix", "groups", groups)
-    if groups < 1 or len(weight) % groups:
-        raise ValueError(
-            f"convolution_matrix: expected groups to divide the {len(weight)} rows of weight, "
-            f"got {groups}"
-        )
+    check_groups("convolution_matrix", groups, len(weight), "rows of `weight`")
     size = as_pair("convolution_matrix", "input_size", input_size, 1)
     places = [
         (size[d] + 2 * paddings[d] - dilations[d] * (weight.shape[2 + d] - 1) - 1) // strides[d] + 1
         for d in range(2)
     ]
     if min(places) < 1:
-        raise ValueError(
-            f"convolution_matrix: expected a kernel that fits into the padded image, got weight "
-            f"{tuple(weight.shape)}, input_size {size}, padding {paddings}, dilation {dilations}"
+        actual = (
+            f"shape {tuple(weight.shape)}, with input_size {size}, padding {paddings}, "
+            f"dilation {dilations}"
         )
+        requirement = "hold a kernel that fits into the padded image"
+        raise ValueError(mismatch("convolution_matrix", "weight", requirement, actual))
     return _matrix(weight, size, (places[0], places[1]), strides, paddings, groups, dilations)
 
 
@@ -171,30 +168,30 @@ def conv_transpose2d_by_matrix(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """Multiplies by the transposed matrix of a convolution: why it is called transposed.
+    """Multiply by the transposed matrix of a convolution, which gives the operation its name.
 
-    The convolution that goes from the output's size to the input's has a matrix W
-    (``convolution_matrix``). This gives ``W.T @ input.flatten()`` for each image.
+    The convolution from the output size to the input size has a matrix W (`convolution_matrix`).
+    The result is ``W.T @ input.flatten()`` for each image.
 
     Args:
         input: Shape (N, C, H, W) or (C, H, W), floating point.
         weight: Shape (C, O / groups, K, L), same dtype and device.
         bias: Shape (O,), added to every pixel at the end.
-        stride: As in ``conv_transpose2d``, and so are all the others.
-        padding: Output pixels to cut off at every side.
+        stride: See `conv_transpose2d` for this and the other arguments.
+        padding: Output pixels to crop from every side.
         output_padding: Output pixels to add below and to the right.
-        groups: Blocks of channels that do not mix.
+        groups: Number of independent blocks of channels.
         dilation: Output pixels between the taps of a kernel.
 
     Returns:
-        What ``conv_transpose2d`` gives.
+        Equal to `conv_transpose2d`.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
+        TypeError: Not tensors, not floating point, or different dtypes.
         ValueError: Wrong shapes, numbers out of range, two devices, or an output without pixels.
 
     Note:
-        For reading and testing: the matrix has one entry for each tap and input pixel.
+        For reading and testing: the matrix has one entry per tap and input pixel.
         Differentiable. Deterministic.
 
     References:
@@ -215,7 +212,7 @@ def conv_transpose2d_by_matrix(
     places = (batch.shape[2], batch.shape[3])
     height, width = (sizes[d] - 2 * paddings[d] for d in range(2))
     matrix = _matrix(weight, (height, width), places, strides, paddings, groups, dilations)
-    columns = torch.sparse.mm(matrix.t(), batch.flatten(1).t())  # one for each image
+    columns = torch.sparse.mm(matrix.t(), batch.flatten(1).t())  # one per image
     output = columns.t().reshape(len(batch), groups * weight.shape[1], height, width)
     return _add_bias(output, bias, input)
 
@@ -231,7 +228,7 @@ def _check_and_size(
     groups: int,
     dilation: int | Sequence[int],
 ) -> tuple[Tensor, Pair, Pair, Pair, Pair]:
-    """The batch, strides, paddings, dilations, and the output's size before the border is cut."""
+    """Return the batch, strides, paddings, dilations, and the output size before cropping."""
     strides, paddings, extra, dilations = as_pairs(
         function, stride, padding, output_padding, dilation
     )
@@ -247,7 +244,7 @@ def _check_and_size(
 
 
 def _add_bias(output: Tensor, bias: Tensor | None, input: Tensor) -> Tensor:
-    """The result for ``input``, which may have been one image without a batch."""
+    """Add the bias, and remove the batch dimension if ``input`` has none."""
     if bias is not None:
         output = output + bias[:, None, None]
     return output if input.dim() == 4 else output[0]
@@ -262,11 +259,12 @@ def _matrix(
     groups: int,
     dilation: Pair,
 ) -> Tensor:
-    """The matrix of a convolution from images of ``size`` to ``places`` positions of its kernel."""
+    """Matrix of a convolution from images of ``size`` to ``places`` positions of its kernel."""
     outputs, inputs, *kernel = weight.shape
     device = weight.device
     group = torch.arange(outputs, device=device) // (outputs // groups)
-    # What each axis says, of shape (places, taps): the pixel below a tap, and whether there is one.
+    # Index of the pixel below each tap, per axis, of shape (places, taps); may be outside the
+    # image.
     pixels = [
         (torch.arange(places[d], device=device) * stride[d] - padding[d])[:, None]
         + torch.arange(kernel[d], device=device) * dilation[d]
@@ -282,7 +280,7 @@ def _matrix(
     values = weight[:, :, None, None].expand_as(column)[is_inside]
     indices = torch.stack([row.expand_as(column)[is_inside], column[is_inside]])
     shape = (outputs * place.numel(), groups * inputs * size[0] * size[1])
-    # An argument of the constructor says the same, but torch 2.11 warns in spite of it.
+    # The argument of the constructor would do, but torch 2.11 warns in spite of it.
     with torch.sparse.check_sparse_tensor_invariants(False):
         return torch.sparse_coo_tensor(indices, values, shape)
 
@@ -295,30 +293,30 @@ def bilinear_kernel(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Gives the weight with which a transposed convolution enlarges by bilinear interpolation.
+    """Return the weight of a transposed convolution that upsamples by bilinear interpolation.
 
     The kernel is a pyramid: 1 - distance / factor along each axis, with factor = (kernel_size + 1)
-    // 2. With an even kernel of twice the stride and a padding of half the stride the output is the
-    input enlarged by the stride, as ``torch.nn.functional.interpolate`` enlarges it (bilinear,
-    ``align_corners=False``) except at the border, where it fades to zero. Channel i goes to
-    channel i; other pairs are zero. To enlarge C channels apart from each other, which is much less
-    work, give ``bilinear_kernel(1, 1, k).expand(C, 1, k, k)`` and ``groups=C``.
+    // 2. With an even kernel of twice the stride and a padding of half the stride the result equals
+    ``torch.nn.functional.interpolate`` (bilinear, ``align_corners=False``) except at the border,
+    where it fades to zero. Channel i maps to channel i; other pairs are zero. To upsample C
+    channels independently, which is much cheaper, use ``bilinear_kernel(1, 1, k).expand(C, 1, k,
+    k)`` and ``groups=C``.
 
     Args:
         in_channels: C, at least 1.
         out_channels: O, at least 1.
         kernel_size: K, at least 1, in output pixels.
-        dtype: Of the weight; by default torch's.
-        device: Of the weight.
+        dtype: Dtype of the weight; torch's default dtype if ``None``.
+        device: Device of the weight.
 
     Returns:
-        Shape (C, O, K, K), for ``conv_transpose2d`` or a ``ConvTranspose2d``.
+        Shape (C, O, K, K), for `conv_transpose2d` or ``torch.nn.ConvTranspose2d``.
 
     Raises:
         ValueError: A number below 1.
 
     Note:
-        Deterministic; costs what its result takes.
+        Deterministic; cost is linear in the size of the result.
 
     References:
         Long et al., "Fully convolutional networks for semantic segmentation" (2015).
@@ -329,15 +327,13 @@ def bilinear_kernel(
     """
     numbers = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
     for name, value in numbers.items():
-        check_integer("bilinear_kernel", name, value)
-        if value < 1:
-            raise ValueError(f"bilinear_kernel: expected {name} of at least 1, got {value}")
+        check_integer("bilinear_kernel", name, value, 1)
     factor = (kernel_size + 1) // 2
     center = factor - 1 if kernel_size % 2 else factor - 0.5
     ramp = 1 - (torch.arange(kernel_size, dtype=dtype, device=device) - center).abs() / factor
     weight = torch.zeros(
         in_channels, out_channels, kernel_size, kernel_size, dtype=dtype, device=device
     )
-    both = range(min(in_channels, out_channels))
-    weight[both, both] = (ramp[:, None] * ramp).to(weight)
+    diagonal = range(min(in_channels, out_channels))
+    weight[diagonal, diagonal] = (ramp[:, None] * ramp).to(weight)
     return weight

@@ -1,21 +1,23 @@
-"""The focal loss of dense detectors."""
+"""Focal loss of dense detectors."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cvlib._checks import (
+    check_choice,
+    check_entries,
     check_is_number,
+    check_number,
     check_same_device,
-    check_same_kind,
+    check_same_dtype_and_device,
+    check_shape_matches,
     check_tensor,
-    first_true,
-    index_text,
     is_value_error,
+    mismatch,
     signal_bad_values,
 )
 from cvlib._extension import define, library
@@ -23,7 +25,7 @@ from cvlib.ops._similarity import as_real
 
 _REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 _NONE, _MEAN = _REDUCTIONS["none"], _REDUCTIONS["mean"]
-# Beyond this |x| only the linear part of the cross-entropy is left, and its factor is 0.
+# Beyond this |x| the cross-entropy is linear, and its factor is 0.
 _FAR = 1000.0
 
 
@@ -34,7 +36,7 @@ def sigmoid_focal_loss(
     gamma: float = 2,
     reduction: str = "none",
 ) -> Tensor:
-    """Gives the binary cross-entropy of logits, with little weight on what is right already.
+    """Return the binary cross-entropy of logits, down-weighting well-classified ones.
 
     With p = sigmoid(x) and target t, the loss of a logit x is the cross-entropy of p and t, times
     the distance p (1 - t) + (1 - p) t of both to the power of ``gamma``, times the weight
@@ -43,26 +45,26 @@ def sigmoid_focal_loss(
     Args:
         inputs: Logits of any shape, floating point; also infinite.
         targets: Either probabilities, of the same shape, dtype and device, in [0, 1] (not checked);
-            or class numbers, int64, of shape ``inputs.shape[:-1]``, in 0..K-1 where K is the size
-            of the last dimension, -1 for none of the classes: the same as one-hot rows, without
-            their memory.
-        alpha: Weight of target 1, in [0, 1]; target 0 has 1 - alpha. -1: no weights.
+            or class indices, int64, of shape ``inputs.shape[:-1]``, in 0..K-1 where K is the size
+            of the last dimension, -1 for none of the classes. Class indices are equivalent to
+            one-hot rows but need less memory.
+        alpha: Weight of target 1, in [0, 1]; target 0 has weight 1 - alpha. -1: no weights.
         gamma: At least 0; 0 gives the plain cross-entropy.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
 
     Returns:
-        The shape of the inputs, or a scalar; their dtype. Half types are computed in float32, and
-        sums in float64, before they become that dtype.
+        Loss in the shape of the inputs, or a scalar, in their dtype. Half types are computed in
+        float32 and sums in float64, then rounded to that dtype.
 
     Raises:
         TypeError: Not tensors, not floating point, targets of another dtype.
-        ValueError: Wrong shapes, two devices, alpha, gamma or reduction out of range; on the CPU
-            also a class out of range. On CUDA such a class counts as -1.
+        ValueError: Wrong shapes, different devices, alpha, gamma or reduction out of range; on the
+            CPU also a class out of range. On CUDA such a class counts as -1.
 
     Note:
-        Differentiable in inputs, also twice, and once in probabilities. NaN gives NaN.
-        Deterministic. Memory beside results and gradients: nothing that grows with the inputs
-        (but copies of half types and of what is not contiguous); only the arguments are saved.
+        Differentiable twice in inputs and once in probabilities. NaN gives NaN. Deterministic.
+        Needs no memory besides results and gradients, except for copies of half types and of
+        tensors that are not contiguous; only the arguments are saved.
 
     References:
         Lin et al., "Focal Loss for Dense Object Detection" (2017), section 3.2.
@@ -81,7 +83,10 @@ def sigmoid_focal_loss(
         )
     except RuntimeError as error:
         if is_value_error(error):
-            _raise_first_bad_class(inputs, targets)
+            count = inputs.shape[-1]
+            requirement = f"be in 0..{count - 1} (-1: none of the classes)"
+            is_class = (targets >= -1) & (targets < count)
+            check_entries("sigmoid_focal_loss", "targets", targets, is_class, requirement)
         raise
 
 
@@ -92,44 +97,31 @@ def _check_arguments(
     check_tensor(name, "inputs", inputs)
     if isinstance(targets, Tensor) and targets.dtype == torch.int64:
         if inputs.dim() == 0 or targets.shape != inputs.shape[:-1]:
-            raise ValueError(
-                f"{name}: expected int64 targets (classes) of the shape inputs.shape[:-1] of "
-                f"inputs {tuple(inputs.shape)}, got {tuple(targets.shape)}; targets of the inputs' "
-                "shape are probabilities: convert with targets.to(inputs.dtype)"
+            requirement = (
+                f"have the shape inputs.shape[:-1] if they are int64 (classes), with `inputs` of "
+                f"shape {tuple(inputs.shape)}"
             )
+            advice = (
+                "targets of the inputs' shape are probabilities: convert with "
+                "targets.to(inputs.dtype)"
+            )
+            actual = tuple(targets.shape)
+            raise ValueError(mismatch(name, "targets", requirement, actual, advice))
         check_same_device(name, "inputs", inputs, "targets", targets)
     else:
         check_tensor(name, "targets", targets)
-        if targets.shape != inputs.shape:
-            raise ValueError(
-                f"{name}: expected targets of the shape of inputs {tuple(inputs.shape)}, "
-                f"got {tuple(targets.shape)}"
-            )
-        check_same_kind(name, "inputs", inputs, "targets", targets)
+        check_shape_matches(name, "targets", targets, inputs.shape, "inputs")
+        check_same_dtype_and_device(name, "inputs", inputs, "targets", targets)
     check_is_number(name, "alpha", alpha)
-    check_is_number(name, "gamma", gamma)
     if not (0 <= alpha <= 1 or alpha == -1):
-        raise ValueError(f"{name}: expected alpha in [0, 1], or -1 for no weights, got {alpha}")
-    if not 0 <= gamma < math.inf:
-        raise ValueError(f"{name}: expected gamma >= 0 and finite, got {gamma}")
-    if reduction not in tuple(_REDUCTIONS):
-        raise ValueError(
-            f"{name}: expected reduction to be 'none', 'mean' or 'sum', got {reduction!r}"
-        )
-
-
-def _raise_first_bad_class(inputs: Tensor, targets: Tensor) -> None:
-    count = inputs.shape[-1]
-    index = first_true((targets < -1) | (targets >= count))
-    if index is not None:
-        raise ValueError(
-            f"sigmoid_focal_loss: expected targets in 0..{count - 1} (-1: none of the classes), "
-            f"got targets{index_text(index)} = {int(targets[index])}"
-        )
+        requirement = "be in [0, 1], or -1 for no weights"
+        raise ValueError(mismatch(name, "alpha", requirement, alpha))
+    check_number(name, "gamma", gamma, 0)
+    check_choice(name, "reduction", reduction, tuple(_REDUCTIONS))
 
 
 def _as_probabilities(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Targets as numbers of the inputs' shape, in the dtype of the computation."""
+    """Return targets in the shape of the inputs and in the dtype of the computation."""
     if targets.dtype != torch.int64:
         return as_real(targets)
     classes = torch.arange(inputs.shape[-1], device=inputs.device)
@@ -146,8 +138,8 @@ def _weights(targets: Tensor, alpha: float) -> Tensor:
     return positive * targets + negative * (1 - targets)
 
 
-def _sides(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The sigmoid of x and of -x, both with all of their digits."""
+def _sigmoids(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sigmoid of x and of -x, both at full precision."""
     decay = (-inputs.abs()).exp()
     likely = 1 / (1 + decay)
     unlikely = decay * likely
@@ -165,7 +157,7 @@ def _loss_reference(
     """The formulas of ``csrc/losses/focal.h``."""
     _signal_bad_classes(inputs, targets)
     x, t = as_real(inputs), _as_probabilities(inputs, targets)
-    p, n = _sides(x)
+    p, n = _sigmoids(x)
     factor = _weights(t, alpha)
     if gamma != 0:
         factor = factor * _power(p * (1 - t) + n * t, gamma)
@@ -185,13 +177,13 @@ def _loss_fake(
 
 
 def _entropy(x: Tensor, t: Tensor) -> Tensor:
-    """Cross-entropy, finite for infinite logits, where it has the factor 0."""
+    """Cross-entropy, finite for infinite logits, where its factor is 0."""
     reached = torch.where(x >= 0, 1 - t, t)
     return (-x.abs()).exp().log1p() + reached * x.abs().clamp(max=_FAR)
 
 
-def _shared(grad: Tensor, inputs: Tensor, reduction: int) -> Tensor:
-    """The gradient of every single loss, or of all, in the dtype of the computation."""
+def _unreduced(grad: Tensor, inputs: Tensor, reduction: int) -> Tensor:
+    """Gradient of each loss before the reduction, in the dtype of the computation."""
     grad = grad.to(as_real(inputs).dtype)
     return grad / inputs.numel() if reduction == _MEAN else grad
 
@@ -201,9 +193,9 @@ def _backward_reference(
 ) -> Tensor:
     _signal_bad_classes(inputs, targets)
     x, t = as_real(inputs), _as_probabilities(inputs, targets)
-    p, n = _sides(x)
+    p, n = _sigmoids(x)
     above, below = p * (1 - t), n * t
-    factor = _weights(t, alpha) * _shared(grad, inputs, reduction)
+    factor = _weights(t, alpha) * _unreduced(grad, inputs, reduction)
     if gamma == 0:
         return (factor * (above - below)).to(inputs.dtype)
     miss, slope = above + below, p * n * (1 - 2 * t)
@@ -218,18 +210,18 @@ def _backward_fake(
     return inputs.new_empty(inputs.shape)
 
 
-def _parts(inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    """Of derivatives: p, n, the miss, p - t, the entropy, and (d miss / dx) / miss, within +-1."""
+def _derivative_terms(inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    """Terms of derivatives: p, n, miss, p - t, entropy, and (d miss / dx) / miss in [-1, 1]."""
     x, t = as_real(inputs), _as_probabilities(inputs, targets)
-    p, n = _sides(x)
+    p, n = _sigmoids(x)
     miss = p * (1 - t) + n * t
     steepness = p * n * (1 - 2 * t) / miss.clamp(min=torch.finfo(x.dtype).tiny)
     return p, n, miss, p * (1 - t) - n * t, _entropy(x, t), steepness
 
 
 def _second_derivative(inputs: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Of the loss by the logit, twice."""
-    p, n, miss, error, entropy, steepness = _parts(inputs, targets)
+    """Second derivative of the loss with respect to the logit."""
+    p, n, miss, error, entropy, steepness = _derivative_terms(inputs, targets)
     weight = _weights(_as_probabilities(inputs, targets), alpha)
     if gamma == 0:
         return weight * p * n
@@ -257,8 +249,8 @@ def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _gradient_of_targets(
     grad: Tensor, inputs: Tensor, targets: Tensor, alpha: float, gamma: float, reduction: int
 ) -> Tensor:
-    """Plain PyTorch, because targets are rarely learnt."""
-    p, n, miss, _, entropy, _ = _parts(inputs, targets)
+    """Gradient of soft targets, in plain PyTorch because they are rarely learnt."""
+    p, n, miss, _, entropy, _ = _derivative_terms(inputs, targets)
     x, t = as_real(inputs), as_real(targets)
     weight = _weights(t, alpha)
     slope = 2 * alpha - 1 if alpha >= 0 else 0.0
@@ -267,7 +259,7 @@ def _gradient_of_targets(
     falling = torch.where(focus * miss == 0, 0, x * focus)
     change = gamma * focus * (n - p) / miss.clamp(min=torch.finfo(x.dtype).tiny)
     result = (slope * focus + weight * change) * entropy - weight * falling
-    return (_shared(grad, inputs, reduction) * result).to(targets.dtype)
+    return (_unreduced(grad, inputs, reduction) * result).to(targets.dtype)
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -291,7 +283,7 @@ def _second_gradient(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
         to_grad = to_grad.to(grad.dtype)
     if ctx.needs_input_grad[1]:
         second = _second_derivative(inputs, targets, alpha, gamma)
-        to_inputs = (change * _shared(grad, inputs, reduction) * second).to(inputs.dtype)
+        to_inputs = (change * _unreduced(grad, inputs, reduction) * second).to(inputs.dtype)
     return to_grad, to_inputs, None, None, None, None
 
 

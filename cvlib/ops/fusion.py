@@ -1,4 +1,4 @@
-"""Weighted boxes fusion: the predictions of several models as one."""
+"""Weighted boxes fusion of the predictions of several models."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from cvlib._checks import (
     are_ordered,
     check_box_values,
     check_boxes,
+    check_choice,
     check_fraction,
     check_ids,
     check_no_nan,
     check_number,
-    check_same_kind,
-    check_shape,
+    check_same_dtype_and_device,
+    check_shape_matches,
     check_tensor,
     is_value_error,
+    mismatch,
     signal_bad_values,
 )
 from cvlib._extension import define, refuse_gradient
 from cvlib.ops._similarity import as_real, pairwise_iou
 
 _NAME = "weighted_boxes_fusion"
-# In the order of csrc/box_fusion/cluster.h; models are the bits of a 64-bit number there.
+# In the order of csrc/box_fusion/cluster.h, where the models are the bits of a 64-bit number.
 _CONFIDENCES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 _MOST_MODELS = 64
 
@@ -45,13 +47,14 @@ def weighted_boxes_fusion(
     allows_overflow: bool = False,
     image_ids: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Fuses the boxes that several models predict for the same objects.
+    """Fuse the boxes that several models predict for the same objects.
 
-    Boxes of all models, in the order of score times weight of the model (equal: input order, model
-    by model), join clusters: each the cluster of its label and image whose fused box it overlaps
-    most (equal: the oldest), if that IoU is greater than ``iou_threshold``; else it starts one. The
-    fused box is the average of the cluster's boxes, weighted by their weighted scores. With n boxes
-    of weighted scores s in a cluster, M models and weights w, the fused score is
+    Boxes of all models are visited by descending score times weight of the model (ties: input
+    order, model by model). Each joins the cluster of its label and image whose fused box it
+    overlaps most (ties: the oldest) if that IoU is greater than ``iou_threshold``, and otherwise
+    starts a new cluster. The fused box is the average of the boxes of the cluster, weighted by
+    their weighted scores. With n boxes of weighted scores s in a cluster, M models and weights w,
+    the fused score is
 
     - ``"avg"``: ``mean(s) * min(n, M) / sum(w)``, with ``allows_overflow`` n instead of the
       minimum;
@@ -62,33 +65,34 @@ def weighted_boxes_fusion(
       models that have no box in the cluster.
 
     Args:
-        boxes: For each of M models (at most 64) a tensor (N_m, 4), floating point, (x1, y1, x2, y2)
-            in any one unit.
-        scores: For each model a tensor (N_m,), same dtype and device.
-        labels: For each model a tensor (N_m,), int64, any values.
-        weights: A positive number for each model; ``None``: all 1.
+        boxes: One tensor (N_m, 4) per model (at most 64), floating point, (x1, y1, x2, y2) in any
+            one unit.
+        scores: One tensor (N_m,) per model, same dtype and device.
+        labels: One tensor (N_m,) per model, int64, any values.
+        weights: One positive number per model; ``None``: all 1.
         iou_threshold: In [0, 1].
-        score_threshold: At least 0; boxes with a lower score (without weight) are left out.
-        conf_type: How scores are fused, see above.
-        allows_overflow: Of ``"avg"``: several boxes of one model may raise the score above 1.
-        image_ids: For each model a tensor (N_m,), int64, any values: boxes of different images are
-            never fused; ``None``: all boxes of one image.
+        score_threshold: At least 0; boxes with a lower (unweighted) score are ignored.
+        conf_type: Formula of the fused score, see above.
+        allows_overflow: Whether several boxes of one model may raise the score of ``"avg"`` above
+            1.
+        image_ids: One tensor (N_m,) per model, int64, any values; boxes of different images are
+            never fused. ``None``: one image.
 
     Returns:
         A tuple of boxes (K, 4), scores (K,) and labels (K,), float32 for half types, best first
-        (equal scores: the cluster whose first box came first); with ``image_ids`` also those (K,).
+        (ties: the cluster whose first box came first); with ``image_ids`` also image ids (K,).
 
     Raises:
         TypeError: Not tensors, not floating point, or of two dtypes; ids that are not int64.
-        ValueError: Lists of different lengths or without models, wrong shapes, two devices, numbers
-            out of range, an unknown ``conf_type``; on the CPU also a NaN or corners out of order.
-            On CUDA a box with a NaN coordinate or score is left out.
+        ValueError: Lists of different lengths or without models, wrong shapes, different devices,
+            numbers out of range, an unknown ``conf_type``; on the CPU also a NaN or corners out of
+            order. On CUDA a box with a NaN coordinate or score is ignored.
         RuntimeError: On backward; fusion is not differentiable.
 
     Note:
-        Deterministic, and the same on CPU and CUDA: sums and IoUs are float64, whatever the dtype.
-        Boxes without area overlap nothing and stay as they are. Memory is linear in the number of
-        boxes.
+        Deterministic, and equal on CPU and CUDA: sums and IoUs are computed in float64 for every
+        dtype. Boxes without area overlap nothing and are not changed. Memory is linear in the
+        number of boxes.
 
     References:
         Solovyev et al., "Weighted boxes fusion: Ensembling boxes from different object detection
@@ -104,14 +108,11 @@ def weighted_boxes_fusion(
     factors = _check_weights(weights, len(boxes))
     check_fraction(_NAME, "iou_threshold", iou_threshold)
     check_number(_NAME, "score_threshold", score_threshold, 0)
-    if conf_type not in _CONFIDENCES:
-        raise ValueError(
-            f"{_NAME}: expected conf_type to be one of {_CONFIDENCES}, got {conf_type!r}"
-        )
+    check_choice(_NAME, "conf_type", conf_type, _CONFIDENCES)
     device = boxes[0].device
     models = [
-        torch.full((one.shape[0],), m, dtype=torch.int64, device=device)
-        for m, one in enumerate(boxes)
+        torch.full((len(model_boxes),), m, dtype=torch.int64, device=device)
+        for m, model_boxes in enumerate(boxes)
     ]
     try:
         fused = torch.ops.cvlib.weighted_boxes_fusion(
@@ -128,9 +129,9 @@ def weighted_boxes_fusion(
         )
     except RuntimeError as error:
         if is_value_error(error):
-            for m, (one, score) in enumerate(zip(boxes, scores, strict=True)):
-                check_box_values(_NAME, f"boxes[{m}]", one)
-                check_no_nan(_NAME, f"scores[{m}]", score)
+            for m, model_boxes in enumerate(boxes):
+                check_box_values(_NAME, f"boxes[{m}]", model_boxes)
+                check_no_nan(_NAME, f"scores[{m}]", scores[m])
         raise
     return fused if image_ids is not None else fused[:3]
 
@@ -146,48 +147,36 @@ def _check_lists(
         lists["image_ids"] = image_ids
     for argument, values in lists.items():
         if isinstance(values, str) or not isinstance(values, Sequence):
-            raise TypeError(
-                f"{_NAME}: expected {argument} to be a list with a tensor for each model, got "
-                f"{type(values).__name__}"
-            )
+            requirement, actual = "be a list with one tensor per model", type(values).__name__
+            raise TypeError(mismatch(_NAME, argument, requirement, actual))
     if not 0 < len(boxes) <= _MOST_MODELS:
-        raise ValueError(f"{_NAME}: expected boxes of 1 to 64 models, got {len(boxes)}")
+        raise ValueError(mismatch(_NAME, "boxes", "hold 1 to 64 models", len(boxes)))
     for argument, values in lists.items():
         if len(values) != len(boxes):
-            raise ValueError(
-                f"{_NAME}: expected {argument} of {len(boxes)} models as in boxes, got "
-                f"{len(values)}"
-            )
-    for m, one in enumerate(boxes):
-        check_boxes(_NAME, f"boxes[{m}]", one)
-        check_same_kind(_NAME, "boxes[0]", boxes[0], f"boxes[{m}]", one)
+            requirement = f"hold {len(boxes)} models to match `boxes`"
+            raise ValueError(mismatch(_NAME, argument, requirement, len(values)))
+    for m, model_boxes in enumerate(boxes):
+        name = f"boxes[{m}]"
+        check_boxes(_NAME, name, model_boxes)
+        check_same_dtype_and_device(_NAME, "boxes[0]", boxes[0], name, model_boxes)
         check_tensor(_NAME, f"scores[{m}]", scores[m])
-        check_same_kind(_NAME, "boxes[0]", boxes[0], f"scores[{m}]", scores[m])
-        check_shape(_NAME, f"scores[{m}]", scores[m], "(N,)")
-        if scores[m].shape[0] != one.shape[0]:
-            raise ValueError(
-                f"{_NAME}: expected scores[{m}] of shape (N,) with N = {one.shape[0]} as in "
-                f"boxes[{m}], got {tuple(scores[m].shape)}"
-            )
-        check_ids(_NAME, f"labels[{m}]", labels[m], one)
+        check_same_dtype_and_device(_NAME, "boxes[0]", boxes[0], f"scores[{m}]", scores[m])
+        check_shape_matches(_NAME, f"scores[{m}]", scores[m], model_boxes.shape[:1], name)
+        check_ids(_NAME, f"labels[{m}]", labels[m], model_boxes, name)
         if image_ids is not None:
-            check_ids(_NAME, f"image_ids[{m}]", image_ids[m], one)
+            check_ids(_NAME, f"image_ids[{m}]", image_ids[m], model_boxes, name)
 
 
 def _check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     if weights is None:
         return [1.0] * count
     if isinstance(weights, str) or not isinstance(weights, Iterable):
-        raise TypeError(
-            f"{_NAME}: expected weights to be a list with a number for each model, got "
-            f"{type(weights).__name__}"
-        )
+        requirement, actual = "be a list with one number per model", type(weights).__name__
+        raise TypeError(mismatch(_NAME, "weights", requirement, actual))
     factors = [float(weight) for weight in weights]
     if len(factors) != count or not all(0 < factor < math.inf for factor in factors):
-        raise ValueError(
-            f"{_NAME}: expected weights to be {count} positive numbers, one for each model, got "
-            f"{factors}"
-        )
+        requirement = f"be {count} positive numbers, one per model"
+        raise ValueError(mismatch(_NAME, "weights", requirement, factors))
     return factors
 
 
@@ -220,22 +209,24 @@ def _fusion_reference(
             score = _fused_score(weighted, models, weights, joined, confidence, allows_overflow)
             clusters.append((joined[0], box, score))
     clusters.sort(key=lambda cluster: (-cluster[2], cluster[0]))
-    first = torch.tensor([one[0] for one in clusters], dtype=torch.int64, device=boxes.device)
-    fused = torch.stack([one[1] for one in clusters]) if clusters else boxes.new_empty(0, 4)
-    fused_scores = boxes.new_tensor([one[2] for one in clusters])
-    found_in = labels.new_empty(0) if image_ids is None else image_ids[first]
-    return fused.to(dtype), fused_scores.to(dtype), labels[first], found_in
+    first = torch.tensor(
+        [index for index, _, _ in clusters], dtype=torch.int64, device=boxes.device
+    )
+    fused = torch.stack([box for _, box, _ in clusters]) if clusters else boxes.new_empty(0, 4)
+    fused_scores = boxes.new_tensor([score for _, _, score in clusters])
+    fused_images = labels.new_empty(0) if image_ids is None else image_ids[first]
+    return fused.to(dtype), fused_scores.to(dtype), labels[first], fused_images
 
 
 def _add_up(values: Iterable[float]) -> float:
-    """As the kernels, one after the other; from Python 3.12 on ``sum`` makes up for rounding."""
+    """Sum sequentially, as the kernels do; since Python 3.12 ``sum`` compensates for rounding."""
     return functools.reduce(operator.add, values, 0.0)
 
 
 def _cluster(
     boxes: Tensor, weighted: Tensor, members: list[int], iou_threshold: float
 ) -> list[tuple[list[int], Tensor]]:
-    """Clusters of one group: the indices of their boxes, and the fused box."""
+    """Return the clusters of one group: the indices of their boxes, and the fused box."""
     joined: list[list[int]] = []
     sums: list[Tensor] = []
     fused = boxes.new_empty(0, 4)

@@ -1,4 +1,4 @@
-"""How similar boxes are: IoU and its relatives, for every pair, pair by pair, or the best alone."""
+"""IoU of every pair of boxes, its generalised, distance and complete variants, and its maximum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from cvlib._checks import (
     are_ordered,
     check_boxes,
-    check_same_kind,
+    check_same_dtype_and_device,
     explain_boxes,
     signal_bad_values,
 )
@@ -28,26 +28,26 @@ from cvlib.ops._similarity import (
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the intersection over union of every pair of boxes.
+    """Return the intersection over union of every pair of boxes.
 
-    The IoU with an empty box is 0 (torchvision gives NaN for two empty boxes), and so is the IoU of
-    boxes whose area overflows the dtype.
+    The IoU with an empty box is 0 (torchvision returns NaN for two empty boxes), and so is the IoU
+    of boxes whose area overflows the dtype.
 
     Args:
         boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:
-        Shape (N, M), in [0, 1]; float32 for float16 and bfloat16 boxes, else the dtype of the
-        boxes.
+        Shape (N, M), in [0, 1]; float32 for float16 and bfloat16 boxes, otherwise the dtype of
+        the boxes.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices; on the CPU also a NaN or a box with x2 < x1 or
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices; on the CPU also a NaN or a box with x2 < x1 or
             y2 < y1. On CUDA such a box has IoU 0 with every box.
 
     Note:
-        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+        Differentiable once, in both arguments. Deterministic. Needs no memory besides the result.
 
     References:
         Jaccard, "The distribution of the flora in the alpine zone" (1912).
@@ -62,24 +62,24 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the generalised IoU of every pair of boxes: it tells distant boxes apart, too.
+    """Return the generalised IoU of every pair of boxes, which also ranks disjoint boxes.
 
     GIoU = IoU - (C - U) / C, with the area C of the smallest box around both and the union U. Where
-    C is 0 (two boxes on one line) it equals the IoU (torchvision gives NaN).
+    C is 0 (two boxes on one line) it equals the IoU (torchvision returns NaN).
 
     Args:
         boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:
-        Shape (N, M), in [-1, 1]; dtype as `box_iou`.
+        Shape (N, M), in [-1, 1]; dtype as in `box_iou`.
 
     Raises:
-        TypeError: As `box_iou`.
-        ValueError: As `box_iou`.
+        TypeError: See `box_iou`.
+        ValueError: See `box_iou`.
 
     Note:
-        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+        Differentiable once, in both arguments. Deterministic. Needs no memory besides the result.
 
     References:
         Rezatofighi et al., "Generalized Intersection over Union" (2019), algorithm 1.
@@ -94,7 +94,7 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the distance IoU of every pair of boxes: boxes with far centres count as less similar.
+    """Return the distance IoU of every pair of boxes, which also compares their centres.
 
     DIoU = IoU - D / E, with the squared distance D of the centres and the squared diagonal E of the
     smallest box around both. Where E is 0 (equal points) it is 0. torchvision adds 1e-7 to E,
@@ -105,14 +105,14 @@ def distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:
-        Shape (N, M), in [-1, 1]; dtype as `box_iou`.
+        Shape (N, M), in [-1, 1]; dtype as in `box_iou`.
 
     Raises:
-        TypeError: As `box_iou`.
-        ValueError: As `box_iou`.
+        TypeError: See `box_iou`.
+        ValueError: See `box_iou`.
 
     Note:
-        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+        Differentiable once, in both arguments. Deterministic. Needs no memory besides the result.
 
     References:
         Zheng et al., "Distance-IoU Loss" (2020), equations 6 and 7.
@@ -127,7 +127,7 @@ def distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the complete IoU of every pair: distance IoU, less where the shapes differ.
+    """Return the complete IoU of every pair of boxes: distance IoU minus an aspect ratio penalty.
 
     CIoU = DIoU - a v with v = (2 / pi x (atan(w1 / h1) - atan(w2 / h2)))^2 and a = v / (1 - IoU +
     v), which is a constant for the gradient. The aspect ratio of a point counts as 0.
@@ -137,14 +137,14 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:
-        Shape (N, M), in [-1.5, 1]; dtype as `box_iou`.
+        Shape (N, M), in [-1.5, 1]; dtype as in `box_iou`.
 
     Raises:
-        TypeError: As `box_iou`.
-        ValueError: As `box_iou`.
+        TypeError: See `box_iou`.
+        ValueError: See `box_iou`.
 
     Note:
-        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+        Differentiable once, in both arguments. Deterministic. Needs no memory besides the result.
 
     References:
         Zheng et al., "Distance-IoU Loss" (2020), equations 8 to 11.
@@ -159,26 +159,26 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def max_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives each box's best IoU with any of the others, and which it is, without the matrix.
+    """Return the largest IoU of each box with any other box, and the index of that box.
 
-    Equals ``box_iou(boxes1, boxes2).max(dim=1)``; of equals the first. So millions of anchors are
-    compared with the ground truths in constant memory.
+    Equals ``box_iou(boxes1, boxes2).max(dim=1)`` with the first index at ties, but does not store
+    the matrix, so millions of anchors can be compared with the ground truths.
 
     Args:
         boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:
-        Values of shape (N,), in [0, 1], dtype as `box_iou`, and indices of shape (N,), int64, into
-        ``boxes2``. Without any ``boxes2``: 0 and -1.
+        Values of shape (N,), in [0, 1], dtype as in `box_iou`, and indices of shape (N,), int64,
+        into ``boxes2``. If ``boxes2`` is empty: 0 and -1.
 
     Raises:
-        TypeError: As `box_iou`.
-        ValueError: As `box_iou`.
+        TypeError: See `box_iou`.
+        ValueError: See `box_iou`.
 
     Note:
         Not differentiable: use `paired_box_iou` with ``boxes2[indices]``. Deterministic; CPU and
-        CUDA choose the same boxes. Memory is the result alone.
+        CUDA choose the same boxes. Needs no memory besides the result.
 
     Example:
         >>> a = torch.tensor([[0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 6.0, 6.0]])
@@ -205,8 +205,8 @@ def _pairwise(function: str, boxes1: Tensor, boxes2: Tensor, kind: int) -> Tenso
 
 def _check_arguments(function: str, boxes1: Tensor, boxes2: Tensor) -> None:
     check_boxes(function, "boxes1", boxes1)
-    check_boxes(function, "boxes2", boxes2, "(M, 4)")
-    check_same_kind(function, "boxes1", boxes1, "boxes2", boxes2)
+    check_boxes(function, "boxes2", boxes2, "M", 4)
+    check_same_dtype_and_device(function, "boxes1", boxes1, "boxes2", boxes2)
 
 
 def _box_iou_reference(boxes1: Tensor, boxes2: Tensor, kind: int = PLAIN) -> Tensor:

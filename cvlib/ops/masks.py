@@ -1,24 +1,32 @@
-"""Boxes around masks, and intersection over union of masks."""
+"""Bounding boxes and intersection over union of masks."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_same_device, check_shape
+from cvlib._checks import (
+    check_dtype,
+    check_is_tensor,
+    check_same_device,
+    check_shape,
+    check_shape_matches,
+    mismatch,
+)
 from cvlib._extension import define, refuse_gradient
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
-    """Gives the smallest box around the pixels of each mask.
+    """Return the smallest box around the pixels of each mask.
 
-    **Boxes are continuous**, as everywhere in cvlib: x2 and y2 are far edges of the last pixels.
-    A mask that covers the columns 3 to 5 has x1 = 3 and x2 = 6, and the box of a single pixel has
-    area 1. torchvision gives x2 = 5, the index of the last column, and boxes one pixel too small.
+    **Boxes are continuous**, as everywhere in cvlib: x2 and y2 are the far edges of the last
+    pixels. A mask that covers the columns 3 to 5 has x1 = 3 and x2 = 6, and the box of a single
+    pixel has area 1. torchvision returns x2 = 5, the index of the last column, and thereby boxes
+    that are one pixel too small.
 
     Args:
-        masks: Shape (N, H, W), bool, integer or floating point; what is not 0 belongs to the mask
-            (a NaN does, -0.0 does not).
+        masks: Shape (N, H, W), bool, integer or floating point; nonzero pixels belong to the mask
+            (NaN does, -0.0 does not).
 
     Returns:
         Shape (N, 4), float32: (x1, y1, x2, y2) in pixels. The box of an empty mask is (0, 0, 0, 0),
@@ -29,9 +37,9 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
         ValueError: Not of shape (N, H, W).
 
     Note:
-        Not differentiable. Deterministic; CPU and CUDA give the same boxes. Coordinates are exact
+        Not differentiable. Deterministic; CPU and CUDA return equal boxes. Coordinates are exact
         up to 2^24. Masks that are expanded or selected from a larger stack are read in place. The
-        CPU does not read what lies inside of the boxes.
+        CPU does not read the inside of the boxes.
 
     Example:
         >>> mask = torch.zeros(1, 6, 8, dtype=torch.bool)
@@ -39,37 +47,37 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
         >>> masks_to_boxes(mask)
         tensor([[3., 1., 6., 3.]])
     """
-    _check_masks("masks_to_boxes", "masks", masks)
+    name = "masks_to_boxes"
+    check_is_tensor(name, "masks", masks)
+    check_shape(name, "masks", masks, "N", "H", "W")
     if masks.is_complex():
-        raise TypeError(
-            f"masks_to_boxes: expected masks of a real dtype, got {masks.dtype}; compare first"
-        )
+        raise TypeError(mismatch(name, "masks", "have a real dtype", masks.dtype, "compare first"))
     return torch.ops.cvlib.masks_to_boxes(masks)
 
 
 def mask_iou(masks1: Tensor, masks2: Tensor, *, is_crowd: Tensor | None = None) -> Tensor:
-    """Gives the intersection over union of every pair of masks.
+    """Return the intersection over union of every pair of masks.
 
     Pixels are counted exactly, in 64-bit integers, one bit of memory for each pixel.
 
     Args:
-        masks1: Shape (N, H, W), bool or uint8; what is not 0 belongs to the mask.
+        masks1: Shape (N, H, W), bool or uint8; nonzero pixels belong to the mask.
         masks2: Shape (M, H, W), bool or uint8, same device.
-        is_crowd: Shape (M,), bool, same device: masks of ``masks2`` that stand for a crowd. For
-            these the intersection is divided by the area of the first mask alone, as COCO's
-            evaluation has it for detections (``masks1``) and ground truths (``masks2``).
+        is_crowd: Shape (M,), bool, same device: whether each mask of ``masks2`` is a crowd. For
+            these the intersection is divided by the area of the first mask alone, as in COCO's
+            evaluation of detections (``masks1``) against ground truths (``masks2``).
 
     Returns:
         Shape (N, M), float32, in [0, 1]; 0 with an empty mask.
 
     Raises:
         TypeError: Not tensors, or of another dtype.
-        ValueError: Wrong shapes, two sizes of masks, or two devices.
+        ValueError: Wrong or different shapes, or different devices.
 
     Note:
-        Deterministic; CPU and CUDA give the same values. Memory is an eighth of the masks and the
-        result; no product of all pairs and pixels is stored. On the CPU a pair costs little where
-        its masks have no pixels in common. Masks that are given as both arguments are read once.
+        Deterministic; CPU and CUDA return equal values. Needs an eighth of the memory of the masks
+        in addition to the result. Disjoint masks are cheap on the CPU. If both arguments are the
+        same tensor it is read once.
 
     References:
         Lin et al., "Microsoft COCO: Common Objects in Context" (2014), for crowds.
@@ -83,48 +91,22 @@ def mask_iou(masks1: Tensor, masks2: Tensor, *, is_crowd: Tensor | None = None) 
         tensor([[0.5000, 0.0000]])
     """
     check_binary_masks("mask_iou", "masks1", masks1)
-    check_binary_masks("mask_iou", "masks2", masks2, "(M, H, W)")
-    if masks1.shape[1:] != masks2.shape[1:]:
-        raise ValueError(
-            f"mask_iou: expected masks2 of the height and width of masks1 "
-            f"{tuple(masks1.shape[1:])}, got {tuple(masks2.shape[1:])}"
-        )
+    check_binary_masks("mask_iou", "masks2", masks2, "M")
+    check_shape_matches("mask_iou", "masks2", masks2, (len(masks2), *masks1.shape[1:]), "masks1")
     check_same_device("mask_iou", "masks1", masks1, "masks2", masks2)
     if is_crowd is not None:
-        _check_crowd(is_crowd, masks2)
+        check_dtype("mask_iou", "is_crowd", is_crowd, torch.bool)
+        check_shape_matches("mask_iou", "is_crowd", is_crowd, masks2.shape[:1], "masks2")
+        check_same_device("mask_iou", "masks2", masks2, "is_crowd", is_crowd)
     return torch.ops.cvlib.mask_iou(masks1, masks2, is_crowd)
 
 
-def _check_masks(function: str, argument: str, masks: object, shape: str = "(N, H, W)") -> None:
-    if not isinstance(masks, Tensor):
-        raise TypeError(
-            f"{function}: expected {argument} to be a torch.Tensor, got {type(masks).__name__}"
-        )
-    check_shape(function, argument, masks, shape)
-
-
-def check_binary_masks(
-    function: str, argument: str, masks: Tensor, shape: str = "(N, H, W)"
-) -> None:
-    """Raises unless these are masks in which every pixel is set or not."""
-    _check_masks(function, argument, masks, shape)
-    if masks.dtype not in (torch.bool, torch.uint8):
-        raise TypeError(
-            f"{function}: expected {argument} of dtype torch.bool or torch.uint8, got "
-            f"{masks.dtype}; for probabilities compare first, as in {argument} >= 0.5"
-        )
-
-
-def _check_crowd(is_crowd: object, masks2: Tensor) -> None:
-    if not isinstance(is_crowd, Tensor) or is_crowd.dtype != torch.bool:
-        actual = is_crowd.dtype if isinstance(is_crowd, Tensor) else type(is_crowd).__name__
-        raise TypeError(f"mask_iou: expected is_crowd to be a bool tensor, got {actual}")
-    if is_crowd.shape != masks2.shape[:1]:
-        raise ValueError(
-            f"mask_iou: expected is_crowd of shape (M,) with M = {masks2.shape[0]} as in masks2, "
-            f"got {tuple(is_crowd.shape)}"
-        )
-    check_same_device("mask_iou", "masks2", masks2, "is_crowd", is_crowd)
+def check_binary_masks(function: str, argument: str, masks: Tensor, count: str = "N") -> None:
+    """Raises unless these are masks of shape (``count``, H, W) with one bit per pixel."""
+    check_is_tensor(function, argument, masks)
+    check_shape(function, argument, masks, count, "H", "W")
+    advice = f"for probabilities compare first, as in {argument} >= 0.5"
+    check_dtype(function, argument, masks, torch.bool, torch.uint8, advice=advice)
 
 
 def _masks_to_boxes_reference(masks: Tensor) -> Tensor:
@@ -149,10 +131,10 @@ def _mask_iou_reference(masks1: Tensor, masks2: Tensor, is_crowd: Tensor | None)
     shared = area1.new_zeros(len(first), len(second))
     for row, mask in zip(shared, first, strict=True):
         row.copy_((second & mask).sum(1))
-    whole = area1[:, None] + area2[None, :] - shared
+    joined = area1[:, None] + area2[None, :] - shared
     if is_crowd is not None:
-        whole = torch.where(is_crowd[None, :], area1[:, None], whole)
-    return (shared.double() / whole.clamp(min=1).double()).float()
+        joined = torch.where(is_crowd[None, :], area1[:, None], joined)
+    return (shared.double() / joined.clamp(min=1).double()).float()
 
 
 def _mask_iou_fake(masks1: Tensor, masks2: Tensor, is_crowd: Tensor | None) -> Tensor:

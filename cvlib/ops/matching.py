@@ -1,4 +1,4 @@
-"""Matching anchors to ground truths."""
+"""Matching of anchors to ground truths."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from torch import Tensor
 
 from cvlib._checks import (
     are_ordered,
-    check_box_values,
     check_boxes,
     check_fraction,
-    check_same_kind,
-    is_value_error,
+    check_same_dtype_and_device,
+    explain_boxes,
     signal_bad_values,
 )
 from cvlib._extension import define
@@ -19,31 +18,31 @@ from cvlib.ops._similarity import as_real, pairwise_iou
 
 
 def match_anchors(anchors: Tensor, gt_boxes: Tensor, iou_threshold: float = 0.5) -> Tensor:
-    """Matches anchors to ground truths by the book's rule.
+    """Match anchors to ground truths as in Dive into Deep Learning.
 
     First every ground truth gets an anchor: repeatedly the largest IoU in the matrix of anchors and
     ground truths claims its row and column (ties: the lowest anchor, then the lowest ground truth),
     even when it is 0. Then every other anchor takes its best ground truth (ties: the lowest) if
-    their IoU is at least ``iou_threshold``. With more ground truths than anchors, those that come
-    last get none.
+    their IoU is at least ``iou_threshold``. With more ground truths than anchors, the last ones to
+    be claimed get no anchor.
 
     Args:
         anchors: Shape (A, 4), floating point, (x1, y1, x2, y2).
         gt_boxes: Shape (B, M, 4), or (M, 4) for one image, in the unit of the anchors, padded with
-            rows of four times -1.
+            rows of -1.
         iou_threshold: In [0, 1].
 
     Returns:
         Shape (B, A), or (A,) for one image, int64: index of the ground truth in 0..M-1, or -1.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices, a threshold outside [0, 1]; on the CPU also a NaN or
-            corners out of order. On CUDA such a box has IoU 0 with every anchor.
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices, a threshold outside [0, 1]; on the CPU also a
+            NaN or corners out of order. On CUDA such a box has IoU 0 with every anchor.
 
     Note:
-        Deterministic; CPU and CUDA agree exactly. Memory beside the result: one image's IoU matrix
-        per thread.
+        Deterministic; CPU and CUDA agree exactly. Memory in addition to the result: one image's IoU
+        matrix per thread.
 
     References:
         Zhang et al., "Dive into Deep Learning", section 14.4.3.1; Liu et al., "SSD: Single Shot
@@ -54,29 +53,27 @@ def match_anchors(anchors: Tensor, gt_boxes: Tensor, iou_threshold: float = 0.5)
         >>> match_anchors(anchors, torch.tensor([[0.0, 0.0, 2.0, 1.8]]))
         tensor([-1,  0])
     """
-    single = isinstance(gt_boxes, Tensor) and gt_boxes.dim() == 2
-    check_boxes("match_anchors", "anchors", anchors, "(A, 4)")
-    check_boxes("match_anchors", "gt_boxes", gt_boxes, "(M, 4)" if single else "(B, M, 4)")
-    check_same_kind("match_anchors", "anchors", anchors, "gt_boxes", gt_boxes)
+    is_single = isinstance(gt_boxes, Tensor) and gt_boxes.dim() == 2
+    check_boxes("match_anchors", "anchors", anchors, "A", 4)
+    check_boxes("match_anchors", "gt_boxes", gt_boxes, *(("M", 4) if is_single else ("B", "M", 4)))
+    check_same_dtype_and_device("match_anchors", "anchors", anchors, "gt_boxes", gt_boxes)
     check_fraction("match_anchors", "iou_threshold", iou_threshold)
-    batch = gt_boxes[None] if single else gt_boxes
+    batch = gt_boxes[None] if is_single else gt_boxes
     try:
         matched = torch.ops.cvlib.match_anchors(anchors, batch, iou_threshold)
     except RuntimeError as error:
-        if is_value_error(error):
-            check_box_values("match_anchors", "anchors", anchors)
-            check_box_values("match_anchors", "gt_boxes", gt_boxes)
+        explain_boxes("match_anchors", error, anchors=anchors, gt_boxes=gt_boxes)
         raise
-    return matched[0] if single else matched
+    return matched[0] if is_single else matched
 
 
 def match_one_image(anchors: Tensor, gt_boxes: Tensor, iou_threshold: float) -> Tensor:
-    """The rule for one image without padding, in plain PyTorch: (A, 4), (K, 4) -> (A,)."""
+    """Reference for one image without padding: (A, 4), (K, 4) -> (A,)."""
     if not len(anchors) or not len(gt_boxes):
         return anchors.new_full((len(anchors),), -1, dtype=torch.int64)
     iou = pairwise_iou(anchors, gt_boxes)  # (A, K)
     best, matched = iou.max(dim=1)
-    # max() may give any index among equals; argmax of the equality gives the lowest.
+    # max() may return any index at ties; argmax of the equality returns the lowest.
     matched = (iou == best[:, None]).int().argmax(dim=1)
     matched = torch.where(best.double() >= iou_threshold, matched, -1)
     for _ in range(min(iou.shape)):

@@ -1,16 +1,16 @@
-"""Matrix non-maximum suppression: every score lowered at once."""
+"""Matrix non-maximum suppression."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from cvlib._checks import are_ordered, check_number, signal_bad_values
+from cvlib._checks import are_ordered, check_choice, check_number, signal_bad_values
 from cvlib._extension import define, refuse_gradient
 from cvlib.ops._similarity import as_real, pairwise_iou
 from cvlib.ops._suppression import (
+    METHODS,
     check_groups,
-    check_method,
     check_scored_boxes,
     exp_of_nonpositive,
     explain_scored_boxes,
@@ -26,37 +26,37 @@ def matrix_nms(
     kernel: str = "gaussian",
     sigma: float = 2.0,
 ) -> Tensor:
-    """Lowers the score of every box by its overlap with better ones, all at once.
+    """Lower the score of every box by its overlap with better boxes, all in parallel.
 
     With o(i, j) the IoU of two boxes and c(i) the largest IoU of box i with a better one (0 if
     there is none), the score of box j is multiplied by the least f(o(i, j)) / f(c(i)) over all
     better boxes i, and by 1 if that is greater. f(o) is ``exp(-sigma * o**2)`` or, linear,
-    ``1 - o``. Better is: a higher score, or an equal one and a lower index. Drop what is below a
-    threshold afterwards.
+    ``1 - o``. A box is better if its score is higher, or equal with a lower index. Threshold the
+    result to drop boxes.
 
     Args:
         boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
         scores: Shape (N,), same dtype and device; higher is better, at least 0.
-        labels: Shape (N,), int64, any values: boxes of different labels ignore each other;
-            ``None``: all boxes of one class.
-        image_ids: Shape (N,), int64, any values: as ``labels``; ``None``: all boxes of one image.
+        labels: Shape (N,), int64, any values; boxes of different labels ignore each other.
+            ``None``: one class.
+        image_ids: Shape (N,), int64, any values; see ``labels``. ``None``: one image.
         kernel: ``"gaussian"`` or ``"linear"``.
-        sigma: In [0, 1e6]; of the gaussian kernel. Larger suppresses more.
+        sigma: In [0, 1e6]; used by the gaussian kernel. Larger suppresses more.
 
     Returns:
-        Shape (N,): the lowered scores in the order of the input, float32 for half types.
+        Lowered scores in input order, shape (N,), float32 for half types.
 
     Raises:
-        TypeError: Not tensors, not floating point, of two dtypes; ids that are not int64.
-        ValueError: Wrong shapes, two devices, numbers out of range; on the CPU also a NaN or
-            corners out of order. On CUDA a box with a NaN coordinate keeps its score, and one with
-            a NaN score has the result NaN; neither lowers another.
+        TypeError: Not tensors, not floating point, different dtypes; ids that are not int64.
+        ValueError: Wrong shapes, different devices, numbers out of range; on the CPU also a NaN or
+            corners out of order. On CUDA a box with a NaN coordinate keeps its score, and a NaN
+            score stays NaN; neither lowers other scores.
         RuntimeError: On backward to the boxes.
 
     Note:
-        Differentiable in the scores: each result is its score times a factor. Deterministic, the
-        same bits on CPU and CUDA. Memory is linear in N; no N x N matrix is stored. Where the
-        linear quotient is 0 / 0 (duplicates of a duplicate) it is ignored: the first of the
+        Differentiable in the scores: each result is its score times a factor. Deterministic,
+        and bit-identical on CPU and CUDA. Memory is linear in N; no N x N matrix is stored. Where
+        the linear quotient is 0 / 0 (duplicates of a duplicate) it is ignored: the first of the
         duplicates has already brought the factor to 0.
 
     References:
@@ -68,7 +68,7 @@ def matrix_nms(
         tensor([0.9000, 0.4000, 0.7000])
     """
     check_scored_boxes("matrix_nms", boxes, scores)
-    check_method("matrix_nms", "kernel", kernel)
+    check_choice("matrix_nms", "kernel", kernel, METHODS)
     check_number("matrix_nms", "sigma", sigma, 0, 1e6)
     check_groups("matrix_nms", boxes, labels, image_ids)
     gaussian = kernel == "gaussian"
@@ -82,7 +82,7 @@ def matrix_nms(
     return scores * factors
 
 
-# Bytes of the reference's largest matrix.
+# Size limit of the largest matrix of the reference, in bytes.
 _REFERENCE_BYTES = 1 << 26
 
 
@@ -106,7 +106,7 @@ def _matrix_nms_reference(
     blocks = torch.arange(len(boxes), device=boxes.device).split(rows) if len(boxes) else ()
 
     def overlaps_with_better(block: Tensor) -> Tensor:
-        """IoU (block, N) with better boxes of the same group, elsewhere 0."""
+        """IoU (block, N) with better boxes of the same group, 0 for all other pairs."""
         better = (rank >= 0) & (rank < rank[block, None])
         for ids in (labels, image_ids):
             if ids is not None:

@@ -1,4 +1,4 @@
-"""The book's multibox operators: training targets and detections of a whole batch."""
+"""Multibox operators of Dive into Deep Learning: training targets and detections of a batch."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from torch import Tensor
 from cvlib._checks import (
     check_box_values,
     check_boxes,
+    check_entries,
     check_fraction,
-    check_same_kind,
+    check_same_dtype_and_device,
     check_shape,
+    check_shape_matches,
     check_tensor,
-    check_units,
-    check_variances,
-    first_true,
-    index_text,
     is_value_error,
+    mismatch,
 )
 from cvlib._extension import define, refuse_gradient
-from cvlib.box_coding import VARIANCES, decode_boxes, encode_boxes
+from cvlib.box_coding import VARIANCES, check_variances, decode_boxes, encode_boxes
 from cvlib.ops._similarity import as_real
 from cvlib.ops.matching import match_one_image
 from cvlib.ops.nms import _nms_reference
@@ -32,18 +31,18 @@ def multibox_target(
     iou_threshold: float = 0.5,
     variances: tuple[float, float, float, float] = VARIANCES,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives every anchor of every image its class and box offsets to learn.
+    """Assign a class and box offsets to every anchor of every image as training targets.
 
     Anchors are matched by the rule of `match_anchors`. Matched anchors get the class of their
     ground truth plus one and the offsets of `encode_boxes`; the others are background: class 0,
     offsets and mask 0.
 
     Args:
-        anchors: Shape (A, 4) or (1, A, 4), floating point, (x1, y1, x2, y2), in the book normalised
-            to 0..1.
+        anchors: Shape (A, 4) or (1, A, 4), floating point, (x1, y1, x2, y2), normalised to
+            0..1 in the book.
         labels: Shape (B, M, 5), same dtype and device: class in 0..K-1, then a box in the unit of
             the anchors. A row with a negative class is padding.
-        iou_threshold: In [0, 1]; least IoU of a matched anchor that no ground truth has claimed.
+        iou_threshold: In [0, 1]; minimum IoU of a matched anchor that no ground truth has claimed.
         variances: Scales of the four offsets.
 
     Returns:
@@ -52,13 +51,13 @@ def multibox_target(
         background.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices, a threshold outside [0, 1]; on the CPU also a NaN,
-            corners out of order, or labels in pixels with normalised anchors (or the reverse).
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices, a threshold outside [0, 1]; on the CPU also a
+            NaN, corners out of order, or labels in pixels with normalised anchors (or the reverse).
         RuntimeError: On backward; targets are not differentiable.
 
     Note:
-        Deterministic. Memory beside the result: one image's IoU matrix per thread.
+        Deterministic. Memory in addition to the result: one image's IoU matrix per thread.
 
     References:
         Zhang et al., "Dive into Deep Learning", section 14.4.3.
@@ -73,8 +72,8 @@ def multibox_target(
     """
     anchors = _check_anchors("multibox_target", anchors)
     check_tensor("multibox_target", "labels", labels)
-    check_shape("multibox_target", "labels", labels, "(B, M, 5)")
-    check_same_kind("multibox_target", "anchors", anchors, "labels", labels)
+    check_shape("multibox_target", "labels", labels, "B", "M", 5)
+    check_same_dtype_and_device("multibox_target", "anchors", anchors, "labels", labels)
     check_fraction("multibox_target", "iou_threshold", iou_threshold)
     check_variances("multibox_target", variances)
     try:
@@ -94,28 +93,28 @@ def multibox_detection(
     pos_threshold: float = 0.009999999,
     variances: tuple[float, float, float, float] = VARIANCES,
 ) -> Tensor:
-    """Turns predictions for anchors into detections: best class, decoding, suppression.
+    """Turn predictions for anchors into detections: best class, decoding, suppression.
 
-    As in the book, suppression runs over the boxes of all classes together. Rows whose class is -1
-    were suppressed or are background; for the latter (confidence below ``pos_threshold``) the
-    second column is one minus the confidence.
+    As in the book, suppression runs over the boxes of all classes together. Rows with class -1 were
+    suppressed or are background. In background rows (confidence below ``pos_threshold``) the second
+    column is one minus the confidence.
 
     Args:
         class_probs: Shape (B, K + 1, A), floating point, background first.
         offset_preds: Shape (B, 4A), same dtype and device.
         anchors: Shape (A, 4) or (1, A, 4), same dtype and device, (x1, y1, x2, y2).
-        nms_threshold: In [0, 1]; a box is suppressed by a better one at a greater IoU.
-        pos_threshold: In [0, 1]; least confidence of a detection.
+        nms_threshold: In [0, 1]; a box whose IoU with a better one is greater is suppressed.
+        pos_threshold: In [0, 1]; minimum confidence of a detection.
         variances: Scales of the four offsets.
 
     Returns:
         Shape (B, A, 6), float32 for half types: class in 0..K-1 or -1, confidence, x1, y1, x2, y2
-        in the unit of the anchors. Boxes kept by suppression come first, best first (equal
-        confidence: lowest anchor); the others follow in the order of their anchors.
+        in the unit of the anchors. Boxes kept by suppression come first, best first (ties: lowest
+        anchor); the others follow in the order of their anchors.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices, thresholds outside [0, 1].
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices, thresholds outside [0, 1].
         RuntimeError: On backward; suppression is not differentiable.
 
     Note:
@@ -135,20 +134,15 @@ def multibox_detection(
     anchors = _check_anchors(name, anchors)
     check_tensor(name, "class_probs", class_probs)
     check_tensor(name, "offset_preds", offset_preds)
-    check_shape(name, "class_probs", class_probs, "(B, K + 1, A)")
+    check_shape(name, "class_probs", class_probs, "B", "K + 1", "A")
     batch, classes, count = class_probs.shape
-    if classes < 2 or count != anchors.shape[0]:
-        raise ValueError(
-            f"{name}: expected class_probs of shape (B, K + 1, A) with K >= 1 and A = "
-            f"{anchors.shape[0]} as in anchors, got {tuple(class_probs.shape)}"
-        )
-    if offset_preds.shape != (batch, 4 * count):
-        raise ValueError(
-            f"{name}: expected offset_preds of shape (B, 4A) = {(batch, 4 * count)}, "
-            f"got {tuple(offset_preds.shape)}"
-        )
-    check_same_kind(name, "anchors", anchors, "class_probs", class_probs)
-    check_same_kind(name, "anchors", anchors, "offset_preds", offset_preds)
+    if classes < 2 or count != len(anchors):
+        requirement = f"have shape (B, K + 1, A) with K >= 1 and A = {len(anchors)} as in `anchors`"
+        actual = tuple(class_probs.shape)
+        raise ValueError(mismatch(name, "class_probs", requirement, actual))
+    check_shape_matches(name, "offset_preds", offset_preds, (batch, 4 * count), "class_probs")
+    check_same_dtype_and_device(name, "anchors", anchors, "class_probs", class_probs)
+    check_same_dtype_and_device(name, "anchors", anchors, "offset_preds", offset_preds)
     check_fraction(name, "nms_threshold", nms_threshold)
     check_fraction(name, "pos_threshold", pos_threshold)
     check_variances(name, variances)
@@ -157,14 +151,14 @@ def multibox_detection(
     )
 
 
-# Classes travel as floating-point numbers; larger ones would not be exact in float32.
+# Classes are stored as floating-point numbers; larger ones would not be exact in float32.
 _LARGEST_CLASS = 2**24
 
 
 def _check_anchors(function: str, anchors: Tensor) -> Tensor:
     if isinstance(anchors, Tensor) and anchors.dim() == 3 and anchors.shape[0] == 1:
         anchors = anchors[0]
-    check_boxes(function, "anchors", anchors, "(A, 4)")
+    check_boxes(function, "anchors", anchors, "A", 4)
     return anchors
 
 
@@ -173,16 +167,36 @@ def _check_target_values(anchors: Tensor, labels: Tensor) -> None:
     labels = labels.detach()
     classes = labels[..., 0]
     is_class = (classes < 0) | ((classes == classes.floor()) & (classes <= _LARGEST_CLASS))
-    index = first_true(~is_class)
-    if index is not None:
-        raise ValueError(
-            "multibox_target: expected labels with whole numbers 0..K-1 in column 0 (-1 pads), got "
-            f"labels{index_text((*index, 0))} = {float(classes[index]):g}"
-        )
+    requirement = "hold integers 0..K-1 (-1 for padding)"
+    check_entries("multibox_target", "labels[..., 0]", classes, is_class, requirement)
     padding = labels[..., :1] < 0
     boxes = torch.where(padding, 0, labels[..., 1:])
     check_box_values("multibox_target", "labels[..., 1:]", boxes)
-    check_units("multibox_target", anchors, boxes[~padding[..., 0]], "labels[..., 1:]")
+    _check_units(anchors, boxes[~padding[..., 0]])
+
+
+# Normalised anchors may extend beyond the image, but boxes this large must be in pixels.
+_LARGEST_NORMALISED = 2.0
+_SMALLEST_PIXELS = 8.0
+
+
+def _check_units(anchors: Tensor, boxes: Tensor) -> None:
+    """Raises ValueError if only one of anchors and boxes (without padding) is normalised."""
+    if not len(anchors) or not len(boxes):
+        return
+    anchor_extent, box_extent = float(anchors.abs().max()), float(boxes.abs().max())
+    if anchor_extent <= _LARGEST_NORMALISED and box_extent > _SMALLEST_PIXELS:
+        looks, actual = "normalised to 0..1", f"pixels (largest {box_extent:g})"
+        advice = "divide x by the image's width and y by its height"
+    elif anchor_extent > _SMALLEST_PIXELS and box_extent <= 1:
+        looks, actual = "like pixels", f"boxes normalised to 0..1 (largest {box_extent:g})"
+        advice = "multiply x by the image's width and y by its height"
+    else:
+        return
+    requirement = (
+        f"be in the units of `anchors`, which look {looks} (largest coordinate {anchor_extent:g})"
+    )
+    raise ValueError(mismatch("multibox_target", "labels[..., 1:]", requirement, actual, advice))
 
 
 def _multibox_target_reference(
@@ -239,15 +253,15 @@ def _multibox_detection_reference(
     for result, probabilities, offset in zip(results, class_probs, offsets, strict=True):
         confidence, label = probabilities[1:].max(dim=0)
         boxes = decode_boxes(offset, anchors, variances=variances)
-        numbers = ~(boxes.isnan().any(1) | confidence.isnan())
-        (valid,) = numbers.nonzero(as_tuple=True)
+        is_valid = ~(boxes.isnan().any(1) | confidence.isnan())
+        (valid,) = is_valid.nonzero(as_tuple=True)
         kept = valid[_nms_reference(boxes[valid], confidence[valid], None, None, nms_threshold, -1)]
-        is_kept = torch.zeros_like(numbers).index_fill_(0, kept, True)
+        is_kept = torch.zeros_like(is_valid).index_fill_(0, kept, True)
         order = torch.cat([kept, (~is_kept).nonzero(as_tuple=True)[0]])
         low = confidence.double() < pos_threshold
-        found = torch.where(is_kept & ~low, label, -1).to(anchors.dtype)
+        label = torch.where(is_kept & ~low, label, -1).to(anchors.dtype)
         confidence = torch.where(low, 1 - confidence, confidence)
-        result.copy_(torch.cat([found[:, None], confidence[:, None], boxes], dim=1)[order])
+        result.copy_(torch.cat([label[:, None], confidence[:, None], boxes], dim=1)[order])
     return results
 
 

@@ -1,22 +1,23 @@
-"""SSD's loss: cross-entropy with hard negative mining, and smooth L1."""
+"""The loss of SSD: cross-entropy with hard negative mining, and smooth L1."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cvlib._checks import (
-    check_is_number,
+    check_dtype,
+    check_entries,
+    check_number,
     check_same_device,
-    check_same_kind,
+    check_same_dtype_and_device,
     check_shape,
+    check_shape_matches,
     check_tensor,
-    first_true,
-    index_text,
     is_value_error,
+    mismatch,
     signal_bad_values,
 )
 from cvlib._extension import define, library, refuse_gradient
@@ -31,36 +32,37 @@ def ssd_loss(
     *,
     negative_ratio: float = 3.0,
 ) -> tuple[Tensor, Tensor]:
-    """Gives the loss of SSD: of classes over matched anchors and the hardest others, and of boxes.
+    """Return SSD's class loss with hard negative mining and its box loss.
 
-    Positive are the anchors whose class is not background. The class loss is the softmax
-    cross-entropy of all positives and, in each image, of the background anchors with the greatest
-    cross-entropy: those whose rank 0, 1, .. among them is below ``negative_ratio`` times the number
-    of positives of the image. Equal losses: the lower anchor is harder; NaN is hardest. An image
-    without positives has no loss. The box loss is smooth L1 (beta 1) over the positives. Both are
-    sums over the batch, divided by its number of positives (at least one).
+    Anchors whose class is not background are positive. The class loss is the softmax cross-entropy
+    of all positives and, per image, of the hardest negatives: the background anchors with the
+    largest cross-entropy, at most ``negative_ratio`` times as many as the image has positives
+    (ties: the lower anchor is harder; NaN is hardest). An image without positives has no loss. The
+    box loss is smooth L1 (beta 1) over the positives. Both are sums over the batch, divided by its
+    number of positives (at least one).
 
     Args:
         class_logits: Shape (B, A, K + 1), floating point, background first.
         offsets: Shape (B, A, 4), same dtype and device.
-        classes: Shape (B, A), int64: 0 is background, k + 1 is class k, -1 leaves the anchor out.
-        target_offsets: Shape (B, A, 4), same dtype and device; read where the anchor is positive.
-        negative_ratio: Background anchors for each positive one, at least 0.
+        classes: Shape (B, A), int64: 0 is background, k + 1 is class k, -1 ignores the anchor.
+        target_offsets: Shape (B, A, 4), same dtype and device; used where the anchor is positive.
+        negative_ratio: Number of hard negatives per positive, at least 0.
 
     Returns:
-        Two scalars, class loss and box loss; float32 for half types, else the dtype of the logits.
+        Class loss and box loss, two scalars; float32 for half types, otherwise the dtype of the
+        logits.
 
     Raises:
-        TypeError: Not tensors, not floating point, of two dtypes, or classes that are not int64.
-        ValueError: Wrong shapes, two devices, a ratio out of range; on the CPU also a class out of
-            range. On CUDA such an anchor is left out.
+        TypeError: Not tensors, not floating point, different dtypes, or classes that are not int64.
+        ValueError: Wrong shapes, different devices, a ratio out of range; on the CPU also a class
+            out of range. On CUDA such an anchor is ignored.
 
     Note:
-        Differentiable once, in logits and both offsets; which anchors are kept is not
-        differentiated. Deterministic: the cross-entropies that decide have the same bits for any
-        number of threads, any instruction set, and CUDA; the plain-PyTorch reference may round
-        them differently. Memory beside the gradients: four numbers for each anchor. Selection is
-        linear in A.
+        Differentiable once, in logits and both offsets; the selection of
+        negatives is not differentiated. Deterministic: the cross-entropies that decide are
+        bit-identical for any number of threads, any instruction set, and CUDA; the plain-PyTorch
+        reference may round them differently. Needs four numbers per anchor in addition to the
+        gradients. Selection is linear in A.
 
     References:
         Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2.
@@ -80,7 +82,10 @@ def ssd_loss(
         )
     except RuntimeError as error:
         if is_value_error(error):
-            _raise_first_bad_class(classes, class_logits.shape[2])
+            columns = class_logits.shape[2]
+            requirement = f"be in 0..{columns - 1} (0 is background, -1 ignores the anchor)"
+            is_class = (classes >= -1) & (classes < columns)
+            check_entries("ssd_loss", "classes", classes, is_class, requirement)
         raise
     return class_loss, box_loss
 
@@ -94,42 +99,19 @@ def _check_arguments(
 ) -> None:
     name = "ssd_loss"
     check_tensor(name, "class_logits", class_logits)
-    check_shape(name, "class_logits", class_logits, "(B, A, K + 1)")
+    check_shape(name, "class_logits", class_logits, "B", "A", "K + 1")
     batch, anchors, columns = class_logits.shape
     if columns < 1:
-        raise ValueError(
-            f"{name}: expected class_logits of shape (B, A, K + 1) with K >= 0, "
-            f"got {tuple(class_logits.shape)}"
-        )
+        requirement, actual = "have shape (B, A, K + 1) with K >= 0", tuple(class_logits.shape)
+        raise ValueError(mismatch(name, "class_logits", requirement, actual))
     for argument, value in (("offsets", offsets), ("target_offsets", target_offsets)):
         check_tensor(name, argument, value)
-        if value.shape != (batch, anchors, 4):
-            raise ValueError(
-                f"{name}: expected {argument} of shape (B, A, 4) = {(batch, anchors, 4)} as in "
-                f"class_logits, got {tuple(value.shape)}"
-            )
-        check_same_kind(name, "class_logits", class_logits, argument, value)
-    if not isinstance(classes, Tensor) or classes.dtype != torch.int64:
-        actual = classes.dtype if isinstance(classes, Tensor) else type(classes).__name__
-        raise TypeError(f"{name}: expected classes to be an int64 tensor, got {actual}")
-    if classes.shape != (batch, anchors):
-        raise ValueError(
-            f"{name}: expected classes of shape (B, A) = {(batch, anchors)} as in class_logits, "
-            f"got {tuple(classes.shape)}"
-        )
+        check_shape_matches(name, argument, value, (batch, anchors, 4), "class_logits")
+        check_same_dtype_and_device(name, "class_logits", class_logits, argument, value)
+    check_dtype(name, "classes", classes, torch.int64)
+    check_shape_matches(name, "classes", classes, (batch, anchors), "class_logits")
     check_same_device(name, "class_logits", class_logits, "classes", classes)
-    check_is_number(name, "negative_ratio", negative_ratio)
-    if not 0 <= negative_ratio < math.inf:
-        raise ValueError(f"{name}: expected negative_ratio >= 0 and finite, got {negative_ratio}")
-
-
-def _raise_first_bad_class(classes: Tensor, columns: int) -> None:
-    index = first_true((classes < -1) | (classes >= columns))
-    if index is not None:
-        raise ValueError(
-            f"ssd_loss: expected classes in 0..{columns - 1} (0 is background, -1 leaves an anchor "
-            f"out), got classes{index_text(index)} = {int(classes[index])}"
-        )
+    check_number(name, "negative_ratio", negative_ratio, 0)
 
 
 def _without_bad_classes(classes: Tensor, columns: int) -> Tensor:
@@ -146,24 +128,24 @@ def _ssd_loss_reference(
     target_offsets: Tensor,
     negative_ratio: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    logits, offsets, wanted = as_real(class_logits), as_real(offsets), as_real(target_offsets)
+    logits, offsets, targets = as_real(class_logits), as_real(offsets), as_real(target_offsets)
     classes = _without_bad_classes(classes, logits.shape[2])
     largest = logits.amax(dim=2, keepdim=True)
     log_sum_exp = (largest + (logits - largest).exp().sum(dim=2, keepdim=True).log())[..., 0]
-    own = logits.gather(2, classes.clamp(min=0)[..., None])[..., 0]
-    losses = log_sum_exp - own
+    chosen = logits.gather(2, classes.clamp(min=0)[..., None])[..., 0]
+    losses = log_sum_exp - chosen
     positive, negative = classes > 0, classes == 0
     order = torch.where(negative, losses, -1).sort(dim=1, descending=True, stable=True).indices
     rank = order.argsort(dim=1)
     limit = negative_ratio * positive.sum(dim=1, keepdim=True).double()
     kept = positive | (negative & (rank < limit))
     divisor = positive.sum().clamp(min=1)
-    distance = (offsets - wanted).abs()
+    distance = (offsets - targets).abs()
     boxes = torch.where(distance < 1, 0.5 * distance * distance, distance - 0.5)
     class_sum = torch.where(kept, losses, 0).sum(dtype=torch.float64)
     box_sum = torch.where(positive[..., None], boxes, 0).sum(dtype=torch.float64)
     sums = (class_sum / divisor, box_sum / divisor, divisor)
-    class_loss, box_loss, number = (one.to(logits.dtype) for one in sums)
+    class_loss, box_loss, number = (total.to(logits.dtype) for total in sums)
     return class_loss, box_loss, number, log_sum_exp, kept
 
 
@@ -194,8 +176,8 @@ def _ssd_loss_backward_reference(
     logits = as_real(class_logits)
     classes = _without_bad_classes(classes, logits.shape[2])
     probability = (logits - log_sum_exp[..., None]).exp()
-    own = torch.arange(logits.shape[2], device=logits.device) == classes[..., None]
-    to_logits = grad_class / divisor * (probability - own.to(logits.dtype))
+    is_class = torch.arange(logits.shape[2], device=logits.device) == classes[..., None]
+    to_logits = grad_class / divisor * (probability - is_class.to(logits.dtype))
     slope = (as_real(offsets) - as_real(target_offsets)).clamp(-1, 1)
     to_offsets = torch.where((classes > 0)[..., None], grad_box / divisor * slope, 0)
     return torch.where(kept[..., None], to_logits, 0), to_offsets

@@ -1,4 +1,4 @@
-"""RoI align on a feature pyramid: each box on the level that fits its size."""
+"""RoI align on a feature pyramid."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from cvlib._checks import (
     check_integer,
-    check_is_number,
-    check_same_kind,
+    check_positive,
+    check_same_dtype_and_device,
     check_shape,
     check_tensor,
     is_integer,
     is_value_error,
+    mismatch,
 )
 from cvlib._extension import define, library
 from cvlib.ops._similarity import as_real
@@ -45,36 +46,36 @@ def multiscale_roi_align(
     canonical_scale: float = 224,
     canonical_level: int = 4,
 ) -> Tensor:
-    """Runs `roi_align` for each box on the level of a pyramid that fits its size.
+    """Run `roi_align` for each box on the pyramid level that fits its size.
 
     Level k has a stride of 2**k pixels. A box belongs on level ``floor(canonical_level +
-    log2(sqrt(area) / canonical_scale) + 1e-6)``, or on the nearest below it that there is, or on
-    the first. Areas are compared with the smallest area of each level; no logarithm decides.
+    log2(sqrt(area) / canonical_scale) + 1e-6)``, on the nearest existing level below it, or on the
+    first one. Areas are compared with the smallest area of each level, without a logarithm.
 
     Args:
         features: Maps of the levels, each of shape (N, C, H, W), floating point; H and W differ.
         boxes: In pixels of the images: shape (K, 5), (image, x1, y1, x2, y2), or a list of N
-            tensors of shape (L, 4), one for each image, as for `roi_align`.
+            tensors of shape (L, 4), one per image, as for `roi_align`.
         output_size: Bins as (height, width); one number for both.
-        levels: The level k of each map, from fine to coarse.
-        sampling_ratio: As for `roi_align`.
-        aligned: As for `roi_align`.
+        levels: Level k of each map, from fine to coarse.
+        sampling_ratio: See `roi_align`.
+        aligned: See `roi_align`.
         canonical_scale: Side of a square box on ``canonical_level``, in pixels; positive.
-        canonical_level: Level of a box of this side.
+        canonical_level: Level of a box with this side.
 
     Returns:
         Shape (K, C, height, width), in the order of the boxes, contiguous, in the dtype of the
         first map.
 
     Raises:
-        TypeError: As `roi_align`.
+        TypeError: See `roi_align`.
         ValueError: As `roi_align`; no maps, maps of different batch size, channels or device,
             levels that do not rise, or not one for each map.
-        RuntimeError: Boxes that require a gradient: there is none.
+        RuntimeError: Boxes that require a gradient, which does not exist.
 
     Note:
         Differentiable any number of times in the maps. Deterministic, forward and backward. One
-        operator for all levels: nothing waits for the device to learn how many boxes a level has.
+        operator for all levels, so no synchronisation to count the boxes of a level.
 
     References:
         Lin et al., "Feature Pyramid Networks for Object Detection" (2017).
@@ -88,11 +89,7 @@ def multiscale_roi_align(
     function = "multiscale_roi_align"
     _check_features(function, features)
     _check_levels(function, levels, len(features))
-    check_is_number(function, "canonical_scale", canonical_scale)
-    if not 0 < canonical_scale < math.inf:
-        raise ValueError(
-            f"{function}: expected canonical_scale to be positive and finite, got {canonical_scale}"
-        )
+    check_positive(function, "canonical_scale", canonical_scale)
     check_integer(function, "canonical_level", canonical_level)
     check_integer(function, "sampling_ratio", sampling_ratio)
     bins = _as_pair(function, output_size)
@@ -101,21 +98,21 @@ def multiscale_roi_align(
 
 
 class MultiScaleRoIAlign(nn.Module):
-    """Pools boxes from the feature maps of a pyramid, as torchvision's module of this name.
+    """Module that pools boxes from a feature pyramid, compatible with torchvision's.
 
     Infers the level of each map from its height and the height of the largest image, and calls
-    `multiscale_roi_align`. Where the pyramid has a gap, a box goes to the next finer map;
-    torchvision gives zeros there.
+    `multiscale_roi_align`. Where the pyramid has a gap, a box uses the next finer map;
+    torchvision returns zeros there.
 
     Args:
         featmap_names: Keys of the maps to use; others are ignored.
         output_size: Bins as (height, width); one number for both.
-        sampling_ratio: As for `roi_align`.
+        sampling_ratio: See `roi_align`.
         canonical_scale: Side of a square box on ``canonical_level``, in pixels.
-        canonical_level: Level of a box of this side.
+        canonical_level: Level of a box with this side.
 
     Note:
-        Deterministic, forward and backward; costs what `multiscale_roi_align` does.
+        Deterministic, forward and backward. See `multiscale_roi_align` for the cost.
 
     Example:
         >>> maps = {"fine": torch.zeros(1, 1, 64, 64), "coarse": torch.ones(1, 1, 32, 32)}
@@ -144,29 +141,29 @@ class MultiScaleRoIAlign(nn.Module):
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """Pools the boxes of all images.
+        """Pool the boxes of all images.
 
         Args:
-            x: Maps by name, from fine to coarse, each of shape (N, C, H, W).
-            boxes: One tensor of shape (L, 4) for each image, in its pixels.
+            x: Maps keyed by name, from fine to coarse, each of shape (N, C, H, W).
+            boxes: One tensor of shape (L, 4) per image, in its pixels.
             image_shapes: Size of each image as (height, width).
 
         Returns:
-            Shape (K, C, height, width): the boxes of the first image, then those of the second...
+            Shape (K, C, height, width), image by image.
         """
         function = "MultiScaleRoIAlign"
-        features = [one for name, one in x.items() if name in self.featmap_names]
+        features = [feature for name, feature in x.items() if name in self.featmap_names]
         _check_features(function, features)
         if not image_shapes:
-            raise ValueError(f"{function}: expected image_shapes of each image, got none")
+            raise ValueError(mismatch(function, "image_shapes", "hold one size per image", "none"))
         height = max(shape[0] for shape in image_shapes)
-        levels = [_level_of(function, one.shape[2], height) for one in features]
+        levels = [_level_of(function, feature.shape[2], height) for feature in features]
         _check_levels(function, levels, len(features))
         rule = self.sampling_ratio, False, self.canonical_scale, self.canonical_level
         return _call(function, features, boxes, self.output_size, levels, rule)
 
     def extra_repr(self) -> str:
-        """The arguments, for printing."""
+        """Return the arguments for printing."""
         return (
             f"featmap_names={self.featmap_names}, output_size={self.output_size}, "
             f"sampling_ratio={self.sampling_ratio}"
@@ -193,39 +190,34 @@ def _call(
 
 def _check_features(function: str, features: Sequence[Tensor]) -> None:
     if not isinstance(features, list | tuple):
-        raise TypeError(
-            f"{function}: expected features to be a list of tensors, got {type(features).__name__}"
-        )
+        actual = type(features).__name__
+        raise TypeError(mismatch(function, "features", "be a list of tensors", actual))
     if not features:
-        raise ValueError(f"{function}: expected at least one feature map, got none")
-    for i, one in enumerate(features):
+        raise ValueError(mismatch(function, "features", "hold at least one feature map", "none"))
+    for i, feature in enumerate(features):
         name = f"features[{i}]"
-        check_tensor(function, name, one)
-        check_shape(function, name, one, "(N, C, H, W)")
-        check_same_kind(function, "features[0]", features[0], name, one)
-        if one.shape[:2] != features[0].shape[:2]:
-            raise ValueError(
-                f"{function}: expected {name} with the batch size and channels of features[0] "
-                f"{tuple(features[0].shape[:2])}, got {tuple(one.shape[:2])}"
-            )
+        check_tensor(function, name, feature)
+        check_shape(function, name, feature, "N", "C", "H", "W")
+        check_same_dtype_and_device(function, "features[0]", features[0], name, feature)
+        shape = tuple(features[0].shape[:2])
+        if feature.shape[:2] != shape:
+            requirement = f"have the batch size and channels of `features[0]` {shape}"
+            raise ValueError(mismatch(function, name, requirement, tuple(feature.shape[:2])))
 
 
 def _check_levels(function: str, levels: Sequence[int], count: int) -> None:
-    if not isinstance(levels, list | tuple) or not all(is_integer(one) for one in levels):
-        raise TypeError(f"{function}: expected levels to be a list of integers, got {levels!r}")
+    if not isinstance(levels, list | tuple) or not all(map(is_integer, levels)):
+        raise TypeError(mismatch(function, "levels", "be a list of integers", repr(levels)))
     if len(levels) != count or any(levels[i] >= levels[i + 1] for i in range(count - 1)):
-        raise ValueError(
-            f"{function}: expected levels that rise, one for each of the {count} maps, from fine "
-            f"to coarse, got {list(levels)}"
-        )
+        requirement = f"increase from fine to coarse, one per map ({count})"
+        raise ValueError(mismatch(function, "levels", requirement, list(levels)))
 
 
 def _level_of(function: str, feature: int, image: int) -> int:
-    """The whole number nearest to log2(image / feature), in whole numbers."""
+    """Nearest integer to log2(image / feature), in integer arithmetic."""
     if feature < 1 or image < 1:
-        raise ValueError(
-            f"{function}: expected maps and images with a height, got {feature} and {image}"
-        )
+        requirement, actual = "hold maps with a height, of images with one", (feature, image)
+        raise ValueError(mismatch(function, "x", requirement, actual))
     level = 0
     while image * image >= 2 * feature * feature:
         feature, level = 2 * feature, level + 1
@@ -237,7 +229,7 @@ def _level_of(function: str, feature: int, image: int) -> int:
 def _choose_levels(
     regions: Tensor, levels: Sequence[int], canonical_scale: float, canonical_level: int
 ) -> Tensor:
-    """The map of each region, by the smallest area of each level as in ``csrc/roi/region.h``."""
+    """Return the index of the map of each region, from the smallest area of each level."""
     sides = regions[:, 3:] - regions[:, 1:3]
     area = (sides[:, 0] * sides[:, 1]).double()
     chosen = torch.zeros_like(area, dtype=torch.int64)
@@ -320,8 +312,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     features, regions, _, _, *ctx.rule = inputs
     ctx.save_for_backward(regions)
     ctx.batch = features[0].shape[0]
-    ctx.sizes = [side for one in features for side in one.shape[2:]]
-    ctx.dtypes = [one.dtype for one in features]
+    ctx.sizes = [side for feature in features for side in feature.shape[2:]]
+    ctx.dtypes = [feature.dtype for feature in features]
     ctx.channels_last = is_channels_last(features[0])
 
 
@@ -330,7 +322,8 @@ def _gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     maps = torch.ops.cvlib.multiscale_roi_align_backward(
         grad, regions, ctx.batch, ctx.sizes, *ctx.rule, ctx.channels_last
     )
-    return [one.to(dtype) for one, dtype in zip(maps, ctx.dtypes, strict=True)], *[None] * 8
+    grads = [grad.to(dtype) for grad, dtype in zip(maps, ctx.dtypes, strict=True)]
+    return grads, *[None] * 8
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -340,13 +333,13 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
 
 
 def _backward_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    # The gradient is linear in what comes in, and its transpose is the operator itself.
+    # The backward is linear in grad, and its transpose is the operator itself.
     (regions,) = ctx.saved_tensors
-    like = next(one for one in grads if one is not None)
+    like = next(grad for grad in grads if grad is not None)
     channels, *bins = ctx.shape
     maps = [
-        like.new_zeros(ctx.batch, channels, *ctx.sizes[2 * i : 2 * i + 2]) if one is None else one
-        for i, one in enumerate(grads)
+        like.new_zeros(ctx.batch, channels, *ctx.sizes[2 * i : 2 * i + 2]) if grad is None else grad
+        for i, grad in enumerate(grads)
     ]
     result = torch.ops.cvlib.multiscale_roi_align(maps, regions, *bins, *ctx.rule)
     return result, *[None] * 9

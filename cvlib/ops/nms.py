@@ -21,7 +21,7 @@ from cvlib.ops._suppression import (
 def nms(
     boxes: Tensor, scores: Tensor, iou_threshold: float, *, max_output: int | None = None
 ) -> Tensor:
-    """Keeps the best-scoring boxes and drops those that overlap a better one.
+    """Keep the best-scoring boxes and drop those that overlap a better one.
 
     Boxes are visited best score first (equal scores: input order). A box is kept unless its IoU,
     computed in the dtype of the boxes, with a box kept before is strictly greater than
@@ -31,21 +31,21 @@ def nms(
         boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
         scores: Shape (N,), same dtype and device; higher is better.
         iou_threshold: In [0, 1].
-        max_output: Stop after this many kept boxes; ``None`` keeps all. Much faster than slicing
-            the result.
+        max_output: Maximum number of kept boxes; ``None``: no limit. Much faster than slicing the
+            result.
 
     Returns:
         Shape (K,), int64: indices of the kept boxes, best score first.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices, a threshold outside [0, 1], a negative
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices, a threshold outside [0, 1], a negative
             ``max_output``; on the CPU also a NaN or corners out of order. On CUDA a box with a NaN
             coordinate or score is never kept and suppresses nothing.
 
     Note:
         Deterministic; CPU and CUDA keep the same boxes. Memory is linear in N. The CPU compares
-        boxes with near ones only, so boxes of similar size cost about O(N log N).
+        boxes with nearby ones only, so boxes of similar size cost about O(N log N).
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.8], [3.0, 3.0, 4.0, 4.0]])
@@ -64,7 +64,7 @@ def batched_nms(
     image_ids: Tensor | None = None,
     max_output: int | None = None,
 ) -> Tensor:
-    """Runs `nms` for each class, and each image, on its own, in one call.
+    """Run `nms` separately for each class and each image, in one call.
 
     Boxes suppress each other only when both their label and their image are equal. Labels are
     compared, never turned into coordinate offsets, so negative coordinates, large ids and ties are
@@ -73,18 +73,18 @@ def batched_nms(
     Args:
         boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
         scores: Shape (N,), same dtype and device; higher is better.
-        labels: Shape (N,), int64, any values; ``None``: all boxes of one class.
+        labels: Shape (N,), int64, any values; ``None``: one class.
         iou_threshold: In [0, 1].
-        image_ids: Shape (N,), int64, any values; ``None``: all boxes of one image.
-        max_output: At most this many boxes of each image, best first; ``None`` keeps all.
+        image_ids: Shape (N,), int64, any values; ``None``: one image.
+        max_output: Maximum number of boxes per image, best first; ``None``: no limit.
 
     Returns:
         Shape (K,), int64: indices of the kept boxes of all images, best score first (equal scores:
         input order).
 
     Raises:
-        TypeError: As `nms`; labels or image ids that are not int64.
-        ValueError: As `nms`; labels or image ids of another length or device.
+        TypeError: See `nms`; also labels or image ids that are not int64.
+        ValueError: See `nms`; also labels or image ids of another length or device.
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.8], [0.0, 0.0, 2.0, 1.9]])

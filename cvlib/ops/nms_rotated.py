@@ -23,33 +23,33 @@ from cvlib.ops.rotated import check_rotated_values
 def nms_rotated(
     boxes: Tensor, scores: Tensor, iou_threshold: float, *, max_output: int | None = None
 ) -> Tensor:
-    """Keeps the best-scoring rotated boxes and drops those that overlap a better one.
+    """Keep the best-scoring rotated boxes and drop those that overlap a better one.
 
-    Boxes are visited best score first (equal scores: input order). A box is kept unless its IoU, as
-    `box_iou_rotated` gives it, with a box kept before is strictly greater than ``iou_threshold`` as
-    given. Boxes without area overlap nothing.
+    Boxes are visited best score first (equal scores: input order). A box is kept unless its
+    `box_iou_rotated` with a box kept before is strictly greater than ``iou_threshold`` as given.
+    Boxes without area overlap nothing.
 
     Args:
         boxes: Shape (N, 5), floating point, (cx, cy, w, h, angle) as in `box_iou_rotated`: lengths
             in any one unit, angles in degrees, counter-clockwise.
         scores: Shape (N,), same dtype and device; higher is better.
         iou_threshold: In [0, 1].
-        max_output: Stop after this many kept boxes; ``None`` keeps all. Much faster than slicing
-            the result.
+        max_output: Maximum number of kept boxes; ``None``: no limit. Much faster than slicing the
+            result.
 
     Returns:
         Shape (K,), int64: indices of the kept boxes, best score first.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices, a threshold outside [0, 1], a negative
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices, a threshold outside [0, 1], a negative
             ``max_output``; on the CPU also a NaN, a negative side or an angle beyond 1e9 degrees.
             On CUDA a box with a NaN or with a NaN score is never kept and suppresses nothing;
-            negative sides and absurd angles overlap nothing.
+            negative sides and too large angles overlap nothing.
 
     Note:
         Deterministic; CPU and CUDA keep the same boxes. Memory is linear in N. The CPU compares
-        boxes with near ones only, so boxes that seldom overlap cost about O(N log N).
+        boxes with nearby ones only, so boxes that rarely overlap cost about O(N log N).
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0, 0.0], [0.0, 0.0, 4.0, 2.0, 10.0]])
@@ -71,7 +71,7 @@ def batched_nms_rotated(
     image_ids: Tensor | None = None,
     max_output: int | None = None,
 ) -> Tensor:
-    """Runs `nms_rotated` for each class, and each image, on its own, in one call.
+    """Run `nms_rotated` separately for each class and each image, in one call.
 
     Boxes suppress each other only when both their label and their image are equal. Labels are
     compared, never turned into coordinate offsets, so large ids and ties are exact.
@@ -79,18 +79,18 @@ def batched_nms_rotated(
     Args:
         boxes: Shape (N, 5), floating point, (cx, cy, w, h, angle) as in `box_iou_rotated`.
         scores: Shape (N,), same dtype and device; higher is better.
-        labels: Shape (N,), int64, any values; ``None``: all boxes of one class.
+        labels: Shape (N,), int64, any values; ``None``: one class.
         iou_threshold: In [0, 1].
-        image_ids: Shape (N,), int64, any values; ``None``: all boxes of one image.
-        max_output: At most this many boxes of each image, best first; ``None`` keeps all.
+        image_ids: Shape (N,), int64, any values; ``None``: one image.
+        max_output: Maximum number of boxes per image, best first; ``None``: no limit.
 
     Returns:
         Shape (K,), int64: indices of the kept boxes of all images, best score first (equal scores:
         input order).
 
     Raises:
-        TypeError: As `nms_rotated`; labels or image ids that are not int64.
-        ValueError: As `nms_rotated`; labels or image ids of another length or device.
+        TypeError: See `nms_rotated`; also labels or image ids that are not int64.
+        ValueError: See `nms_rotated`; also labels or image ids of another length or device.
 
     Note:
         Deterministic; CPU and CUDA keep the same boxes. Memory is linear in N. On the CPU groups
@@ -116,7 +116,7 @@ def _suppress(
     iou_threshold: float,
     max_output: int | None,
 ) -> Tensor:
-    check_scored_boxes(function, boxes, scores, "(N, 5)")
+    check_scored_boxes(function, boxes, scores, 5)
     check_fraction(function, "iou_threshold", iou_threshold)
     limit = as_limit(function, "max_output", max_output)
     check_groups(function, boxes, labels, image_ids)

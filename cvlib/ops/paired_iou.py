@@ -1,4 +1,4 @@
-"""How similar boxes are, pair by pair: what losses compare."""
+"""IoU of paired boxes and its generalised, distance and complete variants, as losses use them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor
 from cvlib._checks import (
     are_ordered,
     check_boxes,
-    check_same_kind,
+    check_same_dtype_and_device,
+    check_shape_matches,
     explain_boxes,
     signal_bad_values,
 )
@@ -28,22 +29,23 @@ from cvlib.ops._similarity import (
 
 
 def paired_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the IoU of each box with its partner; `box_iou` gives that of all pairs.
+    """Return the IoU of each box with its partner; see `box_iou` for all pairs.
 
     Args:
         boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
         boxes2: Same shape, dtype, device and unit.
 
     Returns:
-        Shape (...), in [0, 1]; float32 for float16 and bfloat16 boxes, else the dtype of the boxes.
+        Shape (...), in [0, 1]; float32 for float16 and bfloat16 boxes, otherwise the dtype of the
+        boxes.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Two shapes, two devices; on the CPU also a NaN or a box with x2 < x1 or
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Different shapes or devices; on the CPU also a NaN or a box with x2 < x1 or
             y2 < y1. On CUDA such a box has IoU 0.
 
     Note:
-        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+        Differentiable once, in both arguments. Deterministic. Needs no memory besides the result.
 
     Example:
         >>> a = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 1.0, 1.0]])
@@ -55,21 +57,21 @@ def paired_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def paired_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the generalised IoU of each box with its partner, as `generalized_box_iou` defines it.
+    """Return the generalised IoU of each box with its partner, as `generalized_box_iou` defines it.
 
     Args:
         boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
         boxes2: Same shape, dtype, device and unit.
 
     Returns:
-        Shape (...), in [-1, 1]; dtype as `paired_box_iou`. The loss is one minus this.
+        Shape (...), in [-1, 1]; dtype as in `paired_box_iou`. The loss is one minus this.
 
     Raises:
-        TypeError: As `paired_box_iou`.
-        ValueError: As `paired_box_iou`.
+        TypeError: See `paired_box_iou`.
+        ValueError: See `paired_box_iou`.
 
     Note:
-        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+        Differentiable once, in both arguments. Deterministic. Needs no memory besides the result.
 
     References:
         Rezatofighi et al., "Generalized Intersection over Union" (2019), algorithm 1.
@@ -83,21 +85,21 @@ def paired_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def paired_distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the distance IoU of each box with its partner, as `distance_box_iou` defines it.
+    """Return the distance IoU of each box with its partner, as `distance_box_iou` defines it.
 
     Args:
         boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
         boxes2: Same shape, dtype, device and unit.
 
     Returns:
-        Shape (...), in [-1, 1]; dtype as `paired_box_iou`. The loss is one minus this.
+        Shape (...), in [-1, 1]; dtype as in `paired_box_iou`. The loss is one minus this.
 
     Raises:
-        TypeError: As `paired_box_iou`.
-        ValueError: As `paired_box_iou`.
+        TypeError: See `paired_box_iou`.
+        ValueError: See `paired_box_iou`.
 
     Note:
-        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+        Differentiable once, in both arguments. Deterministic. Needs no memory besides the result.
 
     References:
         Zheng et al., "Distance-IoU Loss" (2020), equations 6 and 7.
@@ -111,21 +113,21 @@ def paired_distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def paired_complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the complete IoU of each box with its partner, as `complete_box_iou` defines it.
+    """Return the complete IoU of each box with its partner, as `complete_box_iou` defines it.
 
     Args:
         boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
         boxes2: Same shape, dtype, device and unit.
 
     Returns:
-        Shape (...), in [-1.5, 1]; dtype as `paired_box_iou`. The loss is one minus this.
+        Shape (...), in [-1.5, 1]; dtype as in `paired_box_iou`. The loss is one minus this.
 
     Raises:
-        TypeError: As `paired_box_iou`.
-        ValueError: As `paired_box_iou`.
+        TypeError: See `paired_box_iou`.
+        ValueError: See `paired_box_iou`.
 
     Note:
-        Differentiable once, in both arguments. Deterministic. Memory is the result alone.
+        Differentiable once, in both arguments. Deterministic. Needs no memory besides the result.
 
     References:
         Zheng et al., "Distance-IoU Loss" (2020), equations 8 to 11.
@@ -139,14 +141,11 @@ def paired_complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def _paired(function: str, boxes1: Tensor, boxes2: Tensor, kind: int) -> Tensor:
-    check_boxes(function, "boxes1", boxes1, "(..., 4)")
-    check_boxes(function, "boxes2", boxes2, "(..., 4)")
-    if boxes1.shape != boxes2.shape:
-        raise ValueError(
-            f"{function}: expected boxes2 of the shape of boxes1, {tuple(boxes1.shape)}, got "
-            f"{tuple(boxes2.shape)}; for all pairs use {function.removeprefix('paired_')}"
-        )
-    check_same_kind(function, "boxes1", boxes1, "boxes2", boxes2)
+    check_boxes(function, "boxes1", boxes1, "...", 4)
+    check_boxes(function, "boxes2", boxes2, "...", 4)
+    advice = f"for all pairs use {function.removeprefix('paired_')}"
+    check_shape_matches(function, "boxes2", boxes2, boxes1.shape, "boxes1", advice)
+    check_same_dtype_and_device(function, "boxes1", boxes1, "boxes2", boxes2)
     try:
         return torch.ops.cvlib.paired_iou(boxes1, boxes2, kind)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Masks of boxes, pasted into an image."""
+"""Pasting of box masks into an image."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from cvlib._checks import (
     check_no_nan,
     check_same_device,
     check_shape,
+    check_shape_matches,
     check_tensor,
     is_integer,
     is_value_error,
+    mismatch,
     signal_bad_values,
 )
 from cvlib._extension import define, library
@@ -32,40 +34,41 @@ def paste_masks(
     *,
     threshold: float | None = 0.5,
 ) -> Tensor:
-    """Pastes small masks, as Mask R-CNN predicts them, into their boxes in an image.
+    """Paste small masks, as predicted by Mask R-CNN, into their boxes in an image.
 
-    A mask of h x w cells is stretched over its box. A pixel (x, y) has its centre at
-    (x + 0.5, y + 0.5); the mask is read there by bilinear interpolation between the centres of its
-    cells, at column (x + 0.5 - x1) / (x2 - x1) * w - 0.5 and likewise for rows, with zeros around
-    the mask. Pixels whose centres lie outside of the box are 0.
+    A mask of h x w cells is stretched over its box. Pixel (x, y) has its centre at
+    (x + 0.5, y + 0.5). There the mask is interpolated bilinearly between the centres of its cells,
+    at column (x + 0.5 - x1) / (x2 - x1) * w - 0.5 and correspondingly for rows, with zeros around
+    the mask. Pixels whose centres are outside the box are 0.
 
-    At thresholds from 0.5 on this is the rule of detectron2, which below 0.5 also lets a mask reach
-    half a cell out of its box. torchvision differs: it rounds the corners of boxes to integers and
-    counts the pixel at x2 in, so its masks are up to one pixel off at every edge.
+    At thresholds of at least 0.5 this is the rule of detectron2, which below 0.5 extends masks by
+    half a cell. torchvision rounds the corners of boxes to integers and includes the pixel at x2,
+    so its masks are up to one pixel off at every edge.
 
     Args:
         masks: Shape (N, h, w) or (N, 1, h, w), floating point: probabilities.
-        boxes: Shape (N, 4), floating point of any dtype, (x1, y1, x2, y2) in pixels; they may lie
-            outside of the image. float16 is too coarse for pixels; keep boxes in float32.
+        boxes: Shape (N, 4), any floating-point dtype, (x1, y1, x2, y2) in pixels, also outside the
+            image. float16 is too coarse for pixels; keep boxes in float32.
         image_size: (height, width) of the image.
-        threshold: In [0, 1]; a pixel of a box belongs to the mask when its probability is at least
-            this. ``None`` gives the probabilities themselves.
+        threshold: In [0, 1]; minimum probability of a pixel of the mask. ``None`` returns the
+            probabilities.
 
     Returns:
-        Shape (N, H, W): bool, or with ``threshold=None`` float32 for float16 and bfloat16 masks,
-        else the dtype of the masks. Boxes without area, or with an infinite side, give 0.
+        Shape (N, H, W): bool, or with ``threshold=None`` float32 for float16 and bfloat16 masks and
+        otherwise the dtype of the masks. Boxes without area, or with an infinite side, give 0.
 
     Raises:
-        TypeError: Not tensors, not floating point; a size or threshold that is no number.
-        ValueError: Wrong shapes, two devices, a negative size, a threshold outside [0, 1]; on the
-            CPU also a NaN or a box with x2 < x1 or y2 < y1. On CUDA such a box gives 0, and pixels
-            that a NaN reaches are NaN, or False.
+        TypeError: Not tensors, not floating point; a size or threshold that is not a number.
+        ValueError: Wrong shapes, different devices, a negative size, a threshold outside [0, 1]; on
+            the CPU also a NaN or a box with x2 < x1 or y2 < y1. On CUDA such a box gives 0, and
+            pixels interpolated from a NaN are NaN or False.
         RuntimeError: On backward, when boxes require a gradient.
 
     Note:
         With ``threshold=None`` differentiable in masks, any number of times. Deterministic; CPU and
-        CUDA take the same decisions. Memory is the result alone. The CPU computes pixels inside of
-        boxes only, and results from 32 MB on take memory only where a box lies until they are read.
+        CUDA take the same decisions. Needs no memory besides the result. The CPU computes pixels
+        inside boxes only, and results of at least 32 MB occupy memory only there until they are
+        read.
 
     References:
         He et al., "Mask R-CNN" (2017).
@@ -96,33 +99,23 @@ def _check_arguments(
     check_boxes(function, "boxes", boxes)
     if masks.dim() == 4 and masks.shape[1] == 1:
         masks = masks[:, 0]
-    check_shape(function, "masks", masks, "(N, h, w)")
-    if masks.shape[0] != boxes.shape[0]:
-        raise ValueError(
-            f"{function}: expected masks of shape (N, h, w) with N = {boxes.shape[0]} as in "
-            f"boxes, got {tuple(masks.shape)}"
-        )
+    check_shape(function, "masks", masks, "N", "h", "w")
+    check_shape_matches(function, "masks", masks, (len(boxes), *masks.shape[1:]), "boxes")
     if masks.shape[0] and not (masks.shape[1] and masks.shape[2]):
-        raise ValueError(
-            f"{function}: expected masks of at least one cell, got {tuple(masks.shape)}"
-        )
+        raise ValueError(mismatch(function, "masks", "have at least one cell", tuple(masks.shape)))
     check_same_device(function, "masks", masks, "boxes", boxes)
     return masks, *check_image_size(function, image_size)
 
 
 def check_image_size(function: str, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Raises unless ``image_size`` is a pair of integers (TypeError) from 0 on (ValueError)."""
+    """Raises unless ``image_size`` is two integers (TypeError) of at least 0 (ValueError)."""
     is_pair = isinstance(image_size, tuple | list) and len(image_size) == 2
-    if not is_pair or not all(is_integer(one) for one in image_size):
-        raise TypeError(
-            f"{function}: expected image_size to be two integers (height, width), "
-            f"got {image_size!r}"
-        )
+    if not is_pair or not all(is_integer(side) for side in image_size):
+        requirement = "be two integers (height, width)"
+        raise TypeError(mismatch(function, "image_size", requirement, repr(image_size)))
     height, width = image_size
     if height < 0 or width < 0:
-        raise ValueError(
-            f"{function}: expected image_size of at least (0, 0), got {(height, width)}"
-        )
+        raise ValueError(mismatch(function, "image_size", "be at least (0, 0)", (height, width)))
     return height, width
 
 
@@ -132,8 +125,8 @@ def _locate(
     """``locate`` and ``pixels_in`` of ``csrc/masks/paste.h`` for all pixels along one axis.
 
     Returns:
-        For each box and pixel, (N, size): whether it is inside, its lower cell among cells with a
-        zero before and after them, and how far it lies from there to the next one.
+        For each box and pixel, (N, size): whether it is inside, its lower cell in a mask padded
+        with one cell on each side, and its distance from there in cells.
     """
     centers = torch.arange(size, dtype=torch.float64, device=low.device) + 0.5
     side = (high - low)[:, None]
@@ -148,7 +141,7 @@ def _locate(
 def _axes(
     boxes: Tensor, height: int, width: int, cells: tuple[int, int], dtype: torch.dtype
 ) -> zip[Any]:
-    """For each box what `_locate` says along y and along x."""
+    """Iterate over boxes: results of `_locate` along y and along x."""
     corners = boxes.double()
     rows = _locate(corners[:, 1], corners[:, 3], height, cells[0], dtype)
     columns = _locate(corners[:, 0], corners[:, 2], width, cells[1], dtype)
@@ -158,9 +151,9 @@ def _axes(
 def _paste_each(
     masks: Tensor, boxes: Tensor, height: int, width: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields for each mask its values and which pixels count, in the kernels' order of operations.
+    """Yield the pasted values of each mask and which pixels are inside its box.
 
-    One canvas at a time, so that this does not take several times the memory of the result.
+    Follows the kernels' order of operations. One canvas at a time, to save memory.
     """
     if boxes.device.type == "cpu":
         signal_bad_values(are_ordered(boxes), ~masks.isnan())
@@ -203,7 +196,7 @@ def _paste_mask_values_fake(masks: Tensor, boxes: Tensor, height: int, width: in
 
 
 def _spread(axis: tuple[Tensor, Tensor, Tensor], cells: int) -> Tensor:
-    """The weights (size, cells + 2) with which each pixel of an axis reads each padded cell."""
+    """Interpolation weights (size, cells + 2) of the pixels of an axis and the padded cells."""
     _, cell, along = axis
     weights = along.new_zeros(len(cell), cells + 2)
     weights.scatter_(1, cell[:, None], (1 - along)[:, None])
@@ -250,7 +243,7 @@ def _save_for_grad(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Te
 
 
 def _grad_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-    """Pasting is linear in the masks, so the derivative of its backward is pasting itself."""
+    """Pasting is linear in the masks, so the gradient of its backward is pasting itself."""
     _refuse_boxes_gradient(ctx)
     (boxes,) = ctx.saved_tensors
     return (
@@ -264,7 +257,7 @@ def _grad_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
 def _refuse_boxes_gradient(ctx: Any) -> None:
     if ctx.needs_input_grad[1]:
         raise RuntimeError(
-            "paste_masks is not differentiable in boxes; give boxes.detach() for the gradient of "
+            "paste_masks is not differentiable in boxes; pass boxes.detach() for the gradient of "
             "masks alone"
         )
 

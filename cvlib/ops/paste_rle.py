@@ -1,4 +1,4 @@
-"""Masks of boxes as COCO's run lengths, for images too large or too many to paste."""
+"""Box masks pasted as COCO run lengths, for images too large or too many to paste."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from cvlib.ops.rle import check_pixels, masks_to_rle
 def paste_masks_rle(
     masks: Tensor, boxes: Tensor, image_size: tuple[int, int], *, threshold: float = 0.5
 ) -> list[dict[str, Any]]:
-    """Pastes masks as `paste_masks` does and encodes them as `masks_to_rle` does, in one step.
+    """Paste masks like `paste_masks` and encode them like `masks_to_rle`, in one step.
 
-    No canvas is ever there: memory is that of the run lengths, and time depends on the width of
-    boxes, not on the size of the image. This is the way to write results for COCO's evaluation.
+    No canvas is allocated: memory is that of the run lengths, and time depends on the width of
+    boxes, not on the size of the image. Use it to write results for COCO's evaluation.
 
     Args:
         masks: Shape (N, h, w) or (N, 1, h, w), floating point: probabilities.
-        boxes: Shape (N, 4), floating point of any dtype, (x1, y1, x2, y2) in pixels.
+        boxes: Shape (N, 4), any floating-point dtype, (x1, y1, x2, y2) in pixels.
         image_size: (height, width) of the image.
         threshold: In [0, 1], as in `paste_masks`.
 
     Returns:
-        For each mask ``{"size": [H, W], "counts": str}``, ready for a JSON file; the same text that
-        ``masks_to_rle(paste_masks(masks, boxes, image_size))`` gives.
+        One dictionary ``{"size": [H, W], "counts": str}`` per mask, ready for a JSON file, equal to
+        ``masks_to_rle(paste_masks(masks, boxes, image_size))``.
 
     Raises:
-        TypeError: As `paste_masks`.
-        ValueError: As `paste_masks`, but NaN and corners out of order are found on every device;
-            also an image of more than 2^32 - 1 pixels.
+        TypeError: See `paste_masks`.
+        ValueError: See `paste_masks`, but NaN and corners out of order are checked on every
+            device; also an image of more than 2^32 - 1 pixels.
 
     Note:
         Deterministic. Tensors on other devices are copied to the CPU first: masks are small.

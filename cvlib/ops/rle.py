@@ -1,4 +1,4 @@
-"""Masks as COCO writes them: run lengths, compressed or not, and polygons."""
+"""COCO's mask formats: run lengths, compressed or not, and polygons."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvlib._checks import is_integer
+from cvlib._checks import is_integer, mismatch
 from cvlib.ops.masks import check_binary_masks
 from cvlib.ops.paste import check_image_size
 
-# Runs are 32-bit numbers in the files and in pycocotools.
+# Run lengths are 32-bit numbers in the files and in pycocotools.
 _MOST_PIXELS = 2**32 - 1
 # A run takes at most this many characters, of 5 bits each.
 _LONGEST_RUN = 7
 
 
 def masks_to_rle(masks: Tensor) -> list[dict[str, Any]]:
-    """Encodes masks as COCO's compressed run lengths, ready for a JSON file.
+    """Encode masks as COCO's compressed run lengths, ready for a JSON file.
 
     Args:
-        masks: Shape (N, H, W), bool or uint8, on any device; what is not 0 belongs to the mask.
+        masks: Shape (N, H, W), bool or uint8, on any device; nonzero pixels belong to the mask.
 
     Returns:
-        For each mask ``{"size": [H, W], "counts": str}``: the lengths of runs of zeros and ones in
-        turn, down one column after the other.
+        One dictionary ``{"size": [H, W], "counts": str}`` per mask: lengths of alternating runs of
+        zeros and ones in column-major order.
 
     Raises:
         TypeError: Not a tensor, or of another dtype.
         ValueError: Not of shape (N, H, W), or masks of more than 2^32 - 1 pixels.
 
     Note:
-        Deterministic. A plain function on the CPU, by pycocotools; one mask is copied at a time.
+        Deterministic. Runs on the CPU with pycocotools and copies one mask at a time.
 
     References:
-        https://github.com/cocodataset/cocoapi, the format.
+        Format: https://github.com/cocodataset/cocoapi
 
     Example:
         >>> masks_to_rle(torch.tensor([[[0, 1], [0, 1]]], dtype=torch.bool))
@@ -50,7 +50,7 @@ def masks_to_rle(masks: Tensor) -> list[dict[str, Any]]:
     check_pixels("masks_to_rle", "masks", *masks.shape[1:])
     encoded = []
     for mask in masks.detach().cpu():
-        # pycocotools wants zeros and ones, column after column: the transpose in memory.
+        # pycocotools expects zeros and ones in column-major order.
         bits = mask if mask.dtype == torch.bool else mask != 0
         columns = bits.t().contiguous().view(torch.uint8)
         rle = coco.encode(columns.numpy().T)
@@ -61,26 +61,25 @@ def masks_to_rle(masks: Tensor) -> list[dict[str, Any]]:
 def rle_to_masks(
     rles: Sequence[Mapping[str, Any]], *, image_size: tuple[int, int] | None = None
 ) -> Tensor:
-    """Decodes COCO's run lengths.
+    """Decode COCO's run lengths.
 
-    Everything about the runs is checked first. pycocotools is less careful: for runs that end early
-    it returns what happened to be in memory.
+    The runs are checked first; pycocotools returns uninitialised memory for runs that end early.
 
     Args:
-        rles: Each ``{"size": [H, W], "counts": ...}``, all of one size. Counts are a compressed
-            ``str`` or ``bytes``, or a list of integers.
-        image_size: (height, width) that the masks shall have; needed only when there may be none.
+        rles: Dictionaries ``{"size": [H, W], "counts": ...}``, all of one size. Counts are a
+            compressed ``str`` or ``bytes``, or a list of integers.
+        image_size: Expected (height, width) of the masks; needed only if ``rles`` may be empty.
 
     Returns:
         Shape (N, H, W), bool, on the CPU.
 
     Raises:
         TypeError: Not mappings with a size and counts, or of other types.
-        ValueError: Sizes that differ, text that is no run lengths or is cut off, negative runs,
-            runs that do not add up to H x W.
+        ValueError: Different sizes, invalid or truncated text, negative runs, runs that do not add
+            up to H x W.
 
     Note:
-        Deterministic. A plain function on the CPU; memory is the result and one mask.
+        Deterministic. Runs on the CPU; needs the memory of the result and one mask.
 
     Example:
         >>> rle_to_masks([{"size": [2, 2], "counts": "22"}]).int()
@@ -93,16 +92,16 @@ def rle_to_masks(
     elif sizes:
         size = sizes[0]
     else:
-        raise ValueError("rle_to_masks: expected at least one mask or an image_size, got neither")
+        requirement = "hold at least one mask if `image_size` is None"
+        raise ValueError(mismatch("rle_to_masks", "rles", requirement, "none"))
     height, width = size
     masks = torch.empty(len(sizes), height, width, dtype=torch.bool)
-    for n, (rle, own_size) in enumerate(zip(rles, sizes, strict=True)):
-        if own_size != size:
-            raise ValueError(
-                f"rle_to_masks: expected every mask of size {size}, got rles[{n}] of {own_size}"
-            )
-        runs = _read_counts(f"rles[{n}]", rle["counts"])
-        _check_runs(f"rles[{n}]", runs, height, width)
+    for n, (rle, mask_size) in enumerate(zip(rles, sizes, strict=True)):
+        if mask_size != size:
+            raise ValueError(mismatch("rle_to_masks", f"rles[{n}]", f"have size {size}", mask_size))
+        argument = f'rles[{n}]["counts"]'
+        runs = _read_counts(argument, rle["counts"])
+        _check_runs(argument, runs, height, width)
         columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
         masks[n] = torch.from_numpy(columns).view(width, height).t()
     return masks
@@ -111,12 +110,12 @@ def rle_to_masks(
 def polygons_to_masks(
     polygons: Sequence[Sequence[Sequence[float]]], image_size: tuple[int, int]
 ) -> Tensor:
-    """Draws the polygons of COCO's annotations as masks.
+    """Draw the polygons of COCO's annotations as masks.
 
     Args:
-        polygons: For each object its parts, each ``[x1, y1, x2, y2, ...]`` in pixels with at least
-            three corners; an object is the union of its parts. Corners may lie outside of the image
-            by at most its own width and height.
+        polygons: A list of polygons per object, each ``[x1, y1, x2, y2, ...]`` in pixels with at
+            least three corners; the mask is their union. Corners may be outside the image by at
+            most its width and height.
         image_size: (height, width) of the image.
 
     Returns:
@@ -125,10 +124,10 @@ def polygons_to_masks(
     Raises:
         TypeError: Not lists of lists of numbers.
         ValueError: A negative size, fewer than three corners, an odd number of coordinates, a NaN,
-            or corners far outside of the image (pycocotools crashes at large ones).
+            or corners far outside the image (which crash pycocotools).
 
     Note:
-        Deterministic. A plain function on the CPU.
+        Deterministic. Runs on the CPU.
 
     Example:
         >>> polygons_to_masks([[[1, 0, 3, 0, 3, 2, 1, 2]]], (2, 4)).int()
@@ -142,9 +141,9 @@ def polygons_to_masks(
     rles = []
     for n, parts in enumerate(polygons):
         if isinstance(parts, str | bytes | Mapping) or not isinstance(parts, Sequence):
+            argument, actual = f"polygons[{n}]", type(parts).__name__
             raise TypeError(
-                f"polygons_to_masks: expected polygons[{n}] to be a list of polygons, "
-                f"got {type(parts).__name__}"
+                mismatch("polygons_to_masks", argument, "be a list of polygons", actual)
             )
         rows = [
             _read_polygon(f"polygons[{n}][{k}]", part, height, width)
@@ -156,95 +155,79 @@ def polygons_to_masks(
     return rle_to_masks(rles, image_size=(height, width))
 
 
+def _rle_error(argument: str, requirement: str, actual: object) -> ValueError:
+    return ValueError(mismatch("rle_to_masks", argument, requirement, actual))
+
+
 def _read_size(n: int, rle: object) -> tuple[int, int]:
+    name = "rle_to_masks"
     if not isinstance(rle, Mapping) or "size" not in rle or "counts" not in rle:
         actual = sorted(rle) if isinstance(rle, Mapping) else type(rle).__name__
-        raise TypeError(
-            f'rle_to_masks: expected rles[{n}] to be a dict with "size" and "counts", got '
-            f"{actual}; for polygons use polygons_to_masks"
+        requirement, advice = (
+            'be a dict with "size" and "counts"',
+            "for polygons use polygons_to_masks",
         )
-    size = rle["size"]
+        raise TypeError(mismatch(name, f"rles[{n}]", requirement, actual, advice))
+    size, argument = rle["size"], f'rles[{n}]["size"]'
     is_pair = isinstance(size, list | tuple) and len(size) == 2
-    if not is_pair or not all(is_integer(one) for one in size):
-        raise TypeError(
-            f"rle_to_masks: expected the size of rles[{n}] to be two integers (height, width), "
-            f"got {size!r}"
-        )
+    if not is_pair or not all(is_integer(side) for side in size):
+        requirement = "be two integers (height, width)"
+        raise TypeError(mismatch(name, argument, requirement, repr(size)))
     height, width = int(size[0]), int(size[1])
     if height < 0 or width < 0:
-        raise ValueError(
-            f"rle_to_masks: expected the size of rles[{n}] to be at least (0, 0), "
-            f"got {(height, width)}"
-        )
-    check_pixels("rle_to_masks", f"rles[{n}]", height, width)
+        raise _rle_error(argument, "be at least (0, 0)", (height, width))
+    check_pixels(name, f"rles[{n}]", height, width)
     return height, width
 
 
 def check_pixels(function: str, argument: str, height: int, width: int) -> None:
-    """Raises ValueError where runs would not fit into 32 bits."""
+    """Raises ValueError if runs would not fit into 32 bits."""
     if height * width > _MOST_PIXELS:
-        raise ValueError(
-            f"{function}: expected {argument} of at most 2^32 - 1 pixels, got {height} x {width}"
-        )
+        actual = f"{height} x {width}"
+        raise ValueError(mismatch(function, argument, "have at most 2^32 - 1 pixels", actual))
 
 
-def _read_counts(name: str, counts: object) -> np.ndarray:
-    """Gives the runs as int64, whatever they add up to."""
+def _read_counts(argument: str, counts: object) -> np.ndarray:
+    """Return the runs as int64, without checking their sum."""
     if isinstance(counts, str):
         if not counts.isascii():
-            raise ValueError(
-                f"rle_to_masks: expected the counts of {name} in ASCII, got other characters"
-            )
-        return _decompress(name, counts.encode("ascii"))
+            raise _rle_error(argument, "be ASCII text", "other characters")
+        return _decompress(argument, counts.encode("ascii"))
     if isinstance(counts, bytes):
-        return _decompress(name, counts)
-    if isinstance(counts, list | tuple | np.ndarray) and all(is_integer(one) for one in counts):
-        if any(not 0 <= one <= _MOST_PIXELS for one in counts):
-            wrong = next(one for one in counts if not 0 <= one <= _MOST_PIXELS)
-            raise ValueError(
-                f"rle_to_masks: expected the counts of {name} in 0..2^32 - 1, got {wrong}"
-            )
-        return np.asarray(counts, dtype=np.int64)
-    raise TypeError(
-        f"rle_to_masks: expected the counts of {name} to be a str, bytes or a list of integers, "
-        f"got {type(counts).__name__}{_odd_entry(counts)}"
-    )
+        return _decompress(argument, counts)
+    actual = type(counts).__name__
+    if isinstance(counts, list | tuple | np.ndarray):
+        other = next((run for run in counts if not is_integer(run)), None)
+        if other is None:
+            for run in counts:
+                if not 0 <= run <= _MOST_PIXELS:
+                    raise _rle_error(argument, "be in 0..2^32 - 1", run)
+            return np.asarray(counts, dtype=np.int64)
+        actual += f" with {other!r}"
+    requirement = "be a str, bytes or a list of integers"
+    raise TypeError(mismatch("rle_to_masks", argument, requirement, actual))
 
 
-def _odd_entry(counts: object) -> str:
-    if not isinstance(counts, list | tuple | np.ndarray):
-        return ""
-    return f" with {next(one for one in counts if not is_integer(one))!r}"
+def _decompress(argument: str, text: bytes) -> np.ndarray:
+    """Undo COCO's compression.
 
-
-def _decompress(name: str, text: bytes) -> np.ndarray:
-    """Undoes COCO's compression.
-
-    A number stands as groups of 5 bits, lowest first, each in a character from "0" on whose sixth
-    bit says that more follow; the last group carries the sign. From the fourth run on a number is
-    the difference to the run two before.
+    A number is stored in groups of 5 bits, lowest first, each in a character from "0" on whose
+    sixth bit is set if more groups follow. The last group carries the sign. From the fourth run on,
+    a number is the difference to the run two before.
     """
     groups = np.frombuffer(text, np.uint8).astype(np.int64) - 48
     if not len(groups):
         return groups
     if groups.min() < 0 or groups.max() > 63:
-        raise ValueError(
-            f"rle_to_masks: expected the counts of {name} as compressed run lengths, "
-            f"got the character {chr(text[int(np.argmax((groups < 0) | (groups > 63)))])!r}"
-        )
+        character = chr(text[int(np.argmax((groups < 0) | (groups > 63)))])
+        raise _rle_error(argument, "be compressed run lengths", f"the character {character!r}")
     ends = np.flatnonzero(groups < 32)
     if not len(ends) or ends[-1] != len(groups) - 1:
-        raise ValueError(
-            f"rle_to_masks: expected the counts of {name} to end with a whole number, "
-            "got text that is cut off"
-        )
+        raise _rle_error(argument, "end with a complete number", "text that is cut off")
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > _LONGEST_RUN:
-        raise ValueError(
-            f"rle_to_masks: expected the counts of {name} to be 32-bit numbers, got one of "
-            f"{lengths.max()} characters"
-        )
+        raise _rle_error(argument, "be 32-bit numbers", f"one of {lengths.max()} characters")
     place = np.arange(len(groups)) - np.repeat(starts, lengths)
     numbers = np.add.reduceat((groups & 31) << (5 * place), starts)
     numbers -= np.where(groups[ends] & 16, 1 << (5 * lengths), 0)
@@ -253,39 +236,32 @@ def _decompress(name: str, text: bytes) -> np.ndarray:
     return numbers
 
 
-def _check_runs(name: str, runs: np.ndarray, height: int, width: int) -> None:
+def _check_runs(argument: str, runs: np.ndarray, height: int, width: int) -> None:
     if len(runs) and runs.min() < 0:
-        raise ValueError(
-            f"rle_to_masks: expected the runs of {name} to be at least 0, got {runs.min()}"
-        )
+        raise _rle_error(argument, "be runs of at least 0", runs.min())
     if runs.sum() != height * width:
-        raise ValueError(
-            f"rle_to_masks: expected the runs of {name} to add up to {height} x {width} = "
-            f"{height * width} pixels, got {runs.sum()}"
-        )
+        requirement = f"add up to {height} x {width} = {height * width} pixels"
+        raise _rle_error(argument, requirement, runs.sum())
 
 
-def _read_polygon(name: str, polygon: object, height: int, width: int) -> list[float]:
+def _read_polygon(argument: str, polygon: object, height: int, width: int) -> list[float]:
+    name = "polygons_to_masks"
     try:
         if isinstance(polygon, str | bytes):
             raise TypeError
-        row = [float(one) for one in polygon]  # type: ignore[attr-defined]
+        row = [float(value) for value in polygon]  # type: ignore[attr-defined]
     except (TypeError, ValueError):
-        raise TypeError(
-            f"polygons_to_masks: expected {name} to be a list of numbers [x1, y1, x2, y2, ...], "
-            f"got {type(polygon).__name__}"
-        ) from None
+        requirement, actual = "be a list of numbers [x1, y1, x2, y2, ...]", type(polygon).__name__
+        raise TypeError(mismatch(name, argument, requirement, actual)) from None
     if len(row) < 6 or len(row) % 2:
-        raise ValueError(
-            f"polygons_to_masks: expected {name} to have at least 6 coordinates, an even number, "
-            f"got {len(row)}"
-        )
+        requirement = "have at least 6 coordinates, an even number"
+        raise ValueError(mismatch(name, argument, requirement, len(row)))
     for index, value in enumerate(row):
         extent = height if index % 2 else width
         if not math.isfinite(value) or not -extent <= value <= 2 * extent:
+            requirement = f"lie within one image size of the image {(height, width)}"
+            actual = f"{'y' if index % 2 else 'x'} = {value:g}"
             raise ValueError(
-                f"polygons_to_masks: expected {name} within one image's size of the image "
-                f"{(height, width)}, got {'y' if index % 2 else 'x'} = {value:g}; polygons are in "
-                "pixels"
+                mismatch(name, argument, requirement, actual, "polygons are in pixels")
             )
     return row

@@ -1,4 +1,4 @@
-"""RoI align: averages of a feature map over boxes."""
+"""RoI align: bilinear averages of a feature map in a grid over each box."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 from cvlib._checks import (
     check_box_values,
     check_boxes,
+    check_entries,
     check_integer,
-    check_is_number,
-    check_same_kind,
+    check_positive,
+    check_same_dtype_and_device,
     check_shape,
     check_tensor,
-    first_true,
-    index_text,
     is_integer,
     is_value_error,
+    mismatch,
     signal_bad_values,
 )
 from cvlib._extension import define, library
@@ -43,39 +43,40 @@ def roi_align(
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Tensor:
-    """Averages bilinear samples of a feature map in a grid of bins over each box.
+    """Average bilinear samples of a feature map in a grid of bins over each box.
 
-    A box is cut into ``output_size`` bins of equal size. Each bin is the mean of ``sampling_ratio``
-    x ``sampling_ratio`` samples at equal distances, read from the map by bilinear interpolation.
-    Samples more than one pixel outside of the map count as 0; others are moved to its border.
+    A box is divided into ``output_size`` bins of equal size. Each bin is the mean of
+    ``sampling_ratio`` x ``sampling_ratio`` evenly spaced samples, read from the map by bilinear
+    interpolation. Samples more than one pixel outside the map count as 0, others are clamped to its
+    border.
 
     Args:
         input: Feature maps, shape (N, C, H, W), floating point, contiguous or channels-last.
         boxes: Shape (K, 5), (image, x1, y1, x2, y2), where image is an index in [0, N), or a list
-            of N tensors of shape (L, 4), (x1, y1, x2, y2), one for each image. Of the dtype
-            (under autocast: any floating-point dtype) and on the device of ``input``.
+            of N tensors of shape (L, 4), (x1, y1, x2, y2), one per image. Dtype (under autocast:
+            any floating-point dtype) and device of ``input``.
         output_size: Bins as (height, width); one number for both.
-        spatial_scale: What maps the coordinates of the boxes to pixels of ``input``; positive.
-        sampling_ratio: Samples of a bin along each axis; 0 or less: as many as the bin is high or
-            wide in pixels, rounded up.
-        aligned: Whether the centre of the first pixel lies at 0.5 (True) or at 0 (False; then a box
-            also has at least one pixel of width and height).
+        spatial_scale: Factor from the coordinates of the boxes to pixels of ``input``; positive.
+        sampling_ratio: Samples per bin along each axis; 0 or less: the height or width of the bin
+            in pixels, rounded up.
+        aligned: Whether the centre of the first pixel is at 0.5 (True) or at 0 (False; then boxes
+            are also enlarged to at least one pixel of width and height).
 
     Returns:
         Shape (K, C, height, width), contiguous, in the dtype of ``input``; computed in float32 for
         float16 and bfloat16.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices, an output size or a scale that is not positive; on
-            the CPU also NaN, infinite coordinates and those beyond 2**30 pixels of ``input``,
-            corners out of order, and images that do not exist. On CUDA such a box gives zeros.
-        RuntimeError: Boxes that require a gradient: there is none.
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices, an output size or a scale that is not positive;
+            on the CPU also NaN, coordinates beyond 2**30 pixels of ``input``, corners out of order,
+            and image indices out of range. On CUDA such a box gives zeros.
+        RuntimeError: Boxes that require a gradient, which does not exist.
 
     Note:
         Differentiable any number of times in ``input``; its gradient is channels-last where
-        ``input`` is. Deterministic, forward and backward. Samples outside of the map cost nothing,
-        however large a box is. Memory beyond the result is small: a few megabytes for each thread.
+        ``input`` is. Deterministic, forward and backward. Samples outside the map cost nothing,
+        however large a box is. Needs a few megabytes per thread in addition to the result.
 
     References:
         He et al., "Mask R-CNN" (2017).
@@ -88,7 +89,7 @@ def roi_align(
     """
     regions = _as_regions("roi_align", input, boxes)
     height, width = _as_pair("roi_align", output_size)
-    _check_scale("roi_align", spatial_scale)
+    check_positive("roi_align", "spatial_scale", spatial_scale)
     check_integer("roi_align", "sampling_ratio", sampling_ratio)
     try:
         return torch.ops.cvlib.roi_align(
@@ -101,96 +102,75 @@ def roi_align(
 
 
 def _as_regions(function: str, input: Tensor, boxes: Boxes) -> Tensor:
-    """The boxes as one tensor (K, 5), image first."""
+    """Return the boxes as one tensor (K, 5) with the image index first."""
     check_tensor(function, "input", input)
-    check_shape(function, "input", input, "(N, C, H, W)")
+    check_shape(function, "input", input, "N", "C", "H", "W")
     if isinstance(boxes, Tensor):
-        check_boxes(function, "boxes", boxes, "(K, 5)")
-        check_same_kind(function, "input", input, "boxes", boxes)
+        check_boxes(function, "boxes", boxes, "K", 5)
+        check_same_dtype_and_device(function, "input", input, "boxes", boxes)
         regions = boxes
     else:
         regions = _concatenate(function, input, boxes)
     if regions.requires_grad and torch.is_grad_enabled():
-        raise RuntimeError(
-            f"{function}: expected boxes that do not require a gradient, because there is none; "
-            "got requires_grad=True: detach them"
-        )
+        requirement, advice = "not require a gradient", "there is none: detach them"
+        raise RuntimeError(mismatch(function, "boxes", requirement, "requires_grad=True", advice))
     return regions
 
 
 def _concatenate(function: str, input: Tensor, boxes: Sequence[Tensor]) -> Tensor:
     if not isinstance(boxes, list | tuple):
-        raise TypeError(
-            f"{function}: expected boxes to be a torch.Tensor of shape (K, 5) or a list of tensors "
-            f"of shape (L, 4), got {type(boxes).__name__}"
-        )
+        requirement = "be a torch.Tensor of shape (K, 5) or a list of tensors of shape (L, 4)"
+        raise TypeError(mismatch(function, "boxes", requirement, type(boxes).__name__))
     if len(boxes) != input.shape[0]:
-        raise ValueError(
-            f"{function}: expected boxes to be a list of N = {input.shape[0]} tensors, one for "
-            f"each image of input, got {len(boxes)}"
-        )
-    for image, one in enumerate(boxes):
-        check_boxes(function, f"boxes[{image}]", one, "(L, 4)")
-        check_same_kind(function, "input", input, f"boxes[{image}]", one)
+        requirement = f"be a list of N = {input.shape[0]} tensors, one per image of `input`"
+        raise ValueError(mismatch(function, "boxes", requirement, len(boxes)))
+    for image, corners in enumerate(boxes):
+        check_boxes(function, f"boxes[{image}]", corners, "L", 4)
+        check_same_dtype_and_device(function, "input", input, f"boxes[{image}]", corners)
     if not boxes:
         return input.new_empty(0, 5)
-    # Half types cannot hold every image's index.
-    rows = [torch.nn.functional.pad(as_real(one), (1, 0), value=i) for i, one in enumerate(boxes)]
+    # Half types cannot represent every image index.
+    pad = torch.nn.functional.pad
+    rows = [pad(as_real(corners), (1, 0), value=i) for i, corners in enumerate(boxes)]
     return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
 def _as_pair(function: str, output_size: int | Sequence[int]) -> tuple[int, int]:
     pair = (output_size, output_size) if not isinstance(output_size, list | tuple) else output_size
-    if len(pair) != 2 or not all(is_integer(one) for one in pair):
-        raise TypeError(
-            f"{function}: expected output_size to be an int or a pair of them, got {output_size!r}"
-        )
+    if len(pair) != 2 or not all(map(is_integer, pair)):
+        requirement, actual = "be an int or a pair of ints", repr(output_size)
+        raise TypeError(mismatch(function, "output_size", requirement, actual))
     height, width = pair
     if height < 1 or width < 1:
-        raise ValueError(f"{function}: expected output_size >= 1, got {output_size!r}")
+        raise ValueError(mismatch(function, "output_size", "be at least 1", repr(output_size)))
     return height, width
 
 
-def _check_scale(function: str, spatial_scale: float) -> None:
-    check_is_number(function, "spatial_scale", spatial_scale)
-    if not 0 < spatial_scale < float("inf"):
-        raise ValueError(
-            f"{function}: expected spatial_scale to be positive and finite, got {spatial_scale}"
-        )
-
-
 def _explain_regions(function: str, boxes: Boxes, num_images: int, spatial_scale: float) -> None:
-    """Raises ValueError for the first box that a CPU kernel cannot have accepted."""
+    """Raises ValueError for the first box that a CPU kernel has refused."""
     if isinstance(boxes, Tensor):
         images = boxes.detach()[:, 0]
-        index = first_true(~((images >= 0) & (images < num_images)))
-        if index is not None:
-            raise ValueError(
-                f"{function}: expected boxes with an image index in [0, {num_images}), got "
-                f"boxes{index_text((*index, 0))} = {float(images[index]):g}"
-            )
+        is_image = (images >= 0) & (images < num_images)
+        requirement = f"be image indices in [0, {num_images})"
+        check_entries(function, "boxes[:, 0]", images, is_image, requirement)
         named = {"boxes": boxes[:, 1:]}
     else:
-        named = {f"boxes[{image}]": one for image, one in enumerate(boxes)}
+        named = {f"boxes[{image}]": corners for image, corners in enumerate(boxes)}
     for argument, corners in named.items():
         check_box_values(function, argument, corners)
         pixels = as_real(corners.detach()) * spatial_scale
-        index = first_true(~(pixels.abs() <= LARGEST_COORDINATE).all(1))
-        if index is not None:
-            text = ", ".join(f"{v:g}" for v in corners[index].tolist())
-            raise ValueError(
-                f"{function}: expected {argument} with coordinates of at most 2**30 pixels of the "
-                f"feature map, got {argument}{index_text(index)} = ({text})"
-            )
+        is_near = (pixels.abs() <= LARGEST_COORDINATE).all(1)
+        requirement = "have coordinates of at most 2**30 pixels of the feature map"
+        check_entries(function, argument, corners, is_near, requirement)
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """Says whether a gradient of this tensor should be channels-last."""
+    """Whether the gradient of this tensor is channels-last."""
     return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def empty_map(like: Tensor, shape: tuple[int, ...], channels_last: bool) -> Tensor:
-    """A fake gradient."""
+    """Allocate the gradient of feature maps."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
 
@@ -296,7 +276,7 @@ def _save_align_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> N
 
 
 def _align_backward_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    # The gradient is linear in what comes in, and its transpose is roi_align itself.
+    # The backward is linear in grad, and its transpose is roi_align itself.
     (regions,) = ctx.saved_tensors
     result = torch.ops.cvlib.roi_align(grad, regions, ctx.bins_y, ctx.bins_x, *ctx.rule)
     return result, *[None] * 8

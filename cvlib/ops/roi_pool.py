@@ -1,4 +1,4 @@
-"""RoI pool: maxima of a feature map over boxes."""
+"""RoI pool: maxima of a feature map in a grid over each box."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvlib._checks import is_value_error
+from cvlib._checks import check_positive, is_value_error
 from cvlib._extension import define, library
 from cvlib.ops._similarity import as_real
 from cvlib.ops.roi import (
@@ -15,7 +15,6 @@ from cvlib.ops.roi import (
     _as_pair,
     _as_regions,
     _check_regions,
-    _check_scale,
     _explain_regions,
     empty_map,
     is_channels_last,
@@ -29,29 +28,29 @@ def roi_pool(
     output_size: int | tuple[int, int],
     spatial_scale: float = 1.0,
 ) -> Tensor:
-    """Takes the largest value of a feature map in a grid of bins over each box.
+    """Take the maximum of a feature map in a grid of bins over each box.
 
-    Corners are rounded to whole pixels, and both ends belong to the box. Neighbouring bins share a
-    pixel where the box cannot be divided evenly. A bin outside of the map is 0.
+    Corners are rounded to integer pixels, and both ends belong to the box. Neighbouring bins share
+    a pixel where the box cannot be divided evenly. A bin outside the map is 0.
 
     Args:
         input: Feature maps, shape (N, C, H, W), floating point, contiguous or channels-last.
         boxes: Shape (K, 5), (image, x1, y1, x2, y2), where image is an index in [0, N), or a list
-            of N tensors of shape (L, 4), (x1, y1, x2, y2), one for each image. Of the dtype
-            (under autocast: any floating-point dtype) and on the device of ``input``.
+            of N tensors of shape (L, 4), (x1, y1, x2, y2), one per image. Dtype (under autocast:
+            any floating-point dtype) and device of ``input``.
         output_size: Bins as (height, width); one number for both.
-        spatial_scale: What maps the coordinates of the boxes to pixels of ``input``; positive.
+        spatial_scale: Factor from the coordinates of the boxes to pixels of ``input``; positive.
 
     Returns:
         Shape (K, C, height, width), contiguous, in the dtype of ``input``. NaN where a bin holds
-        one, as in `torch.nn.functional.max_pool2d`; torchvision passes over it.
+        one, as in `torch.nn.functional.max_pool2d`; torchvision ignores it.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices, an output size or a scale that is not positive; on
-            the CPU also NaN, infinite coordinates and those beyond 2**30 pixels of ``input``,
-            corners out of order, and images that do not exist. On CUDA such a box gives zeros.
-        RuntimeError: Boxes that require a gradient: there is none.
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices, an output size or a scale that is not positive;
+            on the CPU also NaN, coordinates beyond 2**30 pixels of ``input``, corners out of order,
+            and image indices out of range. On CUDA such a box gives zeros.
+        RuntimeError: Boxes that require a gradient, which does not exist.
 
     Note:
         Differentiable any number of times in ``input``; the gradient goes to the first of equal
@@ -68,9 +67,9 @@ def roi_pool(
     """
     regions = _as_regions("roi_pool", input, boxes)
     height, width = _as_pair("roi_pool", output_size)
-    _check_scale("roi_pool", spatial_scale)
+    check_positive("roi_pool", "spatial_scale", spatial_scale)
     # argmax is as large as the result, and only a gradient needs it; in torch.func.vmap a batched
-    # tensor hides its own wish for one.
+    # tensor does not show that it requires one.
     with_argmax = torch.is_grad_enabled() and (
         input.requires_grad or torch._C._are_functorch_transforms_active()
     )
@@ -175,7 +174,7 @@ def _save_pool_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> No
 
 
 def _pool_backward_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    """Reads where the gradient has written, in plain PyTorch: differentiable again."""
+    """Gather from where the backward scatters, in plain PyTorch and differentiable again."""
     argmax, regions = ctx.saved_tensors
     if not grad.shape[0]:
         return grad.new_zeros(argmax.shape), *[None] * 7

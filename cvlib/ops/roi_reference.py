@@ -1,8 +1,8 @@
-"""What roi_align and roi_pool compute, in plain PyTorch; slow, on every device.
+"""Slow references of roi_align and roi_pool in plain PyTorch.
 
-Along each axis a region is cut into bins, and a bin is a weighted sum of pixels; so a region is two
-small matrices of weights, one for rows and one for columns. Positions are computed in the order of
-operations of ``csrc/roi/region.h``, because ceil and floor decide there.
+Each axis of a region is divided into bins, and a bin is a weighted sum of pixels, so a region is
+two small matrices of weights, one for rows and one for columns. Positions are computed in the order
+of operations of ``csrc/roi/region.h``, because rounding decides them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BISECTIONS = 64
 
 
 def are_regions(regions: Tensor, num_images: int, spatial_scale: float) -> Tensor:
-    """Says of each row (image, x1, y1, x2, y2) whether image, order and size are possible."""
+    """Whether each row (image, x1, y1, x2, y2) has a valid image, corners in order and in range."""
     images, boxes = regions[:, 0], regions[:, 1:]
     valid = (images >= 0) & (images < num_images) & (boxes[:, :2] <= boxes[:, 2:]).all(1)
     return valid & ((boxes * spatial_scale).abs() <= LARGEST_COORDINATE).all(1)
@@ -32,10 +32,10 @@ def sample_weights(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """The weight (K, bins, size) of each pixel of an axis in each bin of each region."""
+    """Weight (K, bins, size) of each pixel of an axis in each bin of each region."""
     offset = 0.5 if aligned else 0.0
-    start = low * spatial_scale - offset
-    length = (high * spatial_scale - offset) - start
+    origin = low * spatial_scale - offset
+    length = (high * spatial_scale - offset) - origin
     if not aligned:
         length = length.clamp(min=1)
     step = (length / bins)[:, None]  # (K, 1)
@@ -44,7 +44,7 @@ def sample_weights(
     if not weights.numel():
         return weights
     spread = samples.clamp(min=1)
-    base = start[:, None] + torch.arange(bins, device=low.device).to(low.dtype) * step
+    base = origin[:, None] + torch.arange(bins, device=low.device).to(low.dtype) * step
 
     def position(sample: Tensor) -> Tensor:
         return base + (sample.to(low.dtype) + 0.5) * step / spread
@@ -55,9 +55,9 @@ def sample_weights(
     for i in range(int((end - begin).max())):
         sample = begin + i
         share = torch.where(sample < end, 1 / spread, 0)
-        where = position(sample).clamp(0, size)
-        left = where.long().clamp(max=size - 1)
-        fraction = torch.where(left < size - 1, where - left, 0)
+        place = position(sample).clamp(0, size)
+        left = place.long().clamp(max=size - 1)
+        fraction = torch.where(left < size - 1, place - left, 0)
         right = (left + 1).clamp(max=size - 1)
         weights.scatter_add_(2, left[..., None], ((1 - fraction) * share)[..., None])
         weights.scatter_add_(2, right[..., None], (fraction * share)[..., None])
@@ -65,14 +65,14 @@ def sample_weights(
 
 
 def _first(reached: Callable[[Tensor], Tensor], count: Tensor) -> Tensor:
-    """The first of `count` samples of each bin for which ``reached`` holds; it stays true."""
+    """Index of the first of ``count`` samples of each bin from which ``reached`` is true."""
     low, high = torch.zeros_like(count), count
     for _ in range(_BISECTIONS):
         middle = (low + high) // 2
-        found = reached(middle)
+        is_reached = reached(middle)
         low, high = (
-            torch.where((low < high) & ~found, middle + 1, low),
-            torch.where((low < high) & found, middle, high),
+            torch.where((low < high) & ~is_reached, middle + 1, low),
+            torch.where((low < high) & is_reached, middle, high),
         )
     return low
 
@@ -80,14 +80,14 @@ def _first(reached: Callable[[Tensor], Tensor], count: Tensor) -> Tensor:
 def align_regions(
     maps: Tensor, regions: Tensor, weights: tuple[Tensor, Tensor], valid: Tensor
 ) -> Tensor:
-    """The result of roi_align from the weights of rows and columns."""
+    """Compute roi_align from the weights of rows and columns."""
     rows, columns = weights
     images = torch.where(valid, regions[:, 0], 0).long()
     pooled = maps.new_zeros(len(regions), maps.shape[1], rows.shape[1], columns.shape[1])
     if not len(maps):
         return pooled
     for k in range(len(regions)):
-        # A pixel without weight may be infinite.
+        # Pixels without weight are masked because they may be infinite.
         used = (rows[k] > 0).any(0)[:, None] & (columns[k] > 0).any(0)
         pixels = torch.where(used, maps.index_select(0, images[k : k + 1])[0], 0)
         pooled[k] = rows[k] @ pixels @ columns[k].T
@@ -101,7 +101,7 @@ def spread_regions(
     valid: Tensor,
     shape: tuple[int, int, int, int],
 ) -> Tensor:
-    """The gradient of the maps: the transpose of `align_regions`."""
+    """Compute the gradient of the maps: the transpose of `align_regions`."""
     rows, columns = weights
     images = torch.where(valid, regions[:, 0], 0).long()
     result = grad.new_zeros(shape)
@@ -117,7 +117,7 @@ def spread_regions(
 def pool_regions(
     maps: Tensor, regions: Tensor, bins: tuple[int, int], spatial_scale: float, valid: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The result of roi_pool and, for each bin, the index of its largest pixel (-1: none)."""
+    """Compute roi_pool and the index of the largest pixel of each bin (-1: none)."""
     height, width = maps.shape[2:]
     pooled = maps.new_zeros(len(regions), maps.shape[1], *bins)
     places = torch.full_like(pooled, -1, dtype=torch.int32)
@@ -143,15 +143,15 @@ def _bin_pixels(
     low: Tensor, high: Tensor, spatial_scale: float, bins: int, size: int
 ) -> list[list[list[int]]]:
     """Begin and end (K, bins, 2) of the pixels of each bin."""
-    start, last = (_round(side * spatial_scale).long() for side in (low, high))
-    step = ((last - start + 1).clamp(min=1).to(low.dtype) / bins)[:, None]
+    first, last = (_round(side * spatial_scale).long() for side in (low, high))
+    step = ((last - first + 1).clamp(min=1).to(low.dtype) / bins)[:, None]
     index = torch.arange(bins + 1, device=low.device).to(low.dtype)
-    begin = start[:, None] + (index[:-1] * step).floor().long()
-    end = start[:, None] + (index[1:] * step).ceil().long()
+    begin = first[:, None] + (index[:-1] * step).floor().long()
+    end = first[:, None] + (index[1:] * step).ceil().long()
     return torch.stack([begin, end], -1).clamp(0, size).tolist()
 
 
 def _round(values: Tensor) -> Tensor:
-    """Halves go away from 0, as in C; torch.round has them go to even numbers."""
+    """Round halves away from 0, as C does; torch.round rounds them to even."""
     whole = values.trunc()
     return whole + values.sign() * ((values - whole).abs() >= 0.5)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from cvlib._checks import (
     check_boxes,
-    check_same_kind,
-    first_true,
-    index_text,
+    check_entries,
+    check_same_dtype_and_device,
+    check_shape_matches,
     is_value_error,
     signal_bad_values,
 )
@@ -25,18 +25,17 @@ from cvlib.ops._similarity import as_real, empty_gradients, register_gradient
 
 
 def box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the intersection over union of every pair of rotated boxes.
+    """Return the intersection over union of every pair of rotated boxes.
 
-    A box is (cx, cy, w, h, angle): its centre, its sides and the angle in degrees by which it is
-    turned counter-clockwise about its centre, as one sees the image (y points down). At angle 0
+    A box is (cx, cy, w, h, angle): its centre, its sides, and the angle in degrees by which it is
+    rotated counter-clockwise about its centre in the displayed image (y points down). At angle 0
     the width lies along x. At 30 the right end of the box points up: the middle of its right side
-    is at cx + w / 2 cos 30, cy - w / 2 sin 30. At 90 the width stands upright and the right side
-    is on top, so that (w, h, 90) is the same box as (h, w, 0). This is the format "cxcywhr" of
-    torchvision.
+    is at cx + w / 2 cos 30, cy - w / 2 sin 30. At 90 the width is vertical and the right side is on
+    top, so that (w, h, 90) and (h, w, 0) are equal boxes. This is torchvision's "cxcywhr" format.
 
-    The IoU is computed in float64 from the values as given and rounded once, for all dtypes; it is
-    exact to about 1e-15 times the ratio of the sides of a box. The IoU with an empty box is 0, and
-    so is the IoU of boxes whose area overflows float64. Sides below 1e-140 count as 0.
+    The IoU is computed in float64 and rounded once, for all dtypes; it is exact to about 1e-15
+    times the ratio of the sides of a box. The IoU with an empty box is 0, and so is the IoU of
+    boxes whose area overflows float64. Sides below 1e-140 count as 0.
 
     Args:
         boxes1: Shape (N, 5), floating point; lengths in any one unit, angles in degrees, any number
@@ -44,18 +43,18 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         boxes2: Shape (M, 5), same dtype, device and unit.
 
     Returns:
-        Shape (N, M), in [0, 1]; float32 for float16 and bfloat16 boxes, else the dtype of the
-        boxes. Equal to the last bit when the arguments are exchanged.
+        Shape (N, M), in [0, 1]; float32 for float16 and bfloat16 boxes, otherwise the dtype of the
+        boxes. Bit-identical if the arguments are exchanged.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Wrong shapes, two devices; on the CPU also a NaN, a negative side or an angle
-            beyond 1e9 degrees. On CUDA such a box has IoU 0 with every box.
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Wrong shapes, different devices; on the CPU also a NaN, a negative side or an
+            angle beyond 1e9 degrees. On CUDA such a box has IoU 0 with every box.
 
     Note:
         Differentiable once, in both arguments; where edges coincide the IoU has a kink, and the
-        gradient lies between those of both sides. Deterministic; CPU and CUDA give equal values.
-        Memory is the result alone. Pairs whose upright boxes are disjoint cost next to nothing.
+        gradient lies between those of both sides. Deterministic; CPU and CUDA return equal values.
+        Needs no memory besides the result. Pairs whose bounding boxes are disjoint are cheap.
 
     References:
         Green, "An Essay on the Application of Mathematical Analysis" (1828): the area as an
@@ -67,9 +66,9 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         >>> box_iou_rotated(a, b)
         tensor([[0.7071, 0.3333]])
     """
-    check_boxes("box_iou_rotated", "boxes1", boxes1, "(N, 5)")
-    check_boxes("box_iou_rotated", "boxes2", boxes2, "(M, 5)")
-    check_same_kind("box_iou_rotated", "boxes1", boxes1, "boxes2", boxes2)
+    check_boxes("box_iou_rotated", "boxes1", boxes1, "N", 5)
+    check_boxes("box_iou_rotated", "boxes2", boxes2, "M", 5)
+    check_same_dtype_and_device("box_iou_rotated", "boxes1", boxes1, "boxes2", boxes2)
     try:
         return torch.ops.cvlib.box_iou_rotated(boxes1, boxes2)
     except RuntimeError as error:
@@ -78,24 +77,25 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def paired_box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Gives the intersection over union of each rotated box and its partner.
+    """Return the intersection over union of each rotated box and its partner.
 
-    Boxes and values are those of `box_iou_rotated`.
+    See `box_iou_rotated` for the box format.
 
     Args:
         boxes1: Shape (..., 5), floating point.
         boxes2: Same shape, dtype, device and unit.
 
     Returns:
-        Shape (...), in [0, 1]; float32 for float16 and bfloat16 boxes, else the dtype of the boxes.
+        Shape (...), in [0, 1]; float32 for float16 and bfloat16 boxes, otherwise the dtype of the
+        boxes.
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes.
-        ValueError: Two shapes, two devices; on the CPU also a NaN, a negative side or an angle
+        TypeError: Not tensors, not floating point, or different dtypes.
+        ValueError: Different shapes or devices; on the CPU also a NaN, a negative side or an angle
             beyond 1e9 degrees. On CUDA such a box has IoU 0.
 
     Note:
-        Differentiable once, in both arguments. Deterministic; CPU and CUDA give equal values.
+        Differentiable once, in both arguments. Deterministic; CPU and CUDA return equal values.
 
     Example:
         >>> a = torch.tensor([[0.0, 0.0, 2.0, 2.0, 0.0], [5.0, 5.0, 4.0, 2.0, 30.0]])
@@ -104,14 +104,10 @@ def paired_box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         tensor([0.7071, 1.0000])
     """
     function = "paired_box_iou_rotated"
-    check_boxes(function, "boxes1", boxes1, "(..., 5)")
-    check_boxes(function, "boxes2", boxes2, "(..., 5)")
-    check_same_kind(function, "boxes1", boxes1, "boxes2", boxes2)
-    if boxes1.shape != boxes2.shape:
-        raise ValueError(
-            f"{function}: expected boxes2 of the shape of boxes1 {tuple(boxes1.shape)}, "
-            f"got {tuple(boxes2.shape)}"
-        )
+    check_boxes(function, "boxes1", boxes1, "...", 5)
+    check_boxes(function, "boxes2", boxes2, "...", 5)
+    check_same_dtype_and_device(function, "boxes1", boxes1, "boxes2", boxes2)
+    check_shape_matches(function, "boxes2", boxes2, boxes1.shape, "boxes1")
     try:
         return torch.ops.cvlib.paired_box_iou_rotated(boxes1, boxes2)
     except RuntimeError as error:
@@ -126,22 +122,15 @@ def _explain(function: str, error: RuntimeError, boxes1: Tensor, boxes2: Tensor)
 
 
 def check_rotated_values(function: str, argument: str, boxes: Tensor) -> None:
-    """Raises ValueError for the first box with a NaN, a negative side or an absurd angle."""
-    index = first_true(~are_rotated_boxes(boxes.detach()))
-    if index is None:
-        return
-    box = boxes[index].tolist()
-    if any(value != value for value in box):
-        wrong = "without NaN"
-    elif not (box[2] >= 0 and box[3] >= 0):
-        wrong = "with w >= 0 and h >= 0"
-    else:
-        wrong = f"with angles from {-LARGEST_ANGLE:g} to {LARGEST_ANGLE:g} degrees"
-    actual = ", ".join(f"{value:g}" for value in box)
-    raise ValueError(
-        f"{function}: expected {argument} {wrong}, got {argument}{index_text(index)} = "
-        f"({actual}); rotated boxes are (cx, cy, w, h, angle), the angle in degrees"
-    )
+    """Raises ValueError for the first box with a NaN, a negative side or a too large angle."""
+    angle = f"have angles from {-LARGEST_ANGLE:g} to {LARGEST_ANGLE:g} degrees"
+    advice = "rotated boxes are (cx, cy, w, h, angle), the angle in degrees"
+    for requirement, is_good in (
+        ("be without NaN", ~boxes.isnan().any(-1)),
+        ("have w >= 0 and h >= 0", (boxes[..., 2:4] >= 0).all(-1)),
+        (angle, boxes[..., 4].abs() <= LARGEST_ANGLE),
+    ):
+        check_entries(function, argument, boxes, is_good, requirement, advice)
 
 
 def _signal_bad_boxes(*boxes: Tensor) -> None:

@@ -1,17 +1,17 @@
-"""Soft non-maximum suppression: scores lowered one selection after the other."""
+"""Soft non-maximum suppression."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from cvlib._checks import are_ordered, check_fraction, check_number, signal_bad_values
+from cvlib._checks import are_ordered, check_choice, check_fraction, check_number, signal_bad_values
 from cvlib._extension import define, refuse_gradient
 from cvlib.ops._similarity import as_real, pairwise_iou
 from cvlib.ops._suppression import (
+    METHODS,
     as_limit,
     check_groups,
-    check_method,
     check_scored_boxes,
     exp_of_nonpositive,
     explain_scored_boxes,
@@ -30,27 +30,27 @@ def soft_nms(
     labels: Tensor | None = None,
     image_ids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Selects boxes best score first; each lowers the scores of those it overlaps.
+    """Select boxes best score first, each lowering the scores of the boxes that it overlaps.
 
     The box with the highest score (equal scores: lowest index) is selected, and the scores s of the
-    boxes that are left become, with their IoU o with it,
+    remaining boxes become, with their IoU o with it,
 
     - linear: ``s * (1 - o)`` where ``o >= iou_threshold``;
     - gaussian: ``s * exp(-o**2 / sigma)``.
 
-    Then again, until no box with a score of at least ``score_threshold`` is left.
+    This repeats until no box with a score of at least ``score_threshold`` remains.
 
     Args:
         boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
         scores: Shape (N,), same dtype and device; higher is better.
         method: ``"linear"`` or ``"gaussian"``.
-        iou_threshold: In [0, 1]; of the linear method.
-        sigma: In [1e-6, 1e6]; of the gaussian method. Smaller suppresses more.
-        score_threshold: At least 0; a box whose score sinks below it is dropped.
-        max_output: At most this many boxes of each image, best first; ``None``: all.
-        labels: Shape (N,), int64, any values: boxes of different labels ignore each other;
-            ``None``: all boxes of one class.
-        image_ids: Shape (N,), int64, any values: as ``labels``; ``None``: all boxes of one image.
+        iou_threshold: In [0, 1]; used by the linear method.
+        sigma: In [1e-6, 1e6]; used by the gaussian method. Smaller suppresses more.
+        score_threshold: At least 0; a box whose score falls below it is dropped.
+        max_output: Maximum number of boxes per image, best first; ``None``: no limit.
+        labels: Shape (N,), int64, any values; boxes of different labels ignore each other.
+            ``None``: one class.
+        image_ids: Shape (N,), int64, any values; see ``labels``. ``None``: one image.
 
     Returns:
         A tuple of indices (K,), int64, in the order of selection, and the scores (K,) with which
@@ -58,16 +58,16 @@ def soft_nms(
         images are sorted together (equal scores: lowest index).
 
     Raises:
-        TypeError: Not tensors, not floating point, of two dtypes; ids that are not int64.
-        ValueError: Wrong shapes, two devices, numbers out of range; on the CPU also a NaN or
+        TypeError: Not tensors, not floating point, different dtypes; ids that are not int64.
+        ValueError: Wrong shapes, different devices, numbers out of range; on the CPU also a NaN or
             corners out of order. On CUDA a box with a NaN coordinate or score is never selected.
         RuntimeError: On backward; soft_nms is not differentiable.
 
     Note:
-        Deterministic; CPU and CUDA select the same boxes with the same scores, to the bit: scores
-        are multiplied in the dtype of the boxes in the order of selection, and ``exp`` is cvlib's
-        own (within 2 units in the last place). Memory is linear in N. The CPU compares boxes with
-        near ones only; on CUDA one block works on each group.
+        Deterministic; CPU and CUDA select the same boxes with bit-identical scores: scores
+        are multiplied in the dtype of the boxes in the order of selection, and ``exp`` is a
+        custom one (within 2 units in the last place). Memory is linear in N. The CPU compares boxes
+        with nearby ones only; on CUDA one block handles each group.
 
     References:
         Bodla et al., "Soft-NMS - Improving Object Detection With One Line of Code" (2017).
@@ -80,7 +80,7 @@ def soft_nms(
     check_scored_boxes("soft_nms", boxes, scores)
     check_fraction("soft_nms", "iou_threshold", iou_threshold)
     limit = as_limit("soft_nms", "max_output", max_output)
-    check_method("soft_nms", "method", method)
+    check_choice("soft_nms", "method", method, METHODS)
     check_number("soft_nms", "sigma", sigma, 1e-6, 1e6)
     check_number("soft_nms", "score_threshold", score_threshold, 0)
     check_groups("soft_nms", boxes, labels, image_ids)

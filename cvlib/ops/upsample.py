@@ -1,4 +1,4 @@
-"""Bilinear interpolation of images."""
+"""Bilinear resizing of images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvlib._checks import check_shape, check_tensor, is_integer, is_number
+from cvlib._checks import check_shape, check_tensor, is_integer, is_number, mismatch
 from cvlib._extension import define, library
 from cvlib.ops._similarity import as_real
 
@@ -22,20 +22,19 @@ def upsample_bilinear(
     *,
     align_corners: bool = False,
 ) -> Tensor:
-    """Resizes images by bilinear interpolation, as `torch.nn.functional.interpolate` does.
+    """Resize images by bilinear interpolation like `torch.nn.functional.interpolate`.
 
-    It gives what ``interpolate(..., mode="bilinear", antialias=False)`` gives, also where images
-    shrink: every output pixel mixes the (at most) four input pixels around its position, and the
-    others count for nothing.
+    Equals ``interpolate(..., mode="bilinear", antialias=False)``, also for downsampling: every
+    output pixel mixes only the (at most) four input pixels around its position.
 
     Args:
         input: Shape (N, C, H, W), floating point; N and C may be 0. Any strides.
         size: Height and width of the result in pixels, or one number for both.
-        scale_factor: Instead of ``size``: factors of height and width, or one for both; the size is
-            ``int(factor * size of the input)``. Positions follow the factor as given, not the
+        scale_factor: Alternative to ``size``: factors of height and width, or one for both; the
+            size is ``int(factor * size of the input)``. Positions follow this factor, not the
             quotient of the rounded sizes.
-        align_corners: The centres of the corner pixels keep their values, instead of the edges of
-            the images coinciding.
+        align_corners: Whether the centres of the corner pixels are aligned instead of the edges of
+            the images.
 
     Returns:
         Shape (N, C, height, width), with dtype and memory format (contiguous or channels-last) of
@@ -43,15 +42,15 @@ def upsample_bilinear(
         length is not interpolated.
 
     Raises:
-        TypeError: ``input`` is no floating-point tensor; sizes that are no integers; factors that
-            are no numbers.
-        ValueError: Not four dimensions; both or neither of ``size`` and ``scale_factor``; not one
-            or two of them; an input or a result without pixels; factors that are not positive and
-            finite.
+        TypeError: ``input`` is not a floating-point tensor; sizes that are not integers; factors
+            that are not numbers.
+        ValueError: Not four dimensions; both or neither of ``size`` and ``scale_factor``; more
+            than two sizes or factors; an input or a result without pixels; factors that are not
+            positive and finite.
 
     Note:
         Differentiable any number of times; forward and backward are each other's transposes.
-        Deterministic, on CUDA too: the gradient is gathered, without atomic additions. Memory is
+        Deterministic, also on CUDA: the gradient is gathered, without atomic additions. Memory is
         the result alone; images whose rows are not dense are copied first. Autocast on CUDA
         computes in float32, as for ``interpolate``.
 
@@ -67,13 +66,11 @@ def upsample_bilinear(
         tensor([[[[0., 1., 2., 3., 4.]]]])
     """
     check_tensor(_NAME, "input", input)
-    if input.dim() != 4:
-        check_shape(_NAME, "input", input, "(N, C, H, W)")
+    check_shape(_NAME, "input", input, "N", "C", "H", "W")
     _, _, height, width = input.shape
     if height < 1 or width < 1:
-        raise ValueError(
-            f"{_NAME}: expected input with height and width of at least 1, got {tuple(input.shape)}"
-        )
+        requirement = "have a height and width of at least 1"
+        raise ValueError(mismatch(_NAME, "input", requirement, tuple(input.shape)))
     scale_y = scale_x = 0.0
     if scale_factor is None:
         height, width = _size_pair(size)
@@ -81,11 +78,12 @@ def upsample_bilinear(
         scale_y, scale_x = _factor_pair(scale_factor)
         height, width = torch.sym_int(height * scale_y), torch.sym_int(width * scale_x)
     else:
-        raise ValueError(f"{_NAME}: expected one of size and scale_factor, got both")
+        raise ValueError(mismatch(_NAME, "scale_factor", "be None if `size` is given", "both"))
     if height < 1 or width < 1:
         _refuse_size(height, width, input, scale_factor)
     arguments = input, height, width, scale_y, scale_x, align_corners
-    # Compilers and torch.func.vmap need to see the gradient; a batched tensor hides its own wish.
+    # Compilers and torch.func.vmap need the operator with a registered gradient; a batched tensor
+    # does not show that it requires one.
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return _forward(*arguments)
     if input.requires_grad and torch.is_grad_enabled():
@@ -95,41 +93,40 @@ def upsample_bilinear(
 
 def _size_pair(size: Any) -> tuple[int, int]:
     if size is None:
-        raise ValueError(f"{_NAME}: expected one of size and scale_factor, got neither")
+        requirement = "be given if `scale_factor` is None"
+        raise ValueError(mismatch(_NAME, "size", requirement, "neither"))
     pair = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(pair) != 2:
-        raise ValueError(f"{_NAME}: expected size to be one or two integers, got {pair}")
+        raise ValueError(mismatch(_NAME, "size", "be one or two integers", pair))
     if not (is_integer(pair[0]) and is_integer(pair[1])):
-        raise TypeError(f"{_NAME}: expected size to be one or two integers, got {size!r}")
+        raise TypeError(mismatch(_NAME, "size", "be one or two integers", repr(size)))
     return pair
 
 
 def _factor_pair(factor: Any) -> tuple[float, float]:
     pair = tuple(factor) if isinstance(factor, list | tuple) else (factor, factor)
     if len(pair) != 2:
-        raise ValueError(f"{_NAME}: expected scale_factor to be one or two numbers, got {pair}")
+        raise ValueError(mismatch(_NAME, "scale_factor", "be one or two numbers", pair))
     y, x = pair
     if not (is_number(y) and is_number(x)):
-        raise TypeError(f"{_NAME}: expected scale_factor to be one or two numbers, got {factor}")
+        raise TypeError(mismatch(_NAME, "scale_factor", "be one or two numbers", factor))
     if not (0 < y < float("inf") and 0 < x < float("inf")):
-        raise ValueError(f"{_NAME}: expected scale_factor to be positive and finite, got {factor}")
+        raise ValueError(mismatch(_NAME, "scale_factor", "be positive and finite", factor))
     return y, x
 
 
 def _refuse_size(height: int, width: int, input: Tensor, scale_factor: Any) -> None:
-    """Raises for a result without pixels, in the terms of the argument that it comes from."""
+    """Raises for a result without pixels, naming the argument that determines its size."""
     if scale_factor is None:
-        raise ValueError(f"{_NAME}: expected size of at least 1, got ({height}, {width})")
-    raise ValueError(
-        f"{_NAME}: expected scale_factor that gives a size of at least 1, got {scale_factor} for "
-        f"{tuple(input.shape[2:])}, which gives ({height}, {width})"
-    )
+        raise ValueError(mismatch(_NAME, "size", "be at least 1", f"({height}, {width})"))
+    actual = f"{scale_factor} for {tuple(input.shape[2:])}, which gives ({height}, {width})"
+    raise ValueError(mismatch(_NAME, "scale_factor", "give a size of at least 1", actual))
 
 
 def _is_channels_last(images: Tensor) -> bool:
-    """Says whether results of these images are channels-last.
+    """Whether results of these images are channels-last.
 
-    They are when strides rise in the order C, W, H, N, and sizes of 1 leave it open to neither: the
+    True if strides increase in the order C, W, H, N and sizes of 1 do not make that ambiguous: the
     rule of PyTorch, and of ``csrc/upsample/image_layout.h``.
     """
     if images.stride(1) == 0:
@@ -152,7 +149,7 @@ def _fake(
 
 
 def _step(size: int, out_size: int, scale_factor: float, align_corners: bool) -> tuple[Any, Any]:
-    """Source pixels for each output pixel, as a quotient."""
+    """Source pixels per output pixel, as numerator and denominator."""
     if align_corners:
         return (size - 1, out_size - 1) if out_size > 1 else (0, 1)
     return (1.0 / scale_factor, 1) if scale_factor > 0 else (size, out_size)
@@ -161,10 +158,10 @@ def _step(size: int, out_size: int, scale_factor: float, align_corners: bool) ->
 def _taps(
     size: int, out_size: int, scale_factor: float, align_corners: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where an axis reads: the lower pixel, the upper one and its weight, on the CPU.
+    """Return the lower pixel, the upper pixel and its weight per output pixel of an axis, on CPU.
 
-    As ``tap_at`` in ``csrc/interp_math.h``; a product of two float32 is exact in float64, which
-    makes this a fused multiply-add.
+    As ``tap_at`` in ``csrc/interp_math.h``. The product of two float32 is exact in float64, so this
+    is a fused multiply-add.
     """
     outputs = torch.arange(out_size)
     if size == out_size:
@@ -189,7 +186,7 @@ def _reference(
         if mixed.shape[dim] == size:
             continue
         taps = _taps(mixed.shape[dim], size, scale, align_corners, mixed.dtype)
-        low, high, weight = (one.to(input.device) for one in taps)
+        low, high, weight = (tap.to(input.device) for tap in taps)
         weight = weight.view(-1, 1) if dim == 2 else weight
         mixed = mixed.index_select(dim, low) * (1 - weight) + mixed.index_select(dim, high) * weight
     return _fake(input, height, width, scale_y, scale_x, align_corners).copy_(mixed)
@@ -198,7 +195,7 @@ def _reference(
 def _readers(
     size: int, out_size: int, scale_factor: float, align_corners: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """For every input pixel the outputs that read it and their shares: (size, K), padded with 0."""
+    """Return the outputs that read each input pixel and their shares, (size, K), padded with 0."""
     low, high, weight = _taps(size, out_size, scale_factor, align_corners, dtype)
     share = torch.zeros(size, out_size, dtype=dtype)
     outputs = torch.arange(out_size)
@@ -217,10 +214,10 @@ def _backward_reference(
         if gathered.shape[dim] == size:
             continue
         pair = _readers(size, gathered.shape[dim], scale, align_corners, gathered.dtype)
-        readers, share = (one.to(grad.device) for one in pair)
+        readers, share = (part.to(grad.device) for part in pair)
         share = share if dim == 3 else share[..., None]
         read = gathered.index_select(dim, readers.flatten()).unflatten(dim, readers.shape)
-        # A share of 0 is padding, and must not turn an infinite gradient into NaN.
+        # A share of 0 is padding and must not turn an infinite gradient into NaN.
         gathered = torch.where(share != 0, read * share, 0).sum(dim + 1)
     return _fake(grad, height, width, scale_y, scale_x, align_corners).copy_(gathered)
 
@@ -241,7 +238,7 @@ def _second_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, 
 
 
 def _fold_batch(operator: Any) -> Any:
-    """The rule of ``torch.func.vmap``: one more batch dimension joins the images."""
+    """Rule of ``torch.func.vmap`` that flattens the mapped dimension into the batch."""
 
     def rule(_: Any, in_dims: tuple[Any, ...], images: Tensor, *arguments: Any) -> Any:
         batched = images.movedim(in_dims[0], 0)
@@ -250,9 +247,9 @@ def _fold_batch(operator: Any) -> Any:
     return rule
 
 
-# An operator with a gradient registered from Python costs several times what the plain one costs,
-# also where no gradient is asked for, and an image of a few pixels takes less time than that. So
-# each is defined twice, and `upsample_bilinear` calls the one with a gradient only where it must.
+# Calling an operator with a gradient registered from Python costs several times as much as calling
+# one without, even if no gradient is needed, which dominates for small images. So each operator is
+# defined twice, and `upsample_bilinear` calls the one with a gradient only if necessary.
 _ARGUMENTS = "SymInt height, SymInt width, float scale_y, float scale_x, bool align_corners"
 for _suffix in ("", "_plain"):
     define(f"{_NAME}{_suffix}(Tensor input, {_ARGUMENTS}) -> Tensor", _reference, _fake, None)
@@ -262,8 +259,7 @@ for _suffix in ("", "_plain"):
         _fake,
         None,
     )
-    # As PyTorch: its autocast lists have upsample_bilinear2d under float32 on CUDA, and not at all
-    # on the CPU.
+    # As in PyTorch, whose autocast casts upsample_bilinear2d to float32 on CUDA only.
     torch.library.register_autocast(f"cvlib::{_NAME}{_suffix}", "cuda", torch.float32, lib=library)
 _forward = torch.ops.cvlib.upsample_bilinear.default
 _backward = torch.ops.cvlib.upsample_bilinear_backward.default
@@ -276,7 +272,7 @@ for _operator in (_forward, _backward, _plain_forward, _plain_backward):
 
 
 class _Differentiable(torch.autograd.Function):
-    """The plain operator with its gradient: quicker to call than the registered one."""
+    """The plain operator with its gradient: faster to call than the registered one."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:

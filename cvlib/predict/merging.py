@@ -1,10 +1,10 @@
-"""Objects that several views of one image have, made one."""
+"""Merging of detections from several views of one image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,32 +13,38 @@ from cvlib.boxes import box_area, clip_boxes
 from cvlib.ops import batched_nms, masks_to_rle, rle_to_masks, weighted_boxes_fusion
 from cvlib.structures import Detections
 
-if TYPE_CHECKING:
-    from cvlib.predict.views import Window
-
 Merge = Literal["nms", "wbf"]
-# A box is cut when it ends nearer to the border of its tile than this share of the tile: models do
-# not place edges exactly.
+# A box that ends closer to the border of its tile than this share of the tile is considered cut,
+# because models do not place edges exactly.
 _BORDER = 0.01
-# A cut box is a part of a whole one that covers this share of it.
+# A cut box belongs to a complete one that covers at least this share of it.
 _COVERED = 0.7
-# Parts of one object begin and end alike along the border that cuts it.
+# Minimum overlap of two parts of one object along the border that cuts it.
 _ALIKE = 0.5
 
 
+class Window(NamedTuple):
+    """A rectangle of an image in pixels; it may extend beyond the image."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 class Piece(NamedTuple):
-    """What was found in one window of an image, in pixels of the window."""
+    """Detections in one window of an image, in pixels of the window."""
 
     window: Window
-    found: Detections
+    detections: Detections
 
 
 class _Tiled(NamedTuple):
-    """Objects of all tiles in pixels of the image, and what cuts each."""
+    """Detections of all tiles in pixels of the image, and the borders that cut them."""
 
-    found: Detections
-    tiles: Tensor  # (N,): the number of the tile
-    cuts: Tensor  # (N, 4), bool: at the left, top, right and bottom border of the tile
+    detections: Detections
+    tiles: Tensor  # (N,): index of the tile
+    cuts: Tensor  # (N, 4), bool: cut at the left, top, right and bottom border of the tile
 
 
 def join_tiles(
@@ -47,45 +53,48 @@ def join_tiles(
     merge: Merge,
     iou_threshold: float,
 ) -> Detections:
-    """Makes one list of the objects found in the windows of an image.
+    """Merge the detections in the windows of an image.
 
-    Objects that no border cuts are merged by suppression or fusion. One that is cut is left out
-    where a whole one covers it; the others are parts of objects that no window has whole, and are
-    joined with those that go on beyond the border.
+    Objects that no border cuts are merged by suppression or fusion. A cut object is dropped if a
+    complete one covers it. The remaining ones are parts of objects that no window shows completely,
+    and are joined with their continuation beyond the border.
 
     Args:
-        pieces: What was found in each window.
+        pieces: Detections in each window.
         size: Height and width of the image.
         merge: ``"nms"`` or ``"wbf"``.
         iou_threshold: Boxes of one class that overlap more than this are one object.
 
     Returns:
-        Objects in pixels of the image, best first.
+        Detections in pixels of the image, best first.
 
     Raises:
-        ValueError: Masks, which cannot be fused.
+        ValueError: Masks with ``merge="wbf"``: they cannot be averaged.
     """
     tiled = _gather(pieces, size)
     is_cut = tiled.cuts.any(1)
-    whole = _merge(tiled.found[~is_cut], merge, iou_threshold)
+    whole = _merge(tiled.detections[~is_cut], merge, iou_threshold)
     parts = _select(tiled, is_cut)
-    open_parts = ~_covered(parts.found, whole)
+    open_parts = ~_covered(parts.detections, whole)
     parts = _select(parts, open_parts)
     joined = _merge(_without_parts(_join(parts)), merge, iou_threshold)
     return _sorted(_concatenate([whole, joined]))
 
 
 def fuse(seen: Sequence[Detections], merge: Merge, iou_threshold: float) -> Detections:
-    """Merges what several views of a whole image have.
+    """Merge the detections of several views of a whole image.
 
     Args:
-        seen: One for each view, in pixels of the image.
-        merge: ``"nms"``: the best box of each object; ``"wbf"``: the average, the score over all
-            views.
+        seen: Detections of each view, in pixels of the image.
+        merge: ``"nms"`` keeps the best box of each object; ``"wbf"`` averages boxes, and scores
+            over all views.
         iou_threshold: Boxes of one class that overlap more than this are one object.
 
+    Returns:
+        The merged detections.
+
     Raises:
-        ValueError: Masks, which cannot be fused.
+        ValueError: Masks with ``merge="wbf"``: they cannot be averaged.
     """
     if merge == "nms":
         return _merge(_concatenate(seen), merge, iou_threshold)
@@ -103,7 +112,7 @@ def _merge(found: Detections, merge: Merge, iou_threshold: float) -> Detections:
     if merge == "nms":
         return found[batched_nms(found.boxes, found.scores, found.labels, iou_threshold)]
     _refuse_masks([found])
-    # As if of one model: an object is not less likely because the other tiles do not show it.
+    # Fused as one model's boxes: an object is not less likely because other tiles do not show it.
     boxes, scores, labels = weighted_boxes_fusion(
         [found.boxes], [found.scores], [found.labels], iou_threshold=iou_threshold
     )
@@ -112,7 +121,9 @@ def _merge(found: Detections, merge: Merge, iou_threshold: float) -> Detections:
 
 def _refuse_masks(seen: Sequence[Detections]) -> None:
     if any(one.masks is not None for one in seen):
-        raise ValueError("predict: expected boxes alone for merge='wbf', got masks; use 'nms'")
+        raise ValueError(
+            "predict: expected `merge` to be 'nms' for detections with masks, got 'wbf'"
+        )
 
 
 def _gather(pieces: Sequence[Piece], size: tuple[int, int]) -> _Tiled:
@@ -136,16 +147,18 @@ def _gather(pieces: Sequence[Piece], size: tuple[int, int]) -> _Tiled:
         found.append(replace(one, boxes=boxes, masks=masks))
         tiles.append(torch.full((len(one),), number))
     everything = _Tiled(_concatenate(found), torch.cat(tiles), torch.cat(cuts))
-    visible = box_area(everything.found.boxes) > 0  # else found in the margin of a small view
+    visible = (
+        box_area(everything.detections.boxes) > 0
+    )  # otherwise detected in the margin of a small view
     return _select(everything, visible)
 
 
 def _select(tiled: _Tiled, chosen: Tensor) -> _Tiled:
-    return _Tiled(tiled.found[chosen], tiled.tiles[chosen], tiled.cuts[chosen])
+    return _Tiled(tiled.detections[chosen], tiled.tiles[chosen], tiled.cuts[chosen])
 
 
 def _paste(found: Detections, window: Window, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Masks of a window as run lengths in the image: bitmaps of a big one would fill memory."""
+    """Masks of a window as run lengths in the image: bitmaps of a large image fill the memory."""
     rles = []
     height, width = size
     left, top = max(0, window.left), max(0, window.top)
@@ -159,7 +172,7 @@ def _paste(found: Detections, window: Window, size: tuple[int, int]) -> list[dic
 
 
 def _covered(parts: Detections, whole: Detections) -> Tensor:
-    """Which parts belong to an object that is there whole."""
+    """Which parts belong to a complete object, shape (N,), bool."""
     if not len(parts) or not len(whole):
         return torch.zeros(len(parts), dtype=torch.bool)
     shared = _intersection(parts.boxes, whole.boxes) / box_area(parts.boxes)[:, None]
@@ -167,7 +180,7 @@ def _covered(parts: Detections, whole: Detections) -> Tensor:
 
 
 def _without_parts(joined: Detections) -> Detections:
-    """Leaves out what another row of tiles has of an object: a part of a larger one."""
+    """Drop parts of larger objects, which another row of tiles has joined."""
     larger = joined[box_area(joined.boxes).sort(descending=True, stable=True).indices]
     kept: list[int] = []
     for i in range(len(larger)):
@@ -183,8 +196,8 @@ def _intersection(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _join(parts: _Tiled) -> Detections:
-    """Puts together what goes on beyond a border."""
-    count = len(parts.found)
+    """Join parts that continue beyond a border."""
+    count = len(parts.detections)
     group = list(range(count))
 
     def first(i: int) -> int:
@@ -198,16 +211,16 @@ def _join(parts: _Tiled) -> Detections:
     members: dict[int, list[int]] = {}
     for i in range(count):
         members.setdefault(first(i), []).append(i)
-    joined = [_hull(parts.found[one]) for one in members.values()]
-    return _concatenate(joined) if joined else parts.found
+    joined = [_hull(parts.detections[one]) for one in members.values()]
+    return _concatenate(joined) if joined else parts.detections
 
 
 def _neighbours(parts: _Tiled) -> Tensor:
-    """Shape (N, N), bool: the first ends at the border where the second, of another tile, begins.
+    """Whether part j continues part i in the next tile, shape (N, N), bool.
 
-    Both show what lies between the two borders, so they overlap, and begin and end alike.
+    Both show the overlap of the two tiles, so the boxes overlap, and begin and end alike.
     """
-    boxes, labels = parts.found.boxes, parts.found.labels
+    boxes, labels = parts.detections.boxes, parts.detections.labels
     same = (labels[:, None] == labels) & (parts.tiles[:, None] != parts.tiles)
     touching = (torch.maximum(boxes[:, None, :2], boxes[:, :2]) - _reach(boxes)) <= (
         torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
@@ -228,13 +241,13 @@ def _neighbours(parts: _Tiled) -> Tensor:
 
 
 def _reach(boxes: Tensor) -> Tensor:
-    """Shape (N, N, 2): how far apart parts may be where tiles do not overlap."""
+    """Maximum gap between parts in tiles without overlap, shape (N, N, 2)."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return 2 * _BORDER * torch.maximum(sides[:, None], sides)
 
 
 def _hull(parts: Detections) -> Detections:
-    """One object of several parts: as far as they reach, as sure as the surest."""
+    """One object from several parts: the box around them, the score of the best."""
     best = int(parts.scores.argmax())
     if len(parts) == 1:
         return parts

@@ -1,19 +1,8 @@
-"""Value objects: what models say of images, and what was there to be found."""
+"""Value objects: results of models and ground truth."""
 
 from cvlib.structures.classes import Classification, Segmentation
-from cvlib.structures.masks import Masks, each_bitmap, mask_areas, resize_masks
+from cvlib.structures.masks import Masks
 from cvlib.structures.objects import Detections, GroundTruth
+from cvlib.structures.results import Result
 
-Result = Detections | Classification | Segmentation
-
-__all__ = [
-    "Classification",
-    "Detections",
-    "GroundTruth",
-    "Masks",
-    "Result",
-    "Segmentation",
-    "each_bitmap",
-    "mask_areas",
-    "resize_masks",
-]
+__all__ = ["Classification", "Detections", "GroundTruth", "Masks", "Result", "Segmentation"]

@@ -36,7 +36,10 @@ class AnchorModel(Protocol):
 
     anchors: Tensor
     """Shape (A, 4), (x1, y1, x2, y2) normalised to 0..1, levels and cells one after the other."""
-    image_size: tuple[int, int]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the model's canvas."""
 
 
 class Level(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 
-from cvlib.data.transforms import VOID
+from cvlib.geometry.view import VOID
 from cvlib.visualize.drawing import PALETTE, as_image
 from cvlib.visualize.sheets import BACKGROUND, caption_font
 

@@ -147,7 +147,7 @@ def test_missing_images_stop_before_the_first_step(tmp_path, coco_copy, capsys):
     assert "train-0.png" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert main([*command, "--no-check"]) == 0
-    assert "left out: training image 0 cannot be read" in capsys.readouterr().out
+    assert "skipped: training image 0 cannot be read" in capsys.readouterr().out
 
 
 def test_doubts_are_told_once(tmp_path, coco_copy, capsys):
@@ -223,12 +223,12 @@ def predicted(tmp_path_factory, trained, coco):
 
 
 def test_every_writer_tells_the_same(predicted, coco):
-    rows = json.loads((predicted / "detections.json").read_text())
+    rows = json.loads((predicted / "predictions.json").read_text())
     assert [row["file"] for row in rows] == [
         str(coco / "images" / "val" / f"val-{i}.png") for i in range(3)
     ]
-    results = json.loads((predicted / "detections-coco.json").read_text())
-    with open(predicted / "detections.csv", newline="") as file:
+    results = json.loads((predicted / "predictions-coco.json").read_text())
+    with open(predicted / "predictions.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == len(results) == sum(len(row["objects"]) for row in rows) > 0
     for i, row in enumerate(rows):
@@ -255,12 +255,12 @@ def test_without_a_coco_file_images_are_numbered_and_named(tmp_path, trained, co
     out = tmp_path / "out"
     arguments = [str(trained), str(coco / "images" / "val"), "--save", "coco", "--out", str(out)]
     assert main(["predict", *arguments, *LOW]) == 0
-    images = json.loads((out / "detections-coco-images.json").read_text())
+    images = json.loads((out / "predictions-coco-images.json").read_text())
     assert [one["id"] for one in images["images"]] == [1, 2, 3]
     assert images["categories"] == [{"id": 0, "name": "banana"}]
-    results = json.loads((out / "detections-coco.json").read_text())
+    results = json.loads((out / "predictions-coco.json").read_text())
     assert {one["image_id"] for one in results} == {1, 2, 3}
-    assert names(out) == ["detections-coco-images.json", "detections-coco.json"]
+    assert names(out) == ["predictions-coco-images.json", "predictions-coco.json"]
 
 
 def test_images_that_the_coco_file_does_not_have(tmp_path, trained, coco, capsys):
@@ -275,7 +275,7 @@ def test_a_list_from_standard_input(tmp_path, trained, coco, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{path}\n" for path in paths)))
     out = tmp_path / "out"
     assert main(["predict", str(trained), "-", "--save", "json", "--out", str(out), *LOW]) == 0
-    rows = json.loads((out / "detections.json").read_text())
+    rows = json.loads((out / "predictions.json").read_text())
     assert [row["file"] for row in rows] == [str(path) for path in paths]
 
 
@@ -291,7 +291,7 @@ def test_damaged_and_missing_files_are_skipped_named_and_counted(
     assert "2 files are damaged or missing and were skipped" in said.err
     assert re.search(r"skipped: .*bad\.png", said.err)
     assert "1 images" in said.out
-    rows = json.loads((out / "detections.json").read_text())
+    rows = json.loads((out / "predictions.json").read_text())
     assert [("error" in row) for row in rows] == [False, True, True]
 
 
@@ -310,7 +310,7 @@ def test_overwriting_never_takes_a_source(tmp_path, trained, coco):
     arguments = ["predict", str(trained), str(source), "--out", str(tmp_path), "--overwrite"]
     assert main([*arguments, *LOW]) == 0
     assert source.read_bytes() == before
-    assert names(tmp_path) == ["detections.json", "val-0-2.png", "val-0.png"]
+    assert names(tmp_path) == ["predictions.json", "val-0-2.png", "val-0.png"]
 
 
 def test_tiles_and_views(tmp_path, trained, coco):
@@ -318,7 +318,7 @@ def test_tiles_and_views(tmp_path, trained, coco):
     arguments = ["predict", str(trained), str(coco / "images" / "val"), "--out", str(out)]
     views = ["--tile", "48", "--tta", "flip,scales", "--scales", "0.8", "1"]
     assert main([*arguments, *views, *LOW]) == 0
-    assert len(json.loads((out / "detections.json").read_text())) == 3
+    assert len(json.loads((out / "predictions.json").read_text())) == 3
 
 
 def test_a_kind_for_another_task(tmp_path, trained, coco, capsys):

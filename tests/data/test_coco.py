@@ -1,4 +1,4 @@
-"""read_coco and write_coco: against pycocotools, and each way in which a file can be wrong."""
+"""read_coco and write_coco: against pycocotools, and on invalid files."""
 
 import contextlib
 import io
@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 from torchvision import tv_tensors
 
 from cvlib.data.datasets.detection import DetectionDataset
-from cvlib.data.formats.coco import read_coco, write_coco
+from cvlib.data.formats.coco import read_coco
+from cvlib.data.formats.coco_writer import write_coco
 from cvlib.data.labels.findings import BadLabelsError
 from cvlib.ops.rle import masks_to_rle
 
@@ -25,7 +26,7 @@ def image_entry(number, name=None, **facts):
     return {"id": number, "file_name": name or f"{number}.png", "height": 30, "width": 40} | facts
 
 
-def thing(number, image=1, category=7, **facts):
+def entry(number, image=1, category=7, **facts):
     return {"id": number, "image_id": image, "category_id": category, "bbox": BOX} | facts
 
 
@@ -50,16 +51,13 @@ def findings_of(path):
     return read_coco(path).findings
 
 
-# --- what the file says ----------------------------------------------------------------------
-
-
-def test_a_file_by_hand(tmp_path):
-    things = [
-        thing(11, 5, 3, area=50, iscrowd=1),
-        thing(4, 1, 7),
-        thing(9, 1, 3, bbox=[0.5, 1.5, 2, 2], difficult=1),
+def test_a_small_file(tmp_path):
+    annotations = [
+        entry(11, 5, 3, area=50, iscrowd=1),
+        entry(4, 1, 7),
+        entry(9, 1, 3, bbox=[0.5, 1.5, 2, 2], difficult=1),
     ]
-    table = read_coco(str(write_set(tmp_path, annotations=things)))
+    table = read_coco(str(write_set(tmp_path, annotations=annotations)))
     assert table.layout == "COCO json"
     assert table.root == tmp_path
     assert table.classes == ("dog", "cat"), "classes count in the order of their ids"
@@ -88,7 +86,7 @@ def annotations_of(source, image):
     return source.loadAnns(source.getAnnIds(image))
 
 
-# Of pycocotools' own decoder.
+# From the decoder of pycocotools.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     "name",
@@ -144,12 +142,12 @@ def test_polygons_and_both_kinds_of_run_lengths(tmp_path):
     runs = [2 * 30 + 3, *([8, 22] * 9), 8, 30 * 40 - 11 * 30 - 11]
     compressed = masks_to_rle(torch.from_numpy(square)[None])[0]
     assert isinstance(compressed["counts"], str)
-    things = [
-        thing(1, segmentation=[[2, 3, 12, 3, 12, 11, 2, 11]]),
-        thing(2, segmentation={"size": [30, 40], "counts": runs}, iscrowd=1),
-        thing(3, segmentation=compressed),
+    annotations = [
+        entry(1, segmentation=[[2, 3, 12, 3, 12, 11, 2, 11]]),
+        entry(2, segmentation={"size": [30, 40], "counts": runs}, iscrowd=1),
+        entry(3, segmentation=compressed),
     ]
-    target = DetectionDataset(read_coco(write_set(tmp_path, annotations=things))).target(0)
+    target = DetectionDataset(read_coco(write_set(tmp_path, annotations=annotations))).target(0)
     assert isinstance(target["masks"], tv_tensors.Mask)
     assert target["masks"].dtype == torch.uint8
     assert np.array_equal(target["masks"].numpy(), np.stack([square] * 3))
@@ -157,21 +155,22 @@ def test_polygons_and_both_kinds_of_run_lengths(tmp_path):
 
 def test_a_box_from_the_mask_where_there_is_none(tmp_path):
     runs = {"size": [30, 40], "counts": [2 * 30 + 3, 8, 22, 8, 30 * 40 - 3 * 30 - 11]}
-    things = [
-        thing(1, bbox=None, segmentation=[[2, 3, 12, 3, 12, 11, 2, 11], [20, 1, 22, 1, 22, 2]]),
-        thing(2, bbox=[], segmentation=runs),
+    annotations = [
+        entry(1, bbox=None, segmentation=[[2, 3, 12, 3, 12, 11, 2, 11], [20, 1, 22, 1, 22, 2]]),
+        entry(2, bbox=[], segmentation=runs),
     ]
-    boxes = read_coco(write_set(tmp_path, annotations=things)).boxes
+    boxes = read_coco(write_set(tmp_path, annotations=annotations)).boxes
     assert boxes.tolist() == [[2, 1, 22, 11], [2, 3, 4, 11]]
-
-
-# --- findings: every one names its annotation ------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("facts", "code", "message"),
     [
-        ({"image_id": 99}, "unknown-image", "expected image_id that of an image .*, got 99"),
+        (
+            {"image_id": 99},
+            "unknown-image",
+            "`image_id` to be the id of an image .*, got 99",
+        ),
         ({"image_id": "1"}, "unknown-image", "got '1'"),
         ({"image_id": None}, "unknown-image", "got None"),
         ({"image_id": True}, "unknown-image", "got True"),
@@ -184,21 +183,33 @@ def test_a_box_from_the_mask_where_there_is_none(tmp_path):
         ({"bbox": {"x": 1}}, "bad-box", "got {'x': 1}"),
         ({"bbox": [10**400, 3, 4, 5]}, "bad-box", "got huge numbers"),
         ({"bbox": None}, "missing-box", "expected a bbox or a segmentation, got neither"),
-        ({"iscrowd": 2}, "bad-crowd", "expected iscrowd 0 or 1, got 2"),
+        ({"iscrowd": 2}, "bad-crowd", "expected `iscrowd` to be 0 or 1, got 2"),
         ({"iscrowd": "1"}, "bad-crowd", "got '1'"),
-        ({"segmentation": "x"}, "bad-mask", "expected segmentation polygons or run lengths"),
+        (
+            {"segmentation": "x"},
+            "bad-mask",
+            "`segmentation` to be polygons or run lengths",
+        ),
         ({"segmentation": [1, 2, 3, 4, 5, 6]}, "bad-mask", r"a list of polygons, got \[1, 2"),
         ({"segmentation": [[1, 2, 3, 4]]}, "bad-mask", r"expected polygons .*, got \[1, 2, 3, 4\]"),
         ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "bad-mask", "expected polygons"),
         ({"segmentation": [[1, 2, 3, 4, 5, "6"]]}, "bad-mask", "polygons of finite numbers"),
         ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "bad-mask", "of finite numbers"),
-        ({"segmentation": {"size": [30], "counts": "a"}}, "bad-mask", "expected a size"),
-        ({"segmentation": {"size": [30, 40]}}, "bad-mask", "counts a text or a list, got None"),
+        (
+            {"segmentation": {"size": [30], "counts": "a"}},
+            "bad-mask",
+            r"`size` to be \[height",
+        ),
+        (
+            {"segmentation": {"size": [30, 40]}},
+            "bad-mask",
+            "`counts` to be a string or a list",
+        ),
         ({"segmentation": {"size": [40, 30], "counts": "a"}}, "mask-size", r"\(30, 40\), got \(40"),
     ],
 )
-def test_wrong_annotations_are_named_and_left_out(tmp_path, facts, code, message):
-    path = write_set(tmp_path, annotations=[thing(4), thing(17, **facts), thing(18)])
+def test_invalid_annotations_are_named_and_left_out(tmp_path, facts, code, message):
+    path = write_set(tmp_path, annotations=[entry(4), entry(17, **facts), entry(18)])
     table = read_coco(path)
     assert table.rows.tolist() == [4, 18]
     (finding,) = table.findings
@@ -221,34 +232,34 @@ def test_wrong_annotations_are_named_and_left_out(tmp_path, facts, code, message
         ([2, 3, 100, 5], "box-outside"),
     ],
 )
-def test_boxes_that_cannot_be_right_are_found_by_the_rules(tmp_path, bbox, code):
-    table = read_coco(write_set(tmp_path, annotations=[thing(4), thing(17, bbox=bbox)]))
+def test_invalid_boxes_are_found_by_the_label_rules(tmp_path, bbox, code):
+    table = read_coco(write_set(tmp_path, annotations=[entry(4), entry(17, bbox=bbox)]))
     assert table.num_objects == 2
     with pytest.raises(BadLabelsError, match="annotation 17") as caught:
         DetectionDataset(table)
     assert [finding.code for finding in caught.value.findings] == [code]
 
 
-def test_entries_that_are_no_objects(tmp_path):
-    table = read_coco(write_set(tmp_path, annotations=[thing(4), None, [1], "x"]))
+def test_entries_that_are_not_objects(tmp_path):
+    table = read_coco(write_set(tmp_path, annotations=[entry(4), None, [1], "x"]))
     assert table.rows.tolist() == [4]
     assert [f.code for f in table.findings] == ["bad-id", *["bad-annotation"] * 3]
     assert [f.row for f in table.findings[1:]] == [f"annotation {k}" for k in (5, 6, 7)]
 
 
-def test_annotations_without_an_id_are_counted_behind_the_others(tmp_path):
-    things = [thing(4), thing(None), thing("9"), thing(1.5)]
-    table = read_coco(write_set(tmp_path, annotations=things))
+def test_annotations_without_an_id_are_numbered_after_the_others(tmp_path):
+    annotations = [entry(4), entry(None), entry("9"), entry(1.5)]
+    table = read_coco(write_set(tmp_path, annotations=annotations))
     assert table.rows.tolist() == [4, 5, 6, 7]
     (finding,) = table.findings
     assert (finding.severity, finding.code) == ("warning", "bad-id")
-    assert "got 3 without; they count from 5" in finding.message
+    assert "got 3 without; they are numbered from 5" in finding.message
     with pytest.warns(UserWarning, match="odd labels, 1 finding"):
         DetectionDataset(table)
 
 
 def test_duplicate_annotation_ids(tmp_path):
-    table = read_coco(write_set(tmp_path, annotations=[thing(4), thing(4), thing(5), thing(4)]))
+    table = read_coco(write_set(tmp_path, annotations=[entry(4), entry(4), entry(5), entry(4)]))
     assert table.num_objects == 4
     (finding,) = table.findings
     assert (finding.severity, finding.code) == ("warning", "duplicate-id")
@@ -257,16 +268,16 @@ def test_duplicate_annotation_ids(tmp_path):
 
 def test_odd_areas(tmp_path):
     areas = [float("nan"), "12", -1]
-    things = [thing(k, area=area) for k, area in enumerate(areas)]
-    table = read_coco(write_set(tmp_path, annotations=things))
+    annotations = [entry(k, area=area) for k, area in enumerate(areas)]
+    table = read_coco(write_set(tmp_path, annotations=annotations))
     assert np.isnan(table.areas).all()
     assert [f.code for f in table.findings] == ["bad-area"] * 3
     assert {f.severity for f in table.findings} == {"warning"}
 
 
 def test_masks_of_some_objects(tmp_path):
-    things = [thing(1, segmentation=[[2, 3, 12, 3, 12, 11]]), thing(2)]
-    (finding,) = findings_of(write_set(tmp_path, annotations=things))
+    annotations = [entry(1, segmentation=[[2, 3, 12, 3, 12, 11]]), entry(2)]
+    (finding,) = findings_of(write_set(tmp_path, annotations=annotations))
     assert (finding.severity, finding.code) == ("warning", "missing-mask")
     assert "1 of 2 without" in finding.message
 
@@ -286,14 +297,14 @@ def test_masks_of_some_objects(tmp_path):
         ({"id": 2, "file_name": 5}, "bad-path", "image 2"),
     ],
 )
-def test_wrong_images_are_named_and_left_out(tmp_path, second, code, row):
+def test_invalid_images_are_named_and_left_out(tmp_path, second, code, row):
     name = second.get("file_name") if isinstance(second, dict) else None
     images = [image_entry(1), second]
     try:
-        path = write_set(tmp_path, images=images, annotations=[thing(1), thing(2, 2)])
+        path = write_set(tmp_path, images=images, annotations=[entry(1), entry(2, 2)])
     except (ValueError, OSError):  # the image cannot be written, either
         path = write_set(tmp_path, images=[image_entry(1)])
-        content = {"images": images, "annotations": [thing(1), thing(2, 2)]}
+        content = {"images": images, "annotations": [entry(1), entry(2, 2)]}
         path.write_text(json.dumps(content | {"categories": [{"id": 7, "name": "cat"}]}))
     table = read_coco(path)
     assert list(table.images) == ["1.png"], name
@@ -302,7 +313,7 @@ def test_wrong_images_are_named_and_left_out(tmp_path, second, code, row):
     assert table.rows.tolist() == [1]
 
 
-def test_a_image_under_two_ids_is_told(tmp_path):
+def test_an_image_with_two_ids_is_a_warning(tmp_path):
     table = read_coco(write_set(tmp_path, images=[image_entry(1), image_entry(2, "./1.png")]))
     (finding,) = table.findings
     assert (finding.severity, finding.code, finding.row) == ("warning", "listed-twice", "image 2")
@@ -332,34 +343,31 @@ def test_odd_sizes(tmp_path):
         (5, "bad-category"),
     ],
 )
-def test_wrong_categories(tmp_path, category, code):
+def test_invalid_categories(tmp_path, category, code):
     categories = [{"id": 7, "name": "cat"}, category]
-    table = read_coco(write_set(tmp_path, annotations=[thing(1)], categories=categories))
+    table = read_coco(write_set(tmp_path, annotations=[entry(1)], categories=categories))
     assert table.classes == ("cat",)
     assert [(f.severity, f.code, f.row) for f in table.findings] == [("error", code, "category 1")]
 
 
-def test_nothing_dies_on_the_first_problem(tmp_path):
-    things = [thing(k, bbox="x") for k in range(30)]
-    with pytest.raises(BadLabelsError, match=r"got 30 that cannot .*\n(.*\n){20}  \.\.\. and 10"):
-        DetectionDataset(read_coco(write_set(tmp_path, annotations=things)))
-
-
-# --- files that are something else -----------------------------------------------------------
+def test_all_problems_are_listed(tmp_path):
+    annotations = [entry(k, bbox="x") for k in range(30)]
+    with pytest.raises(BadLabelsError, match=r"got 30 errors:\n(.*\n){20}  \.\.\. and 10"):
+        DetectionDataset(read_coco(write_set(tmp_path, annotations=annotations)))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "got .*, which cannot be read as it: it is empty"),
-        (b"{", "cannot be read as it: Expecting property name"),
-        (b'{"images": [1' + b"0" * 5000 + b"]}", "cannot be read as it: Exceeds the limit"),
+        (b"", "got .*, which cannot be parsed: it is empty"),
+        (b"{", "cannot be parsed: Expecting property name"),
+        (b'{"images": [1' + b"0" * 5000 + b"]}", "cannot be parsed: Exceeds the limit"),
         (b"[" * 200_000, "got lists nested too deeply"),
         (b'{"a":' * 200_000, "got lists nested too deeply"),
         (b"[]", "an object with images, annotations, categories .*, got list; it looks"),
         (b"3", "got int"),
-        (b"{}", "a list 'images' in .*, got none among nothing"),
-        (b'{"images": {}, "info": 1}', "got one that is dict among images, info"),
+        (b"{}", "'images' in .* to be a list, got no such key; its keys: none"),
+        (b'{"images": {}, "info": 1}', "got dict; its keys: images, info"),
         (b'{"images": [], "annotations": [], "categories": []}', "categories in .*, got none"),
         (b'{"images": [], "annotations": [], "categories": [{"id":1,"name":"a"}]}', "images in"),
         (b"\xff\xfe{\0}\0", "got UTF-16 in"),
@@ -368,7 +376,7 @@ def test_nothing_dies_on_the_first_problem(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1", "got a Git LFS pointer"),
     ],
 )
-def test_files_that_are_no_coco(tmp_path, content, message):
+def test_files_that_are_not_coco(tmp_path, content, message):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"^read_coco: expected .*{message}"):
@@ -378,17 +386,14 @@ def test_files_that_are_no_coco(tmp_path, content, message):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"read_coco: .*a\.json, which does not exist"):
         read_coco(tmp_path / "a.json")
-    with pytest.raises(FileNotFoundError, match="which is no file"):
+    with pytest.raises(FileNotFoundError, match="which is not a file"):
         read_coco(tmp_path)
 
 
 def test_byte_order_mark(tmp_path):
-    path = write_set(tmp_path, annotations=[thing(1)])
+    path = write_set(tmp_path, annotations=[entry(1)])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert read_coco(path).num_objects == 1
-
-
-# --- the folder of the images --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -413,7 +418,7 @@ def test_usual_layouts(tmp_path, file, folder):
     assert os.path.samefile(read_coco(path).root, folder)
 
 
-def test_two_folders_that_might_be_meant(tmp_path):
+def test_two_folders_with_the_images(tmp_path):
     path = write_set(tmp_path)
     (tmp_path / "images").mkdir()
     write_set(tmp_path / "images")
@@ -422,20 +427,17 @@ def test_two_folders_that_might_be_meant(tmp_path):
     assert read_coco(path, tmp_path / "images").root == tmp_path / "images"
 
 
-def test_no_folder_lists_what_was_tried(tmp_path):
+def test_searched_folders_are_listed(tmp_path):
     path = write_set(tmp_path)
     (tmp_path / "1.png").unlink()
     (tmp_path / "5.png").unlink()
     (tmp_path / "images").mkdir()
     with pytest.raises(FileNotFoundError) as caught:
         read_coco(path)
-    assert "such as '1.png', got none of the first 2 in" in str(caught.value)
+    assert "such as '1.png', next to it, got none of the first 2 in" in str(caught.value)
     assert str(tmp_path / "images") in str(caught.value)
-    with pytest.raises(FileNotFoundError, match="images_folder an existing folder"):
+    with pytest.raises(FileNotFoundError, match="`images_folder` to be an existing folder"):
         read_coco(path, tmp_path / "nowhere")
-
-
-# --- writing ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -457,24 +459,25 @@ def test_round_trip_of_real_sets(test_data, tmp_path, name):
     assert all(np.allclose(a["bbox"], boxes[a["id"]], 0, 1e-9) for a in written["annotations"])
 
 
-def test_what_json_cannot_hold_is_not_written(tmp_path):
+def test_values_that_json_cannot_store_are_not_written(tmp_path):
     bbox = [2, 3, float("nan"), 5]
-    table = read_coco(write_set(tmp_path, annotations=[thing(17, bbox=bbox)]))
+    table = read_coco(write_set(tmp_path, annotations=[entry(17, bbox=bbox)]))
     with pytest.raises(ValueError, match=r"write_coco: expected finite boxes with labels in 0..1"):
         write_coco(tmp_path / "b.json", table)
     assert not (tmp_path / "b.json").exists()
 
 
-# --- size and damage -------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_a_million_annotations(tmp_path):
     images = [image_entry(k) for k in range(100_000)]
-    things = [thing(k, k % 100_000, segmentation=[[2, 3, 12, 3, 12, 11]]) for k in range(10**6)]
+    annotations = [
+        entry(k, k % 100_000, segmentation=[[2, 3, 12, 3, 12, 11]]) for k in range(10**6)
+    ]
     path = tmp_path / "a.json"
     categories = [{"id": 7, "name": "cat"}]
-    path.write_text(json.dumps({"images": images, "annotations": things, "categories": categories}))
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
     Image.new("RGB", (40, 30)).save(tmp_path / "3.png")
     start = time.perf_counter()
     table = read_coco(path)
@@ -483,8 +486,8 @@ def test_a_million_annotations(tmp_path):
 
 
 def test_random_damage_gives_findings_or_clear_errors(tmp_path, rng):
-    things = [thing(k, segmentation=[[2, 3, 12, 3, 12, 11]], area=3) for k in range(3)]
-    path = write_set(tmp_path, annotations=things)
+    annotations = [entry(k, segmentation=[[2, 3, 12, 3, 12, 11]], area=3) for k in range(3)]
+    path = write_set(tmp_path, annotations=annotations)
     whole = np.frombuffer(path.read_bytes(), np.uint8)
     outcomes = set()
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""read_csv: columns by their names, rows by their lines, and each way to get it wrong."""
+"""read_csv: columns identified by name, rows by line, and invalid files."""
 
 import time
 
@@ -28,10 +28,7 @@ def error_of(path, **options):
     return str(caught.value)
 
 
-# --- what the file says ----------------------------------------------------------------------
-
-
-def test_a_file_by_hand(tmp_path):
+def test_a_small_file(tmp_path):
     path = write_set(tmp_path, "2.png,dog,1,2,3,4", "1.png,cat,5,6,7.5,8", "2.png,cat,0,0,9,9")
     table = read_csv(str(path))
     assert table.layout == "CSV"
@@ -54,6 +51,7 @@ def test_a_file_by_hand(tmp_path):
         ("File Name;Class;X1;Y1;X2;Y2", "1.png;cat;2;3;12;11", -1),
         ("filename\tclass\tx\ty\tw\th", "1.png\tcat\t2\t3\t10\t8", -1),
         ("path|category|x|y|width|height", "1.png|cat|2|3|10|8", -1),
+        ("picture,label,left,top,right,bottom", "1.png,cat,2,3,12,11", -1),
         ("image,label,left,top,right,bottom", "1.png,cat,2,3,12,11", -1),
         ("image,label,left,top,width,height", "1.png,cat,2,3,10,8", -1),
         ("image,label,xmin,ymin,width,height", "1.png,cat,2,3,10,8", -1),
@@ -84,12 +82,12 @@ def test_harmless_variants(tmp_path, newline):
     assert list(table.images) == ["1.png", "2.png"]
 
 
-def test_a_image_without_objects(tmp_path):
+def test_an_image_without_objects(tmp_path):
     table = read_csv(write_set(tmp_path, "1.png,,,,,", "2.png,cat,1,2,3,4"))
     assert table.starts.tolist() == [0, 0, 1]
 
 
-def test_numbers_as_classes_keep_their_value(tmp_path):
+def test_integer_labels_keep_their_value(tmp_path):
     lines = ["1.png,7,1,2,3,4", "2.png,3,1,2,3,4"]
     table = read_csv(write_set(tmp_path, *lines))
     assert (table.classes, table.category_ids) == (("3", "7"), (3, 7))
@@ -102,7 +100,7 @@ def test_numbers_as_classes_keep_their_value(tmp_path):
     assert table.findings == ()
 
 
-def test_columns_by_hand(tmp_path):
+def test_columns_argument(tmp_path):
     header = "file,image,label,class,xmin,ymin,xmax,ymax"
     path = write_set(tmp_path, "x,1.png,5,cat,2,3,12,11", header=header)
     text = error_of(path)
@@ -116,7 +114,7 @@ def test_columns_by_hand(tmp_path):
     )
 
 
-def test_two_boxes_in_a_row_of_columns(tmp_path):
+def test_columns_of_two_box_formats(tmp_path):
     header = HEADER + ",x,y,w,h"
     path = write_set(tmp_path, "1.png,cat,2,3,12,11,2,3,10,8", header=header)
     assert "expected one column for each of x1, y1, x2, y2, x, y, width, height" in error_of(path)
@@ -127,9 +125,9 @@ def test_two_boxes_in_a_row_of_columns(tmp_path):
         assert read_csv(path, columns=columns).boxes.tolist() == [[2, 3, 12, 11]]
 
 
-@pytest.mark.parametrize("columns", [{"image": "image"}, {"image": "photo"}])
+@pytest.mark.parametrize("columns", [{"photo": "image"}, {"image": "photo"}])
 def test_columns_that_do_not_exist(tmp_path, columns):
-    assert "expected columns= to map one of" in error_of(write_set(tmp_path), columns=columns)
+    assert "of `columns` to be among image, " in error_of(write_set(tmp_path), columns=columns)
 
 
 def test_classes_as_string(tmp_path):
@@ -137,17 +135,14 @@ def test_classes_as_string(tmp_path):
         read_csv(tmp_path / "a.csv", classes="cat")
 
 
-# --- rows that cannot be right ---------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("row", "code", "message"),
     [
         ("1.png,cat,1,2,3", "bad-row", "expected 6 fields, got 5"),
         ("1.png,cat,1,2,3,4,5", "bad-row", "expected 6 fields, got 7"),
-        ("1.png,cat,1,b,3,4", "bad-row", "expected ymin a number, got 'b'"),
-        ("1.png,cat,1,,3,4", "bad-row", "expected ymin a number, got ''"),
-        ("1.png,cat,1_0,2,30,4", "bad-row", "expected xmin a number, got '1_0'"),
+        ("1.png,cat,1,b,3,4", "bad-row", "expected ymin to be a number, got 'b'"),
+        ("1.png,cat,1,,3,4", "bad-row", "expected ymin to be a number, got ''"),
+        ("1.png,cat,1_0,2,30,4", "bad-row", "expected xmin to be a number, got '1_0'"),
         ("1.png,,1,2,3,4", "bad-row", "expected a label, got an empty field"),
         (",cat,1,2,3,4", "bad-row", "expected the path of an image, got an empty field"),
         ("1.png,cow,1,2,3,4", "unknown-class", "expected a label among cat, dog, got 'cow'"),
@@ -155,7 +150,7 @@ def test_classes_as_string(tmp_path):
         ("/etc/1.png,cat,1,2,3,4", "bad-path", "expected a path inside of"),
     ],
 )
-def test_wrong_rows_are_named_and_left_out(tmp_path, row, code, message):
+def test_invalid_rows_are_named_and_left_out(tmp_path, row, code, message):
     path = write_set(tmp_path, "1.png,cat,1,2,3,4", row, "1.png,dog,1,2,3,4")
     table = read_csv(path, classes=["cat", "dog"])
     assert table.rows.tolist() == [2, 4]
@@ -167,20 +162,17 @@ def test_wrong_rows_are_named_and_left_out(tmp_path, row, code, message):
 
 
 @pytest.mark.parametrize("box", ["1,2,nan,4", "1,2,inf,4", "1,2,1e999,4", "9,2,3,4", "1,2,1,4"])
-def test_boxes_that_cannot_be_right_are_found_by_the_rules(tmp_path, box):
+def test_invalid_boxes_are_found_by_the_label_rules(tmp_path, box):
     table = read_csv(write_set(tmp_path, "1.png,cat,1,2,3,4", f"1.png,cat,{box}"))
     with pytest.raises(BadLabelsError, match="line 3"):
         DetectionDataset(table)
 
 
-def test_a_thousand_of_a_kind_are_listed_and_the_rest_counted(tmp_path):
+def test_a_thousand_findings_are_listed_and_the_rest_counted(tmp_path):
     table = read_csv(write_set(tmp_path, *["1.png,cat,x,2,3,4"] * 2500))
     errors = [finding for finding in table.findings if finding.severity == "error"]
     assert len(errors) == 1001
     assert sum(finding.count for finding in errors) == 2500
-
-
-# --- files that are something else -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,7 +185,7 @@ def test_a_thousand_of_a_kind_are_listed_and_the_rest_counted(tmp_path):
         ("a,b,c\n1,2,3\n", "got a, b, c: missing image, label, a box"),
         ("image,label,xmin,ymin,xmax\n", "missing a box; pass columns="),
         (HEADER + ",label\n", "got label twice"),
-        (HEADER + '\n1.png,"cat,1,2,3,4\n', "which cannot be read as one: unexpected end of data"),
+        (HEADER + '\n1.png,"cat,1,2,3,4\n', "which cannot be parsed: unexpected end of data"),
         (HEADER + "\n1.png," + "c" * 200_000 + ",1,2,3,4\n", "field larger than field limit"),
         ("\0", "got a zero byte at byte 0"),
     ],
@@ -204,7 +196,7 @@ def test_unusable_files(tmp_path, text, message):
     assert message in error_of(path)
 
 
-def test_other_encodings_and_no_file(tmp_path):
+def test_other_encodings_and_missing_files(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(HEADER, encoding="utf-16")
     assert "got UTF-16" in error_of(path)
@@ -216,14 +208,13 @@ def test_other_encodings_and_no_file(tmp_path):
 
 def test_no_folder_with_the_images(tmp_path):
     path = write_set(tmp_path, "x/7.png,cat,1,2,3,4")
-    with pytest.raises(FileNotFoundError, match=r"such as 'x/7\.png', got none of the first 1 in"):
+    with pytest.raises(
+        FileNotFoundError, match=r"such as 'x/7\.png', next to it, got none of the first 1 in"
+    ):
         read_csv(path)
 
 
-# --- real data, size and damage --------------------------------------------------------------
-
-
-def test_the_banana_set_as_its_own_class_reads_it(test_data):
+def test_the_banana_dataset_as_its_class_reads_it(test_data):
     root = test_data / "banana-detection" / "bananas_train"
     table = read_csv(root / "label.csv", classes=["banana"])
     bananas = BananaDataset(test_data / "banana-detection").table

@@ -35,7 +35,7 @@ def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", ""):
         with pytest.raises(
-            FileNotFoundError, match=r"f: expected a file, got .*, which is no file"
+            FileNotFoundError, match=r"f: expected a file, got .*, which is not a file"
         ):
             read_bytes(tmp_path / name, "f")
     with pytest.raises(FileNotFoundError, match=r"f: expected text, got .*b, which does not exist"):

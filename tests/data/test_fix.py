@@ -1,4 +1,4 @@
-"""A corrected copy: what is sure is corrected, the rest left out or left alone, and told."""
+"""Corrected copies: mistakes are corrected, left out or left alone, and reported."""
 
 from __future__ import annotations
 
@@ -40,15 +40,17 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("fault", ERRORS, ids=[fault.name for fault in ERRORS])
-def test_what_is_written_has_no_errors(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
-    one = CocoSet.copy(clean_coco, tmp_path / "set")
-    fault.plant(one)
-    one.save()
-    before = {path: path.read_bytes() for path in one.folder.rglob("*") if path.is_file()}
-    changes = fix_dataset(one.folder, tmp_path / "fixed")
+def test_the_copy_has_no_errors(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
+    dataset = CocoSet.copy(clean_coco, tmp_path / "set")
+    fault.plant(dataset)
+    dataset.save()
+    before = {path: path.read_bytes() for path in dataset.folder.rglob("*") if path.is_file()}
+    changes = fix_dataset(dataset.folder, tmp_path / "fixed")
     report = check_dataset(tmp_path / "fixed")
     assert not report.errors, report
-    assert before == {path: path.read_bytes() for path in one.folder.rglob("*") if path.is_file()}
+    assert before == {
+        path: path.read_bytes() for path in dataset.folder.rglob("*") if path.is_file()
+    }
     assert fault.code in {change.code for change in changes.made}
     assert report.summary["images"] >= 18
 
@@ -65,24 +67,24 @@ MISREAD = [
 
 @pytest.mark.parametrize("plant", MISREAD)
 def test_boxes_in_another_layout_come_back(clean_coco: Path, tmp_path: Path, plant) -> None:
-    one = CocoSet.copy(clean_coco, tmp_path / "set")
-    plant(one)
-    one.save()
-    changes = fix_dataset(one.folder, tmp_path / "fixed")
+    dataset = CocoSet.copy(clean_coco, tmp_path / "set")
+    plant(dataset)
+    dataset.save()
+    changes = fix_dataset(dataset.folder, tmp_path / "fixed")
     assert np.allclose(boxes_of(tmp_path / "fixed"), boxes_of(clean_coco), atol=1e-3)
     assert len(changes.made) == 1
 
 
 def test_single_boxes(clean_coco: Path, tmp_path: Path) -> None:
-    one = CocoSet.copy(clean_coco, tmp_path / "set").without_masks()
-    x, y, w, h = one.thing(5)["bbox"]
-    planted.negative_width(one)
-    one.thing(9)["bbox"] = [painted.WIDTH - 20, 10, 22.5, 40]
-    one.thing(14)["bbox"] = [painted.WIDTH - 3, 10, 22, 40]
-    one.thing(20)["bbox"][2] = 0
-    one.add(**one.thing(30))
-    one.save()
-    changes = fix_dataset(one.folder, tmp_path / "fixed", images="copy")
+    dataset = CocoSet.copy(clean_coco, tmp_path / "set").without_masks()
+    x, y, w, h = dataset.thing(5)["bbox"]
+    planted.negative_width(dataset)
+    dataset.thing(9)["bbox"] = [painted.WIDTH - 20, 10, 22.5, 40]
+    dataset.thing(14)["bbox"] = [painted.WIDTH - 3, 10, 22, 40]
+    dataset.thing(20)["bbox"][2] = 0
+    dataset.add(**dataset.thing(30))
+    dataset.save()
+    changes = fix_dataset(dataset.folder, tmp_path / "fixed", images="copy")
     fixed = boxes_of(tmp_path / "fixed")
     assert len(fixed) == 78
     assert np.allclose(fixed[5], [x, y, w, h])
@@ -95,8 +97,8 @@ def test_single_boxes(clean_coco: Path, tmp_path: Path) -> None:
         ("left an object out", "annotation 31"),
     ]
     assert "left an object out" in str(changes)
-    told = json.loads((tmp_path / "fixed/changes.json").read_text())
-    assert len(told["made"]) == 5
+    written = json.loads((tmp_path / "fixed/changes.json").read_text())
+    assert len(written["made"]) == 5
     assert not any(path.is_symlink() for path in (tmp_path / "fixed").rglob("*"))
 
 
@@ -110,24 +112,24 @@ def test_labels_of_stored_pixels_are_turned(
     exif[0x0112] = orientation
     Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
     (x1, y1, x2, y2), *_ = turn_boxes(np.array([[11.0, 4, 19, 9]]), (20, 30), orientation)
-    seen = read_image(tmp_path / "a.png", upright=True)
-    expected = torch.zeros_like(seen)
+    upright = read_image(tmp_path / "a.png", upright=True)
+    expected = torch.zeros_like(upright)
     expected[:, int(y1) : int(y2), int(x1) : int(x2)] = 255
-    assert torch.equal(seen, expected)
-    one = CocoSet.copy(clean_coco, tmp_path / "set").without_masks()
-    planted.turned_by_exif(one)
-    one.save()
-    changes = fix_dataset(one.folder, tmp_path / "fixed")
+    assert torch.equal(upright, expected)
+    dataset = CocoSet.copy(clean_coco, tmp_path / "set").without_masks()
+    planted.turned_by_exif(dataset)
+    dataset.save()
+    changes = fix_dataset(dataset.folder, tmp_path / "fixed")
     assert [change.code for change in changes.made] == ["labels-not-turned"]
     assert not check_dataset(tmp_path / "fixed").errors
 
 
 def test_names_and_images(clean_coco: Path, tmp_path: Path) -> None:
-    one = CocoSet.copy(clean_coco, tmp_path / "set")
-    planted.png_called_jpg(one)
-    planted.copied_to_val(one)
-    one.save()
-    changes = fix_dataset(one.folder, tmp_path / "fixed")
+    dataset = CocoSet.copy(clean_coco, tmp_path / "set")
+    planted.png_called_jpg(dataset)
+    planted.copied_to_val(dataset)
+    dataset.save()
+    changes = fix_dataset(dataset.folder, tmp_path / "fixed")
     renamed, leaked = changes.made
     assert (renamed.action, renamed.after) == ("renamed", "003.png")
     assert (leaked.action, Path(leaked.image).name) == ("left an image out", "054.jpg")
@@ -136,31 +138,31 @@ def test_names_and_images(clean_coco: Path, tmp_path: Path) -> None:
     assert (tmp_path / "fixed/images/train/000.jpg").is_symlink()
 
 
-def test_more_than_are_told_are_fixed(clean_coco: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("cvlib.data.check.images.MOST_OF_A_KIND", 2)
-    one = CocoSet.copy(clean_coco, tmp_path / "set")
+def test_findings_beyond_the_limit_are_fixed(clean_coco: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("cvlib.data.labels.findings.MAX_FINDINGS_PER_CODE", 2)
+    dataset = CocoSet.copy(clean_coco, tmp_path / "set")
     for index in range(5):
-        one.image(index).unlink()
+        dataset.image(index).unlink()
     for index in range(40, 46):
-        one.thing(index)["segmentation"] = [
-            [v + painted.WIDTH for v in one.thing(index)["segmentation"][0]]
+        dataset.thing(index)["segmentation"] = [
+            [v + painted.WIDTH for v in dataset.thing(index)["segmentation"][0]]
         ]
-    one.save()
-    assert len(check_dataset(one.folder).of_code("missing-image")) == 3
-    changes = fix_dataset(one.folder, tmp_path / "fixed")
+    dataset.save()
+    assert len(check_dataset(dataset.folder).of_code("missing-image")) == 3
+    changes = fix_dataset(dataset.folder, tmp_path / "fixed")
     assert [change.code for change in changes.made] == ["missing-image"] * 5 + ["mask-outside"] * 6
     assert not check_dataset(tmp_path / "fixed").errors
 
 
 def test_nothing_is_overwritten(clean_coco: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(FileExistsError, match="expected out_folder to be new or empty"):
+    with pytest.raises(FileExistsError, match="expected `out_folder` to be new or empty"):
         fix_dataset(clean_coco, tmp_path)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_what_cannot_be_fixed(clean_coco: Path, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="fix_dataset: expected data a detection set with files"):
+def test_wrong_arguments_are_refused(clean_coco: Path, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="expected `data` to be a detection dataset with files"):
         fix_dataset(SyntheticBananas(2), tmp_path / "a")
-    with pytest.raises(ValueError, match="expected images 'link' or 'copy', got 'move'"):
+    with pytest.raises(ValueError, match="expected `images` to be 'link' or 'copy', got 'move'"):
         fix_dataset(clean_coco, tmp_path / "a", images="move")

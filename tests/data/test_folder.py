@@ -1,4 +1,4 @@
-"""ClassificationDataset and ImageFolder's layout."""
+"""ClassificationDataset and the ImageFolder layout."""
 
 import os
 import pickle
@@ -31,10 +31,7 @@ ANTS_AND_BEES = [f"{split}/{kind}/{i}.png" for split in ("train", "val") for kin
                  for i in (1, 2, 10)]  # fmt: skip
 
 
-# --- what is read ----------------------------------------------------------------------------
-
-
-def test_by_hand(tmp_path):
+def test_a_small_dataset(tmp_path):
     root = write_set(tmp_path, ["bee/2.png", "bee/10.png", "ant/x.png"])
     dataset = read_folder(root)
     assert dataset.classes == ("ant", "bee")
@@ -64,7 +61,7 @@ def test_classes_are_torchvisions(tmp_path):
     assert ours.labels.tolist() == theirs.targets
 
 
-def test_given_classes_decide_the_order(tmp_path):
+def test_classes_define_the_order(tmp_path):
     root = write_set(tmp_path, ["ant/a.png", "bee/a.png"])
     dataset = read_folder(root, classes=["bee", "ant"])
     assert [os.path.basename(os.path.dirname(path)) for path in dataset.images] == ["bee", "ant"]
@@ -72,12 +69,12 @@ def test_given_classes_decide_the_order(tmp_path):
         read_folder(root, classes=["ant", "wasp"])
 
 
-def test_folders_in_folders_belong_to_the_class(tmp_path):
+def test_nested_folders_belong_to_the_class(tmp_path):
     root = write_set(tmp_path, ["ant/red/a.png", "ant/b.png", "bee/c.png"])
     assert read_folder(root).labels.tolist() == [0, 0, 1]
 
 
-def test_hidden_things_are_no_classes(tmp_path):
+def test_hidden_folders_are_not_classes(tmp_path):
     names = [".ipynb_checkpoints/a.png", "__MACOSX/a.png", "ant/a.png", "ant/.b.png", "bee/a.png"]
     (write_set(tmp_path, names) / "ant/Thumbs.db").write_text("x")
     (tmp_path / ".DS_Store").write_text("x")
@@ -86,15 +83,12 @@ def test_hidden_things_are_no_classes(tmp_path):
     assert len(dataset) == 2
 
 
-# --- what is odd, and what is wrong --------------------------------------------------------------
-
-
-def test_other_files_are_told(tmp_path):
+def test_other_files_are_a_warning(tmp_path):
     root = write_set(tmp_path, ["ant/a.png", "bee/a.png", "loose.png"])
     (root / "ant/notes.txt").write_text("x")
     with pytest.warns(UserWarning, match="odd files, 2 findings"):
         dataset = read_folder(root)
-    assert [f.code for f in dataset.findings] == ["not-a-image", "image-without-class"]
+    assert [f.code for f in dataset.findings] == ["not-an-image", "image-without-class"]
     assert len(dataset) == 2
 
 
@@ -112,7 +106,7 @@ def test_classes_that_differ_between_splits(tmp_path):
             read_folder(root, split)
 
 
-def test_nothing_there(tmp_path):
+def test_missing_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"one folder for each class, got .* is empty"):
         read_folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="train, which does not exist"):
@@ -125,15 +119,15 @@ def test_links(tmp_path):
     os.symlink(tmp_path / "elsewhere", root / "bee")
     assert read_folder(root).labels.tolist() == [0, 1]
     os.symlink(root, root / "ant/loop")
-    with pytest.warns(UserWarning, match="a link to a folder above, not followed"):
+    with pytest.warns(UserWarning, match="a link to a parent folder, not followed"):
         dataset = read_folder(root)
     assert os.path.join("ant", "a.png") in dataset.images[0]
 
 
-def test_links_to_nothing(tmp_path):
+def test_broken_links(tmp_path):
     root = write_set(tmp_path, ["ant/a.png", "bee/a.png"])
     os.symlink(root / "gone.png", root / "ant/b.png")
-    with pytest.raises(ValueError, match=r"got 1 that lead to nothing: ant/b\.png in"):
+    with pytest.raises(ValueError, match=r"got 1 broken links: ant/b\.png in"):
         read_folder(root)
 
 
@@ -163,9 +157,6 @@ def test_damaged_images_are_named(tmp_path, content):
     assert dataset[0][0].shape == (3, 4, 5)
     with pytest.raises(UnreadableImageError, match=r"at index 1, got: .*bee/a\.png"):
         dataset[1]
-
-
-# --- the data set ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

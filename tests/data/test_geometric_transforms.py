@@ -14,25 +14,20 @@ sys.path.insert(0, str(Path(__file__).parent))
 from samples import SIZE, classification_sample, detection_sample, segmentation_sample
 
 from cvlib.data.transforms import (
-    VOID,
-    CenterCrop,
-    ColourChange,
-    FixedCrop,
     GeometricStep,
     Geometry,
     HorizontalFlip,
     IoUCrop,
     Letterbox,
-    Nudge,
     RandomResizedCrop,
     Resize,
     ScaleJitter,
-    Transpose,
     VerticalFlip,
-    View,
     ZoomOut,
 )
-from cvlib.geometry.view import BORDER
+from cvlib.data.transforms.colour import ColourTransform
+from cvlib.data.transforms.geometric import CenterCrop, FixedCrop, ShiftScale, Transpose
+from cvlib.geometry.view import BORDER, VOID, View
 from cvlib.ops import masks_to_boxes
 
 STEPS = {
@@ -47,7 +42,7 @@ STEPS = {
     "fixed crop": FixedCrop((40, 80)),
     "resized crop": RandomResizedCrop((33, 47)),
     "center crop": CenterCrop((30, 30)),
-    "nudge": Nudge(p=1.0),
+    "shift scale": ShiftScale(p=1.0),
     "chain": Geometry(
         [Resize((60, 60)), Transpose(1.0), ScaleJitter(), FixedCrop((44, 52)), HorizontalFlip()]
     ),
@@ -94,8 +89,8 @@ def plain(boxes):
         ScaleJitter((1.0, 1.0)),
         FixedCrop(SIZE),
         CenterCrop(SIZE, 1.0),
-        Nudge(p=0.0),
-        Nudge(1.0, 0.0, 1.0),
+        ShiftScale(p=0.0),
+        ShiftScale(1.0, 0.0, 1.0),
         Geometry([]),
         Geometry([HorizontalFlip(1.0), HorizontalFlip(1.0)]),
     ],
@@ -286,9 +281,9 @@ def test_iou_crop_keeps_an_object_and_only_centres():
         assert len(changed["labels"]) >= 1
 
 
-@pytest.mark.parametrize("demand", [0.1, 0.5, 0.9])
-def test_iou_crop_meets_its_demand(demand, monkeypatch):
-    monkeypatch.setattr(IoUCrop, "demands", (demand, None))
+@pytest.mark.parametrize("min_iou", [0.1, 0.5, 0.9])
+def test_iou_crop_reaches_its_minimum(min_iou, monkeypatch):
+    monkeypatch.setattr(IoUCrop, "min_ious", (min_iou, None))
     image = torch.zeros(3, 60, 60, dtype=torch.uint8)
     target = {"boxes": torch.tensor([[15.0, 15, 45, 45]]), "labels": torch.tensor([0])}
     cropped = 0
@@ -300,7 +295,7 @@ def test_iou_crop_meets_its_demand(demand, monkeypatch):
         cropped += 1
         x1, y1, x2, y2 = changed["boxes"][0].tolist()
         common, crop = (x2 - x1) * (y2 - y1), moved.shape[1] * moved.shape[2]
-        assert common / (crop + 900 - common) >= demand
+        assert common / (crop + 900 - common) >= min_iou
         assert 0.3 * 60 - 1 <= min(moved.shape[1:]) and max(moved.shape[1:]) <= 60
         assert 0.5 <= moved.shape[1] / moved.shape[2] <= 2
     assert cropped > 5
@@ -366,13 +361,13 @@ def test_crowded_crop_prefers_a_place_with_an_object():
     assert with_object >= 39
 
 
-def test_nudge_does_not_push_an_object_out():
+def test_shift_does_not_push_an_object_out():
     image = torch.zeros(3, 100, 100, dtype=torch.uint8)
     target = {"boxes": torch.tensor([[0.0, 0, 4, 4]]), "labels": torch.tensor([1])}
     moved = 0
     for seed in range(50):
         torch.manual_seed(seed)
-        scene, changed = Nudge(p=1.0)(image, target)
+        scene, changed = ShiftScale(p=1.0)(image, target)
         if changed["boxes"].tolist() == [[0, 0, 4, 4]]:
             assert not scene.any()
         moved += changed["boxes"].tolist() != [[0, 0, 4, 4]]
@@ -385,7 +380,7 @@ def test_nudge_does_not_push_an_object_out():
 @pytest.mark.parametrize("size", [(0, 5), (5,), 5, (5.0, 5), (3, 4, 5), "ab"])
 def test_wrong_sizes(size):
     with pytest.raises(
-        ValueError, match=r"Resize: expected size \(height, width\) in whole pixels"
+        ValueError, match=r"Resize: expected `size` to be \(height, width\) in whole"
     ):
         Resize(size)
 
@@ -393,16 +388,31 @@ def test_wrong_sizes(size):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: HorizontalFlip(1.1), r"HorizontalFlip: expected p in \[0, 1\], got 1.1"),
-        (lambda: ZoomOut(0.5), "ZoomOut: expected largest >= 1, got 0.5"),
-        (lambda: IoUCrop(0), "IoUCrop: expected tries >= 1, got 0"),
-        (lambda: FixedCrop((4, 4), 0), "FixedCrop: expected tries >= 1, got 0"),
-        (lambda: ScaleJitter((2.0, 1.0)), "ScaleJitter: expected scales with 0 < least <= largest"),
-        (lambda: RandomResizedCrop((4, 4), (0, 1)), "expected shares with 0 < least <= largest"),
-        (lambda: RandomResizedCrop((4, 4), largest_aspect=0.5), "expected largest_aspect >= 1"),
-        (lambda: CenterCrop((4, 4), 0), r"CenterCrop: expected share in \(0, 1\], got 0"),
-        (lambda: Nudge(0.5), "Nudge: expected largest_scale >= 1, got 0.5"),
-        (lambda: Nudge(largest_shift=2), r"Nudge: expected largest_shift in \[0, 1\], got 2"),
+        (lambda: HorizontalFlip(1.1), r"HorizontalFlip: expected `p` to be in \[0, 1\], got 1.1"),
+        (lambda: ZoomOut(0.5), "ZoomOut: expected `max_ratio` to be at least 1, got 0.5"),
+        (lambda: IoUCrop(0), "IoUCrop: expected `tries` to be at least 1, got 0"),
+        (lambda: FixedCrop((4, 4), 0), "FixedCrop: expected `tries` to be at least 1, got 0"),
+        (
+            lambda: ScaleJitter((2.0, 1.0)),
+            "ScaleJitter: expected `scale_range` to be .low, high. with",
+        ),
+        (
+            lambda: RandomResizedCrop((4, 4), (0, 1)),
+            "expected `scale` to be .* <= high <= 1",
+        ),
+        (
+            lambda: RandomResizedCrop((4, 4), max_aspect_ratio=0.5),
+            "expected `max_aspect_ratio` to",
+        ),
+        (
+            lambda: CenterCrop((4, 4), 0),
+            r"CenterCrop: expected `fraction` to be in \(0, 1\]",
+        ),
+        (lambda: ShiftScale(0.5), "ShiftScale: expected `max_scale` to be at least 1, got 0.5"),
+        (
+            lambda: ShiftScale(max_shift=2),
+            r"expected `max_shift` to be in \[0, 1\], got 2",
+        ),
     ],
 )
 def test_wrong_arguments(make, message):
@@ -412,17 +422,17 @@ def test_wrong_arguments(make, message):
 
 @pytest.mark.parametrize("image", [torch.zeros(3, 4, 4), np.zeros((4, 4, 3), np.uint8)])
 def test_images_of_another_kind(image):
-    with pytest.raises(TypeError, match="Resize: expected image a uint8 tensor, got"):
+    with pytest.raises(TypeError, match="Resize: expected `image` to be a uint8 tensor, got"):
         Resize((4, 4))(image)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (4, 4), (3, 0, 4)])
 def test_images_of_another_shape(shape):
-    with pytest.raises(ValueError, match=r"Resize: expected image of shape \(3, H, W\)"):
+    with pytest.raises(ValueError, match=r"Resize: expected `image` to have shape \(3, H, W\)"):
         Resize((4, 4))(torch.zeros(shape, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("kind, method", [(GeometricStep, "plan"), (ColourChange, "matrix")])
-def test_a_step_that_does_not_say_what_it_does_cannot_be_made(kind, method):
-    with pytest.raises(TypeError, match=f"abstract class Unsaid .*{method}"):
-        type("Unsaid", (kind,), {})()
+@pytest.mark.parametrize("kind, method", [(GeometricStep, "plan"), (ColourTransform, "matrix")])
+def test_base_classes_cannot_be_instantiated(kind, method):
+    with pytest.raises(TypeError, match=f"abstract class Incomplete .*{method}"):
+        type("Incomplete", (kind,), {})()

@@ -1,4 +1,4 @@
-"""DetectionDataset.from_lists: formats, kinds of labels and masks, and what does not fit."""
+"""DetectionDataset.from_lists: box formats, kinds of labels and masks, and invalid arguments."""
 
 import json
 
@@ -54,20 +54,20 @@ def test_masks_of_every_kind(images):
     packed = coco.encode(np.asfortranarray(square > 0))  # counts are bytes
     masks = [[square, square > 0, runs, polygon, [np.array(polygon[0])], packed, None], []]
     dataset = make(images, [[[2, 3, 12, 11]] * 7, []], [[0] * 7, []], masks=masks)
-    found = dataset[0][1]["masks"]
-    assert all(np.array_equal(found[k].numpy(), square > 0) for k in range(6))
-    assert not found[6].any()
+    stored = dataset[0][1]["masks"]
+    assert all(np.array_equal(stored[k].numpy(), square > 0) for k in range(6))
+    assert not stored[6].any()
     assert json.loads(json.dumps(dataset.to_coco())) == dataset.to_coco()
     assert dataset[1][1]["masks"].shape == (0, 30, 40)
 
 
-def test_wrong_boxes_are_named_by_image_and_place(images):
+def test_invalid_boxes_are_named_by_image_and_index(images):
     boxes = [[[2, 3, 12, 11], [12, 3, 2, 11]], [[0, 0, float("nan"), 4]]]
     with pytest.raises(BadLabelsError) as caught:
         make(images, boxes, [[0, 0], [5]])
-    found = {(f.code, f.image, f.row) for f in caught.value.findings}
+    findings = {(f.code, f.image, f.row) for f in caught.value.findings}
     a, b = map(str, images)
-    assert found == {("inverted-box", a, "box 1"), ("unknown-class", b, "box 0")}
+    assert findings == {("inverted-box", a, "box 1"), ("unknown-class", b, "box 0")}
     assert f"{a}, box 1: expected x1 <= x2" in str(caught.value)
 
 
@@ -78,21 +78,25 @@ def test_wrong_boxes_are_named_by_image_and_place(images):
         ({"classes": [0, 1]}, TypeError, r"a sequence of names, got \[0, 1\]"),
         ({"classes": ["cat", "cat"]}, ValueError, "with different names, .*, got 'cat' twice"),
         ({"classes": []}, ValueError, "with different names, at least one, got none"),
-        ({"format": "yolo"}, ValueError, "format one of xyxy, xywh, cxcywh, got 'yolo'"),
-        ({"boxes": [[]]}, ValueError, "boxes with an entry for each of 2 images, got 1"),
-        ({"labels": [[]]}, ValueError, "labels with an entry for each of 2 images, got 1"),
-        ({"masks": [[]]}, ValueError, "masks with an entry for each of 2 images, got 1"),
-        ({"boxes": [[1, 2, 3, 4], []]}, ValueError, r"boxes\[0\] of shape \(N, 4\), got \(4,\)"),
+        ({"format": "yolo"}, ValueError, "`format` to be one of xyxy, xywh, cxcywh, got 'yolo'"),
+        ({"boxes": [[]]}, ValueError, "`boxes` to have an entry for each of 2 images, got 1"),
+        ({"labels": [[]]}, ValueError, "`labels` to have an entry for each of 2 images, got 1"),
+        ({"masks": [[]]}, ValueError, "`masks` to have an entry for each of 2 images, got 1"),
+        ({"boxes": [[1, 2, 3, 4], []]}, ValueError, r"boxes\[0\]` of shape \(N, 4\), got \(4,\)"),
         ({"boxes": [[[1, 2, 3]], []]}, ValueError, r"of shape \(N, 4\), got \(1, 3\)"),
-        ({"boxes": [[["a", 2, 3, 4]], []]}, ValueError, r"boxes\[0\] numbers of shape \(N, 4\)"),
-        ({"labels": [[[1]], []]}, ValueError, r"labels\[0\] of shape \(N,\), got \(1, 1\)"),
-        ({"labels": [[1.0], []]}, TypeError, r"labels\[0\] integers or names of classes, got"),
-        ({"labels": [["cow"], []]}, ValueError, r"labels\[0\] among cat, dog, got cow"),
+        (
+            {"boxes": [[["a", 2, 3, 4]], []]},
+            ValueError,
+            r"boxes\[0\]` to be numbers of shape",
+        ),
+        ({"labels": [[[1]], []]}, ValueError, r"labels\[0\]` of shape \(N,\), got \(1, 1\)"),
+        ({"labels": [[1.0], []]}, TypeError, r"labels\[0\]` to be integers or class names, got"),
+        ({"labels": [["cow"], []]}, ValueError, r"labels\[0\]` to be among cat, dog, got cow"),
         ({"labels": [[1], []]}, ValueError, "in entry 0, got 0 boxes, 1 labels, 0 masks"),
-        ({"images": [5, "b.png"]}, TypeError, r"images\[0\] a path, got int"),
+        ({"images": [5, "b.png"]}, TypeError, r"images\[0\]` to be a path, got int"),
     ],
 )
-def test_what_does_not_fit(images, options, error, message):
+def test_invalid_arguments(images, options, error, message):
     arguments = {"images": images} | options
     with pytest.raises(error, match=f"^from_lists: expected .*{message}"):
         make(arguments.pop("images"), **arguments)
@@ -101,12 +105,14 @@ def test_what_does_not_fit(images, options, error, message):
 @pytest.mark.parametrize(
     "mask", [[2, 3, 12, 3, 12, 11], [[2, 3, 12]], [[0, 0, 5, 0, "5", 5]], {"counts": [1200]}]
 )
-def test_masks_that_are_none(images, mask):
-    with pytest.raises(ValueError, match=r"^from_lists: expected .* in masks\[0\]\[0\]"):
+def test_invalid_masks(images, mask):
+    with pytest.raises(ValueError, match=r"^from_lists: expected .* in `masks\[0\]\[0\]`"):
         make(images, [[[2, 3, 12, 11]], []], [[0], []], masks=[[mask], []])
 
 
 def test_masks_of_another_shape(images):
     masks = [[np.zeros((1, 30, 40))], []]
-    with pytest.raises(ValueError, match=r"masks\[0\]\[0\] polygons, .*, got float64 of shape \(1"):
+    with pytest.raises(
+        ValueError, match=r"\[0\]\[0\]` to be polygons, .*, got float64 of shape \(1"
+    ):
         make(images, [[[2, 3, 12, 11]], []], [[0], []], masks=masks)

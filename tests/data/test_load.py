@@ -1,4 +1,4 @@
-"""load_dataset: what it recognises, what it says, and when it asks."""
+"""load_dataset: recognised layouts, logged lines and error messages."""
 
 import json
 import os
@@ -112,7 +112,7 @@ def write_masks(root):
 
 CASES = {
     "coco": (write_coco, ["train2017", "val2017"], DetectionDataset),
-    "coco beside its images": (write_flat_coco, ["labels"], DetectionDataset),
+    "coco next to its images": (write_flat_coco, ["labels"], DetectionDataset),
     "coco of roboflow": (write_roboflow_coco, ["train", "valid"], DetectionDataset),
     "banana": (write_bananas, ["train", "val"], DetectionDataset),
     "csv": (write_csv, ["train", "val"], DetectionDataset),
@@ -124,9 +124,6 @@ CASES = {
     "folder without splits": (write_folders_without_splits, [], ClassificationDataset),
     "masks": (write_masks, [], DetectionDataset),
 }
-
-
-# --- what is recognised --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -141,13 +138,13 @@ def test_layouts(tmp_path, case):
         assert type(dataset) is kind
         assert len(dataset) >= 1
         dataset[0]
-        title = next(one.title for one in layouts.LAYOUTS if one.format == case.split()[0])
+        title = next(layout.title for layout in layouts.LAYOUTS if layout.format == case.split()[0])
         assert lines[0].startswith(f"{tmp_path}: {title} (")
         assert split is None or f"split {split} of" in lines[0]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_folder_around_the_set(tmp_path, case):
+def test_only_subfolder(tmp_path, case):
     write_layout, splits, kind = CASES[case]
     write_layout(tmp_path / "download/set")
     write(tmp_path / "__MACOSX/x", "")
@@ -156,15 +153,15 @@ def test_a_folder_around_the_set(tmp_path, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_options_reach_the_data_set(tmp_path, case):
+def test_options_reach_the_dataset(tmp_path, case):
     write_layout, splits, _ = CASES[case]
     write_layout(tmp_path)
-    options = {"transform": lambda image, target: (image, "seen"), "cache": True, "log": str}
+    options = {"transform": lambda image, target: (image, "transformed"), "cache": True, "log": str}
     dataset = load_dataset(tmp_path, splits[0] if splits else None, **options)
-    assert dataset[0][1] == "seen"
+    assert dataset[0][1] == "transformed"
     for path in tmp_path.rglob("*.[jp][pn]g"):
         path.unlink()
-    assert dataset[0][1] == "seen"  # from the cache
+    assert dataset[0][1] == "transformed"  # from the cache
 
 
 @pytest.mark.parametrize(
@@ -175,7 +172,7 @@ def test_options_reach_the_data_set(tmp_path, case):
         (write_csv, "val.csv", None),
     ],
 )
-def test_a_file_of_the_set(tmp_path, write_layout, file, split):
+def test_a_label_file(tmp_path, write_layout, file, split):
     write_layout(tmp_path)
     assert len(load_dataset(tmp_path / file, split, log=str)) == 1
 
@@ -186,19 +183,16 @@ def test_only_folder_of_bananas(tmp_path):
     assert len(load_dataset(tmp_path / "bananas_val", "val", log=str)) == 1
 
 
-def test_one_line_and_the_facts_are_said(tmp_path, capsys):
+def test_one_line_and_the_facts_are_logged(tmp_path, capsys):
     write_voc(tmp_path)
     load_dataset(tmp_path, "val")
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == (
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
         f"{tmp_path}: Pascal VOC boxes (Annotations/*.xml and JPEGImages), split val of train, "
         "val: 1 images, 1 objects of 1 class (cat)"
     )
-    assert "pixels are counted from 1" in said[1]
-    assert len(said) == 2
-
-
-# --- splits ----------------------------------------------------------------------------------
+    assert "pixels are counted from 1" in lines[1]
+    assert len(lines) == 2
 
 
 def test_the_only_split_need_not_be_named(tmp_path):
@@ -210,16 +204,20 @@ def test_the_only_split_need_not_be_named(tmp_path):
 
 def test_several_splits_are_listed(tmp_path):
     write_coco(tmp_path)
-    with pytest.raises(ValueError, match=r"split one of train2017, val2017 in .*, got none; say "):
+    message = (
+        r"^load_dataset: expected `split` to be one of train2017, val2017 in .*, got none; "
+        r"for example split='train2017'$"
+    )
+    with pytest.raises(ValueError, match=message):
         load_dataset(tmp_path)
 
 
-@pytest.mark.parametrize(("asked", "found"), [("train", "train2017"), ("val", "val2017")])
-def test_years_may_be_left_out(tmp_path, asked, found):
+@pytest.mark.parametrize(("split", "name"), [("train", "train2017"), ("val", "val2017")])
+def test_years_may_be_left_out(tmp_path, split, name):
     write_coco(tmp_path)
     lines = []
-    load_dataset(tmp_path, asked, log=lines.append)
-    assert f"split {found} of" in lines[0]
+    load_dataset(tmp_path, split, log=lines.append)
+    assert f"split {name} of" in lines[0]
 
 
 def test_valid_is_val(tmp_path):
@@ -229,33 +227,35 @@ def test_valid_is_val(tmp_path):
     assert "split valid of" in lines[0]
 
 
-def test_two_splits_of_one_meaning(tmp_path):
+def test_ambiguous_split(tmp_path):
     write_coco(tmp_path)
     write(tmp_path / "annotations/instances_val2014.json", json.dumps(COCO))
-    with pytest.raises(ValueError, match="split one of val2014, val2017"):
+    with pytest.raises(ValueError, match="got 'val', which matches val2014 and val2017"):
         load_dataset(tmp_path, "val")
 
 
-def test_unknown_split(tmp_path):
+@pytest.mark.parametrize(
+    ("split", "nearest"), [("trian", "train2017"), ("vall2017", "val2017"), ("test", None)]
+)
+def test_unknown_split(tmp_path, split, nearest):
     write_coco(tmp_path)
-    with pytest.raises(ValueError, match=r"split one of train2017, val2017 in .*, got 'test'"):
-        load_dataset(tmp_path, "test")
+    expected = r"^load_dataset: expected `split` to be one of train2017, val2017 in .*"
+    hint = rf"; did you mean '{nearest}'\?" if nearest else ""
+    with pytest.raises(ValueError, match=rf"{expected}, got '{split}'{hint}$"):
+        load_dataset(tmp_path, split)
 
 
-def test_a_set_that_is_not_divided(tmp_path):
+def test_a_dataset_without_splits(tmp_path):
     write_masks(tmp_path)
-    with pytest.raises(ValueError, match=r"expected no split, since .* is not divided, got 'val'"):
+    with pytest.raises(ValueError, match=r"expected no `split`, since .* has none, got 'val'"):
         load_dataset(tmp_path, "val")
-
-
-# --- nothing is guessed ----------------------------------------------------------------------
 
 
 def test_two_layouts(tmp_path):
     write_voc(tmp_path)
     write_voc_masks(tmp_path)
     message = (
-        r'expected one layout in .*, got 2: say format="voc" for Pascal VOC boxes \(.*\); '
+        r'expected one layout in .*, got 2; pass format="voc" for Pascal VOC boxes \(.*\); '
         r'format="voc-segmentation" for Pascal VOC masks'
     )
     with pytest.raises(ValueError, match=message):
@@ -266,7 +266,7 @@ def test_two_layouts(tmp_path):
     assert find_splits(tmp_path, format="voc") == ["train", "val"]
 
 
-def test_folders_of_masks_are_not_guessed(tmp_path):
+def test_folders_of_masks_need_a_format(tmp_path):
     write_masks(tmp_path)
     os.rename(tmp_path / "PNGImages", tmp_path / "images")
     os.rename(tmp_path / "PedMasks", tmp_path / "masks")
@@ -275,24 +275,37 @@ def test_folders_of_masks_are_not_guessed(tmp_path):
     assert load_dataset(tmp_path, format="masks", log=str).classes == ("object",)
 
 
-def test_unknown_format():
-    with pytest.raises(ValueError, match=r"expected format one of coco, banana, .*, got 'kitti'"):
-        load_dataset(".", format="kitti")
+@pytest.mark.parametrize(
+    ("format", "nearest"), [("YOLO", "yolo"), ("cocoa", "coco"), ("kitti", None)]
+)
+def test_unknown_format(format, nearest):
+    expected = "^load_dataset: expected `format` to be one of coco, banana, voc, .*, folder"
+    hint = rf"; did you mean '{nearest}'\?" if nearest else ""
+    with pytest.raises(ValueError, match=rf"{expected}, got '{format}'{hint}$"):
+        load_dataset(".", format=format)
 
 
-def test_nothing_is_recognised(tmp_path):
+@pytest.mark.parametrize("format", [layout.format for layout in layouts.LAYOUTS])
+def test_format_that_does_not_fit(tmp_path, format):
+    image(tmp_path / "photos/a.jpg")
+    with pytest.raises(FileNotFoundError, match=r"^\w+: expected .*, got .*photos"):
+        load_dataset(tmp_path, format=format)
+
+
+def test_unknown_layout(tmp_path):
     image(tmp_path / "photos/a.jpg")
     image(tmp_path / "b.jpg")
     with pytest.raises(ValueError) as caught:
         load_dataset(tmp_path)
     text = str(caught.value)
     for layout in layouts.LAYOUTS:
-        assert f"{layout.title}: {layout.wanted}" in text
+        assert f"{layout.title}: {layout.expected_files}" in text
     assert f"got {tmp_path} with b.jpg, photos" in text
 
 
-def test_nothing_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="gone, which does not exist"):
+def test_missing_and_empty_folders(tmp_path):
+    message = "^load_dataset: expected `path` to be an existing file or folder, got .*gone, which"
+    with pytest.raises(FileNotFoundError, match=message):
         load_dataset(tmp_path / "gone")
     with pytest.raises(ValueError, match="which is empty"):
         load_dataset(tmp_path)
@@ -304,7 +317,7 @@ def test_an_archive(tmp_path):
         load_dataset(tmp_path / "set.zip")
 
 
-def test_results_are_no_labels(tmp_path):
+def test_results_are_not_labels(tmp_path):
     write_flat_coco(tmp_path)
     write(tmp_path / "results.json", json.dumps(COCO["annotations"]))
     write(tmp_path / "empty.json", "")
@@ -312,28 +325,25 @@ def test_results_are_no_labels(tmp_path):
     assert find_splits(tmp_path) == ["labels"]
 
 
-def test_folders_of_folders_are_no_classes(tmp_path):
+def test_folders_of_folders_are_not_classes(tmp_path):
     for name in ("one", "two"):
         write_voc(tmp_path / name)
     image(tmp_path / "three/a.jpg")
-    with pytest.raises(ValueError, match="expected one of these layouts"):
+    with pytest.raises(ValueError, match="to have one of these layouts"):
         load_dataset(tmp_path)
 
 
-def test_split_folders_of_images_are_no_classes(tmp_path):
+def test_split_folders_of_images_are_not_classes(tmp_path):
     image(tmp_path / "train/a.jpg")
     image(tmp_path / "val/a.jpg")
-    with pytest.raises(ValueError, match="expected one of these layouts"):
+    with pytest.raises(ValueError, match="to have one of these layouts"):
         load_dataset(tmp_path)
 
 
-def test_a_link_to_the_folder_itself(tmp_path):
+def test_symlink_loop(tmp_path):
     os.symlink(tmp_path, tmp_path / "again")
-    with pytest.raises(ValueError, match="expected one of these layouts"):
+    with pytest.raises(ValueError, match="to have one of these layouts"):
         load_dataset(tmp_path)
-
-
-# --- classes and labels ----------------------------------------------------------------------
 
 
 def test_classes_in_another_order(tmp_path):
@@ -342,7 +352,8 @@ def test_classes_in_another_order(tmp_path):
     assert dataset.classes == ("dog", "cat")
     assert dataset[0][1]["labels"].tolist() == [1]
     assert dataset.table.category_ids == (5, 3)
-    with pytest.raises(ValueError, match="classes the names in the files, cat, dog, in any order"):
+    message = "^read_coco: expected `classes` to be the names in the file, cat, dog, in any order"
+    with pytest.raises(ValueError, match=message):
         load_dataset(tmp_path, classes=["cat"], log=str)
 
 
@@ -366,8 +377,6 @@ def test_bad_labels(tmp_path):
         dataset = load_dataset(tmp_path, "train", bad_labels="drop", log=str)
     assert dataset.table.num_objects == 0
 
-
-# --- the real sets ---------------------------------------------------------------------------
 
 # Name, split, kind, images, objects, classes.
 REAL = [
@@ -396,7 +405,7 @@ def test_real_sets(test_data, name, split, kind, images, objects, classes):
     assert "image_id" in target
 
 
-def test_dirt_of_the_blood_cells(test_data):
+def test_invalid_labels_of_the_blood_cells(test_data):
     with pytest.raises(BadLabelsError, match="expected valid labels, got 2 errors") as caught:
         load_dataset(test_data / "bccd-voc", "trainval", log=str)
     assert [finding.code for finding in caught.value.findings] == ["degenerate-box"] * 2
@@ -405,6 +414,6 @@ def test_dirt_of_the_blood_cells(test_data):
     assert (len(cells), cells.table.num_objects) == (292, 3941)
 
 
-def test_the_folder_of_all_sets_is_none(test_data):
-    with pytest.raises(ValueError, match="expected one of these layouts"):
+def test_a_folder_of_several_datasets_has_no_layout(test_data):
+    with pytest.raises(ValueError, match="to have one of these layouts"):
         load_dataset(test_data)

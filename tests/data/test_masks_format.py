@@ -1,4 +1,4 @@
-"""Images with masks of objects, as Penn-Fudan has them."""
+"""Instance masks as in Penn-Fudan."""
 
 import os
 
@@ -34,7 +34,7 @@ def only_error(table):
     return errors[0]
 
 
-def test_by_hand(tmp_path):
+def test_a_small_dataset(tmp_path):
     table = read_masks(write_set(tmp_path, {"a": NUMBERS, "b": NUMBERS * 0}))
     assert table.classes == ("person",)
     assert table.boxes.tolist() == [[3, 2, 10, 5], [20, 10, 30, 20]]
@@ -48,7 +48,7 @@ def test_by_hand(tmp_path):
 
 
 def test_original_from_real_pedestrians(test_data, tmp_path):
-    """Penn-Fudan's own layout, made of the same set in COCO's, gives the same objects."""
+    """The layout of Penn-Fudan, built from its COCO version, has the same objects."""
     real = DetectionDataset(read_coco(test_data / "pennfudan-coco/instances_val.json"))
     expected = []
     for folder in ("PNGImages", "PedMasks"):
@@ -71,7 +71,7 @@ def test_original_from_real_pedestrians(test_data, tmp_path):
         assert torch.equal(target["masks"].sum(0) > 0, numbers > 0)
         assert len(target["labels"]) == len(numbers.unique()) - 1
         assert target["area"].sum() == (numbers > 0).sum()
-        # Their boxes are those of the masks, where nobody stands before another.
+        # Boxes equal those of the masks if the pedestrian is not occluded.
         assert abs(target["boxes"][-1] - real[index][1]["boxes"][-1]).max() <= 1
 
 
@@ -99,11 +99,11 @@ def test_other_folders_and_equal_names(tmp_path):
 
 
 def test_more_than_one_class(tmp_path):
-    with pytest.raises(ValueError, match="expected one class, since masks do not tell any"):
+    with pytest.raises(ValueError, match="one class, since instance masks have no classes"):
         read_masks(write_set(tmp_path, {"a": NUMBERS}), classes=["cat", "dog"])
 
 
-def test_nothing_there(tmp_path):
+def test_missing_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="with PNGImages/ and PedMasks/, got"):
         read_masks(tmp_path)
     write_set(tmp_path, {})
@@ -111,7 +111,7 @@ def test_nothing_there(tmp_path):
         read_masks(tmp_path)
 
 
-def test_missing_and_lonely_masks(tmp_path):
+def test_missing_masks_and_masks_without_image(tmp_path):
     root = write_set(tmp_path, {"a": NUMBERS, "b": None, "c": NUMBERS})
     os.remove(root / "PNGImages/c.png")
     table = read_masks(root)
@@ -137,11 +137,11 @@ def test_wrong_masks(tmp_path, mask, message):
     assert error.file == str(root / "PedMasks/b_mask.png")
 
 
-def test_depth_is_no_mask(tmp_path):
+def test_depth_is_not_a_mask(tmp_path):
     numbers = np.arange(120 * 120, dtype=np.uint16).reshape(120, 120)
     root = write_set(tmp_path, {"a": NUMBERS, "b": numbers})
     Image.new("RGB", (120, 120)).save(root / "PNGImages/b.png")
-    assert "of at most 10,000 objects" in only_error(read_masks(root)).message
+    assert "at most 10,000 objects" in only_error(read_masks(root)).message
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"<html>"])

@@ -254,7 +254,7 @@ def test_messages_of_opening(classification, detection, tmp_path):
         ShardDataset([tmp_path / "c", tmp_path / "d"])
     with pytest.raises(ValueError, match=r"expected classes .* as in index\.json"):
         ShardDataset(tmp_path / "c", classes=("x",))
-    with pytest.raises(ValueError, match="load_dataset: expected cache=False for shards"):
+    with pytest.raises(ValueError, match="load_dataset: expected `cache` to be False for shards"):
         load_dataset(tmp_path / "c", cache=True, log=quiet)
     (tmp_path / "c" / "offsets.npy").write_bytes((tmp_path / "d" / "offsets.npy").read_bytes())
     with pytest.raises(ValueError, match="expected 6 offsets, got int64"):

@@ -1,4 +1,4 @@
-"""Recipes, colours, transforms of several samples, and the dataset that repeats its draws."""
+"""Recipes, colours, transforms of several samples, and the dataset that applies them."""
 
 import pickle
 import random
@@ -17,7 +17,6 @@ from samples import SAMPLES, SIZE, Listed, detection_sample
 from cvlib.data import SyntheticBananas, collate
 from cvlib.data.transforms import (
     RECIPES,
-    Chain,
     ColourJitter,
     CopyPaste,
     Geometry,
@@ -28,6 +27,7 @@ from cvlib.data.transforms import (
     TransformedDataset,
     make_transform,
 )
+from cvlib.data.transforms.multi_image import Chain
 from cvlib.ops import masks_to_boxes
 
 ALL = [(task, recipe) for task in RECIPES for recipe in RECIPES[task]]
@@ -128,10 +128,13 @@ def test_boxes_stay_on_the_bananas(recipe):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("ssd", "guessing", (9, 9)), "expected task to be one of detection, segmentation, clas"),
-        (("sdd", "detection", (9, 9)), "expected recipe for detection to be one of ssd, light, "),
-        (("ssd", "segmentation", (9, 9)), "expected recipe for segmentation to be one of segment"),
-        (("ssd", "detection", (0, 9)), r"make_transform: expected size \(height, width\)"),
+        (("ssd", "guessing", (9, 9)), "expected `task` to be one of detection, segmentation, clas"),
+        (("sdd", "detection", (9, 9)), "expected `recipe` for detection to be one of ssd, light, "),
+        (("ssd", "segmentation", (9, 9)), "expected `recipe` for segmentation to be one of segm"),
+        (
+            ("ssd", "detection", (0, 9)),
+            r"make_transform: expected `image_size` to be \(height",
+        ),
     ],
 )
 def test_unknown_recipes(arguments, message):
@@ -142,7 +145,7 @@ def test_unknown_recipes(arguments, message):
 # --- colours ----------------------------------------------------------------------------------
 
 
-def test_no_distortion_is_none():
+def test_zero_strength_changes_nothing():
     image, target = detection_sample()
     assert PhotometricDistortion(p=0.0)(image, target)[0] is image
     jittered, same = ColourJitter(0.0)(image, target)
@@ -171,7 +174,7 @@ def test_brightness_and_contrast_by_hand():
         assert 50 - 17 <= int(value.min()) == int(value.max()) <= 50 + 17
 
 
-def test_colours_leave_the_image_alone_and_forget_nothing():
+def test_colours_vary_and_the_input_is_not_modified():
     image, target = detection_sample()
     before = image.clone()
     results = {PhotometricDistortion()(image, target)[0].numpy().tobytes() for _ in range(20)}
@@ -182,9 +185,18 @@ def test_colours_leave_the_image_alone_and_forget_nothing():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: PhotometricDistortion(contrast=(2, 1)), "expected contrast with 0 <= least <="),
-        (lambda: PhotometricDistortion(p=3), r"PhotometricDistortion: expected p in \[0, 1\]"),
-        (lambda: ColourJitter(2.0), r"ColourJitter: expected strength in \[0, 1\], got 2.0"),
+        (
+            lambda: PhotometricDistortion(contrast=(2, 1)),
+            "expected `contrast` to be .low, high. with",
+        ),
+        (
+            lambda: PhotometricDistortion(p=3),
+            r"Distortion: expected `p` to be in \[0, 1\], got 3",
+        ),
+        (
+            lambda: ColourJitter(2.0),
+            r"ColourJitter: expected `strength` to be in \[0, 1\]",
+        ),
     ],
 )
 def test_wrong_colours(make, message):
@@ -232,16 +244,16 @@ def test_mosaic_alone_and_with_a_wrong_number():
     assert mosaic.partners() == 0
     image, target = mosaic(*flat_sample(9))
     assert image.shape == (3, 60, 80) and target["labels"].tolist() == [9]
-    with pytest.raises(ValueError, match="Mosaic: expected 3 partners or none, got 1"):
+    with pytest.raises(ValueError, match="Mosaic: expected 3 `partners` or none, got 1"):
         mosaic(*flat_sample(9), flat_sample(8))
-    with pytest.raises(ValueError, match="Mosaic: expected targets with boxes, got label"):
+    with pytest.raises(ValueError, match="Mosaic: expected `target` to have boxes, got label"):
         mosaic(flat_sample(9)[0], {"label": torch.tensor(1)})
 
 
 def test_mosaic_refuses_targets_of_two_kinds():
     samples = [flat_sample(value) for value in (50, 100, 150, 200)]
     del samples[2][1]["masks"]
-    with pytest.raises(ValueError, match="join_targets: expected the same keys in all targets"):
+    with pytest.raises(ValueError, match="join_targets: expected all `targets` to have the same"):
         Mosaic((60, 80))(*samples[0], *samples[1:])
 
 
@@ -262,7 +274,7 @@ def test_pasted_objects_hide_what_is_below():
         masks = joined["masks"].as_subclass(torch.Tensor)
         above = masks[joined["labels"] >= 10].sum(0) > 0
         below = masks[joined["labels"] < 10].sum(0) > 0
-        assert not (above & below).any(), "what is hidden is no part of an object any more"
+        assert not (above & below).any(), "hidden pixels belong to no object"
         assert torch.equal(result[:, above], pasted[:, above])
         assert not result[:, ~above].any()
         for mask, box in zip(masks, joined["boxes"].as_subclass(torch.Tensor), strict=True):
@@ -278,7 +290,7 @@ def test_hidden_objects_are_removed():
         assert joined["labels"].tolist() == [int(image[0, 0, 0])]
 
 
-def test_copy_paste_without_masks_is_each_alone():
+def test_copy_paste_without_masks_only_transforms():
     image, target = detection_sample(2)
     paste = CopyPaste(HorizontalFlip(1.0), p=1.0)
     same_sample(paste(image, target, (image, target)), HorizontalFlip(1.0)(image, target))
@@ -289,7 +301,7 @@ def test_copy_paste_refuses_other_sizes_and_more_partners():
     one, other = flat_sample(1), flat_sample(2, (30, 30))
     with pytest.raises(ValueError, match=r"images of one size, got \(40, 40\) and \(30, 30\)"):
         CopyPaste(Geometry([]))(*one, other)
-    with pytest.raises(ValueError, match="CopyPaste: expected one partner or none, got 2"):
+    with pytest.raises(ValueError, match="CopyPaste: expected 1 of `partners` or none, got 2"):
         CopyPaste(Geometry([]))(*one, one, one)
 
 
@@ -340,7 +352,7 @@ def test_global_generators_are_left_as_they_were():
     assert str(np.random.get_state()) == states[2]  # noqa: NPY002
 
 
-def test_a_data_set_within_another_has_numbers_of_its_own():
+def test_nested_datasets_have_their_own_random_numbers():
     data = listed("detection")
     inner = TransformedDataset(data, Noise(), seed=1)
     alone = noise(TransformedDataset(data, Noise(), seed=2), 3)
@@ -409,9 +421,9 @@ def test_it_looks_like_the_dataset():
     dataset = TransformedDataset(data, Resize(SIZE))
     assert len(dataset) == 6
     assert dataset.classes == ("a", "b", "c") and dataset.task == "detection"
-    with pytest.raises(IndexError, match="TransformedDataset: expected index below 6, got 6"):
+    with pytest.raises(IndexError, match="TransformedDataset: expected `index` below 6, got 6"):
         dataset[6]
-    with pytest.raises(ValueError, match="TransformedDataset: expected seed of 64 bits"):
+    with pytest.raises(ValueError, match="TransformedDataset: expected `seed` to fit in 64 bits"):
         TransformedDataset(data, Resize(SIZE), 2**64)
 
 

@@ -1,4 +1,4 @@
-"""read_voc: what it makes of XML files, right and wrong."""
+"""read_voc on valid and invalid XML files."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from cvlib.data.load import find_splits
 RNG = np.random.default_rng(0)
 
 
-def thing(name="cat", box=(1, 1, 10, 20), **fields):
+def box_xml(name="cat", box=(1, 1, 10, 20), **fields):
     corners = "".join(
         f"<{side}>{value}</{side}>"
         for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
@@ -28,16 +28,16 @@ def thing(name="cat", box=(1, 1, 10, 20), **fields):
     return f"<object><name>{name}</name>{more}<bndbox>{corners}</bndbox></object>"
 
 
-def xml(*things, size=(40, 30), filename="", head=""):
+def xml(*objects, size=(40, 30), filename="", head=""):
     width, height = size
     return (
         f"{head}<annotation><filename>{filename}</filename><size><width>{width}</width>"
-        f"<height>{height}</height><depth>3</depth></size>{''.join(things)}</annotation>"
+        f"<height>{height}</height><depth>3</depth></size>{''.join(objects)}</annotation>"
     )
 
 
 def write_set(root, files, splits=None, suffix=".jpg"):
-    """A VOC folder with these XML files, each beside an image of 40 x 30."""
+    """A VOC folder with these XML files, each with an image of 40 x 30."""
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for stem, text in files.items():
@@ -60,12 +60,9 @@ def only_error(table):
     return errors[0]
 
 
-# --- what is read ----------------------------------------------------------------------------
-
-
-def test_by_hand(tmp_path):
+def test_a_small_dataset(tmp_path):
     #   VOC: pixels 1..10 of 1..40        here: 0.0 to 10.0 of 0.0..40.0
-    files = {"a": xml(thing("dog", (1, 1, 10, 30)), thing("cat", (31, 5, 40, 9), difficult=1))}
+    files = {"a": xml(box_xml("dog", (1, 1, 10, 30)), box_xml("cat", (31, 5, 40, 9), difficult=1))}
     table = read_voc(write_set(tmp_path, files))
     assert table.classes == ("cat", "dog")
     assert table.boxes.tolist() == [[0, 0, 10, 30], [30, 4, 40, 9]]
@@ -82,21 +79,21 @@ def test_by_hand(tmp_path):
 
 
 def test_images_without_objects_are_kept(tmp_path):
-    table = read_voc(write_set(tmp_path, {"a": xml(), "b": xml(thing())}))
+    table = read_voc(write_set(tmp_path, {"a": xml(), "b": xml(box_xml())}))
     assert table.num_images == 2
     assert np.diff(table.starts).tolist() == [0, 1]
 
 
 def test_classes_are_those_of_all_splits(tmp_path):
-    files = {"a": xml(thing("dog")), "b": xml(thing("cat"))}
+    files = {"a": xml(box_xml("dog")), "b": xml(box_xml("cat"))}
     root = write_set(tmp_path, files, {"train": ["a"], "val": ["b"]})
     train, val = read_voc(root, "train"), read_voc(root, "val")
     assert train.classes == val.classes == ("cat", "dog")
     assert (train.labels.tolist(), val.labels.tolist()) == ([1], [0])
 
 
-def test_given_classes_decide_the_order_and_unknown_names_are_errors(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing("dog"), thing("cow"), thing("cat"))})
+def test_classes_define_the_order_and_unknown_names_are_errors(tmp_path):
+    root = write_set(tmp_path, {"a": xml(box_xml("dog"), box_xml("cow"), box_xml("cat"))})
     table = read_voc(root, classes=["dog", "cat"])
     assert table.labels.tolist() == [0, -1, 1]
     assert only_error(table).message == "expected one of the classes dog, cat, got 'cow'"
@@ -105,20 +102,20 @@ def test_given_classes_decide_the_order_and_unknown_names_are_errors(tmp_path):
 
 @pytest.mark.parametrize(("classes", "kind"), [("cat", TypeError), ([], ValueError)])
 def test_wrong_classes(tmp_path, classes, kind):
-    root = write_set(tmp_path, {"a": xml(thing())})
+    root = write_set(tmp_path, {"a": xml(box_xml())})
     with pytest.raises(kind, match="read_voc: expected classes"):
         read_voc(root, classes=classes)
 
 
-def test_class_given_twice(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing())})
+def test_duplicate_class(tmp_path):
+    root = write_set(tmp_path, {"a": xml(box_xml())})
     with pytest.raises(ValueError, match="got 'cat' twice"):
         read_voc(root, classes=["cat", "cat"])
 
 
 @pytest.mark.parametrize("below", ["", "VOC2012", "VOCdevkit/VOC2007"])
 def test_root_above_the_set(tmp_path, below):
-    write_set(tmp_path / below, {"a": xml(thing())})
+    write_set(tmp_path / below, {"a": xml(box_xml())})
     assert read_voc(tmp_path).num_objects == 1
 
 
@@ -126,8 +123,8 @@ def test_root_above_the_set(tmp_path, below):
     "folders",
     [("Annotations", "images"), ("annotations", "images"), ("annotations/xmls", "images")],
 )
-def test_folders_of_sets_that_follow_voc(tmp_path, folders):
-    write_set(tmp_path / "x", {"a": xml(thing(), filename="a.jpg")})
+def test_other_folder_names(tmp_path, folders):
+    write_set(tmp_path / "x", {"a": xml(box_xml(), filename="a.jpg")})
     for old, new in zip(("Annotations", "JPEGImages"), folders, strict=True):
         (tmp_path / new).parent.mkdir(exist_ok=True)
         os.rename(tmp_path / "x" / old, tmp_path / new)
@@ -137,7 +134,7 @@ def test_folders_of_sets_that_follow_voc(tmp_path, folders):
     DetectionDataset(table)[0]
 
 
-def write_together(folder, files):
+def write_side_by_side(folder, files):
     write_set(folder, files)
     for name in ("Annotations", "JPEGImages"):
         for path in (folder / name).iterdir():
@@ -147,29 +144,29 @@ def write_together(folder, files):
     (folder / "ImageSets").rmdir()
 
 
-def test_xml_beside_images(tmp_path):
-    write_together(tmp_path, {"a": xml(thing())})
+def test_xml_next_to_images(tmp_path):
+    write_side_by_side(tmp_path, {"a": xml(box_xml())})
     table = read_voc(tmp_path)
     assert list(table.images) == ["a.jpg"]
     assert DetectionDataset(table)[0][1]["boxes"].tolist() == [[0, 0, 10, 20]]
 
 
-def test_xml_beside_images_in_folders_of_splits(tmp_path):
-    write_together(tmp_path / "train", {"a": xml(thing("dog"))})
-    write_together(tmp_path / "valid", {"a": xml(thing("cat"))})
+def test_xml_next_to_images_in_split_folders(tmp_path):
+    write_side_by_side(tmp_path / "train", {"a": xml(box_xml("dog"))})
+    write_side_by_side(tmp_path / "valid", {"a": xml(box_xml("cat"))})
     train, valid = read_voc(tmp_path, "train"), read_voc(tmp_path, "valid")
     assert list(train.images) == ["train/a.jpg"]
     assert train.classes == valid.classes == ("cat", "dog")
     assert (train.labels.tolist(), valid.labels.tolist()) == ([1], [0])
-    with pytest.raises(FileNotFoundError, match="split one of train, valid, got 'test'"):
+    with pytest.raises(FileNotFoundError, match="`split` to be one of train, valid, got 'test'"):
         read_voc(tmp_path, "test")
     assert find_splits(tmp_path) == ["train", "valid"]
 
 
 def test_several_years_are_not_mixed(tmp_path):
     for year in ("VOC2007", "VOC2012"):
-        write_set(tmp_path / "VOCdevkit" / year, {"a": xml(thing())})
-    with pytest.raises(ValueError, match=r"one set, got .*VOC2007.*VOC2012; pass one of these"):
+        write_set(tmp_path / "VOCdevkit" / year, {"a": xml(box_xml())})
+    with pytest.raises(ValueError, match=r"one dataset, got .*VOC2007.*VOC2012; pass one of these"):
         read_voc(tmp_path)
 
 
@@ -193,45 +190,39 @@ def test_no_xml_and_no_objects(tmp_path):
     assert read_voc(root, classes=["cat"]).num_images == 1
 
 
-# --- counting from 1 or from 0 -----------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("lows", "from_1"),
     [([1, 1, 5], True), ([0, 0, 5], False), ([0, 1, 1], True), ([1, 0, 0], False), ([5, 6], True)],
 )
 def test_boxes_at_the_border_decide(tmp_path, lows, from_1):
-    root = write_set(tmp_path, {"a": xml(*(thing(box=(low, 3, 20, 20)) for low in lows))})
+    root = write_set(tmp_path, {"a": xml(*(box_xml(box=(low, 3, 20, 20)) for low in lows))})
     table = read_voc(root)
     assert table.boxes[:, 0].tolist() == [low - from_1 for low in lows]
     assert codes(table, "info") == ["pixels-from-1" if from_1 else "pixels-from-0"]
 
 
 def test_the_border_of_other_splits_counts(tmp_path):
-    files = {"a": xml(thing(box=(0, 0, 9, 9))), "b": xml(thing(box=(4, 4, 9, 9)))}
+    files = {"a": xml(box_xml(box=(0, 0, 9, 9))), "b": xml(box_xml(box=(4, 4, 9, 9)))}
     root = write_set(tmp_path, files, {"train": ["a"], "val": ["b"]})
     assert read_voc(root, "val").boxes.tolist() == [[4, 4, 9, 9]]
 
 
 def test_one_based_given(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing(box=(1, 1, 9, 9)))})
+    root = write_set(tmp_path, {"a": xml(box_xml(box=(1, 1, 9, 9)))})
     assert read_voc(root, one_based=False).boxes.tolist() == [[1, 1, 9, 9]]
     assert read_voc(root, one_based=True).boxes.tolist() == [[0, 0, 9, 9]]
     assert codes(read_voc(root, one_based=True), "info") == []
 
 
-def test_a_click_is_no_box_unless_pixels_are_objects(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing(box=(7, 8, 7, 8)), thing(box=(1, 1, 9, 9)))})
+def test_a_point_is_not_a_box_unless_one_based(tmp_path):
+    root = write_set(tmp_path, {"a": xml(box_xml(box=(7, 8, 7, 8)), box_xml(box=(1, 1, 9, 9)))})
     findings, _ = find_bad_labels(read_voc(root))
     assert [(f.code, f.row) for f in findings] == [("degenerate-box", "object 1")]
     assert read_voc(root, one_based=True).boxes[0].tolist() == [6, 7, 7, 8]
 
 
-# --- splits ----------------------------------------------------------------------------------
-
-
 def test_split_lists(tmp_path):
-    files = {name: xml(thing()) for name in ("a", "b", "with blank", "c.d")}
+    files = {name: xml(box_xml()) for name in ("a", "b", "with blank", "c.d")}
     lists = {"train": ["a", "", "with blank "], "val": ["b.jpg", "c.d\r"]}
     root = write_set(tmp_path, files, lists)
     assert list(read_voc(root, "train").images) == [
@@ -243,7 +234,7 @@ def test_split_lists(tmp_path):
 
 
 def test_lists_of_one_class(tmp_path):
-    files = {name: xml(thing()) for name in "abc"}
+    files = {name: xml(box_xml()) for name in "abc"}
     lists = {"cat_train": ["a  1", "b -1", "c  0"], "dog_train": ["a -1", "b 1", "c -1"]}
     root = write_set(tmp_path, files, lists)
     assert list(read_voc(root, "cat_train").images) == ["JPEGImages/a.jpg", "JPEGImages/c.jpg"]
@@ -251,7 +242,7 @@ def test_lists_of_one_class(tmp_path):
 
 
 def test_listed_twice(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing())}, {"train": ["a", "a"]})
+    root = write_set(tmp_path, {"a": xml(box_xml())}, {"train": ["a", "a"]})
     table = read_voc(root, "train")
     assert table.num_images == 1
     assert codes(table) == ["listed-twice"]
@@ -266,27 +257,24 @@ def test_listed_twice(tmp_path):
     ],
 )
 def test_bad_lists(tmp_path, lines, kind, message):
-    root = write_set(tmp_path, {"a": xml(thing())}, {"train": lines})
+    root = write_set(tmp_path, {"a": xml(box_xml())}, {"train": lines})
     with pytest.raises(kind, match=message):
         read_voc(root, "train")
 
 
 def test_unknown_split(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing())}, {"train": ["a"], "val": ["a"]})
+    root = write_set(tmp_path, {"a": xml(box_xml())}, {"train": ["a"], "val": ["a"]})
     with pytest.raises(FileNotFoundError, match="got 'test' among train, val"):
         read_voc(root, "test")
-    with pytest.raises(ValueError, match="expected split the name of a list"):
+    with pytest.raises(ValueError, match="expected `split` to be the name of a list"):
         read_voc(root, "../Main/train")
 
 
 def test_list_in_another_encoding(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing())}, {"train": ["a"]})
+    root = write_set(tmp_path, {"a": xml(box_xml())}, {"train": ["a"]})
     (root / "ImageSets/Main/train.txt").write_bytes("ä".encode("latin-1"))
     with pytest.raises(ValueError, match=r"in UTF-8, got byte 0xe4 .*train\.txt"):
         read_voc(root, "train")
-
-
-# --- XML -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -296,26 +284,26 @@ def test_encodings(tmp_path, encoding):
     name = "猫" if encoding in ("utf-8", "utf-8-sig", "utf-16", "gb2312") else "kätzchen"
     declared = "utf-8" if encoding == "utf-8-sig" else encoding
     head = f'<?xml version="1.0" encoding="{declared}"?>'
-    files = {"a": xml(thing(name), head=head).encode(encoding)}
+    files = {"a": xml(box_xml(name), head=head).encode(encoding)}
     assert read_voc(write_set(tmp_path, files)).classes == (name,)
 
 
 def test_namespaces_doctype_and_comments(tmp_path):
-    text = xml(thing(), "<!-- seen -->", head="<!DOCTYPE annotation><!-- by hand -->")
+    text = xml(box_xml(), "<!-- seen -->", head="<!DOCTYPE annotation><!-- by hand -->")
     text = text.replace("<annotation>", '<annotation xmlns="http://example.org/voc">')
     assert read_voc(write_set(tmp_path, {"a": text})).labels.tolist() == [0]
 
 
 def test_floats_and_blanks(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing(" cat\n", (" 1.5 ", "2.", "1e1", "9")))})
+    root = write_set(tmp_path, {"a": xml(box_xml(" cat\n", (" 1.5 ", "2.", "1e1", "9")))})
     table = read_voc(root)
     assert table.classes == ("cat",)
     assert table.boxes.tolist() == [[0.5, 1, 10, 9]]
 
 
-def test_parts_are_no_objects(tmp_path):
+def test_parts_are_not_objects(tmp_path):
     part = "<part><name>head</name><bndbox><xmin>2</xmin></bndbox></part>"
-    text = xml(thing("person", pose="Left", truncated=1, occluded=1) + "")
+    text = xml(box_xml("person", pose="Left", truncated=1, occluded=1) + "")
     root = write_set(tmp_path, {"a": text.replace("</object>", f"{part}</object>")})
     table = read_voc(root)
     assert table.classes == ("person",)
@@ -336,7 +324,7 @@ EXTERNAL = (
 @pytest.mark.parametrize("text", [BOMB, EXTERNAL])
 def test_entities_are_refused(tmp_path, text, encoding):
     head = f'<?xml version="1.0" encoding="{encoding}"?>'
-    root = write_set(tmp_path, {"a": (head + text).encode(encoding), "b": xml(thing())})
+    root = write_set(tmp_path, {"a": (head + text).encode(encoding), "b": xml(box_xml())})
     error = only_error(read_voc(root))
     assert "expected XML without entities, got a file that declares some" in error.message
     assert error.file.endswith("a.xml")
@@ -347,15 +335,15 @@ def test_entities_are_refused(tmp_path, text, encoding):
     [
         (b"", "got an empty file"),
         (b" \n", "got an empty file"),
-        (xml(thing())[:-30], "whole, well-formed XML"),
-        (b"\xff\xd8\xff\xe0 a JPEG", "whole, well-formed XML"),
-        (b"<annotation>\xe4</annotation>", "whole, well-formed XML"),
+        (xml(box_xml())[:-30], "complete, well-formed XML"),
+        (b"\xff\xd8\xff\xe0 a JPEG", "complete, well-formed XML"),
+        (b"<annotation>\xe4</annotation>", "complete, well-formed XML"),
         ('<?xml version="1.0" encoding="klingon"?><annotation/>', "unknown encoding: klingon"),
         (b"<html></html>", "expected an <annotation>, got <html>"),
     ],
 )
 def test_damaged_xml(tmp_path, data, message):
-    table = read_voc(write_set(tmp_path, {"a": data, "b": xml(thing())}))
+    table = read_voc(write_set(tmp_path, {"a": data, "b": xml(box_xml())}))
     error = only_error(table)
     assert message in error.message
     assert error.code == "unreadable-labels"
@@ -364,18 +352,18 @@ def test_damaged_xml(tmp_path, data, message):
 
 def test_deep_xml(tmp_path):
     deep = "<annotation>" + "<a>" * 100_000 + "</a>" * 100_000 + "</annotation>"
-    table = read_voc(write_set(tmp_path, {"a": deep, "b": xml(thing())}))
+    table = read_voc(write_set(tmp_path, {"a": deep, "b": xml(box_xml())}))
     assert table.num_objects == 1
 
 
 def test_huge_xml(tmp_path):
     huge = b"<annotation>" + b" " * (1 << 24) + b"</annotation>"
-    table = read_voc(write_set(tmp_path, {"a": huge, "b": xml(thing())}))
+    table = read_voc(write_set(tmp_path, {"a": huge, "b": xml(box_xml())}))
     assert "expected at most 16,777,216 bytes of XML, got 16,777,241" in only_error(table).message
 
 
 def test_damaged_xml_of_another_split(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing()), "b": b""}, {"train": ["a"], "val": ["b"]})
+    root = write_set(tmp_path, {"a": xml(box_xml()), "b": b""}, {"train": ["a"], "val": ["b"]})
     table = read_voc(root, "train")
     assert codes(table) == ["unreadable-labels"]
     assert table.findings[0].severity == "warning"
@@ -384,103 +372,106 @@ def test_damaged_xml_of_another_split(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (thing(""), "expected a name, got none"),
-        (thing(box=("", 1, 2, 3)), "expected xmin a number, got none"),
-        (thing(box=(1, "b", 2, 3)), "expected ymin a number, got 'b'"),
-        ("<object><name>cat</name></object>", "expected xmin a number, got none"),
-        (thing().replace("ymax>", "y2>"), "expected ymax a number, got none"),
-        (thing().replace("</object>", "<name>dog</name></object>"), "expected one name, got 2"),
-        (thing().replace("</bndbox>", "</bndbox><bndbox/>"), "expected one bndbox, got 2"),
-        (thing().replace("<xmin>", "<xmin>3</xmin><xmin>"), "expected one xmin, got 2"),
+        (box_xml(""), "expected a name, got none"),
+        (box_xml(box=("", 1, 2, 3)), "expected xmin to be a number, got none"),
+        (box_xml(box=(1, "b", 2, 3)), "expected ymin to be a number, got 'b'"),
+        ("<object><name>cat</name></object>", "expected xmin to be a number, got none"),
+        (box_xml().replace("ymax>", "y2>"), "expected ymax to be a number, got none"),
+        (
+            box_xml().replace("</object>", "<name>dog</name></object>"),
+            "expected one name, got 2",
+        ),
+        (box_xml().replace("</bndbox>", "</bndbox><bndbox/>"), "expected one bndbox, got 2"),
+        (box_xml().replace("<xmin>", "<xmin>3</xmin><xmin>"), "expected one xmin, got 2"),
     ],
 )
 def test_bad_objects(tmp_path, text, message):
-    table = read_voc(write_set(tmp_path, {"a": xml(thing(), text)}))
+    table = read_voc(write_set(tmp_path, {"a": xml(box_xml(), text)}))
     error = only_error(table)
     assert (error.message, error.row) == (message, "object 2")
     assert table.num_objects == 1
 
 
 @pytest.mark.parametrize(
-    "text", [thing().replace("object>", "Object>"), f"<objects>{thing()}</objects>"]
+    "text", [box_xml().replace("object>", "Object>"), f"<objects>{box_xml()}</objects>"]
 )
-def test_boxes_that_are_in_no_object(tmp_path, text):
-    table = read_voc(write_set(tmp_path, {"a": xml(thing(), text)}))
+def test_boxes_outside_objects(tmp_path, text):
+    table = read_voc(write_set(tmp_path, {"a": xml(box_xml(), text)}))
     assert "in an <object> of <annotation>, got 1 elsewhere" in only_error(table).message
 
 
 def test_no_object_can_be_used(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing(box=("1,5", 1, 2, 3)))})
-    with pytest.raises(BadLabelsError, match=r"a\.xml, object 1: expected xmin a number"):
+    root = write_set(tmp_path, {"a": xml(box_xml(box=("1,5", 1, 2, 3)))})
+    with pytest.raises(BadLabelsError, match=r"a\.xml, object 1: expected xmin to be a number"):
         read_voc(root)
 
 
-def test_fractions_are_found_by_the_rules(tmp_path):
+def test_fractions_are_found_by_the_label_rules(tmp_path):
     boxes = [(0.1, 0.2, 0.5, 0.9), (0.5, 0.3, 1, 1)]
-    root = write_set(tmp_path, {"a": xml(*(thing(box=box) for box in boxes))})
+    root = write_set(tmp_path, {"a": xml(*(box_xml(box=box) for box in boxes))})
     for one_based in (None, True):
         findings, _ = find_bad_labels(read_voc(root, one_based=one_based))
         assert [(f.code, f.count) for f in findings] == [("normalised-box", 2)]
 
 
-def test_not_a_number_is_found_by_the_rules(tmp_path):
-    table = read_voc(write_set(tmp_path, {"a": xml(thing(box=("nan", 1, 2, 3)))}))
+def test_not_a_number_is_found_by_the_label_rules(tmp_path):
+    table = read_voc(write_set(tmp_path, {"a": xml(box_xml(box=("nan", 1, 2, 3)))}))
     assert [f.code for f in find_bad_labels(table)[0]] == ["not-a-number"]
 
 
 def test_odd_difficult(tmp_path):
-    table = read_voc(write_set(tmp_path, {"a": xml(thing(difficult="maybe"))}))
+    table = read_voc(write_set(tmp_path, {"a": xml(box_xml(difficult="maybe"))}))
     assert table.difficult.tolist() == [True]
-    assert "expected difficult 0 or 1, got 'maybe'" in str(table.findings)
+    assert "expected difficult to be 0 or 1, got 'maybe'" in str(table.findings)
 
 
 @pytest.mark.parametrize("size", [(0, 0), ("", ""), ("forty", 30), ("inf", 30)])
 def test_size_from_the_image_where_the_xml_has_none(tmp_path, size):
-    table = read_voc(write_set(tmp_path, {"a": xml(thing(), size=size)}))
+    table = read_voc(write_set(tmp_path, {"a": xml(box_xml(), size=size)}))
     assert table.sizes.tolist() == [[30, 40]]
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=4)), min_size=1, max_size=5))
 def test_damage_of_any_kind_becomes_findings(tmp_path_factory, changes):
-    data = bytearray(xml(thing(), thing("dog", (2, 3, 9, 9)), filename="a.jpg").encode())
+    data = bytearray(xml(box_xml(), box_xml("dog", (2, 3, 9, 9)), filename="a.jpg").encode())
     for place, bytes_ in changes:
         place %= len(data)
         data[place : place + len(bytes_)] = bytes_
     path = tmp_path_factory.mktemp("xml") / "a.xml"
     path.write_bytes(data)
-    one = read_annotation(path)
-    assert one.readable or [f.severity for f in one.findings] == ["error"]
-    assert all(len(item.corners) == 4 for item in one.objects)
-
-
-# --- images --------------------------------------------------------------------------------
+    annotation = read_annotation(path)
+    assert annotation.is_readable or [f.severity for f in annotation.findings] == ["error"]
+    assert all(len(obj.corners) == 4 for obj in annotation.objects)
 
 
 def test_filename_that_disagrees(tmp_path):
-    files = {"a": xml(thing(), filename="old_name.jpg"), "b": xml(thing(), filename="b.png")}
+    files = {
+        "a": xml(box_xml(), filename="old_name.jpg"),
+        "b": xml(box_xml(), filename="b.png"),
+    }
     table = read_voc(write_set(tmp_path, files))
     assert list(table.images) == ["JPEGImages/a.jpg", "JPEGImages/b.jpg"]
     assert [(f.severity, f.file[-5:]) for f in table.findings[1:]] == [("warning", "a.xml")]
 
 
 def test_filename_of_another_image_is_an_error(tmp_path):
-    files = {"a": xml(thing(), filename="b.jpg"), "b": xml(thing())}
+    files = {"a": xml(box_xml(), filename="b.jpg"), "b": xml(box_xml())}
     table = read_voc(write_set(tmp_path, files))
     message = only_error(table).message
-    assert "got the filename b.jpg, which is another image of the set" in message
+    assert "got the filename b.jpg, which is another image of the dataset" in message
     assert list(table.images) == ["JPEGImages/b.jpg"]
 
 
-def test_image_that_only_filename_knows(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing(), filename=r"C:\x\photo.jpg")})
+def test_image_referenced_only_by_filename(tmp_path):
+    root = write_set(tmp_path, {"a": xml(box_xml(), filename=r"C:\x\photo.jpg")})
     os.rename(root / "JPEGImages/a.jpg", root / "JPEGImages/photo.jpg")
     table = read_voc(root, one_based=True)
     assert list(table.images) == ["JPEGImages/photo.jpg"]
     assert codes(table) == ["missing-labels", "other-filename"]
 
 
-def test_filename_never_leads_out(tmp_path):
-    root = write_set(tmp_path / "set", {"a": xml(thing(), filename="../../secret.jpg")})
+def test_filename_never_leaves_the_dataset(tmp_path):
+    root = write_set(tmp_path / "set", {"a": xml(box_xml(), filename="../../secret.jpg")})
     os.rename(root / "JPEGImages/a.jpg", tmp_path / "secret.jpg")
     table = read_voc(root)
     assert table.num_images == 0
@@ -488,7 +479,7 @@ def test_filename_never_leads_out(tmp_path):
 
 
 def test_missing_images_and_missing_xml(tmp_path):
-    files = {"a": xml(thing()), "b": xml(thing())}
+    files = {"a": xml(box_xml()), "b": xml(box_xml())}
     root = write_set(tmp_path, files, {"train": ["a", "b", "c"]})
     os.remove(root / "JPEGImages/a.jpg")
     table = read_voc(root, "train")
@@ -498,13 +489,13 @@ def test_missing_images_and_missing_xml(tmp_path):
 
 
 def test_images_that_differ_in_their_ending(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing())})
-    write_set(tmp_path, {"a": xml(thing())}, suffix=".png")
+    root = write_set(tmp_path, {"a": xml(box_xml())})
+    write_set(tmp_path, {"a": xml(box_xml())}, suffix=".png")
     assert only_error(read_voc(root)).code == "ambiguous-image"
 
 
-def test_unlabelled_images_are_told(tmp_path):
-    root = write_set(tmp_path, {"a": xml(thing()), "b": xml()})
+def test_unlabelled_images_are_a_warning(tmp_path):
+    root = write_set(tmp_path, {"a": xml(box_xml()), "b": xml()})
     os.remove(root / "Annotations/b.xml")
     table = read_voc(root)
     assert codes(table) == ["missing-labels"]
@@ -514,17 +505,14 @@ def test_unlabelled_images_are_told(tmp_path):
 def test_names_that_are_not_utf8(tmp_path):
     odd = os.fsdecode(b"caf\xe9")
     try:
-        root = write_set(tmp_path, {odd: xml(thing(box=(5, 5, 5, 5)), filename="x.jpg")})
+        root = write_set(tmp_path, {odd: xml(box_xml(box=(5, 5, 5, 5)), filename="x.jpg")})
     except OSError:
         pytest.skip("the file system has names in UTF-8 only")
     table = read_voc(root)
     assert table.path(0).is_file()
-    told = "".join(map(str, table.findings))
-    assert "caf\\xe9" in told
-    told.encode()  # can be printed
-
-
-# --- the real set ----------------------------------------------------------------------------
+    text = "".join(map(str, table.findings))
+    assert "caf\\xe9" in text
+    text.encode()  # can be printed
 
 
 def test_blood_cells(test_data):

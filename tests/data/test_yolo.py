@@ -1,4 +1,4 @@
-"""read_yolo and write_yolo: folders, data.yaml, label files, right and wrong."""
+"""read_yolo and write_yolo: folders, data.yaml and label files, valid and invalid."""
 
 import os
 import warnings
@@ -55,10 +55,7 @@ def codes(table):
     return [finding.code for finding in table.findings]
 
 
-# --- what is read ----------------------------------------------------------------------------
-
-
-def test_by_hand(tmp_path):
+def test_a_small_dataset(tmp_path):
     #   centre (0.25, 0.5) of 40 x 20 is (10, 10); 0.5 x 0.5 is 20 wide and 10 high
     root = write_set(tmp_path, {"a": "1 0.25 0.5 0.5 0.5\n\n0 0.5 0.5 1 1\n", "b": ""})
     table = read_yolo(root, "train")
@@ -81,7 +78,7 @@ def test_polygons(tmp_path):
     assert DetectionDataset(table)[0][1]["masks"].sum() == pytest.approx(100, abs=20)
 
 
-def test_mixed_lines_are_boxes_and_that_is_told(tmp_path):
+def test_mixed_lines_are_boxes_with_a_warning(tmp_path):
     table = read_yolo(write_set(tmp_path, {"a": f"{BOX}\n{POLYGON}"}), "train")
     assert table.masks is None
     assert table.boxes.tolist() == [[10, 5, 30, 15]] * 2
@@ -119,7 +116,7 @@ def test_folders_without_yaml(tmp_path, folders, split):
     assert read_yolo(tmp_path, split).classes == ("cat", "dog")
 
 
-def test_labels_beside_images(tmp_path):
+def test_labels_next_to_images(tmp_path):
     image(tmp_path / "photos/a.jpg")
     (tmp_path / "photos/a.txt").write_text(BOX)
     (tmp_path / "data.yaml").write_text(f"train: photos\n{NAMES}")
@@ -147,9 +144,6 @@ def test_link_to_a_folder_above(tmp_path):
     assert table.num_images >= 1
 
 
-# --- data.yaml -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "names",
     ["names: [no, 1.10]", "names:\n  0: no\n  1: 1.10", "names:\n  1: 1.10\n  0: 'no'"],
@@ -162,20 +156,23 @@ def test_names_are_text_and_in_order(tmp_path, names):
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("train: images/train\n", "expected names a list or a dictionary"),
-        ("train: images/train\nnames:\n", "expected names a list or a dictionary"),
-        ("train: images/train\nnames: cat\n", "expected names a list or a dictionary"),
-        ("train: images/train\nnames: [[cat]]\n", "expected names a list or a dictionary"),
+        ("train: images/train\n", "expected names to be a list or a dictionary"),
+        ("train: images/train\nnames:\n", "expected names to be a list or a dictionary"),
+        ("train: images/train\nnames: cat\n", "expected names to be a list or a dictionary"),
+        ("train: images/train\nnames: [[cat]]\n", "expected names to be a list or a dictionary"),
         ("train: images/train\nnames: {0: cat, 2: dog}\n", "expected names of the classes 0..1 in"),
         ("train: images/train\nnames: {a: cat}\n", "with the numbers 0, 1, ... as keys"),
         ("train: images/train\nnames: [cat, cat]\n", "got 'cat' twice"),
-        (f"train: images/train\nnc: 3\n{NAMES}", "expected nc the number of names, 2, got '3'"),
+        (
+            f"train: images/train\nnc: 3\n{NAMES}",
+            "nc to be the number of names, 2, got '3'",
+        ),
         (f"nc: 2\n{NAMES}", "expected train, val or test in"),
-        (f"train: {{a: b}}\n{NAMES}", "expected train a folder, a list of folders or a .txt"),
+        (f"train: {{a: b}}\n{NAMES}", "expected train to be a folder, a list of folders or a .txt"),
         (f"train: images/photos\n{NAMES}", "images/photos, which does not exist"),
         (f"train: images/train\ntrain: images/val\n{NAMES}", "got: the key 'train' twice"),
         (f"{NAMES}train: [images/train\n", "expected plain YAML in"),
-        (f"{NAMES}train: !!python/object/apply:os.system [ls]\n", "expected train a folder"),
+        (f"{NAMES}train: !!python/object/apply:os.system [ls]\n", "expected train to be a folder"),
         (f"{NAMES}train: {'[' * 100_000}\n", "got: lists nested more than 10 deep"),
         (f"train: images/train\nkpt_shape: [17, 3]\n{NAMES}", "got kpt_shape in"),
     ],
@@ -214,7 +211,7 @@ def test_two_yaml_files(tmp_path):
 
 def test_split_must_be_one_of_the_file(tmp_path):
     root = write_set(tmp_path, {"a": BOX})
-    with pytest.raises(ValueError, match=r"expected split one of train, val in .*, got None"):
+    with pytest.raises(ValueError, match=r"`split` to be one of train, val in .*, got None"):
         read_yolo(root)
     with pytest.raises(ValueError, match="got 'test'"):
         read_yolo(root, "test")
@@ -229,7 +226,7 @@ def test_split_must_be_one_of_the_file(tmp_path):
 def test_paths_that_climb_out(tmp_path, train):
     image(tmp_path / "secret/images/a.jpg")
     root = write_set(tmp_path / "set", {"a": BOX}, f"train: {train}\n{NAMES}")
-    with pytest.raises(ValueError, match=r"expected paths inside of .*set, got .* in train of"):
+    with pytest.raises(ValueError, match=r"expected paths inside .*set, got .* in train of"):
         read_yolo(root, "train")
 
 
@@ -253,7 +250,7 @@ def test_path_of_another_machine(tmp_path):
     table = read_yolo(root, "train")
     assert codes(table) == ["other-root"]
     (root / "data.yaml").write_text(f"path: ../cats\ntrain: photos\n{NAMES}")
-    with pytest.raises(ValueError, match=r"expected path a folder in .*, got '\.\./cats'"):
+    with pytest.raises(ValueError, match=r"expected path to be a folder in .*, got '\.\./cats'"):
         read_yolo(root, "train")
 
 
@@ -310,9 +307,6 @@ def test_nothing_there(tmp_path):
         read_yolo(tmp_path)
 
 
-# --- label files -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -320,9 +314,9 @@ def test_nothing_there(tmp_path):
         (f"{BOX} 0.93", "got 6 fields (a sixth is the confidence of a prediction)"),
         (f"{POLYGON} 0.1", "got 8 fields"),
         ("cat 0.5 0.5 0.5 0.5", "expected numbers, got 'cat'"),
-        ("0.5 0.5 0.5 0.5 0.5", "expected the number of a class, got '0.5'"),
-        ("1e300 0.5 0.5 0.5 0.5", "expected the number of a class, got '1e300'"),
-        ("nan 0.5 0.5 0.5 0.5", "expected the number of a class, got 'nan'"),
+        ("0.5 0.5 0.5 0.5 0.5", "expected a class index, got '0.5'"),
+        ("1e300 0.5 0.5 0.5 0.5", "expected a class index, got '1e300'"),
+        ("nan 0.5 0.5 0.5 0.5", "expected a class index, got 'nan'"),
         ("0 nan 0.5 0.5 0.5", "expected finite numbers, got 0 nan"),
         ("0 0.5 inf 0.5 0.5", "expected finite numbers, got 0 0.5 inf"),
         ("0 1.2 0.5 0.1 0.1", "expected fractions of the image from 0 to 1, got 0 1.2"),
@@ -344,7 +338,7 @@ def test_class_as_a_float_and_a_rounded_border(tmp_path):
     assert find_bad_labels(table)[0] == []
 
 
-def test_class_out_of_range_and_empty_boxes_are_found_by_the_rules(tmp_path):
+def test_class_out_of_range_and_empty_boxes_are_found_by_the_label_rules(tmp_path):
     table = read_yolo(write_set(tmp_path, {"a": "2 0.5 0.5 1 1\n0 0.5 0.5 0 1"}), "train")
     findings = find_bad_labels(table)[0]
     assert {f.code: f.row for f in findings} == {
@@ -353,10 +347,10 @@ def test_class_out_of_range_and_empty_boxes_are_found_by_the_rules(tmp_path):
     }
 
 
-def test_pixels_are_told_for_the_whole_set(tmp_path):
+def test_pixels_are_reported_for_the_whole_dataset(tmp_path):
     table = read_yolo(write_set(tmp_path, {"a": f"{BOX}\n0 9 9 9 9\n0 8 8 8 8"}), "train")
     first = errors_of(table.findings)[0]
-    assert "got numbers beyond in 2 of 3 lines: they look like pixels" in first.message
+    assert "got larger numbers in 2 of 3 lines: they look like pixels" in first.message
     assert len(errors_of(table.findings)) == 3
 
 
@@ -374,7 +368,7 @@ def test_missing_label_files_are_counted(tmp_path):
     assert [(f.severity, f.code, f.count) for f in table.findings] == [("info", "no-label-file", 2)]
 
 
-def test_labels_without_a_image(tmp_path):
+def test_labels_without_an_image(tmp_path):
     root = write_set(tmp_path, {"a": BOX, "b": BOX})
     os.remove(root / "images/train/b.jpg")
     (root / "labels/train/classes.txt").write_text("cat\n")
@@ -392,7 +386,7 @@ def test_two_images_with_one_label_file(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe0\0", b"0 0.5 \xe4", b"0 0.5\0 0.5"])
-def test_label_files_that_are_no_text(tmp_path, data):
+def test_label_files_that_are_not_text(tmp_path, data):
     table = read_yolo(write_set(tmp_path, {"a": BOX, "b": data}), "train")
     error = only_error(table)
     assert error.code == "unreadable-labels"
@@ -401,7 +395,7 @@ def test_label_files_that_are_no_text(tmp_path, data):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0", b"<html>"])
-def test_images_that_are_none(tmp_path, content):
+def test_invalid_images(tmp_path, content):
     root = write_set(tmp_path, {"a": BOX, "b": BOX})
     (root / "images/train/b.jpg").write_bytes(content)
     table = read_yolo(root, "train")
@@ -437,9 +431,6 @@ def test_damage_of_any_kind_is_an_error_or_a_finding(tmp_path_factory, changes):
         assert table.num_objects + len(errors_of(table.findings)) >= 1
 
 
-# --- written and read again --------------------------------------------------------------------
-
-
 def test_round_trip_of_boxes(test_data, tmp_path):
     table = read_voc(test_data / "bccd-voc", "val")
     with pytest.warns(UserWarning, match="left out labels"):
@@ -465,9 +456,9 @@ def test_round_trip_of_polygons(tmp_path):
     np.testing.assert_allclose(again.masks[0], polygon, atol=1e-5)
 
 
-def test_what_yolo_cannot_say_is_told(test_data, tmp_path):
+def test_warning_of_masks_that_yolo_cannot_store(test_data, tmp_path):
     pedestrians = DetectionDataset(read_coco(test_data / "pennfudan-coco/instances_val.json"))
-    with pytest.warns(UserWarning, match="cannot say: masks, which are not one polygon"):
+    with pytest.warns(UserWarning, match="cannot store: masks, which are not one polygon"):
         path = write_yolo(pedestrians.subset([0, 1]), tmp_path / "yolo")
     assert read_yolo(path).masks is None
 
@@ -484,32 +475,32 @@ def test_images_of_one_name(tmp_path):
 
 def test_boxes_on_the_border_stay_readable(tmp_path):
     image(tmp_path / "a.jpg")
-    one = DetectionDataset.from_lists(
+    dataset = DetectionDataset.from_lists(
         [tmp_path / "a.jpg"], [[[-0.9, 0, 40.9, 20.5]]], [[0]], ["cat"]
     )
-    table = read_yolo(write_yolo(one, tmp_path / "yolo"))
+    table = read_yolo(write_yolo(dataset, tmp_path / "yolo"))
     assert table.findings == ()
     np.testing.assert_allclose(table.boxes, [[0, 0, 40, 20]], atol=1e-6)
 
 
 def test_nothing_is_overwritten(tmp_path):
     image(tmp_path / "a.jpg")
-    one = DetectionDataset.from_lists([tmp_path / "a.jpg"], [[]], [[]], ["cat"])
+    dataset = DetectionDataset.from_lists([tmp_path / "a.jpg"], [[]], [[]], ["cat"])
     with pytest.raises(FileExistsError, match=r"a new or empty folder, got .* with a\.jpg"):
-        write_yolo(one, tmp_path)
+        write_yolo(dataset, tmp_path)
 
 
 def test_bad_splits_to_write(tmp_path):
     image(tmp_path / "a.jpg")
-    one = DetectionDataset.from_lists([tmp_path / "a.jpg"], [[]], [[]], ["cat"])
-    other = one.rename_classes({"cat": "dog"})
+    dataset = DetectionDataset.from_lists([tmp_path / "a.jpg"], [[]], [[]], ["cat"])
+    other = dataset.rename_classes({"cat": "dog"})
     with pytest.raises(ValueError, match="expected splits among train, val, test, got dev"):
-        write_yolo({"dev": one}, tmp_path / "yolo")
+        write_yolo({"dev": dataset}, tmp_path / "yolo")
     with pytest.raises(ValueError, match="the same classes, got train: cat; val: dog"):
-        write_yolo({"train": one, "val": other}, tmp_path / "yolo")
+        write_yolo({"train": dataset, "val": other}, tmp_path / "yolo")
 
 
-def test_no_warning_for_a_clean_set(tmp_path):
+def test_no_warning_for_a_valid_dataset(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         DetectionDataset(read_yolo(write_set(tmp_path, {"a": BOX, "b": None}), "train"))

@@ -11,17 +11,17 @@ from cvlib.engine import TrainConfig
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"images": 0}, "images to be an integer >= 1, got 0"),
-        ({"epochs": 0}, "epochs to be an integer >= 1, got 0"),
-        ({"batch_size": 0}, "batch_size to be an integer >= 1, got 0"),
-        ({"eval_every": 0}, "eval_every to be an integer >= 1, got 0"),
-        ({"workers": -1}, "workers to be an integer >= 0, got -1"),
-        ({"learning_rate": 0.0}, "learning_rate > 0, got 0"),
-        ({"learning_rate": -1e-3}, "learning_rate > 0, got -0.001"),
-        ({"learning_rate": float("nan")}, "learning_rate > 0, got nan"),
-        ({"warmup": 1.0}, r"warmup in \[0, 1\), got 1"),
-        ({"warmup": -0.1}, r"warmup in \[0, 1\), got -0.1"),
-        ({"warmup": float("nan")}, r"warmup in \[0, 1\), got nan"),
+        ({"images": 0}, "`images` to be at least 1, got 0"),
+        ({"epochs": 0}, "`epochs` to be at least 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` to be at least 1, got 0"),
+        ({"eval_every": 0}, "`eval_every` to be at least 1, got 0"),
+        ({"workers": -1}, "`workers` to be at least 0, got -1"),
+        ({"learning_rate": 0.0}, "`learning_rate` to be > 0, got 0"),
+        ({"learning_rate": -1e-3}, "`learning_rate` to be > 0, got -0.001"),
+        ({"learning_rate": float("nan")}, "`learning_rate` to be > 0, got nan"),
+        ({"warmup": 1.0}, r"`warmup` to be in \[0, 1\), got 1"),
+        ({"warmup": -0.1}, r"`warmup` to be in \[0, 1\), got -0.1"),
+        ({"warmup": float("nan")}, r"`warmup` to be in \[0, 1\), got nan"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from cvlib.engine import TrainConfig, config_for, load_config, parse_command_line
-from cvlib.engine.config import save_config
+from cvlib.engine import TrainConfig, config_for, load_config
+from cvlib.engine.config import parse_command_line, save_config
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,19 @@ def test_an_empty_file_changes_nothing(tmp_path):
     [
         ("epoch: 3", ValueError, r"names of settings, got 'epoch'; did you mean 'epochs'\?"),
         ("learning_rat: 3", ValueError, r"got 'learning_rat'; did you mean 'learning_rate'\?"),
-        ("zzz: 3", ValueError, "got 'zzz'; there are images, epochs"),
+        ("zzz: 3", ValueError, "got 'zzz'; settings: images, epochs"),
         ("data: here", ValueError, "got 'data'"),
-        ("epochs: many", TypeError, "expected epochs to be an integer, got 'many' of type str"),
-        ("epochs: 1.5", TypeError, "expected epochs to be an integer, got 1.5 of type float"),
-        ("epochs: true", TypeError, "expected epochs to be an integer, got True of type bool"),
-        ("compile: 1", TypeError, "expected compile to be true or false, got 1 of type int"),
-        ("learning_rate: yes", TypeError, "learning_rate to be a number, got True of type bool"),
-        ("recipe: 3", TypeError, "expected recipe to be a text, got 3 of type int"),
-        ("milestones: 0.5", TypeError, "expected milestones to be a list of numbers, got 0.5"),
-        ("milestones: [a]", TypeError, "expected milestones to be a number, got 'a'"),
-        ("seed: null", TypeError, "expected seed to be an integer, got None of type NoneType"),
-        ("batch_size: 0", ValueError, "expected batch_size to be an integer >= 1, got 0"),
-        ("optimizer: adam", ValueError, "optimizer to be one of muon, adamw, sgd, got 'adam'"),
+        ("epochs: many", TypeError, "expected `epochs` to be an integer, got 'many' of type str"),
+        ("epochs: 1.5", TypeError, "expected `epochs` to be an integer, got 1.5 of type float"),
+        ("epochs: true", TypeError, "expected `epochs` to be an integer, got True of type bool"),
+        ("compile: 1", TypeError, "expected `compile` to be true or false, got 1 of type int"),
+        ("learning_rate: yes", TypeError, "`learning_rate` to be a number, got True of type bool"),
+        ("recipe: 3", TypeError, "expected `recipe` to be a string, got 3 of type int"),
+        ("milestones: 0.5", TypeError, "expected `milestones` to be a list of numbers, got 0.5"),
+        ("milestones: [a]", TypeError, "expected `milestones` to be a number, got 'a'"),
+        ("seed: null", TypeError, "expected `seed` to be an integer, got None of type NoneType"),
+        ("batch_size: 0", ValueError, "expected `batch_size` to be at least 1, got 0"),
+        ("optimizer: adam", ValueError, "`optimizer` to be one of muon, adamw, sgd, got 'adam'"),
         ("[1, 2]", ValueError, "expected settings as name: value in .*, got list"),
         ("a: b: c", ValueError, "expected YAML in"),
     ],
@@ -90,9 +90,9 @@ def test_code_in_a_file_is_not_run(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"expected a file of settings, got .*none\.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"an existing YAML file, got .*none\.yaml"):
         load_config(tmp_path / "none.yaml", TrainConfig())
-    with pytest.raises(ValueError, match="--config: expected a file of settings, got nothing"):
+    with pytest.raises(ValueError, match="--config: expected a YAML file, got nothing"):
         parse("--config")
 
 
@@ -107,7 +107,7 @@ def test_defaults_by_model():
     assert fine_tuning.head_factor == 10 and fine_tuning.freeze_norm
     assert config_for("tiny_ssd") == TrainConfig()
     assert config_for("resnet50", head_factor=1).head_factor == 1
-    with pytest.raises(ValueError, match=r"expected a name of list_models\(\), got 'tiny'"):
+    with pytest.raises(ValueError, match=r"to be a name from list_models\(\), got 'tiny'"):
         config_for("tiny")
     with pytest.raises(ValueError, match=r"config_for: .*'epoch'; did you mean 'epochs'"):
         config_for("tiny_ssd", epoch=3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchrun import run as launch
 
-from cvlib.engine import load_checkpoint
+from cvlib.engine.checkpoint import load_checkpoint
 
 SCRIPT = "train_together.py"
 

@@ -14,11 +14,12 @@ from torchvision import tv_tensors
 
 from cvlib.data import SyntheticBananas
 from cvlib.engine import evaluate
-from cvlib.engine.evaluation import evaluating
 from cvlib.engine.hard_examples import draw_worst
-from cvlib.models import TinySSD
+from cvlib.geometry.framing import Framing
+from cvlib.models import Model, TinySSD
+from cvlib.models.base import evaluation_mode
 from cvlib.models.tiny_ssd import Predictions
-from cvlib.structures import Detections, Segmentation
+from cvlib.structures import Classification, Detections, Segmentation
 from cvlib.targets import assign_targets
 
 SIZE = (64, 64)
@@ -89,7 +90,7 @@ def test_the_model_is_left_as_it_was(model, bananas, training):
 
 
 def test_the_mode_is_restored_after_an_error(model):
-    with pytest.raises(KeyError), evaluating(model.train()):
+    with pytest.raises(KeyError), evaluation_mode(model.train()):
         assert not model.training
         assert torch.is_inference_mode_enabled()
         raise KeyError
@@ -127,14 +128,14 @@ def test_a_set_without_any_object(model, bananas):
 
 
 def test_an_empty_set_is_refused(model):
-    with pytest.raises(ValueError, match="evaluate: expected at least one image"):
+    with pytest.raises(ValueError, match="evaluate: expected `dataset` to hold at least one image"):
         evaluate(model, [])
 
 
 def test_wrong_labels_are_refused(model, bananas):
     image, target = bananas[0]
     wrong = [*bananas[:2], (image, {**target, "labels": target["labels"] + 3})]
-    with pytest.raises(ValueError, match=r"evaluate: sample 2 of the set is wrong: .* labels in 0"):
+    with pytest.raises(ValueError, match=r"evaluate: .*got in sample 2: .*labels.* in 0"):
         evaluate(model, wrong)
 
 
@@ -181,28 +182,32 @@ class Painted:
         return tv_tensors.Image(image), target
 
 
-class Reader(nn.Module):
-    """Reads the answers off the painted images, in its own pixels."""
+class Reader(Model):
+    """Reads the answers off the painted images, in canvas pixels."""
 
-    classes, image_size = Painted.classes, (60, 80)
-
-    def __init__(self, task):
-        super().__init__()
+    def __init__(self, task, framing=(60, 80)):
+        super().__init__(Painted.classes, framing)
         self.task = task
         self.weight = nn.Parameter(torch.zeros(1))
 
+    def loss(self, raw, targets):
+        raise AssertionError("evaluation computes no loss")
+
     def forward(self, images):
-        assert images.shape[1:] == (3, *self.image_size) and images.dtype == torch.uint8
+        assert images.dtype == torch.uint8
+        if self.framing.size is not None:
+            assert images.shape[1:] == (3, *self.framing.size)
         return (images[:, 0] > 127) + 2 * (images[:, 1] > 127).long()  # (B, H, W)
 
-    def decode(self, raw):
+    def decode(self, raw, sizes=None, *, score_threshold=None):
         if self.task == "segmentation":
-            return raw
+            return [Segmentation(labels, self.classes) for labels in raw]
         if self.task == "classification":
             share = torch.stack([(raw == k).flatten(1).sum(1) for k in range(3)], 1) + 0.0
             share[:, 0] = 0
             first = torch.stack([one[one > 0].min() for one in raw])
-            return share / share.sum(1, keepdim=True) + nn.functional.one_hot(first, 3)
+            scores = share / share.sum(1, keepdim=True) + nn.functional.one_hot(first, 3)
+            return [Classification(row, self.classes) for row in scores]
         found = []
         for one in raw:
             labels = [k for k in (1, 2) if (one == k).any()]
@@ -235,19 +240,12 @@ def test_boxes_and_masks_are_compared_in_the_pixels_of_each_image(batch_size):
 
 def test_the_pixels_of_class_maps_are_compared_in_the_size_of_each_image():
     found = evaluate(Reader("segmentation"), Painted("segmentation"), batch_size=2)
-    assert found.primary == ("miou", found.figures.miou)
-    assert found.figures.miou > 0.85 and found.figures.pixel_accuracy > 0.95
+    assert found.primary == ("miou", found.metrics.miou)
+    assert found.metrics.miou > 0.85 and found.metrics.pixel_accuracy > 0.95
     pixels = sum(height * width - 1 for height, width in Painted("segmentation").sizes)
-    assert found.figures.confusion.counts.sum() == pixels  # one void pixel in each
+    assert found.metrics.confusion.counts.sum() == pixels  # one void pixel in each
     assert str(found).startswith("mIoU ") and "floor" in found.report()
     assert set(found.as_dict()) == {"miou", "pixel_accuracy", "class_accuracy"}
-
-
-def test_class_maps_as_objects(monkeypatch):
-    monkeypatch.setattr(
-        Reader, "decode", lambda self, raw: [Segmentation(one, self.classes) for one in raw]
-    )
-    assert evaluate(Reader("segmentation"), Painted("segmentation")).figures.miou > 0.85
 
 
 def test_classes_of_images():
@@ -258,19 +256,22 @@ def test_classes_of_images():
     assert [line.split()[1] for line in found.report().splitlines()[1:]] == ["0", "2", "3"]
 
 
-def test_a_models_own_way_of_resizing_is_used(monkeypatch):
-    sizes = []
-
-    def resize(self, image):
-        sizes.append(tuple(image.shape[1:]))
-        return torch.tensor([0, 255, 0], dtype=torch.uint8)[:, None, None].expand(
-            3, *self.image_size
-        )
-
-    monkeypatch.setattr(Reader, "resize", resize, raising=False)
-    found = evaluate(Reader("classification"), Painted("classification"))
-    assert sizes == list(Painted("classification").sizes)
-    assert found.figures.classes[2].accuracy == 1 and found.figures.classes[1].accuracy == 0
+@pytest.mark.parametrize(
+    "framing",
+    [
+        Framing("letterbox", (60, 80)),
+        Framing("pad", multiple=32),
+        Framing("pad", short_side=40, long_side=100, multiple=16),
+        Framing("stretch", (60, 80), antialias=False),
+    ],
+    ids=lambda framing: f"{framing.mode}-{framing.short_side}",
+)
+def test_every_framing_is_mapped_back_to_the_image(framing):
+    detection = evaluate(Reader("detection", framing), Painted("detection"), batch_size=3)
+    assert detection.boxes.ap50 == detection.masks.ap50 == pytest.approx(1)
+    assert detection.boxes.ap > 0.8 and detection.masks.ap > 0.8
+    segmentation = evaluate(Reader("segmentation", framing), Painted("segmentation"), batch_size=3)
+    assert segmentation.metrics.miou > 0.8
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation", "classification"])
@@ -289,7 +290,7 @@ def test_images_of_another_size_have_the_same_anchors_figures(bananas):
     ]
     expected = evaluate(Oracle(bananas), bananas)
     model = Oracle(bananas)
-    model.resize = lambda image: image[:, ::2, ::2]
+    model.framing = Framing("stretch", SIZE, antialias=False)  # exact for doubled pixels
     found = evaluate(model, double)
     assert found.anchors.as_dict() == pytest.approx(expected.anchors.as_dict(), rel=1e-5)
 
@@ -313,12 +314,12 @@ def test_crowds_are_neither_right_nor_wrong(bananas):
 
 
 def test_a_model_without_a_task_is_refused():
-    with pytest.raises(TypeError, match=r"task is one of detection, .*, got Linear with task None"):
+    with pytest.raises(TypeError, match=r"a cvlib Model for detection, .*, got Linear"):
         evaluate(nn.Linear(1, 1), Painted("detection"))
 
 
 def test_a_set_for_another_task_is_refused():
-    with pytest.raises(TypeError, match=r"expected a set for detection, .*, got segmentation"):
+    with pytest.raises(TypeError, match=r"to be for detection, .*, got segmentation"):
         evaluate(Reader("detection"), Painted("segmentation"))
     samples = [Painted("segmentation")[0]]
     with pytest.raises(TypeError, match=r"targets with 'label', got .*'mask'\] in sample 0"):
@@ -332,12 +333,12 @@ def test_a_set_of_other_classes_is_refused(bananas):
 
 def test_images_of_another_dtype_are_refused(model, bananas):
     image, target = bananas[0]
-    with pytest.raises(ValueError, match=r"images uint8 \(3, H, W\), got torch.float32"):
+    with pytest.raises(ValueError, match=r"images to be uint8 \(3, H, W\), got torch.float32"):
         evaluate(model, [(image / 255, target)])
 
 
 def test_a_batch_size_below_1_is_refused(model, bananas):
-    with pytest.raises(ValueError, match="evaluate: expected batch_size >= 1, got 0"):
+    with pytest.raises(ValueError, match="evaluate: expected `batch_size` to be at least 1, got 0"):
         evaluate(model, bananas, batch_size=0)
 
 
@@ -353,16 +354,18 @@ def test_the_worst_images_of_a_detector(model, bananas):
 
 
 def test_the_worst_images_of_a_classifier(monkeypatch):
-    wrong = torch.tensor([[0.9, 0.1, 0.0]])
-    monkeypatch.setattr(Reader, "decode", lambda self, raw: wrong.repeat(len(raw), 1))
+    wrong = Classification(torch.tensor([0.9, 0.1, 0.0]), Painted.classes)
+    monkeypatch.setattr(Reader, "decode", lambda self, raw, sizes: [wrong] * len(raw))
     found = evaluate(Reader("classification"), Painted("classification"))
     assert draw_worst(found, Painted("classification"), count=5).width > 1400
 
 
 def test_the_worst_images_of_class_maps(monkeypatch):
     painted = Painted("segmentation", ((40, 60),) * 40)
-    empty = torch.zeros(60, 80, dtype=torch.long)
-    monkeypatch.setattr(Reader, "decode", lambda self, raw: [empty, *raw[1:]])
+    decode, empty = Reader.decode, Segmentation(torch.zeros(60, 80).long(), Painted.classes)
+    monkeypatch.setattr(
+        Reader, "decode", lambda self, raw, sizes: [empty, *decode(self, raw, sizes)[1:]]
+    )
     found = evaluate(Reader("segmentation"), painted, batch_size=20)
     assert {0, 20} <= set(found.maps) and len(found.maps) == 32, "the worst ones alone are kept"
     sheet = draw_worst(found, painted, count=2)
@@ -399,7 +402,8 @@ sys.path.insert(0, sys.argv[1])
 from test_evaluation import Painted, Reader, SIZE
 from cvlib.data import SyntheticBananas
 from cvlib.engine import evaluate
-from cvlib.models import TinySSD
+from cvlib.geometry.framing import Framing
+from cvlib.models import Model, TinySSD
 
 rank, folder = int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)

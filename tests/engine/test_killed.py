@@ -10,7 +10,8 @@ import torch
 from children import start_child
 
 from cvlib.data import SyntheticBananas
-from cvlib.engine import TrainConfig, fit, load_checkpoint
+from cvlib.engine import TrainConfig, fit
+from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.report import TIMES
 from cvlib.models import TinySSD
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from cvlib.engine import TrainConfig
-from cvlib.engine.memory import advising, is_out_of_memory
+from cvlib.engine.memory import explain_out_of_memory, is_out_of_memory
 
 CONFIG = TrainConfig(batch_size=8, accumulate=2, precision="float32")
 
 
 def fail(error, config=CONFIG):
-    with advising(config):
+    with explain_out_of_memory(config):
         raise error
 
 
@@ -43,7 +43,7 @@ def test_only_what_can_be_lowered_is_advised():
 
 def test_a_killed_worker_is_explained():
     error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-    with pytest.raises(MemoryError, match=r"loads images was killed.*--workers 2"):
+    with pytest.raises(MemoryError, match=r"worker process was killed.*--workers 2"):
         fail(error, dataclasses.replace(CONFIG, workers=4))
 
 

@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from cvlib.engine import TrainConfig
-from cvlib.engine.optim import Muon, Together, make_optimizer, orthogonalize, set_training_mode
+from cvlib.engine.optim import (
+    CombinedOptimizer,
+    Muon,
+    make_optimizer,
+    orthogonalize,
+    set_training_mode,
+)
 from cvlib.models import create_model
 
 
@@ -47,7 +53,7 @@ def test_the_head_learns_ten_times_faster(resnet, optimizer):
 
 def test_muon_takes_the_convolutions_of_the_backbone_and_nothing_else(ssd):
     optimizer = make_optimizer(ssd, TrainConfig())
-    assert isinstance(optimizer, Together)
+    assert isinstance(optimizer, CombinedOptimizer)
     muon, adamw = optimizer.parts
     names = {id(parameter): name for name, parameter in ssd.named_parameters()}
     taken = {names[id(p)] for group in muon.param_groups for p in group["params"]}
@@ -97,7 +103,7 @@ def test_a_model_without_anything_to_train_is_refused(ssd):
     for parameter in ssd.parameters():
         parameter.requires_grad_(False)
     try:
-        with pytest.raises(ValueError, match="fit: expected parameters to train, got a model"):
+        with pytest.raises(ValueError, match="a model with parameters to train, got none"):
             make_optimizer(ssd, TrainConfig())
     finally:
         for parameter in ssd.parameters():
@@ -112,7 +118,7 @@ def test_together_steps_and_is_saved_as_one():
             torch.optim.SGD(model[0].parameters(), lr=0.1, momentum=0.9),
             torch.optim.AdamW(model[1].parameters(), lr=0.1),
         ]
-        return model, Together(parts)
+        return model, CombinedOptimizer(parts)
 
     def train(model, optimizer, steps):
         for step in range(steps):
@@ -131,7 +137,7 @@ def test_together_steps_and_is_saved_as_one():
     train(other, resumed, 3)
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name])
-    with pytest.raises(TypeError, match=r"Together\.step: expected no closure"):
+    with pytest.raises(TypeError, match=r"CombinedOptimizer\.step: expected no closure"):
         resumed.step(lambda: None)
 
 

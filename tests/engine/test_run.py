@@ -1,4 +1,4 @@
-"""What a run can be told: callbacks, averages, accumulation, early stopping, bad images."""
+"""Options of a run: callbacks, averages, accumulation, early stopping, bad images."""
 
 import dataclasses
 import json
@@ -12,7 +12,8 @@ from PIL import Image
 from cvlib.data import SyntheticBananas
 from cvlib.data.datasets.classification import ClassificationDataset
 from cvlib.data.files.images import UnreadableImageError
-from cvlib.engine import TrainConfig, evaluate, fit, load, load_checkpoint, unreadable
+from cvlib.engine import TrainConfig, evaluate, fit, load, unreadable
+from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.report import format_time
 from cvlib.models import Classifier, TinySSD
 
@@ -52,12 +53,12 @@ def pretend(monkeypatch, values):
     """Evaluations find these values of AP, one after the other."""
     values = iter(values)
 
-    def evaluate_as_told(model, dataset, **options):
+    def evaluate_as_planned(model, dataset, **options):
         found = evaluate(model, dataset, **options)
         boxes = dataclasses.replace(found.boxes, ap=next(values))
         return dataclasses.replace(found, boxes=boxes)
 
-    monkeypatch.setattr(unreadable, "evaluate", evaluate_as_told)
+    monkeypatch.setattr(unreadable, "evaluate", evaluate_as_planned)
 
 
 # --- callbacks -------------------------------------------------------------------------------
@@ -179,8 +180,8 @@ def test_a_compiled_model_trains_the_same(tmp_path, train, val, fresh_compiler):
     "settings, message",
     [
         ({"precision": "float16"}, "float32 or bfloat16 on the CPU, got float16"),
-        ({"sync_norm": True}, "expected CUDA for sync_norm, got cpu"),
-        ({"recipe": "sdd"}, r"expected a recipe for detection \(ssd, .*light-batch\), got 'sdd'"),
+        ({"sync_norm": True}, "expected a CUDA device for `sync_norm`, got cpu"),
+        ({"recipe": "sdd"}, r"expected a recipe for detection \(ssd, light, .*\), got 'sdd'"),
         ({"recipe": "classification"}, "expected a recipe for detection"),
     ],
 )
@@ -191,10 +192,10 @@ def test_what_cannot_be_is_refused(tmp_path, train, val, settings, message):
 
 def test_sets_of_another_task_or_other_classes_are_refused(tmp_path, train, colours):
     fruit = SyntheticBananas(2, image_size=64)
-    with pytest.raises(ValueError, match=r"training set with the task of the model, detection"):
+    with pytest.raises(ValueError, match=r"training dataset with the task of the model, detection"):
         run(tmp_path, colours, fruit)
     model = TinySSD(("apple",), SIZE)
-    with pytest.raises(ValueError, match=r"validation set with the classes .*'apple'.*'banana'"):
+    with pytest.raises(ValueError, match=r"validation dataset with the classes .*'apple'"):
         fit(model, train, fruit, CONFIG, tmp_path)
 
 
@@ -249,7 +250,7 @@ def test_checkpoints_are_kept_every_so_often(tmp_path, train, val):
     kept = sorted(tmp_path.glob("epoch-*.pt"))
     assert [path.name for path in kept] == ["epoch-0002.pt", "epoch-0004.pt"]
     assert load(kept[0]).classes == ("banana",)
-    assert load_checkpoint(kept[0])["figures"]["epoch"] == 2
+    assert load_checkpoint(kept[0])["metrics"]["epoch"] == 2
 
 
 def test_last_is_saved_within_an_epoch(tmp_path, train, val):
@@ -312,7 +313,7 @@ def test_a_run_of_another_number_of_options_is_refused(tmp_path, train, val):
 def test_weights_alone_cannot_be_resumed(tmp_path, train, val):
     run(tmp_path, train, val)
     (tmp_path / "last.pt").write_bytes((tmp_path / "best.pt").read_bytes())
-    with pytest.raises(ValueError, match=r"expected a run to resume, got .* weights alone"):
+    with pytest.raises(ValueError, match=r"expected a run to resume, got .* only weights"):
         run(tmp_path, train, val, resume=True)
 
 
@@ -344,9 +345,9 @@ def test_an_unreadable_image_is_told_once_left_out_and_counted(
     config = dataclasses.replace(CONFIG, max_bad_share=0.2, workers=workers)
     result = run(tmp_path, Damaged(train, {3, 7}, error), val, config, log=lines.append)
     assert result.finished
-    told = sorted(line for line in lines if "left out" in line)
+    told = sorted(line for line in lines if "skipped" in line)
     assert len(told) == 2
-    assert told[0].startswith("left out: training image 3 cannot be read: ")
+    assert told[0].startswith("skipped: training image 3 cannot be read: ")
     assert "torn file" in told[0]
     listed = json.loads((tmp_path / "unreadable.json").read_text())
     assert sorted(one["index"] for one in listed) == [3, 7]
@@ -400,7 +401,7 @@ def test_unreadable_images_are_remembered_by_a_resumed_run(tmp_path, train, val)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Damaged(train, {3}), val, config, callbacks=[stop])
     run(tmp_path, Damaged(train, {3}), val, config, resume=True, log=lines.append)
-    assert not any("left out" in line for line in lines), "known already"
+    assert not any("skipped" in line for line in lines), "known already"
 
 
 def test_an_unreadable_validation_image_is_left_out(tmp_path, train, val):
@@ -408,8 +409,8 @@ def test_an_unreadable_validation_image_is_left_out(tmp_path, train, val):
     damaged = Damaged([*val, *train[:3]], {1})
     result = run(tmp_path, train, damaged, log=lines.append)
     assert result.finished
-    told = [line for line in lines if "left out" in line]
-    assert told == ["left out: validation image 1 cannot be read: torn file"]
+    told = [line for line in lines if "skipped" in line]
+    assert told == ["skipped: validation image 1 cannot be read: torn file"]
     readable = [sample for i, sample in enumerate([*val, *train[:3]]) if i != 1]
     assert result.best["ap"] == evaluate(result.model, readable).as_dict()["ap"]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvlib.engine import TrainConfig
-from cvlib.engine.sampling import Plan
+from cvlib.engine.sampling import SamplingPlan
 
 
 def indices(plan, epoch=0, first=0):
@@ -21,7 +21,7 @@ def indices(plan, epoch=0, first=0):
     epoch=st.integers(0, 1000),
 )
 def test_every_image_comes_once_in_an_epoch(size, batch_size, seed, epoch):
-    plan = Plan(size, TrainConfig(batch_size=batch_size, seed=seed))
+    plan = SamplingPlan(size, TrainConfig(batch_size=batch_size, seed=seed))
     order = indices(plan, epoch)
     assert sorted(index for (batch,) in order for index in batch) == list(range(size))
     assert all(len(batch) == batch_size for (batch,) in order[:-1])
@@ -31,7 +31,7 @@ def test_every_image_comes_once_in_an_epoch(size, batch_size, seed, epoch):
 
 def test_orders_differ_between_epochs_and_seeds():
     orders = [
-        tuple(Plan(50, TrainConfig(batch_size=50, seed=seed)).order(epoch).tolist())
+        tuple(SamplingPlan(50, TrainConfig(batch_size=50, seed=seed)).order(epoch).tolist())
         for seed in range(4)
         for epoch in range(4)
     ]
@@ -49,8 +49,8 @@ def test_processes_share_the_steps_of_one(size, batch_size, accumulate, processe
     if size < processes:
         return
     config = TrainConfig(batch_size=batch_size, accumulate=accumulate)
-    alone = Plan(size, TrainConfig(batch_size=batch_size * accumulate * processes))
-    plans = [Plan(size, config, rank, processes) for rank in range(processes)]
+    alone = SamplingPlan(size, TrainConfig(batch_size=batch_size * accumulate * processes))
+    plans = [SamplingPlan(size, config, rank, processes) for rank in range(processes)]
     shares = [list(plan.steps(epoch)) for plan in plans]
     whole = indices(alone, epoch)
     left_out = len(whole) - len(shares[0])
@@ -81,13 +81,13 @@ def test_processes_share_the_steps_of_one(size, batch_size, accumulate, processe
 
 @given(size=st.integers(2, 40), first=st.integers(0, 10))
 def test_an_epoch_can_be_entered_in_its_middle(size, first):
-    plan = Plan(size, TrainConfig(batch_size=3))
+    plan = SamplingPlan(size, TrainConfig(batch_size=3))
     assert indices(plan, 1, first) == indices(plan, 1)[first:]
 
 
 @given(size=st.integers(2, 40), first=st.integers(0, 30), accumulate=st.integers(1, 3))
 def test_a_run_can_be_entered_anywhere(size, first, accumulate):
-    plan = Plan(size, TrainConfig(batch_size=2, accumulate=accumulate, epochs=3))
+    plan = SamplingPlan(size, TrainConfig(batch_size=2, accumulate=accumulate, epochs=3))
     whole = [key for epoch in range(3) for step in plan.steps(epoch) for key in step]
     assert list(plan.keys(first)) == [key for key in whole if key.step >= first]
     assert [key.step for key in whole if key.is_last] == list(range(plan.total_steps))
@@ -95,11 +95,11 @@ def test_a_run_can_be_entered_anywhere(size, first, accumulate):
 
 def test_the_order_of_a_large_set_takes_eight_bytes_a_image():
     """A run that is resumed after an update of cvlib goes on with the order that it began with."""
-    order = Plan(10, TrainConfig(seed=3)).order(2)
+    order = SamplingPlan(10, TrainConfig(seed=3)).order(2)
     assert order.element_size() == 8
     assert order.tolist() == [4, 6, 9, 0, 8, 5, 1, 2, 3, 7]
 
 
 def test_more_processes_than_images_are_refused():
     with pytest.raises(ValueError, match="at least one image for each of 3 processes, got 2"):
-        Plan(2, TrainConfig(), 0, 3)
+        SamplingPlan(2, TrainConfig(), 0, 3)

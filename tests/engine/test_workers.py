@@ -12,8 +12,9 @@ import pytest
 from torch.utils.data import Subset
 
 from cvlib.data import SyntheticBananas
-from cvlib.engine import TrainConfig, fit, load_checkpoint
+from cvlib.engine import TrainConfig, fit
 from cvlib.engine.batches import choose_workers
+from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.models import TinySSD
 
 DRAWN = SyntheticBananas(100, image_size=64)

@@ -1,4 +1,4 @@
-"""The book's figures, counted by hand, beside what ignorance would score."""
+"""The book's metrics of anchors, by hand and compared with their baselines."""
 
 import pytest
 import torch
@@ -28,12 +28,12 @@ def test_a_case_by_hand(device):
     offsets[0, 0] = 100.0  # background: does not count
     meter = AnchorMeter()
     meter.update(logits_for(guessed, 3), offsets, AnchorTargets(wanted, classes))
-    found = meter.compute()
-    assert found.class_error == pytest.approx(3 / 8)
-    assert found.class_error_baseline == pytest.approx(3 / 8)
-    assert found.positive_recall == pytest.approx(1 / 3)
-    assert found.box_mae == pytest.approx((2 + 4 * 0.5) / 32)
-    assert found.box_mae_baseline == pytest.approx((4 * 1 + 4 * 2 + 4 * 0.5) / 32)
+    metrics = meter.compute()
+    assert metrics.class_error == pytest.approx(3 / 8)
+    assert metrics.class_error_baseline == pytest.approx(3 / 8)
+    assert metrics.positive_recall == pytest.approx(1 / 3)
+    assert metrics.box_mae == pytest.approx((2 + 4 * 0.5) / 32)
+    assert metrics.box_mae_baseline == pytest.approx((4 * 1 + 4 * 2 + 4 * 0.5) / 32)
 
 
 def random_batch(count=3):
@@ -43,35 +43,35 @@ def random_batch(count=3):
 
 
 @given(seed=st.integers(0, 10**6))
-def test_ignorance_scores_the_baselines(seed):
+def test_an_untrained_model_has_the_baselines(seed):
     torch.manual_seed(seed)
     _, offsets, targets = random_batch()
     meter = AnchorMeter()
     nothing = logits_for(torch.zeros_like(targets.classes), 3)
     meter.update(nothing, torch.zeros_like(offsets), targets)
-    found = meter.compute()
-    assert found.class_error == found.class_error_baseline
-    assert found.box_mae == found.box_mae_baseline
-    assert found.positive_recall == 0
+    metrics = meter.compute()
+    assert metrics.class_error == metrics.class_error_baseline
+    assert metrics.box_mae == metrics.box_mae_baseline
+    assert metrics.positive_recall == 0
 
 
 def test_perfection():
     _, _, targets = random_batch()
     meter = AnchorMeter()
     meter.update(logits_for(targets.classes, 3), targets.offsets, targets)
-    found = meter.compute()
-    assert (found.class_error, found.box_mae, found.positive_recall) == (0, 0, 1)
-    assert found.class_error_baseline > 0
+    metrics = meter.compute()
+    assert (metrics.class_error, metrics.box_mae, metrics.positive_recall) == (0, 0, 1)
+    assert metrics.class_error_baseline > 0
 
 
 def test_batches_add_up():
     logits, offsets, targets = random_batch(6)
-    whole, parts = AnchorMeter(), AnchorMeter()
-    whole.update(logits, offsets, targets)
+    single, parts = AnchorMeter(), AnchorMeter()
+    single.update(logits, offsets, targets)
     for part in (slice(0, 1), slice(1, 6)):
         one = AnchorTargets(targets.offsets[part], targets.classes[part])
         parts.update(logits[part], offsets[part], one)
-    assert parts.compute().as_dict() == pytest.approx(whole.compute().as_dict())
+    assert parts.compute().as_dict() == pytest.approx(single.compute().as_dict())
 
 
 def test_without_objects_or_batches_there_is_no_division_by_zero():

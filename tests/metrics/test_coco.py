@@ -1,4 +1,4 @@
-"""COCO's figures: the official evaluator's digits."""
+"""COCO metrics, equal to the official evaluator."""
 
 import copy
 import json
@@ -25,24 +25,24 @@ PUBLISHED = {
 
 
 def official(dataset, results, kind, capsys):
-    """pycocotools, evaluated."""
+    """Evaluate with pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, found = COCO(), COCO()
+    truth, detected = COCO(), COCO()
     truth.dataset = {"info": {}, **copy.deepcopy(dataset)}
     truth.createIndex()
-    found = truth.loadRes(copy.deepcopy(results)) if results else found
-    evaluator = COCOeval(truth, found, {"boxes": "bbox", "masks": "segm"}[kind])
+    detected = truth.loadRes(copy.deepcopy(results)) if results else detected
+    evaluator = COCOeval(truth, detected, {"boxes": "bbox", "masks": "segm"}[kind])
     evaluator.evaluate(), evaluator.accumulate(), evaluator.summarize()
     capsys.readouterr()
     return evaluator
 
 
 def written(truths, detections, classes, kind):
-    """Our objects as COCO's files, fed by hand and not through the library."""
+    """Convert objects to COCO rows by hand, without the library."""
     annotations, results = [], []
-    for image, (truth, found) in enumerate(zip(truths, detections, strict=True), start=1):
+    for image, (truth, detected) in enumerate(zip(truths, detections, strict=True), start=1):
         crowds, areas = truth.crowds.tolist(), truth.areas.double().tolist()
         for i, box in enumerate(truth.boxes.double().numpy()):
             row = {
@@ -56,14 +56,14 @@ def written(truths, detections, classes, kind):
             if kind == "masks":
                 row["segmentation"] = truth.rles()[i]
             annotations.append(row)
-        for i, box in enumerate(found.boxes.double().numpy()):
+        for i, box in enumerate(detected.boxes.double().numpy()):
             row = {
                 "image_id": image,
-                "category_id": int(found.labels[i]) + 1,
-                "score": float(found.scores[i]),
+                "category_id": int(detected.labels[i]) + 1,
+                "score": float(detected.scores[i]),
             }
             if kind == "masks":
-                row["segmentation"] = found.rles()[i]
+                row["segmentation"] = detected.rles()[i]
             else:
                 row["bbox"] = [*box[:2], *(box[2:] - box[:2])]
             results.append(row)
@@ -88,13 +88,15 @@ def random_set(rng, images=12, ties=False, crowds=False, masks=False):
         corner = rng.integers(0, 1200, (count, 2)) / 8
         boxes = np.concatenate([corner, corner + rng.integers(8, 1100, (count, 2)) / 8], axis=1)
         labels = rng.integers(0, 3, count)
-        found = np.repeat(boxes, 3, axis=0) + rng.integers(-60, 60, (3 * count, 4)) / 8
-        found = np.concatenate([found, rng.integers(0, 1000, (2, 4)) / 8])
-        found = np.concatenate([found.reshape(-1, 2, 2).min(1), found.reshape(-1, 2, 2).max(1)], 1)
-        found_labels = np.concatenate([np.repeat(labels, 3), rng.integers(0, 3, 2)])
-        keep = rng.random(len(found)) < 0.8
-        scores = rng.integers(1, 5, len(found)) / 4 if ties else rng.random(len(found))
-        order = rng.permutation(len(found))
+        detected = np.repeat(boxes, 3, axis=0) + rng.integers(-60, 60, (3 * count, 4)) / 8
+        detected = np.concatenate([detected, rng.integers(0, 1000, (2, 4)) / 8])
+        detected = np.concatenate(
+            [detected.reshape(-1, 2, 2).min(1), detected.reshape(-1, 2, 2).max(1)], 1
+        )
+        detected_labels = np.concatenate([np.repeat(labels, 3), rng.integers(0, 3, 2)])
+        keep = rng.random(len(detected)) < 0.8
+        scores = rng.integers(1, 5, len(detected)) / 4 if ties else rng.random(len(detected))
+        order = rng.permutation(len(detected))
         order = order[keep[order]]
         truths.append(
             GroundTruth(
@@ -108,11 +110,11 @@ def random_set(rng, images=12, ties=False, crowds=False, masks=False):
         )
         detections.append(
             Detections(
-                torch.tensor(found[order]).float(),
+                torch.tensor(detected[order]).float(),
                 torch.tensor(scores[order]).float(),
-                torch.tensor(found_labels[order]),
+                torch.tensor(detected_labels[order]),
                 CLASSES,
-                filled(found[order] / 5, size) if masks else None,
+                filled(detected[order] / 5, size) if masks else None,
             )
         )
     return truths, detections
@@ -135,18 +137,15 @@ def perfect(truth):
     return Detections(truth.boxes, torch.ones(len(truth.boxes)), truth.labels, CLASSES)
 
 
-# --- agreement -------------------------------------------------------------------------------
-
-
 def compare(truths, detections, kind, capsys, classes=CLASSES):
-    """Our figures, after all of them were found to be pycocotools'."""
+    """Compare all metrics with pycocotools and return them."""
     evaluate = {"boxes": evaluate_boxes, "masks": evaluate_masks}[kind]
-    found = evaluate(truths, detections, classes)
+    detected = evaluate(truths, detections, classes)
     dataset, results = written(truths, detections, classes, kind)
     evaluator = official(dataset, results, kind, capsys)
-    assert list(found.as_dict().values()) == pytest.approx(evaluator.stats.tolist(), abs=1e-12)
+    assert list(detected.as_dict().values()) == pytest.approx(evaluator.stats.tolist(), abs=1e-12)
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
-    for k, one in enumerate(found.classes):
+    for k, one in enumerate(detected.classes):
         for value, expected in (
             (one.ap, precision[:, :, k, 0, 2]),
             (one.ap50, precision[0, :, k, 0, 2]),
@@ -154,7 +153,7 @@ def compare(truths, detections, kind, capsys, classes=CLASSES):
             (one.ar100, recall[:, k, 0, 2]),
         ):
             assert value == pytest.approx(expected.mean(), abs=1e-12), one.name
-    return found
+    return detected
 
 
 @pytest.mark.parametrize("kind", ["boxes", "masks"])
@@ -163,9 +162,9 @@ def compare(truths, detections, kind, capsys, classes=CLASSES):
 def test_equals_pycocotools(kind, crowds, seed, capsys):
     rng = np.random.default_rng(seed)
     truths, detections = random_set(rng, 12, seed % 2 == 1, crowds, kind == "masks")
-    found = compare(truths, detections, kind, capsys)
-    assert 0.02 < found.ap < 0.98
-    assert [one.objects for one in found.classes] == [
+    detected = compare(truths, detections, kind, capsys)
+    assert 0.02 < detected.ap < 0.98
+    assert [one.objects for one in detected.classes] == [
         sum(int(((t.labels == k) & ~t.crowds).sum()) for t in truths) for k in range(3)
     ]
 
@@ -185,10 +184,10 @@ def test_equals_pycocotools_on_small_sets(capsys, seed, images, ties, crowds):
 def test_many_detections_of_a_class_in_one_image(capsys, rng):
     corner = torch.from_numpy(rng.integers(0, 800, (130, 2)) / 8).float()
     boxes = torch.cat([corner, corner + 40], dim=1)
-    found = Detections(boxes, torch.rand(130), torch.zeros(130).long(), CLASSES)
+    detected = Detections(boxes, torch.rand(130), torch.zeros(130).long(), CLASSES)
     truth = GroundTruth(boxes[::9], torch.zeros(15).long(), SIZE)
-    figures = compare([truth] * 3, [found] * 3, "boxes", capsys)
-    assert figures.ar1 < figures.ar10 < figures.ar100
+    metrics = compare([truth] * 3, [detected] * 3, "boxes", capsys)
+    assert metrics.ar1 < metrics.ar10 < metrics.ar100
 
 
 def test_two_areas_two_crowds_and_equal_overlaps(capsys):
@@ -203,8 +202,8 @@ def test_two_areas_two_crowds_and_equal_overlaps(capsys):
     )
     shifted = torch.tensor([box, (0, 0, 60, 50), (0, 0, 50, 60), (0, 0, 30, 60), box, box, box])
     scores = torch.tensor([0.5, 0.5, 0.9, 0.8, 0.1, 0.2, 0.5])
-    found = Detections(shifted, scores, torch.zeros(7).long(), CLASSES)
-    compare([truth, truth], [found, found[:3]], "boxes", capsys)
+    detected = Detections(shifted, scores, torch.zeros(7).long(), CLASSES)
+    compare([truth, truth], [detected, detected[:3]], "boxes", capsys)
 
 
 def test_category_ids_with_gaps_and_image_ids_out_of_order(capsys):
@@ -245,14 +244,14 @@ def read_pair(folder, kind):
     for image in sorted(dataset["images"], key=lambda image: image["id"]):
         size = (image["height"], image["width"])
         mine = [row for row in dataset["annotations"] if row["image_id"] == image["id"]]
-        found = [row for row in results if row["image_id"] == image["id"]]
+        detected = [row for row in results if row["image_id"] == image["id"]]
         boxes, labels = tensors(mine)
         masks = [outline(row["segmentation"], size) for row in mine] if kind == "masks" else None
         crowds, areas = column(mine, "iscrowd"), column(mine, "area")
         truths.append(GroundTruth(boxes, labels, size, crowds, areas, masks))
-        boxes, labels = tensors(found)
-        masks = [row["segmentation"] for row in found] if kind == "masks" else None
-        detections.append(Detections(boxes, column(found, "score"), labels, classes, masks))
+        boxes, labels = tensors(detected)
+        masks = [row["segmentation"] for row in detected] if kind == "masks" else None
+        detections.append(Detections(boxes, column(detected, "score"), labels, classes, masks))
     return truths, detections, classes, (dataset, results)
 
 
@@ -263,16 +262,15 @@ def outline(segmentation, size):
 
 
 @pytest.mark.parametrize("kind", ["boxes", "masks"])
-def test_the_published_figures(kind, test_data, capsys):
+def test_the_published_metrics(kind, test_data, capsys):
     truths, detections, classes, (dataset, results) = read_pair(test_data / "coco-eval-pair", kind)
     evaluate = {"boxes": evaluate_boxes, "masks": evaluate_masks}[kind]
-    found = list(evaluate(truths, detections, classes).as_dict().values())
-    assert [round(value, 3) for value in found] == PUBLISHED[kind]
+    detected = list(evaluate(truths, detections, classes).as_dict().values())
+    assert [round(value, 3) for value in detected] == PUBLISHED[kind]
     assert sum(truth.crowds.sum() for truth in truths) == 9
-    assert found == pytest.approx(official(dataset, results, kind, capsys).stats.tolist(), abs=1e-9)
-
-
-# --- extremes --------------------------------------------------------------------------------
+    assert detected == pytest.approx(
+        official(dataset, results, kind, capsys).stats.tolist(), abs=1e-9
+    )
 
 
 def test_perfect_detections_score_one():
@@ -281,29 +279,29 @@ def test_perfect_detections_score_one():
         one_truth((10, 10, 190, 190), labels=[2]),
         one_truth(),
     ]
-    found = evaluate_boxes(truths, [perfect(t) for t in truths], CLASSES)
+    detected = evaluate_boxes(truths, [perfect(t) for t in truths], CLASSES)
     # Whatever comes of summing the ten thresholds' ones.
-    assert found.as_dict() == pytest.approx(dict.fromkeys(found.as_dict(), 1.0), abs=1e-9)
+    assert detected.as_dict() == pytest.approx(dict.fromkeys(detected.as_dict(), 1.0), abs=1e-9)
 
 
 def test_no_detections_score_nothing():
     truths = [one_truth((0, 0, 20, 20)), one_truth((10, 10, 190, 190))]
-    found = evaluate_boxes(truths, [Detections.empty(CLASSES)] * 2, CLASSES)
-    assert found.ap == found.ap50 == found.ap75 == found.ar100 == 0
+    detected = evaluate_boxes(truths, [Detections.empty(CLASSES)] * 2, CLASSES)
+    assert detected.ap == detected.ap50 == detected.ap75 == detected.ar100 == 0
 
 
 @pytest.mark.parametrize("detected", [False, True])
 def test_without_ground_truth_there_is_no_figure(detected):
-    found = perfect(one_truth((0, 0, 20, 20))) if detected else Detections.empty(CLASSES)
-    figures = evaluate_boxes([one_truth()], [found], CLASSES)
-    assert set(figures.as_dict().values()) == {-1.0}
+    detected = perfect(one_truth((0, 0, 20, 20))) if detected else Detections.empty(CLASSES)
+    metrics = evaluate_boxes([one_truth()], [detected], CLASSES)
+    assert set(metrics.as_dict().values()) == {-1.0}
 
 
 def test_sizes_that_do_not_occur_have_no_figure():
     truth = one_truth((0, 0, 20, 20))
-    figures = evaluate_boxes([truth], [perfect(truth)], CLASSES)
-    assert figures.ap_medium == figures.ap_large == figures.ar_medium == figures.ar_large == -1
-    assert figures.ap_small == pytest.approx(1)
+    metrics = evaluate_boxes([truth], [perfect(truth)], CLASSES)
+    assert metrics.ap_medium == metrics.ap_large == metrics.ar_medium == metrics.ar_large == -1
+    assert metrics.ap_small == pytest.approx(1)
 
 
 def test_the_wrong_class_is_no_detection():
@@ -317,9 +315,9 @@ def test_an_iou_of_exactly_the_threshold_counts():
     half = Detections(
         torch.tensor([[0.0, 0, 64, 32]]), torch.ones(1), torch.zeros(1).long(), CLASSES
     )
-    figures = evaluate_boxes([truth], [half], CLASSES)
-    assert figures.ap50 == pytest.approx(1)
-    assert figures.ap == pytest.approx(0.1)
+    metrics = evaluate_boxes([truth], [half], CLASSES)
+    assert metrics.ap50 == pytest.approx(1)
+    assert metrics.ap == pytest.approx(0.1)
 
 
 def test_nothing_is_printed(capfd):
@@ -329,37 +327,35 @@ def test_nothing_is_printed(capfd):
 
 
 def test_lists_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="expected detections for 2 images, got 1"):
+    with pytest.raises(ValueError, match="expected `detections` of 2 images, got 1"):
         evaluate_boxes([one_truth()] * 2, [Detections.empty(CLASSES)], CLASSES)
-
-
-# --- bad input -------------------------------------------------------------------------------
 
 
 def test_nan_scores_are_refused():
     truth = one_truth((0, 0, 20, 20), (5, 5, 9, 9))
-    found = Detections(truth.boxes, torch.tensor([0.5, float("nan")]), truth.labels, CLASSES)
+    detected = Detections(truth.boxes, torch.tensor([0.5, float("nan")]), truth.labels, CLASSES)
     with pytest.raises(ValueError, match=r"scores without NaN, got nan in detections\[1\]"):
-        evaluate_boxes([truth, truth], [perfect(truth), found], CLASSES)
+        evaluate_boxes([truth, truth], [perfect(truth), detected], CLASSES)
 
 
 def test_nan_boxes_are_refused():
     truth = one_truth((0, 0, 20, 20))
-    found = Detections(truth.boxes * float("nan"), torch.ones(1), truth.labels, CLASSES)
-    with pytest.raises(ValueError, match="boxes of detections without NaN"):
-        evaluate_boxes([truth], [found], CLASSES)
+    detected = Detections(truth.boxes * float("nan"), torch.ones(1), truth.labels, CLASSES)
+    with pytest.raises(ValueError, match="`boxes of detections` to be without NaN"):
+        evaluate_boxes([truth], [detected], CLASSES)
 
 
 def test_inverted_boxes_are_refused():
-    found = perfect(one_truth((0, 0, 20, 20)))
-    with pytest.raises(ValueError, match="boxes of truths with x1 <= x2"):
-        evaluate_boxes([one_truth((20, 0, 0, 20))], [found], CLASSES)
+    detected = perfect(one_truth((0, 0, 20, 20)))
+    with pytest.raises(ValueError, match="`boxes of truths` to have x1 <= x2"):
+        evaluate_boxes([one_truth((20, 0, 0, 20))], [detected], CLASSES)
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_labels_that_are_no_class_are_refused(label):
+def test_labels_out_of_range_are_refused(label):
     truth = one_truth((0, 0, 20, 20), labels=[label])
-    with pytest.raises(ValueError, match=rf"labels of truths in 0\.\.2, got {label} in truths\[1"):
+    message = rf"labels of `truths` in 0\.\.2, got {label} in truths\[1"
+    with pytest.raises(ValueError, match=message):
         evaluate_boxes([one_truth(), truth], [Detections.empty(CLASSES)] * 2, CLASSES)
 
 
@@ -370,37 +366,37 @@ def test_objects_without_masks_are_refused():
 
 
 def test_an_unknown_kind_is_refused_before_there_are_images():
-    with pytest.raises(ValueError, match="CocoMeter: expected kind boxes or masks, got 'points'"):
+    with pytest.raises(ValueError, match="expected `kind` to be 'boxes' or 'masks', got 'points'"):
         CocoMeter(CLASSES, "points")
 
 
 def test_detections_of_other_classes_are_refused():
     # The same names in another order: the labels would mean something else.
     truth = one_truth((0, 0, 20, 20))
-    found = Detections(truth.boxes, torch.ones(1), truth.labels, CLASSES[::-1])
-    words = (
-        r"evaluate_boxes: expected detections of the classes \('cat', 'dog', 'cow'\), got .*\[1\]"
+    detected = Detections(truth.boxes, torch.ones(1), truth.labels, CLASSES[::-1])
+    message = (
+        r"evaluate_boxes: expected `detections` of the classes \('cat', 'dog', 'cow'\), got .*\[1\]"
     )
-    with pytest.raises(ValueError, match=words):
-        evaluate_boxes([truth, truth], [perfect(truth), found], CLASSES)
+    with pytest.raises(ValueError, match=message):
+        evaluate_boxes([truth, truth], [perfect(truth), detected], CLASSES)
 
 
 def test_devices_may_be_mixed(device):
     truth = one_truth((0, 0, 20, 20), (30, 30, 90, 90))
-    found = perfect(truth)
+    detected = perfect(truth)
     moved = Detections(
-        found.boxes.to(device), found.scores.to(device), found.labels.to(device), CLASSES
+        detected.boxes.to(device), detected.scores.to(device), detected.labels.to(device), CLASSES
     )
-    expected = evaluate_boxes([truth] * 2, [found] * 2, CLASSES)
-    assert evaluate_boxes([truth] * 2, [moved, found], CLASSES) == expected
+    expected = evaluate_boxes([truth] * 2, [detected] * 2, CLASSES)
+    assert evaluate_boxes([truth] * 2, [moved, detected], CLASSES) == expected
 
 
 def test_gradients_and_tv_tensors_do_not_disturb():
     truth = one_truth((0, 0, 20, 20))
     boxes = tv_tensors.BoundingBoxes(truth.boxes, format="XYXY", canvas_size=SIZE)
-    found = Detections(truth.boxes, torch.ones(1, requires_grad=True), truth.labels, CLASSES)
-    figures = evaluate_boxes([GroundTruth(boxes, truth.labels, SIZE)], [found], CLASSES)
-    assert figures.ap50 == pytest.approx(1)
+    detected = Detections(truth.boxes, torch.ones(1, requires_grad=True), truth.labels, CLASSES)
+    metrics = evaluate_boxes([GroundTruth(boxes, truth.labels, SIZE)], [detected], CLASSES)
+    assert metrics.ap50 == pytest.approx(1)
 
 
 def test_the_table_has_a_line_for_each_class():
@@ -409,9 +405,6 @@ def test_the_table_has_a_line_for_each_class():
     assert len(table) == 4
     assert table[1].split() == ["cat", "0", "-", "-", "-", "-"]
     assert table[2].split() == ["dog", "1", "1.000", "1.000", "1.000", "1.000"]
-
-
-# --- the meter -------------------------------------------------------------------------------
 
 
 def test_a_image_counts_once_whoever_brings_it():
@@ -423,16 +416,14 @@ def test_a_image_counts_once_whoever_brings_it():
         mine = [(rank + 3 * step) % 9 for step in range(4)]
         meter.update(mine, [truths[i] for i in mine], [detections[i] for i in mine])
         meter.update(mine[:1], [truths[mine[0]]], [detections[mine[0]]])
-    whole = parts[2].merge(parts[0]).merge(parts[1])
-    assert whole.image_ids == list(range(9)) and len(whole) == 9
-    assert whole.compute() == expected
+    merged = parts[2].merge(parts[0]).merge(parts[1])
+    assert merged.image_ids == list(range(9)) and len(merged) == 9
+    assert merged.compute() == expected
 
 
 def test_a_meter_of_other_classes_is_not_merged():
-    words = (
-        r"CocoMeter.merge: expected a meter of the same classes \('cat', 'dog', 'cow'\), got one"
-    )
-    with pytest.raises(ValueError, match=words):
+    message = r"CocoMeter.merge: expected `other` to have the classes \('cat', 'dog', 'cow'\), got"
+    with pytest.raises(ValueError, match=message):
         CocoMeter(CLASSES).merge(CocoMeter(CLASSES[:2]))
 
 
@@ -445,5 +436,5 @@ def test_the_meter_keeps_masks_as_run_lengths():
 
 
 def test_an_update_of_different_lengths_is_refused():
-    with pytest.raises(ValueError, match="truths and detections of 2 images, got 1 and 0"):
+    with pytest.raises(ValueError, match="`truths` and `detections` of 2 images, got 1 and 0"):
         CocoMeter(CLASSES).update([1, 2], [one_truth()], [])

@@ -36,12 +36,14 @@ def random_set(seed, images=8, crowds=False):
         boxes = np.concatenate([corner, corner + 20 + rng.random((count, 2)) * 80], axis=1)
         labels = rng.integers(0, 3, count)
         shift = rng.normal(0, 1, (3 * count, 4)) * rng.choice([2, 8, 20], (3 * count, 1))
-        found = np.concatenate([np.repeat(boxes, 3, axis=0) + shift, rng.random((3, 4)) * 150])
-        found = np.concatenate([found.reshape(-1, 2, 2).min(1), found.reshape(-1, 2, 2).max(1)], 1)
-        found_labels = np.concatenate([np.repeat(labels, 3), rng.integers(0, 3, 3)])
-        confused = rng.random(len(found)) < 0.25
-        found_labels[confused] = rng.integers(0, 3, confused.sum())
-        keep = rng.random(len(found)) < 0.6
+        detected = np.concatenate([np.repeat(boxes, 3, axis=0) + shift, rng.random((3, 4)) * 150])
+        detected = np.concatenate(
+            [detected.reshape(-1, 2, 2).min(1), detected.reshape(-1, 2, 2).max(1)], 1
+        )
+        detected_labels = np.concatenate([np.repeat(labels, 3), rng.integers(0, 3, 3)])
+        confused = rng.random(len(detected)) < 0.25
+        detected_labels[confused] = rng.integers(0, 3, confused.sum())
+        keep = rng.random(len(detected)) < 0.6
         truths.append(
             GroundTruth(
                 torch.tensor(boxes),
@@ -52,9 +54,9 @@ def random_set(seed, images=8, crowds=False):
         )
         detections.append(
             Detections(
-                torch.tensor(found[keep]),
-                torch.tensor(rng.random(len(found))[keep]),
-                torch.tensor(found_labels[keep]),
+                torch.tensor(detected[keep]),
+                torch.tensor(rng.random(len(detected))[keep]),
+                torch.tensor(detected_labels[keep]),
                 CLASSES,
             )
         )
@@ -72,27 +74,24 @@ def truth(*boxes, labels=None, crowds=None):
     return GroundTruth(torch.tensor(boxes).reshape(-1, 4).float(), labels, SIZE, crowds)
 
 
-def found(*boxes, scores, labels=None):
+def detected(*boxes, scores, labels=None):
     labels = torch.zeros(len(boxes)).long() if labels is None else torch.tensor(labels)
     return Detections(
         torch.tensor(boxes).reshape(-1, 4).float(), torch.tensor(scores), labels, CLASSES
     )
 
 
-# --- Pascal VOC ------------------------------------------------------------------------------
-
-
 @given(seed=st.integers(0, 10**6), crowds=st.booleans(), year=st.sampled_from([2007, 2012]))
 def test_voc_equals_the_oracle(seed, crowds, year):
     truths, detections = random_set(seed, 6, crowds)
-    figures = fill(VocMeter(CLASSES, year), truths, detections).compute()
+    metrics = fill(VocMeter(CLASSES, year), truths, detections).compute()
     values = []
     for k, name in enumerate(CLASSES):
         expected = oracle.voc_average_precision(truths, detections, k, year)
-        assert figures.classes[name] == pytest.approx(-1 if expected is None else expected)
+        assert metrics.classes[name] == pytest.approx(-1 if expected is None else expected)
         values += [] if expected is None else [expected]
-    assert figures.map == pytest.approx(np.mean(values) if values else -1)
-    assert figures.as_dict() == {f"voc{year % 100:02}_map": figures.map}
+    assert metrics.map == pytest.approx(np.mean(values) if values else -1)
+    assert metrics.as_dict() == {f"voc{year % 100:02}_map": metrics.map}
 
 
 def test_voc_by_hand():
@@ -100,9 +99,9 @@ def test_voc_by_hand():
     # on the same object; one on the difficult object; one of nothing.
     one = truth((0, 0, 50, 50), (100, 0, 150, 50), (200, 0, 250, 50), crowds=[0, 1, 0])
     boxes = [(0, 0, 50, 50), (0, 0, 50, 48), (100, 0, 150, 50), (0, 100, 50, 150)]
-    detections = found(*boxes, scores=[0.9, 0.8, 0.7, 0.6])
+    detections = detected(*boxes, scores=[0.9, 0.8, 0.7, 0.6])
     later = fill(VocMeter(CLASSES), [one], [detections]).compute()
-    assert later.classes == {"cat": 0.5, "dog": -1, "cow": -1}  # one of two found, precision 1
+    assert later.classes == {"cat": 0.5, "dog": -1, "cow": -1}  # one of two detected, precision 1
     first = fill(VocMeter(CLASSES, 2007), [one], [detections]).compute()
     assert first.map == pytest.approx(6 / 11)  # recalls 0, .1, ... .5
 
@@ -110,18 +109,17 @@ def test_voc_by_hand():
 def test_a_voc_detection_belongs_to_the_object_that_it_overlaps_most():
     # COCO would give the second detection the second object; VOC finds it a repetition.
     one = truth((0, 0, 100, 100), (0, 0, 100, 60))
-    twice = found((0, 0, 100, 100), (0, 0, 100, 85), scores=[0.9, 0.8])
+    twice = detected((0, 0, 100, 100), (0, 0, 100, 85), scores=[0.9, 0.8])
     assert fill(VocMeter(CLASSES), [one], [twice]).compute().map == pytest.approx(0.5)
     assert evaluate_boxes([one], [twice], CLASSES).ap50 == pytest.approx(1)
 
 
 @pytest.mark.parametrize("year", [2010, "2007"])
 def test_other_years_are_refused(year):
-    with pytest.raises(ValueError, match=f"VocMeter: expected year 2007 or 2012, got {year}"):
+    with pytest.raises(
+        ValueError, match=f"VocMeter: expected `year` to be 2007 or 2012, got {year}"
+    ):
         VocMeter(CLASSES, year)
-
-
-# --- precision and recall --------------------------------------------------------------------
 
 
 def test_curves_agree_with_coco():
@@ -138,7 +136,7 @@ def test_a_curve_by_hand():
     one = truth((0, 0, 50, 50), (100, 0, 150, 50))
     boxes = [(0, 0, 50, 50), (0, 100, 50, 150), (100, 0, 150, 50)]
     curve = fill(
-        PrecisionRecallMeter(CLASSES), [one], [found(*boxes, scores=[0.75, 0.5, 0.25])]
+        PrecisionRecallMeter(CLASSES), [one], [detected(*boxes, scores=[0.75, 0.5, 0.25])]
     ).compute()[0]
     assert curve.score.tolist() == [0.75, 0.5, 0.25]
     assert curve.precision.tolist() == pytest.approx([1, 1 / 2, 2 / 3])
@@ -149,9 +147,6 @@ def test_a_curve_by_hand():
 def test_curves_of_nothing():
     curves = fill(PrecisionRecallMeter(CLASSES), [truth()], [Detections.empty(CLASSES)]).compute()
     assert [(curve.ap, curve.best_f1()) for curve in curves] == [(-1, (0.0, 1.0))] * 3
-
-
-# --- confusions ------------------------------------------------------------------------------
 
 
 @given(seed=st.integers(0, 10**6), crowds=st.booleans(), iou=st.sampled_from([0.3, 0.5, 0.8]))
@@ -183,9 +178,6 @@ def test_a_matrix_in_shares_and_words():
     assert matrix.worst(0) == []
 
 
-# --- kinds of errors -------------------------------------------------------------------------
-
-
 @given(seed=st.integers(0, 10**6), crowds=st.booleans())
 def test_errors_equal_the_oracle(seed, crowds):
     truths, detections = random_set(seed, 6, crowds)
@@ -204,7 +196,7 @@ def test_errors_equal_the_oracle(seed, crowds):
 
 
 def test_one_error_of_each_kind_by_hand():
-    # cats in a row, one image each; the detection beside each is the one error.
+    # One image per kind, each with a single error.
     cat = (100.0, 100, 200, 200)
     cases = {
         "classification": ([cat], [cat], [1]),
@@ -219,7 +211,11 @@ def test_one_error_of_each_kind_by_hand():
         meter = fill(
             ErrorMeter(CLASSES),
             [truth(*objects)],
-            [found(*boxes, scores=scores, labels=labels) if boxes else Detections.empty(CLASSES)],
+            [
+                detected(*boxes, scores=scores, labels=labels)
+                if boxes
+                else Detections.empty(CLASSES)
+            ],
         )
         split = meter.compute()
         expected = dict.fromkeys(KINDS, 0) | {kind: 1}
@@ -240,19 +236,18 @@ def test_a_perfect_detector_makes_no_errors():
 
 
 def test_thresholds_in_the_wrong_order_are_refused():
-    with pytest.raises(ValueError, match="background_threshold above 0 and at most iou_threshold"):
+    with pytest.raises(
+        ValueError, match="`background_threshold` above 0 and at most `iou_threshold`"
+    ):
         ErrorMeter(CLASSES, iou_threshold=0.3, background_threshold=0.4)
 
 
-# --- all of them -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("meter", METERS)
-@pytest.mark.parametrize("objects", [True, False])
-@pytest.mark.parametrize("detected", [True, False])
-def test_empty_sides(meter, objects, detected):
-    one = truth((0, 0, 50, 50)) if objects else truth()
-    some = found((0, 0, 50, 50), scores=[0.5]) if detected else Detections.empty(CLASSES)
+@pytest.mark.parametrize("has_objects", [True, False])
+@pytest.mark.parametrize("has_detections", [True, False])
+def test_empty_sides(meter, has_objects, has_detections):
+    one = truth((0, 0, 50, 50)) if has_objects else truth()
+    some = detected((0, 0, 50, 50), scores=[0.5]) if has_detections else Detections.empty(CLASSES)
     assert fill(meter(CLASSES), [one], [some]).compute()
     assert meter(CLASSES).compute()
 
@@ -260,29 +255,29 @@ def test_empty_sides(meter, objects, detected):
 @pytest.mark.parametrize("meter", METERS)
 def test_crowds_alone(meter):
     one = truth((0, 0, 50, 50), crowds=[1])
-    some = found((0, 0, 50, 50), (10, 10, 30, 30), scores=[0.5, 0.4])
-    figures = fill(meter(CLASSES), [one], [some]).compute()
+    some = detected((0, 0, 50, 50), (10, 10, 30, 30), scores=[0.5, 0.4])
+    metrics = fill(meter(CLASSES), [one], [some]).compute()
     if meter is DetectionConfusionMeter:
-        assert figures.counts.sum() == 0
+        assert metrics.counts.sum() == 0
     if meter is ErrorMeter:
-        assert figures.ap == -1 and set(figures.counts.values()) == {0}
+        assert metrics.ap == -1 and set(metrics.counts.values()) == {0}
 
 
 @pytest.mark.parametrize("meter", METERS)
 def test_nan_scores_are_refused_by_all(meter):
-    some = found((0, 0, 50, 50), scores=[float("nan")])
+    some = detected((0, 0, 50, 50), scores=[float("nan")])
     with pytest.raises(ValueError, match=rf"{meter.__name__}: expected scores without NaN"):
         fill(meter(CLASSES), [truth()], [some]).compute()
 
 
 @pytest.mark.parametrize("meter", METERS)
 def test_thresholds_outside_of_0_to_1_are_refused(meter):
-    with pytest.raises(ValueError, match=r"expected iou_threshold in \[0, 1\], got 50"):
+    with pytest.raises(ValueError, match=r"expected `iou_threshold` to be in \[0, 1\], got 50"):
         meter(CLASSES, iou_threshold=50)
 
 
 def test_a_score_in_percent_is_refused():
-    with pytest.raises(ValueError, match=r"expected score_threshold in \[0, 1\], got 25"):
+    with pytest.raises(ValueError, match=r"expected `score_threshold` to be in \[0, 1\], got 25"):
         DetectionConfusionMeter(CLASSES, score_threshold=25)
 
 
@@ -294,13 +289,13 @@ def test_masks_are_judged_by_their_pixels(meter):
     box, label = torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([0])
     one = GroundTruth(box, label, (40, 40), masks=mask)
     some = Detections(box * 0 + torch.tensor([0.0, 0, 9, 9]), torch.ones(1), label, CLASSES, mask)
-    figures = fill(meter(CLASSES, "masks"), [one], [some]).compute()
+    metrics = fill(meter(CLASSES, "masks"), [one], [some]).compute()
     if meter is PrecisionRecallMeter:
-        assert figures[0].ap == pytest.approx(1)
+        assert metrics[0].ap == pytest.approx(1)
     if meter is DetectionConfusionMeter:
-        assert figures.counts[0, 0] == figures.counts.sum() == 1
+        assert metrics.counts[0, 0] == metrics.counts.sum() == 1
     if meter is ErrorMeter:
-        assert figures.ap == pytest.approx(1)
+        assert metrics.ap == pytest.approx(1)
 
 
 def test_charts_are_images(tmp_path):

@@ -77,12 +77,12 @@ def test_anchors_are_square_in_pixels_of_images_that_are_not():
 
 @pytest.mark.parametrize("classes", [(), [], "banana"])
 def test_classes_must_be_a_list_of_names(classes):
-    with pytest.raises(ValueError, match="TinySSD: expected classes to be a list of names"):
+    with pytest.raises(ValueError, match="TinySSD: expected `classes` to be a list of names"):
         TinySSD(classes)
 
 
 def test_images_may_not_be_tiny():
-    with pytest.raises(ValueError, match="TinySSD: expected image_size of at least"):
+    with pytest.raises(ValueError, match="TinySSD: expected `image_size` to be at least"):
         TinySSD(("a",), (64, 31))
 
 
@@ -202,7 +202,7 @@ def test_crowds_are_neither_objects_nor_counted(model):
 
 
 def test_unknown_losses_are_refused():
-    with pytest.raises(ValueError, match=r"TinySSD: expected loss one of .*book.*got 'huber'"):
+    with pytest.raises(ValueError, match=r"expected `loss` to be one of .*book.*got 'huber'"):
         TinySSD(CLASSES, SIZE, loss="huber")
 
 

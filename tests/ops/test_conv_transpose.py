@@ -18,7 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from cvlib.ops.conv_transpose import _backward_reference, _is_ours, _reference, conv_transpose2d
+from cvlib.ops.conv_transpose import (
+    _backward_reference,
+    _has_kernels_for,
+    _reference,
+    conv_transpose2d,
+)
 from cvlib.ops.conv_transpose_lessons import bilinear_kernel, convolution_matrix
 
 # --- matches the oracle -------------------------------------------------------------------------
@@ -29,7 +34,8 @@ from cvlib.ops.conv_transpose_lessons import bilinear_kernel, convolution_matrix
 @own_cases
 def test_matches_oracle(device, dtype, has_bias, case, rng):
     tensors, options = make(rng, case, device, dtype, has_bias=has_bias)
-    assert not expects_own(device) or _is_ours(*tensors[:2], options[0], (1, 1), options[-1])
+    arguments = *tensors[:2], options[0], (1, 1), options[-1]
+    assert not expects_own(device) or _has_kernels_for(*arguments)
     output = conv_transpose2d(*tensors, *options)
     assert output.dtype == dtype and output.device.type == device and output.is_contiguous()
     expect_close(output, oracles_conv_transpose.conv_transpose2d(*as_arrays(*tensors), *options))
@@ -322,13 +328,45 @@ def test_bilinear_kernel_of_two_sizes_has_a_diagonal():
     assert weight.flatten(2).any(2).tolist() == [[True, False, False], [False, True, False]]
 
 
-@pytest.mark.parametrize("name", ["in_channels", "out_channels", "kernel_size"])
-def test_bilinear_kernel_refuses_nothing(name):
-    numbers = {"in_channels": 1, "out_channels": 1, "kernel_size": 1}
-    with pytest.raises(ValueError, match=f"^bilinear_kernel: expected {name} of at least 1, got 0"):
-        bilinear_kernel(**numbers | {name: 0})
-    with pytest.raises(TypeError, match=f"^bilinear_kernel: expected {name} to be an int, got fl"):
-        bilinear_kernel(**numbers | {name: 2.5})
+@pytest.mark.parametrize("in_dims", [(0, None), (None, 0), (0, 0), (2, 1)])
+def test_vmap(device, in_dims, rng):
+    image = torch.from_numpy(rng.normal(size=(3, 2, 3, 4, 4))).to(device)
+    weight = torch.from_numpy(rng.normal(size=(3, 3, 3, 16, 16))).to(device)
+    image = image if in_dims[0] is not None else image[0]
+    weight = weight if in_dims[1] is not None else weight[0]
+
+    if in_dims == (2, 1):
+        image, weight = image.movedim(0, 2), weight.movedim(0, 1)
+    outputs = torch.func.vmap(lambda a, b: conv_transpose2d(a, b, None, 8, 4), in_dims)
+    others = torch.func.vmap(lambda a, b: functional.conv_transpose2d(a, b, None, 8, 4), in_dims)
+    torch.testing.assert_close(outputs(image, weight), others(image, weight))
+    backward = torch.ops.cvlib.conv_transpose2d_backward
+    grad = torch.from_numpy(rng.normal(size=(2, 3, 32, 32))).to(device)
+    numbers = (8, 8, 4, 4, 1, True, True)
+    ours = torch.func.vmap(lambda a, b: backward(grad, a, b, *numbers), in_dims)
+    plain = torch.func.vmap(lambda a, b: _backward_reference(grad, a, b, *numbers), in_dims)
+    for one, other in zip(ours(image, weight), plain(image, weight), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("position", range(7))
+def test_each_scalar_reaches_the_kernel(device, position, rng):
+    # stride, padding, output_padding (y, x) and groups: each changed alone, against PyTorch.
+    numbers = [5, 7, 2, 3, 1, 2, 1]
+    numbers[position] += 1
+    groups = numbers[-1]
+    shapes = (2, 4, 3, 4), (4, 4 // groups, 9, 11)
+    image, weight = (torch.from_numpy(rng.normal(size=s)).to(device) for s in shapes)
+    output = torch.ops.cvlib.conv_transpose2d(image, weight, None, *numbers)
+    options = numbers[:2], numbers[2:4], numbers[4:6], groups
+    expect_close(output, functional.conv_transpose2d(image, weight, None, *options))
+    arguments = output, image, weight, *numbers[:4], groups, True, True
+    for one, other in zip(
+        torch.ops.cvlib.conv_transpose2d_backward(*arguments),
+        _backward_reference(*arguments),
+        strict=True,
+    ):
+        expect_close(one, other)
 
 
 # --- by hand ------------------------------------------------------------------------------------

@@ -267,47 +267,6 @@ def test_gradient_is_refused(device, rng):
         fused[1].sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(device, rng):
-    lists = scene(rng, (8, 7), device)
-    for images in (False, True):
-        arguments = *flat(lists, [1.0, 2.0], images), 0.5, 0.0, 2, False
-        torch.library.opcheck(torch.ops.cvlib.weighted_boxes_fusion.default, arguments)
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    def fuse(boxes, scores, labels):
-        fused = weighted_boxes_fusion(boxes, scores, labels, weights=[1, 2])
-        return fused[0] * 2, fused[1], fused[2]
-
-    compiled = torch.compile(fuse, fullgraph=True, dynamic=True, backend="aot_eager")
-    for sizes in ((12, 5), (31, 17)):
-        boxes, scores, labels, _ = scene(rng, sizes, device)
-        assert_equal(compiled(boxes, scores, labels), fuse(boxes, scores, labels))
-
-
-def test_autocast_changes_nothing(device, rng):
-    boxes, scores, labels, _ = scene(rng, (12, 9), device, torch.bfloat16)
-    expected = weighted_boxes_fusion(boxes, scores, labels)
-    with torch.autocast(device, torch.bfloat16):
-        assert_equal(weighted_boxes_fusion(boxes, scores, labels), expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    boxes, scores, labels, images = scene(rng, (900, 800), "cpu", objects=150, classes=20)
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(weighted_boxes_fusion(boxes, scores, labels, image_ids=images))
-    for other in results[1:]:
-        assert_equal(other, results[0])
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 
@@ -340,78 +299,6 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
 BOXES = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
 SCORES = torch.tensor([0.9, 0.8])
 IDS = torch.tensor([0, 1])
-NAN_BOX = torch.tensor([[0.0, 0, 2, 2], [1, 1, nan, 3]])
-INVERTED = torch.tensor([[30.0, 40, 20, 60], [1, 1, 3, 3]])
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        ({"boxes": BOXES}, TypeError, r"expected boxes to be a list .* got Tensor"),
-        ({"boxes": []}, ValueError, r"expected boxes of 1 to 64 models, got 0"),
-        ({"boxes": [BOXES] * 65}, ValueError, r"expected boxes of 1 to 64 models, got 65"),
-        ({"scores": [SCORES]}, ValueError, r"expected scores of 2 models as in boxes, got 1"),
-        ({"labels": [IDS] * 3}, ValueError, r"expected labels of 2 models as in boxes, got 3"),
-        ({"image_ids": [IDS]}, ValueError, r"expected image_ids of 2 models as in boxes, got 1"),
-        (
-            {"boxes": [BOXES, [1]]},
-            TypeError,
-            r"expected boxes\[1\] to be a torch\.Tensor, got list",
-        ),
-        ({"boxes": [BOXES, BOXES[0]]}, ValueError, r"expected boxes\[1\] of shape \(N, 4\), got"),
-        (
-            {"boxes": [BOXES, BOXES.double()]},
-            TypeError,
-            r"expected boxes\[1\] of the dtype of boxes\[0\]",
-        ),
-        ({"boxes": [BOXES, BOXES.to("meta")]}, ValueError, r"expected boxes\[1\] on the device of"),
-        ({"scores": [SCORES, IDS]}, TypeError, r"expected scores\[1\] of a floating-point dtype"),
-        (
-            {"scores": [SCORES, SCORES[:1]]},
-            ValueError,
-            r"expected scores\[1\] of shape .* N = 2 as",
-        ),
-        (
-            {"scores": [SCORES, SCORES[None]]},
-            ValueError,
-            r"expected scores\[1\] of shape \(N,\), g",
-        ),
-        (
-            {"scores": [SCORES, SCORES.half()]},
-            TypeError,
-            r"expected scores\[1\] of the dtype of bo",
-        ),
-        ({"labels": [IDS.int(), IDS]}, TypeError, r"expected labels\[0\] to be an int64 tensor"),
-        (
-            {"labels": [IDS, IDS[:1]]},
-            ValueError,
-            r"expected labels\[1\] of shape \(N,\) with N = 2",
-        ),
-        ({"image_ids": [IDS, IDS > 0]}, TypeError, r"expected image_ids\[1\] to be an int64 tens"),
-        ({"weights": [1]}, ValueError, r"expected weights to be 2 positive numbers, .* got \[1\.0"),
-        ({"weights": [1, 0]}, ValueError, r"expected weights to be 2 positive numbers"),
-        ({"weights": [1, nan]}, ValueError, r"expected weights to be 2 positive numbers"),
-        ({"iou_threshold": 1.5}, ValueError, r"expected iou_threshold in \[0, 1\], got 1\.5"),
-        ({"score_threshold": -0.1}, ValueError, r"expected score_threshold to be finite .* got -0"),
-        ({"conf_type": "mean"}, ValueError, r"expected conf_type to be one of \('avg', .*'mean'"),
-        (
-            {"boxes": [BOXES, NAN_BOX]},
-            ValueError,
-            r"expected boxes\[1\] without NaN, got boxes\[1\]\[",
-        ),
-        ({"boxes": [INVERTED, BOXES]}, ValueError, r"expected boxes\[0\] with x1 <= x2 and y1 <="),
-        ({"scores": [SCORES, SCORES * nan]}, ValueError, r"expected scores\[1\] without NaN"),
-        ({"scores": None}, TypeError, r"expected scores to be a list with a tensor for each model"),
-        ({"labels": "ab"}, TypeError, r"expected labels to be a list with a tensor .* got str"),
-        ({"image_ids": 3}, TypeError, r"expected image_ids to be a list with a tensor .* got int"),
-        ({"weights": 2.5}, TypeError, r"expected weights to be a list with a number .* got float"),
-        ({"weights": "ab"}, TypeError, r"expected weights to be a list with a number .* got str"),
-    ],
-)
-def test_errors(wrong, error, message):
-    arguments = {"boxes": [BOXES] * 2, "scores": [SCORES] * 2, "labels": [IDS] * 2, **wrong}
-    with pytest.raises(error, match="^weighted_boxes_fusion: " + message):
-        weighted_boxes_fusion(**arguments)
 
 
 def test_models_beyond_the_weights_are_refused():

@@ -6,9 +6,7 @@ import torch
 import torchvision
 from cases_iou import (
     DTYPES,
-    GOOD,
     LAYOUTS,
-    WRONG_VALUES,
     boxes_tensor,
     grid_boxes,
     inf,
@@ -271,121 +269,6 @@ def test_second_derivative_is_refused(device, rng):
     (first,) = torch.autograd.grad(cvlib.box_iou(a, b).sum(), a, create_graph=True)
     with pytest.raises(RuntimeError, match="box_iou_backward is not differentiable"):
         first.sum().backward()
-
-
-# --- registration -------------------------------------------------------------------------------
-
-
-# opcheck itself looks at the .grad of its copies.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_opcheck(device, rng):
-    a, b = (differentiable_boxes(rng, n, device, torch.float32) for n in (3, 4))
-    torch.library.opcheck(torch.ops.cvlib.box_iou.default, (a, b))
-
-
-def test_opcheck_of_the_backward(device, rng):
-    a, b = (random_boxes(rng, n, device) for n in (3, 4))
-    torch.library.opcheck(
-        torch.ops.cvlib.box_iou_backward.default, (torch.ones(3, 4, device=device), a, b)
-    )
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    # The one test with inductor, forward and backward; the other operators use aot_eager.
-    compiled = torch.compile(cvlib.box_iou, fullgraph=True, dynamic=True)
-    for shape in ((5, 7), (12, 3)):
-        a, b = (differentiable_boxes(rng, n, device, torch.float32) for n in shape)
-        expected = cvlib.box_iou(a, b)
-        iou = compiled(a, b)
-        assert torch.equal(iou, expected)
-        (ours,) = torch.autograd.grad(iou.sum(), a)
-        (eager,) = torch.autograd.grad(expected.sum(), a)
-        assert torch.equal(ours, eager)
-
-
-def test_shape_is_known_without_data():
-    a, b = torch.empty(3, 4, device="meta"), torch.empty(5, 4, device="meta")
-    assert cvlib.box_iou(a, b).shape == (3, 5)
-    assert cvlib.box_iou(a.half(), b.half()).dtype == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, dtype, rng):
-    a, b = (random_boxes(rng, n, device, dtype, extent=100) for n in (9, 8))
-    expected = cvlib.box_iou(a, b)
-    with torch.autocast(device, torch.bfloat16):
-        iou = cvlib.box_iou(a, b)
-    assert iou.dtype == torch.float32 and torch.equal(iou, expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    a, b = (random_boxes(rng, n, "cpu", extent=300).requires_grad_() for n in (1501, 401))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        iou = cvlib.box_iou(a, b)
-        results.append((iou, *torch.autograd.grad((iou * iou).sum(), (a, b))))
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("boxes1", "boxes2", "error", "message"),
-    [
-        ([[0, 0, 1, 1]], GOOD, TypeError, r"expected boxes1 to be a torch\.Tensor, got list"),
-        (GOOD, None, TypeError, r"expected boxes2 to be a torch\.Tensor, got NoneType"),
-        (
-            GOOD.long(),
-            GOOD,
-            TypeError,
-            r"expected boxes1 of a floating-point dtype, got torch\.int64",
-        ),
-        (GOOD, GOOD > 1, TypeError, r"expected boxes2 of a floating-point dtype, got torch\.bool"),
-        (
-            GOOD.cfloat(),
-            GOOD,
-            TypeError,
-            r"expected boxes1 of a floating-point dtype, got torch\.c",
-        ),
-        (
-            GOOD,
-            GOOD.double(),
-            TypeError,
-            r"expected boxes2 of the dtype .*float32\), got .*float64",
-        ),
-        (GOOD[0], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(4,\)"),
-        (GOOD, GOOD[:, :3], ValueError, r"expected boxes2 of shape \(M, 4\), got \(2, 3\)"),
-        (GOOD[None], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(1, 2, 4\)"),
-        (torch.zeros(0), GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(0,\)"),
-        *WRONG_VALUES,
-        (
-            torch.tensor([[0.0, 3, 1, 1]]),
-            GOOD,
-            ValueError,
-            r"expected boxes1 with x1 <= x2 and y1 <= y2, got boxes1\[0\] = \(0, 3, 1, 1\)",
-        ),
-    ],
-)
-def test_errors(boxes1, boxes2, error, message):
-    with pytest.raises(error, match="^box_iou: " + message):
-        cvlib.box_iou(boxes1, boxes2)
-
-
-@pytest.mark.parametrize("position", [0, 1, 7, 8, 15, 16, 31, 2500, 4998])
-@pytest.mark.parametrize("column", range(4))
-def test_one_bad_box_among_many_is_found(position, column, rng):
-    # Wherever it lies in a vector register or in the share of a thread.
-    boxes = random_boxes(rng, 4999, "cpu")
-    boxes[position, column] = nan
-    for arguments, name in (((boxes, GOOD), "boxes1"), ((GOOD, boxes), "boxes2")):
-        with pytest.raises(ValueError, match=rf"without NaN, got {name}\[{position}\]"):
-            cvlib.box_iou(*arguments)
 
 
 # --- by hand ------------------------------------------------------------------------------------

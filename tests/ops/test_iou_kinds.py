@@ -9,14 +9,10 @@ from cases_iou import (
     DTYPES,
     GOOD,
     LAYOUTS,
-    WRONG_KINDS,
-    WRONG_VALUES,
     assert_near,
     boxes_tensor,
-    gradients,
     grid_boxes,
     inf,
-    nan,
     random_boxes,
 )
 from cases_iou_kinds import FUNCTIONS, THEIRS, every_kind, oracle, torchvision_tolerance
@@ -383,62 +379,6 @@ def test_does_not_change_its_arguments(device, kind, rng):
     assert torch.equal(a, copies[0]) and torch.equal(b, copies[1])
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-# opcheck itself looks at the .grad of its copies.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-@every_kind
-def test_opcheck(device, kind, rng):
-    a, b = (random_boxes(rng, n, device).requires_grad_() for n in (3, 4))
-    torch.library.opcheck(torch.ops.cvlib.box_iou.default, (a, b, kind))
-
-
-@every_kind
-def test_compiles_whole_with_dynamic_shapes(device, kind, rng, fresh_compiler):
-    compiled = torch.compile(FUNCTIONS[kind], fullgraph=True, dynamic=True, backend="aot_eager")
-    for shape in ((5, 7), (12, 3)):
-        a, b = (random_boxes(rng, n, device, extent=100) for n in shape)
-        assert torch.equal(compiled(a, b), FUNCTIONS[kind](a, b))
-        ours, eager = gradients(compiled, a, b), gradients(FUNCTIONS[kind], a, b)
-        assert all(torch.equal(mine, other) for mine, other in zip(ours, eager, strict=True))
-
-
-@every_kind
-def test_shape_is_known_without_data(kind):
-    a, b = torch.empty(3, 4, device="meta"), torch.empty(5, 4, device="meta")
-    assert FUNCTIONS[kind](a, b).shape == (3, 5)
-    assert FUNCTIONS[kind](a.half(), b.half()).dtype == torch.float32
-    assert FUNCTIONS[kind](a.double(), b.double()).dtype == torch.float64
-
-
-@every_kind
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, kind, dtype, rng):
-    a, b = (random_boxes(rng, n, device, dtype, extent=100) for n in (9, 8))
-    expected = FUNCTIONS[kind](a, b), *gradients(FUNCTIONS[kind], a, b)
-    with torch.autocast(device, torch.bfloat16):
-        results = FUNCTIONS[kind](a, b), *gradients(FUNCTIONS[kind], a, b)
-    assert results[0].dtype == torch.float32
-    for mine, other in zip(results, expected, strict=True):
-        assert mine.dtype == other.dtype and torch.equal(mine, other)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-@every_kind
-def test_number_of_threads_does_not_matter(thread_counts, kind, rng):
-    a, b = (random_boxes(rng, n, "cpu", extent=300).requires_grad_() for n in (701, 401))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        iou = FUNCTIONS[kind](a, b)
-        results.append((iou, *torch.autograd.grad((iou * iou).sum(), (a, b))))
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
 # --- scalars reach the kernel -------------------------------------------------------------------
 
 
@@ -454,36 +394,6 @@ def test_kind_reaches_the_kernel(device, rng, tolerances):
 
 
 # --- errors -------------------------------------------------------------------------------------
-
-
-@every_kind
-@pytest.mark.parametrize(
-    ("boxes1", "boxes2", "error", "message"),
-    [
-        *WRONG_KINDS,
-        (GOOD[0], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(4,\)"),
-        (GOOD, GOOD[:, :3], ValueError, r"expected boxes2 of shape \(M, 4\), got \(2, 3\)"),
-        (GOOD[None], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(1, 2, 4\)"),
-        *WRONG_VALUES,
-        (
-            torch.tensor([[0.0, 3, 1, 1]]),
-            GOOD,
-            ValueError,
-            r"expected boxes1 with x1 <= x2 and y1 <= y2, got boxes1\[0\] = \(0, 3, 1, 1\)",
-        ),
-    ],
-)
-def test_errors(kind, boxes1, boxes2, error, message):
-    with pytest.raises(error, match=f"^{FUNCTIONS[kind].__name__}: {message}"):
-        FUNCTIONS[kind](boxes1, boxes2)
-
-
-@every_kind
-def test_bad_boxes_are_found_without_partners(kind):
-    bad, none = torch.tensor([[0.0, nan, 1, 1]]), torch.zeros(0, 4)
-    for arguments, name in (((bad, none), "boxes1"), ((none, bad), "boxes2")):
-        with pytest.raises(ValueError, match=rf"expected {name} without NaN, got {name}\[0\]"):
-            FUNCTIONS[kind](*arguments)
 
 
 # 2**32 and its relatives would be kinds in 32 bits.
@@ -510,16 +420,6 @@ def test_unknown_kinds_are_refused(device, kind, count):
         for function in (native, reference):
             with pytest.raises(RuntimeError, match=f"expected kind of IoU from 0 to 3, got {kind}"):
                 function(*arguments, kind)
-
-
-@every_kind
-@pytest.mark.parametrize("position", [0, 7, 16, 2500, 4998])
-def test_one_bad_box_among_many_is_found(kind, position, rng):
-    boxes = random_boxes(rng, 4999, "cpu")
-    boxes[position, 1] = nan
-    for arguments, name in (((boxes, GOOD), "boxes1"), ((GOOD, boxes), "boxes2")):
-        with pytest.raises(ValueError, match=rf"without NaN, got {name}\[{position}\]"):
-            FUNCTIONS[kind](*arguments)
 
 
 # --- by hand ------------------------------------------------------------------------------------

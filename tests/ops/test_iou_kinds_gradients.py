@@ -325,16 +325,6 @@ def test_second_derivative_is_refused(device, kind, rng):
         first.sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-@every_kind
-def test_opcheck_of_the_backward(device, kind, rng):
-    a, b = (random_boxes(rng, n, device) for n in (3, 4))
-    arguments = torch.ones(3, 4, device=device), a, b, kind
-    torch.library.opcheck(torch.ops.cvlib.box_iou_backward.default, arguments)
-
-
 # --- scalars reach the kernel -------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from cases_multibox import DTYPES, changed, nan, to_tensor
+from cases_multibox import DTYPES, nan, to_tensor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -313,47 +313,6 @@ def test_is_invariant_to_translation_on_a_grid_and_to_doubling(device, anchors, 
     assert torch.equal(cvlib.match_anchors(anchors * 2, gts * 2, 0.4), matches)
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(device, rng):
-    anchors, gts = grid_scene(rng, 9, 2, 3, device)
-    torch.library.opcheck(torch.ops.cvlib.match_anchors.default, (anchors, gts, 0.5))
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    compiled = torch.compile(cvlib.match_anchors, fullgraph=True, dynamic=True, backend="aot_eager")
-    for num_anchors, num_gts in ((20, 3), (33, 5)):
-        anchors, gts = grid_scene(rng, num_anchors, 2, num_gts, device)
-        assert torch.equal(compiled(anchors, gts), cvlib.match_anchors(anchors, gts))
-
-
-def test_shape_is_known_without_data():
-    anchors = torch.empty(7, 4, device="meta")
-    assert cvlib.match_anchors(anchors, torch.empty(3, 2, 4, device="meta")).shape == (3, 7)
-    assert cvlib.match_anchors(anchors, torch.empty(2, 4, device="meta")).dtype == torch.int64
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, dtype, rng):
-    anchors, gts = grid_scene(rng, 30, 3, 5, device, dtype)
-    with torch.autocast(device, torch.bfloat16):
-        assert_matches(anchors, gts, 1 / 3)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    scenes = [grid_scene(rng, 900, 7, 20, "cpu"), grid_scene(rng, 3000, 1, 30, "cpu")]
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append([cvlib.match_anchors(*scene, 0.4) for scene in scenes])
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 
@@ -363,81 +322,6 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
     for threshold, count in ((0.1, 5), (0.3, 4), (0.5, 3), (0.7, 2), (0.9, 1)):
         matches = torch.ops.cvlib.match_anchors(anchors, anchors[None, :1], threshold)
         assert matches.tolist() == [[0] * count + [-1] * (5 - count)]
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-ANCHORS = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
-GTS = torch.tensor([[[0.0, 0, 2, 2], [-1, -1, -1, -1]], [[1, 1, 2, 2], [0, 1, 2, 3]]])
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        (
-            {"anchors": [[0, 0, 1, 1]]},
-            TypeError,
-            r"expected anchors to be a torch\.Tensor, got list",
-        ),
-        ({"gt_boxes": None}, TypeError, r"expected gt_boxes to be a torch\.Tensor, got NoneType"),
-        ({"anchors": ANCHORS.int()}, TypeError, r"expected anchors of a floating-point.*int32"),
-        ({"gt_boxes": GTS.long()}, TypeError, r"expected gt_boxes of .*dtype.*got torch\.int64"),
-        (
-            {"gt_boxes": GTS.double()},
-            TypeError,
-            r"expected gt_boxes of the dtype of anchors.*float64",
-        ),
-        (
-            {"anchors": ANCHORS[None]},
-            ValueError,
-            r"expected anchors of shape \(A, 4\), got \(1, 2, 4\)",
-        ),
-        (
-            {"anchors": ANCHORS[:, :2]},
-            ValueError,
-            r"expected anchors of shape \(A, 4\), got \(2, 2\)",
-        ),
-        (
-            {"gt_boxes": GTS[None]},
-            ValueError,
-            r"expected gt_boxes of shape \(B, M, 4\).*\(1, 2, 2, 4\)",
-        ),
-        ({"gt_boxes": GTS[0, 0]}, ValueError, r"expected gt_boxes of shape .*got \(4,\)"),
-        ({"gt_boxes": GTS[..., :3]}, ValueError, r"expected gt_boxes of shape .*got \(2, 2, 3\)"),
-        ({"gt_boxes": GTS.to("meta")}, ValueError, r"expected gt_boxes on the device .*got meta"),
-        ({"iou_threshold": -1e-9}, ValueError, r"expected iou_threshold in \[0, 1\], got -1e-09"),
-        ({"iou_threshold": 1.01}, ValueError, r"expected iou_threshold in \[0, 1\], got 1\.01"),
-        ({"iou_threshold": nan}, ValueError, r"expected iou_threshold in \[0, 1\], got nan"),
-        (
-            {"anchors": changed(ANCHORS, (1, 2), nan)},
-            ValueError,
-            r"expected anchors without NaN, got anchors\[1\] = \(1, 1, nan, 3\)",
-        ),
-        (
-            {"anchors": changed(ANCHORS, 1, [3, 4, 2, 6])},
-            ValueError,
-            r"expected anchors with x1 <= x2 and y1 <= y2, got anchors\[1\] = \(3, 4, 2, 6\)",
-        ),
-        (
-            {"gt_boxes": changed(GTS, (1, 0, 3), nan)},
-            ValueError,
-            r"expected gt_boxes without NaN, got gt_boxes\[1, 0\] = \(1, 1, 2, nan\)",
-        ),
-        (
-            {"gt_boxes": changed(GTS, (1, 1), [3, 4, 2, 6])},
-            ValueError,
-            r"expected gt_boxes with x1 <= x2 and y1 <= y2, got gt_boxes\[1, 1\] = \(3, 4, 2, 6\)",
-        ),
-        (
-            {"gt_boxes": changed(GTS[0], 1, [3, 4, 2, 6])},
-            ValueError,
-            r"expected gt_boxes with x1 <= x2 and y1 <= y2, got gt_boxes\[1\] = \(3, 4, 2, 6\)",
-        ),
-    ],
-)
-def test_errors(wrong, error, message):
-    with pytest.raises(error, match="^match_anchors: " + message):
-        cvlib.match_anchors(**{"anchors": ANCHORS, "gt_boxes": GTS, "iou_threshold": 0.5, **wrong})
 
 
 # --- by hand ------------------------------------------------------------------------------------

@@ -7,11 +7,7 @@ import pytest
 import torch
 import torchvision
 from cases_suppression import (
-    BOXES,
     DTYPES,
-    INVERTED,
-    NAN_BOX,
-    SCORES,
     identical,
     inf,
     integer_grid,
@@ -235,54 +231,6 @@ def test_gradient_of_the_boxes_is_refused(device, rng):
         matrix_nms(boxes.requires_grad_(), scores).sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(device, rng):
-    boxes, scores = tensors(uniform(rng, 20), rng.random(20), device)
-    ids = torch.from_numpy(rng.integers(0, 3, 20)).to(device)
-    for groups in ((None, None), (ids, ids)):
-        arguments = (boxes, scores, *groups, True, 2.0)
-        torch.library.opcheck(torch.ops.cvlib.matrix_nms.default, arguments)
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    compiled = torch.compile(matrix_nms, fullgraph=True, dynamic=True, backend="aot_eager")
-    for n in (12, 31):
-        boxes, scores = tensors(uniform(rng, n), rng.random(n), device)
-        labels = torch.from_numpy(rng.integers(0, 3, n)).to(device)
-        assert torch.equal(compiled(boxes, scores, labels), matrix_nms(boxes, scores, labels))
-
-
-def test_shape_is_known_without_data():
-    boxes = torch.empty(3, 4, device="meta", dtype=torch.half)
-    result = matrix_nms(boxes, torch.empty(3, device="meta", dtype=torch.half))
-    assert result.shape == (3,) and result.dtype == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, dtype, rng):
-    boxes, scores = tensors(integer_grid(rng, 60), scores_for(rng, 60), device, dtype)
-    expected = matrix_nms(boxes, scores)
-    with torch.autocast(device, torch.bfloat16):
-        result = matrix_nms(boxes, scores)
-    assert result.dtype == torch.float32 and torch.equal(result, expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("groups", [1, 30])
-def test_number_of_threads_does_not_matter(groups, thread_counts, rng):
-    boxes, scores = tensors(mixed_scales(rng, 1500), rng.random(1500), "cpu")
-    labels = torch.from_numpy(rng.integers(0, groups, 1500))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(matrix_nms(boxes, scores, labels))
-    assert all(torch.equal(other, results[0]) for other in results[1:])
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 
@@ -293,35 +241,6 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
     for sigma in (0.0, 2.0, 3.5):
         found = float(operator(boxes, scores, None, None, True, sigma)[1])
         assert found == pytest.approx(np.exp(-sigma / 4), rel=1e-6)
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        ({"boxes": BOXES.tolist()}, TypeError, r"expected boxes to be a torch\.Tensor, got list"),
-        ({"boxes": BOXES[:, :3]}, ValueError, r"expected boxes of shape \(N, 4\), got \(3, 3\)"),
-        ({"scores": SCORES[:2]}, ValueError, r"expected scores of shape \(N,\) with N = 3"),
-        ({"scores": SCORES.double()}, TypeError, r"expected scores of the dtype of boxes"),
-        ({"kernel": "box"}, ValueError, r"expected kernel to be 'linear' or 'gaussian', got 'box'"),
-        ({"sigma": -1}, ValueError, r"expected sigma to be finite and in \[0, 1e\+06\], got -1"),
-        ({"sigma": None}, TypeError, r"expected sigma to be a number, got NoneType"),
-        ({"labels": [0, 1, 0]}, TypeError, r"expected labels to be an int64 tensor, got list"),
-        ({"image_ids": SCORES}, TypeError, r"expected image_ids to be an int64 tensor, got .*floa"),
-        (
-            {"boxes": NAN_BOX},
-            ValueError,
-            r"expected boxes without NaN, got boxes\[1\] = \(1, 1, na",
-        ),
-        ({"boxes": INVERTED}, ValueError, r"expected boxes with x1 <= x2 .*boxes\[2\] = \(30, 40"),
-        ({"scores": SCORES * nan}, ValueError, r"expected scores without NaN, got scores\[0\]"),
-    ],
-)
-def test_errors(wrong, error, message):
-    with pytest.raises(error, match="^matrix_nms: " + message):
-        matrix_nms(**{"boxes": BOXES, "scores": SCORES, **wrong})
 
 
 # --- by hand ------------------------------------------------------------------------------------

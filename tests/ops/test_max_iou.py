@@ -5,10 +5,7 @@ import pytest
 import torch
 from cases_iou import (
     DTYPES,
-    GOOD,
     LAYOUTS,
-    WRONG_KINDS,
-    WRONG_VALUES,
     boxes_tensor,
     inf,
     nan,
@@ -291,90 +288,6 @@ def test_gradient_of_the_best_pairs(device, rng, tolerances):
     (ours,) = torch.autograd.grad(best.sum(), a)
     (theirs,) = torch.autograd.grad(box_iou(a, b).max(dim=1).values.sum(), a)
     torch.testing.assert_close(ours, theirs, **tolerances[torch.float64])
-
-
-# --- registration -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(9, 4), (3, 0)])
-def test_opcheck(device, shape, rng):
-    arguments = tuple(random_boxes(rng, n, device) for n in shape)
-    torch.library.opcheck(torch.ops.cvlib.max_iou.default, arguments)
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    compiled = torch.compile(max_iou, fullgraph=True, dynamic=True, backend="aot_eager")
-    for shape in ((5, 7), (12, 3)):
-        a, b = (random_boxes(rng, n, device, extent=100) for n in shape)
-        assert_equal(compiled(a, b), max_iou(a, b))
-
-
-def test_shape_is_known_without_data():
-    a, b = torch.empty(3, 4, device="meta"), torch.empty(5, 4, device="meta")
-    assert [result.shape for result in max_iou(a, b)] == [(3,), (3,)]
-    for boxes, dtype in (
-        (a, torch.float32),
-        (a.half(), torch.float32),
-        (a.double(), torch.float64),
-    ):
-        assert [x.dtype for x in max_iou(boxes, b.to(boxes.dtype))] == [dtype, torch.int64]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, dtype, rng):
-    a, b = (random_boxes(rng, n, device, dtype, extent=100) for n in (9, 8))
-    expected = max_iou(a, b)
-    with torch.autocast(device, torch.bfloat16):
-        assert_equal(max_iou(a, b), expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(20001, 41), (7, 30001), (1, 100001)])
-def test_number_of_threads_does_not_matter(thread_counts, shape, rng):
-    a, b = (grid_boxes(rng, n, "cpu") for n in shape)
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(max_iou(a, b))
-    for other in results[1:]:
-        assert_equal(other, results[0])
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("boxes1", "boxes2", "error", "message"),
-    [
-        *WRONG_KINDS,
-        (GOOD[0], GOOD, ValueError, r"expected boxes1 of shape \(N, 4\), got \(4,\)"),
-        (GOOD, GOOD[:, :3], ValueError, r"expected boxes2 of shape \(M, 4\), got \(2, 3\)"),
-        (GOOD, GOOD[None], ValueError, r"expected boxes2 of shape \(M, 4\), got \(1, 2, 4\)"),
-        *WRONG_VALUES,
-    ],
-)
-def test_errors(boxes1, boxes2, error, message):
-    with pytest.raises(error, match="^max_iou: " + message):
-        max_iou(boxes1, boxes2)
-
-
-def test_bad_boxes_are_found_without_partners():
-    bad, none = torch.tensor([[0.0, nan, 1, 1]]), torch.zeros(0, 4)
-    for arguments, name in (((bad, none), "boxes1"), ((none, bad), "boxes2")):
-        with pytest.raises(ValueError, match=rf"expected {name} without NaN, got {name}\[0\]"):
-            max_iou(*arguments)
-
-
-@pytest.mark.parametrize("position", [0, 7, 16, 511, 512, 2500, 4998])
-@pytest.mark.parametrize("column", range(4))
-def test_one_bad_box_among_many_is_found(position, column, rng):
-    boxes = random_boxes(rng, 4999, "cpu")
-    boxes[position, column] = nan
-    for arguments, name in (((boxes, GOOD), "boxes1"), ((GOOD, boxes), "boxes2")):
-        with pytest.raises(ValueError, match=rf"without NaN, got {name}\[{position}\]"):
-            max_iou(*arguments)
 
 
 # --- by hand ------------------------------------------------------------------------------------

@@ -7,9 +7,7 @@ import oracles
 import pytest
 import torch
 from cases_multibox import (
-    ANCHORS,
     DTYPES,
-    VARIANCE_ERRORS,
     VARIANCES,
     grid_boxes,
     inf,
@@ -311,59 +309,6 @@ def test_detection_refuses_a_gradient(device, argument, rng):
         rows.sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_detection_opcheck(device, rng):
-    arguments = (*exact_detection_scene(rng, 2, 3, 9, device), 0.5, 0.01, *VARIANCES)
-    torch.library.opcheck(torch.ops.cvlib.multibox_detection.default, arguments)
-
-
-def test_detection_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    compiled = torch.compile(
-        cvlib.multibox_detection, fullgraph=True, dynamic=True, backend="aot_eager"
-    )
-    for shape in ((2, 3, 20), (3, 3, 33)):
-        scene = exact_detection_scene(rng, *shape, device)
-        assert torch.equal(compiled(*scene), cvlib.multibox_detection(*scene))
-
-
-def test_detection_shape_is_known_without_data():
-    shapes = (3, 5, 7), (3, 28), (7, 4)
-    scene = [torch.empty(shape, device="meta") for shape in shapes]
-    assert cvlib.multibox_detection(*scene).shape == (3, 7, 6)
-    assert cvlib.multibox_detection(*(x.bfloat16() for x in scene)).dtype == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_detection_autocast_computes_in_float32(device, dtype, rng, tolerances):
-    scene = exact_detection_scene(rng, 2, 3, 60, device, dtype)
-    with torch.autocast(device, torch.bfloat16):
-        assert_detections(
-            scene,
-            tolerances,
-            nms_threshold=0.5,
-            pos_threshold=0.25,
-            variances=EXACT_VARIANCES,
-        )
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_detection_number_of_threads_does_not_matter(thread_counts, rng):
-    scenes = [
-        random_detection_scene(rng, 7, 5, 300, "cpu"),
-        random_detection_scene(rng, 1, 3, 3000, "cpu"),
-    ]
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append([cvlib.multibox_detection(*scene) for scene in scenes])
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 
@@ -396,97 +341,6 @@ def test_detection_every_scalar_of_the_schema_has_its_meaning(device, tolerances
     ):
         rows = operator(probs, offsets, anchors, nms_threshold, pos_threshold, *VARIANCES)
         assert int((rows[..., 0] >= 0).sum()) == detections
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-
-PROBS, OFFSETS = torch.full((3, 4, 2), 0.25), torch.zeros(3, 8)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        (
-            {"class_probs": [0.5]},
-            TypeError,
-            r"expected class_probs to be a torch\.Tensor, got list",
-        ),
-        ({"offset_preds": None}, TypeError, r"expected offset_preds to be a torch\.Tensor"),
-        (
-            {"anchors": (0, 0, 1, 1)},
-            TypeError,
-            r"expected anchors to be a torch\.Tensor, got tuple",
-        ),
-        ({"class_probs": PROBS.long()}, TypeError, r"expected class_probs of .*int64"),
-        ({"anchors": ANCHORS.int()}, TypeError, r"expected anchors of a floating-point .*int32"),
-        (
-            {"class_probs": PROBS.double()},
-            TypeError,
-            r"expected class_probs of the dtype .*float64",
-        ),
-        (
-            {"offset_preds": OFFSETS.half()},
-            TypeError,
-            r"expected offset_preds of the dtype .*float16",
-        ),
-        ({"anchors": ANCHORS[0]}, ValueError, r"expected anchors of shape .*got \(4,\)"),
-        (
-            {"anchors": ANCHORS.expand(3, 2, 4)},
-            ValueError,
-            r"expected anchors of shape .*\(3, 2, 4\)",
-        ),
-        (
-            {"class_probs": PROBS[0]},
-            ValueError,
-            r"expected class_probs of shape \(B, K \+ 1, A\).*\(4, 2\)",
-        ),
-        (
-            {"class_probs": PROBS[:, :1]},
-            ValueError,
-            r"expected class_probs of .*K >= 1.*\(3, 1, 2\)",
-        ),
-        (
-            {"class_probs": PROBS[..., :1]},
-            ValueError,
-            r"expected class_probs of .*A = 2.*\(3, 4, 1\)",
-        ),
-        (
-            {"offset_preds": OFFSETS[:2]},
-            ValueError,
-            r"expected offset_preds of shape .*\(3, 8\), got \(2, 8\)",
-        ),
-        (
-            {"offset_preds": OFFSETS.view(3, 2, 4)},
-            ValueError,
-            r"expected offset_preds .*\(3, 2, 4\)",
-        ),
-        (
-            {"offset_preds": OFFSETS[:, :4]},
-            ValueError,
-            r"expected offset_preds .*\(3, 8\), got \(3, 4\)",
-        ),
-        (
-            {"class_probs": PROBS.to("meta")},
-            ValueError,
-            r"expected class_probs on the device .*meta",
-        ),
-        (
-            {"offset_preds": OFFSETS.to("meta")},
-            ValueError,
-            r"expected offset_preds on the device .*meta",
-        ),
-        ({"nms_threshold": 1.1}, ValueError, r"expected nms_threshold in \[0, 1\], got 1\.1"),
-        ({"nms_threshold": nan}, ValueError, r"expected nms_threshold in \[0, 1\], got nan"),
-        ({"pos_threshold": -0.1}, ValueError, r"expected pos_threshold in \[0, 1\], got -0\.1"),
-        ({"pos_threshold": nan}, ValueError, r"expected pos_threshold in \[0, 1\], got nan"),
-        *VARIANCE_ERRORS,
-    ],
-)
-def test_detection_errors(wrong, error, message):
-    arguments = {"class_probs": PROBS, "offset_preds": OFFSETS, "anchors": ANCHORS, **wrong}
-    with pytest.raises(error, match="^multibox_detection: " + message):
-        cvlib.multibox_detection(**arguments)
 
 
 # --- by hand ------------------------------------------------------------------------------------

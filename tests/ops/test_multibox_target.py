@@ -9,9 +9,7 @@ import torch
 from cases_multibox import (
     ANCHORS,
     DTYPES,
-    VARIANCE_ERRORS,
     VARIANCES,
-    changed,
     grid_boxes,
     nan,
     real_dtype,
@@ -234,53 +232,6 @@ def test_target_refuses_a_gradient(device, argument, rng):
         offsets.sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_target_opcheck(device, rng):
-    anchors, labels = target_scene(rng, 9, 2, 3, device)
-    arguments = (anchors, labels, 0.5, *VARIANCES)
-    torch.library.opcheck(torch.ops.cvlib.multibox_target.default, arguments)
-
-
-def test_target_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    compiled = torch.compile(
-        cvlib.multibox_target, fullgraph=True, dynamic=True, backend="aot_eager"
-    )
-    for shape in ((20, 2, 3), (33, 3, 5)):
-        scene = target_scene(rng, *shape, device)
-        for one, other in zip(compiled(*scene), cvlib.multibox_target(*scene), strict=True):
-            assert torch.equal(one, other)
-
-
-def test_target_shape_is_known_without_data():
-    anchors, labels = torch.empty(7, 4, device="meta"), torch.empty(3, 2, 5, device="meta")
-    shapes = [x.shape for x in cvlib.multibox_target(anchors, labels)]
-    assert shapes == [(3, 28), (3, 28), (3, 7)]
-    dtypes = [x.dtype for x in cvlib.multibox_target(anchors.half(), labels.half())]
-    assert dtypes == [torch.float32, torch.float32, torch.int64]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_target_autocast_computes_in_float32(device, dtype, rng, tolerances):
-    anchors, labels = target_scene(rng, 30, 3, 5, device, dtype)
-    with torch.autocast(device, torch.bfloat16):
-        assert_targets(anchors, labels, tolerances)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_target_number_of_threads_does_not_matter(thread_counts, rng):
-    scenes = [target_scene(rng, 500, 9, 12, "cpu"), target_scene(rng, 4000, 1, 20, "cpu")]
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append([x for scene in scenes for x in cvlib.multibox_target(*scene)])
-    for other in results[1:]:
-        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 
@@ -303,100 +254,6 @@ def test_target_every_scalar_of_the_schema_has_its_meaning(device, tolerances):
 
 
 # --- errors -------------------------------------------------------------------------------------
-
-
-LABELS = torch.tensor(
-    [[[0, 0.1, 0.1, 0.5, 0.4], [-1, -1, -1, -1, -1]], [[3, 0.2, 0.1, 0.9, 1]] * 2]
-)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        (
-            {"anchors": [[0, 0, 1, 1]]},
-            TypeError,
-            r"expected anchors to be a torch\.Tensor, got list",
-        ),
-        ({"labels": [[0]]}, TypeError, r"expected labels to be a torch\.Tensor, got list"),
-        ({"anchors": ANCHORS.int()}, TypeError, r"expected anchors of a floating-point.*int32"),
-        ({"labels": LABELS.long()}, TypeError, r"expected labels of .*dtype.*got torch\.int64"),
-        (
-            {"labels": LABELS.double()},
-            TypeError,
-            r"expected labels of the dtype of anchors.*float64",
-        ),
-        (
-            {"anchors": ANCHORS[:, :2]},
-            ValueError,
-            r"expected anchors of shape \(A, 4\), got \(2, 2\)",
-        ),
-        (
-            {"anchors": ANCHORS.expand(2, 2, 4)},
-            ValueError,
-            r"expected anchors of shape .*, got \(2, 2, 4\)",
-        ),
-        ({"labels": LABELS[0]}, ValueError, r"expected labels of shape \(B, M, 5\), got \(2, 5\)"),
-        (
-            {"labels": LABELS[..., 1:]},
-            ValueError,
-            r"expected labels of shape \(B, M, 5\), got \(2, 2, 4\)",
-        ),
-        (
-            {"labels": LABELS.to("meta")},
-            ValueError,
-            r"expected labels on the device.*cpu.*got meta",
-        ),
-        ({"iou_threshold": -0.5}, ValueError, r"expected iou_threshold in \[0, 1\], got -0\.5"),
-        ({"iou_threshold": 50}, ValueError, r"expected iou_threshold in \[0, 1\], got 50"),
-        ({"iou_threshold": nan}, ValueError, r"expected iou_threshold in \[0, 1\], got nan"),
-        *VARIANCE_ERRORS,
-        (
-            {"anchors": changed(ANCHORS, (1, 0), nan)},
-            ValueError,
-            r"expected anchors without NaN, got anchors\[1\] = \(nan, 0\.5, 1, 1\)",
-        ),
-        (
-            {"anchors": changed(ANCHORS, 0, [0.5, 0.6, 0.5, 0.5])},
-            ValueError,
-            r"expected anchors with x1 <= x2 and y1 <= y2, got anchors\[0\] = \(0\.5, 0\.6",
-        ),
-        (
-            {"labels": changed(LABELS, (1, 0, 2), nan)},
-            ValueError,
-            r"expected labels.* without NaN, got labels.*\[1, 0\] = \(0\.2, nan, 0\.9, 1\)",
-        ),
-        (
-            {"labels": changed(LABELS, (1, 1, 0), nan)},
-            ValueError,
-            r"expected labels .*\[1, 1, 0\] = nan",
-        ),
-        (
-            {"labels": changed(LABELS, (0, 0), [2, 0.5, 0.1, 0.4, 0.2])},
-            ValueError,
-            r"expected labels.* with x1 <= x2 and y1 <= y2, got labels.*\[0, 0\] = \(0\.5, 0\.1",
-        ),
-        (
-            {"labels": changed(LABELS, (slice(None), 0), [0, 30, 40, 200, 250])},
-            ValueError,
-            r"expected labels.* normalised to 0\.\.1.*pixels.*divide",
-        ),
-        (
-            {"anchors": ANCHORS * 300},
-            ValueError,
-            r"expected labels.* pixels.*normalised to 0\.\.1.*multiply",
-        ),
-    ],
-)
-def test_target_errors(wrong, error, message):
-    with pytest.raises(error, match="^multibox_target: " + message):
-        cvlib.multibox_target(**{"anchors": ANCHORS, "labels": LABELS, **wrong})
-
-
-@pytest.mark.parametrize("variances", [None, 0.1, "abcd", (0.1, 0.1, 0.2, "a"), (None,) * 4])
-def test_target_variances_are_numbers(variances):
-    with pytest.raises(TypeError, match=r"^multibox_target: expected variances(\[\d\])? to be a "):
-        cvlib.multibox_target(ANCHORS, LABELS, variances=variances)
 
 
 def test_target_units_are_not_judged_without_objects():

@@ -419,56 +419,6 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(boxes, copies[0]) and torch.equal(scores, copies[1])
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(device, rng):
-    boxes, scores = tensors(clusters(rng, 30), rng.random(30), device)
-    ids = torch.from_numpy(rng.integers(0, 3, 30)).to(device)
-    operator = torch.ops.cvlib.nms_rotated.default
-    torch.library.opcheck(operator, (boxes, scores, None, None, 0.5, -1))
-    torch.library.opcheck(operator, (boxes, scores, ids, ids, 0.5, 2))
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    def both(boxes, scores, labels):
-        best = nms_rotated(boxes, scores, 0.5, max_output=5)
-        return boxes[best], batched_nms_rotated(boxes, scores, labels, 0.3, image_ids=labels)
-
-    compiled = torch.compile(both, fullgraph=True, dynamic=True, backend="aot_eager")
-    for n in (12, 31):
-        boxes, scores = tensors(clusters(rng, n), rng.random(n), device)
-        labels = torch.from_numpy(rng.integers(0, 3, n)).to(device)
-        results = compiled(boxes, scores, labels)
-        for result, expected in zip(results, both(boxes, scores, labels), strict=True):
-            assert torch.equal(result, expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_decides_from_the_values_as_given(device, dtype, rng):
-    boxes, scores = tensors(clusters(rng, 99), scores_for(rng, 99, "tied"), device, dtype)
-    expected = nms_rotated(boxes, scores, 0.3)
-    with torch.autocast(device, torch.bfloat16):
-        assert torch.equal(nms_rotated(boxes, scores, 0.3), expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n", [150, 3000])
-def test_number_of_threads_does_not_matter(n, thread_counts, rng):
-    boxes, scores = tensors(mixed_scales(rng, n), scores_for(rng, n, "tied"), "cpu")
-    ids = [random_ids(rng, n, "few") for _ in range(2)]
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        plain = nms_rotated(boxes, scores, 0.2)
-        batched = batched_nms_rotated(boxes, scores, ids[0], 0.2, image_ids=ids[1], max_output=50)
-        results.append((plain, batched))
-    for plain, batched in results[1:]:
-        assert torch.equal(plain, results[0][0]) and torch.equal(batched, results[0][1])
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 
@@ -486,76 +436,6 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
     }
     lengths = [len(native(boxes, scores, 1.0, max_output=limit)) for limit in range(-1, 7)]
     assert lengths == [5, 0, 1, 2, 3, 4, 5, 5]
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-BOXES = torch.tensor([[0.0, 0, 2, 2, 0], [1, 1, 3, 3, 10], [5, 5, 6, 6, 20]])
-SCORES = torch.tensor([0.9, 0.8, 0.7])
-LABELS = torch.tensor([0, 1, 0])
-NAN_BOX = torch.tensor([[0.0, 0, 2, 2, 0], [1, 1, 3, nan, 3]])
-NEGATIVE = torch.tensor([[0.0, 0, 2, 2, 0], [1, 1, 3, -4, 3]])
-ABSURD = torch.tensor([[0.0, 0, 2, 2, 0], [1, 1, 3, 4, 1e12]])
-
-ERRORS = [
-    ({"boxes": BOXES.tolist()}, TypeError, r"expected boxes to be a torch\.Tensor, got list"),
-    ({"scores": [0.9]}, TypeError, r"expected scores to be a torch\.Tensor, got list"),
-    ({"boxes": BOXES.int()}, TypeError, r"expected boxes of a floating-point dtype, got .*int32"),
-    ({"scores": SCORES.long()}, TypeError, r"expected scores of .*dtype.*, got .*int64"),
-    ({"scores": SCORES.double()}, TypeError, r"expected scores of the dtype of boxes .*float64"),
-    ({"boxes": BOXES[:, :4]}, ValueError, r"expected boxes of shape \(N, 5\), got \(3, 4\)"),
-    ({"boxes": BOXES[0]}, ValueError, r"expected boxes of shape \(N, 5\), got \(5,\)"),
-    ({"scores": SCORES[:2]}, ValueError, r"expected scores of shape \(N,\) with N = 3 .*\(2,\)"),
-    ({"scores": SCORES[:, None]}, ValueError, r"expected scores of shape \(N,\), got \(3, 1\)"),
-    ({"scores": SCORES.to("meta")}, ValueError, r"expected scores on the device .*cpu.*, got meta"),
-    ({"iou_threshold": -0.1}, ValueError, r"expected iou_threshold in \[0, 1\], got -0\.1"),
-    ({"iou_threshold": nan}, ValueError, r"expected iou_threshold in \[0, 1\], got nan"),
-    ({"iou_threshold": "half"}, TypeError, r"expected iou_threshold to be a number, got str"),
-    ({"max_output": -1}, ValueError, r"expected max_output >= 0 or None, got -1"),
-    ({"max_output": 1.5}, TypeError, r"expected max_output to be an int or None, got float"),
-    (
-        {"boxes": NAN_BOX, "scores": SCORES[:2]},
-        ValueError,
-        r"expected boxes without NaN, got boxes\[1\] = \(1, 1, 3, nan, 3\)",
-    ),
-    (
-        {"boxes": NEGATIVE, "scores": SCORES[:2]},
-        ValueError,
-        r"expected boxes with w >= 0 and h >= 0, got boxes\[1\] = \(1, 1, 3, -4, 3\)",
-    ),
-    (
-        {"boxes": ABSURD, "scores": SCORES[:2]},
-        ValueError,
-        r"expected boxes with angles from -1e\+09 to 1e\+09 degrees, got boxes\[1\]",
-    ),
-    ({"scores": SCORES * nan}, ValueError, r"expected scores without NaN, got scores\[0\] = nan"),
-]
-
-
-@pytest.mark.parametrize(("wrong", "error", "message"), ERRORS)
-def test_errors(wrong, error, message):
-    arguments = {"boxes": BOXES, "scores": SCORES, "iou_threshold": 0.5, **wrong}
-    with pytest.raises(error, match="^nms_rotated: " + message):
-        nms_rotated(**arguments)
-    with pytest.raises(error, match="^batched_nms_rotated: " + message):
-        batched_nms_rotated(labels=None, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        ({"labels": LABELS.int()}, TypeError, r"labels to be an int64 tensor, got .*int32"),
-        ({"labels": [0, 1, 0]}, TypeError, r"labels to be an int64 tensor, got list"),
-        ({"image_ids": LABELS > 0}, TypeError, r"image_ids to be an int64 tensor, got .*bool"),
-        ({"labels": LABELS[:2]}, ValueError, r"labels of shape \(N,\) with N = 3.*got \(2,\)"),
-        ({"image_ids": LABELS[None]}, ValueError, r"image_ids of shape \(N,\).*got \(1, 3\)"),
-        ({"labels": LABELS.to("meta")}, ValueError, r"labels on the device.*cpu.*got meta"),
-    ],
-)
-def test_errors_of_ids(wrong, error, message):
-    arguments = {"boxes": BOXES, "scores": SCORES, "labels": LABELS, "iou_threshold": 0.5, **wrong}
-    with pytest.raises(error, match="^batched_nms_rotated: expected " + message):
-        batched_nms_rotated(**arguments)
 
 
 # --- by hand ------------------------------------------------------------------------------------

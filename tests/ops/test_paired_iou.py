@@ -5,7 +5,7 @@ import oracles
 import pytest
 import torch
 import torchvision
-from cases_iou import DTYPES, assert_near, boxes_tensor, random_boxes
+from cases_iou import DTYPES, assert_near, boxes_tensor, gradients, random_boxes
 from cases_paired_iou import (
     FUNCTIONS,
     HUGE_AND_INFINITE,
@@ -85,8 +85,8 @@ def test_memory_layout_does_not_matter(device, kind, layout, rng, tolerances):
     assert torch.equal(FUNCTIONS[kind](a, layout(b)), expected)
     weight = torch.from_numpy(rng.normal(size=(3, 7))).float().to(device)
     expected = torch.ops.cvlib.paired_iou_backward(weight, a, b, kind)
-    gradients = torch.ops.cvlib.paired_iou_backward(weight, layout(a), layout(b), kind)
-    assert all(torch.equal(mine, other) for mine, other in zip(gradients, expected, strict=True))
+    results = torch.ops.cvlib.paired_iou_backward(weight, layout(a), layout(b), kind)
+    assert all(torch.equal(mine, other) for mine, other in zip(results, expected, strict=True))
 
 
 @every_kind
@@ -291,6 +291,24 @@ def test_does_not_change_its_arguments(device, kind, rng):
     FUNCTIONS[kind](a, b)
     torch.ops.cvlib.paired_iou_backward(torch.ones(9, device=device), a, b, kind)
     assert torch.equal(a, copies[0]) and torch.equal(b, copies[1])
+
+
+# --- scalars reach the kernel -------------------------------------------------------------------
+
+
+def test_kind_reaches_the_kernel(device, rng):
+    a, b = (random_boxes(rng, 50, device, extent=100) for _ in range(2))
+    values = [torch.ops.cvlib.paired_iou(a, b, kind) for kind in range(4)]
+    results = [
+        torch.ops.cvlib.paired_iou_backward(torch.ones(50, device=device), a, b, kind)
+        for kind in range(4)
+    ]
+    for kind, function in enumerate(FUNCTIONS):
+        assert torch.equal(values[kind], function(a, b))
+        assert not torch.allclose(values[kind], values[kind - 1])
+        for mine, other in zip(gradients(function, a, b), results[kind], strict=True):
+            assert torch.equal(mine, other)
+        assert not torch.allclose(results[kind][0], results[kind - 1][0])
 
 
 # --- by hand ------------------------------------------------------------------------------------

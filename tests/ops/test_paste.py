@@ -343,6 +343,22 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(masks, copies[0]) and torch.equal(boxes, copies[1])
 
 
+# --- scalars reach the kernel as they are -------------------------------------------------------
+
+
+@pytest.mark.parametrize("height", [1, 5, 300])
+@pytest.mark.parametrize("width", [1, 7, 600])
+def test_sizes_reach_the_kernels(device, height, width):
+    masks = torch.ones(1, 3, 2, device=device)
+    boxes = torch.tensor([[-900.0, -900, 1500, 1500]], device=device)
+    for threshold in (0.5, None):
+        pasted = paste_masks(masks, boxes, (height, width), threshold=threshold)
+        assert pasted.shape == (1, height, width) and pasted.all()
+    grad = torch.ones(1, 2, 2, device=device)
+    backward = torch.ops.cvlib.paste_mask_values_backward(grad, boxes, height, width)
+    assert backward.shape == (1, height, width)
+
+
 # --- by hand ------------------------------------------------------------------------------------
 
 

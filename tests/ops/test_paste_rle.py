@@ -133,62 +133,13 @@ def test_equals_pasting_and_encoding_for_any_scene(seed, threshold):
     assert paste_masks_rle(masks, boxes, size, threshold=threshold) == expected
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_opcheck(rng):
-    masks, boxes = random_scene(rng, 3, (7, 5), (23, 31))
-    torch.library.opcheck(torch.ops.cvlib.paste_masks_rle.default, (masks, boxes, 23, 31, 0.5))
+# --- gradients ----------------------------------------------------------------------------------
 
 
 def test_masks_that_require_a_gradient_are_read(rng):
     masks, boxes = random_scene(rng, 3, (7, 5), (23, 31))
     expected = paste_masks_rle(masks, boxes, (23, 31))
     assert paste_masks_rle(masks.requires_grad_(), boxes.requires_grad_(), (23, 31)) == expected
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-def test_number_of_threads_does_not_matter(thread_counts, rng):
-    masks, boxes = random_scene(rng, 30, (28, 28), (300, 400))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(paste_masks_rle(masks, boxes, (300, 400)))
-    assert results[0] == results[1] == results[2]
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-MASKS = torch.rand(2, 3, 4)
-BOXES = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
-
-
-@pytest.mark.parametrize(
-    ("masks", "boxes", "size", "threshold", "error", "message"),
-    [
-        ([1], BOXES, (5, 5), 0.5, TypeError, r"expected masks to be a torch\.Tensor, got list"),
-        (MASKS, BOXES[:1], (5, 5), 0.5, ValueError, r"expected masks of shape \(N, h, w\) with N"),
-        (MASKS, BOXES, 5, 0.5, TypeError, r"expected image_size to be two integers"),
-        (MASKS, BOXES, (5, 5), None, TypeError, r"expected threshold to be a number, got NoneType"),
-        (MASKS, BOXES, (5, 5), 1.5, ValueError, r"expected threshold in \[0, 1\], got 1\.5"),
-        (
-            MASKS,
-            BOXES,
-            (1 << 16, 1 << 16),
-            0.5,
-            ValueError,
-            r"expected image_size of at most 2\^32 - 1 pixels, got 65536 x 65536",
-        ),
-        (MASKS, -BOXES, (5, 5), 0.5, ValueError, r"expected boxes with x1 <= x2 .* boxes\[0\]"),
-        (MASKS, BOXES * nan, (5, 5), 0.5, ValueError, r"expected boxes without NaN"),
-        (MASKS * nan, BOXES, (5, 5), 0.5, ValueError, r"expected masks without NaN"),
-    ],
-)
-def test_errors(masks, boxes, size, threshold, error, message):
-    with pytest.raises(error, match="^paste_masks_rle: " + message):
-        paste_masks_rle(masks, boxes, size, threshold=threshold)
 
 
 # --- by hand ------------------------------------------------------------------------------------

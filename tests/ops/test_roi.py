@@ -365,6 +365,22 @@ def test_does_not_change_its_arguments(device, rng):
         assert torch.equal(maps, copies[0]) and torch.equal(regions, copies[1])
 
 
+# --- scalars reach the kernel as they are -------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.1, 1 / 3, 2.5, 1e-3])
+@pytest.mark.parametrize("ratio", [1, 7, -(2**40)])
+@pytest.mark.parametrize("aligned", [False, True])
+def test_scalars_reach_the_kernel(device, scale, ratio, aligned, rng, tolerances):
+    maps = random_maps(rng, (1, 2, 11, 12), device, torch.float64)
+    regions = random_regions(rng, 6, maps, scale)
+    pooled = roi_align(maps, regions, (3, 2), scale, ratio, aligned)
+    expected = oracles_roi.roi_align(*as_arrays(maps, regions), (3, 2), scale, ratio, aligned)
+    close(pooled, expected, torch.float64, tolerances)
+    bins, _ = oracles_roi.roi_pool(*as_arrays(maps, regions), (3, 2), scale)
+    assert torch.equal(roi_pool(maps, regions, (3, 2), scale).cpu(), torch.from_numpy(bins))
+
+
 # --- by hand ------------------------------------------------------------------------------------
 
 

@@ -7,11 +7,7 @@ import pytest
 import torch
 import torchvision
 from cases_suppression import (
-    BOXES,
     DTYPES,
-    INVERTED,
-    NAN_BOX,
-    SCORES,
     identical,
     inf,
     integer_grid,
@@ -364,60 +360,6 @@ def test_gradient_is_refused(device, rng):
             decayed.sum().backward()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_opcheck(device, method, rng):
-    boxes, scores = tensors(uniform(rng, 20), scores_for(rng, 20), device)
-    ids = torch.from_numpy(rng.integers(0, 3, 20)).to(device)
-    for groups in ((None, None), (ids, ids)):
-        settings = (*groups, method == "gaussian", 0.3, 0.5, 0.001, 9)
-        torch.library.opcheck(torch.ops.cvlib.soft_nms.default, (boxes, scores, *settings))
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
-    def best(boxes, scores, labels):
-        keep, decayed = soft_nms(boxes, scores, labels=labels, max_output=5)
-        return boxes[keep], decayed
-
-    compiled = torch.compile(best, fullgraph=True, dynamic=True, backend="aot_eager")
-    for n in (12, 31):
-        boxes, scores = tensors(uniform(rng, n), scores_for(rng, n), device)
-        labels = torch.from_numpy(rng.integers(0, 3, n)).to(device)
-        assert_equal(compiled(boxes, scores, labels), best(boxes, scores, labels))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_autocast_computes_in_float32(device, dtype, rng):
-    boxes, scores = tensors(integer_grid(rng, 60), scores_for(rng, 60, "tied"), device, dtype)
-    expected = soft_nms(boxes, scores)
-    with torch.autocast(device, torch.bfloat16):
-        assert_equal(soft_nms(boxes, scores), expected)
-
-
-def test_inference_mode(device, rng):
-    boxes, scores = tensors(uniform(rng, 30), scores_for(rng, 30), device)
-    expected = soft_nms(boxes, scores)
-    with torch.inference_mode():
-        assert_equal(soft_nms(boxes, scores), expected)
-
-
-# --- independence of threads --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_number_of_threads_does_not_matter(method, thread_counts, rng):
-    boxes, scores = tensors(mixed_scales(rng, 1500), scores_for(rng, 1500, "tied"), "cpu")
-    labels = torch.from_numpy(rng.integers(0, 20, 1500))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(soft_nms(boxes, scores, method=method, labels=labels, max_output=300))
-    for other in results[1:]:
-        assert_equal(other, results[0])
-
-
 # --- scalars reach the kernel as they are -------------------------------------------------------
 
 
@@ -439,53 +381,6 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
     np.testing.assert_allclose(decayed(True, 0.25, 2.0, 0.0, -1), expected, rtol=1e-6)
     expected = [1, 0.5 * np.exp(-0.25 / 4), 0.25 * np.exp(-0.0625 / 4 - 0.25 / 4)]
     np.testing.assert_allclose(decayed(True, 0.25, 4.0, 0.0, -1), expected, rtol=1e-6)
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-IDS = torch.tensor([0, 1, 0])
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        ({"boxes": BOXES.tolist()}, TypeError, r"expected boxes to be a torch\.Tensor, got list"),
-        ({"boxes": BOXES.int()}, TypeError, r"expected boxes of a floating-point dtype"),
-        ({"boxes": BOXES[:, :3]}, ValueError, r"expected boxes of shape \(N, 4\), got \(3, 3\)"),
-        ({"scores": SCORES[:2]}, ValueError, r"expected scores of shape \(N,\) with N = 3"),
-        ({"scores": SCORES.double()}, TypeError, r"expected scores of the dtype of boxes"),
-        ({"scores": SCORES.to("meta")}, ValueError, r"expected scores on the device"),
-        ({"method": "cubic"}, ValueError, r"expected method to be 'linear' or 'gaussian', got 'cu"),
-        ({"iou_threshold": 1.5}, ValueError, r"expected iou_threshold in \[0, 1\], got 1\.5"),
-        (
-            {"sigma": 0.0},
-            ValueError,
-            r"expected sigma to be finite and in \[1e-06, 1e\+06\], got 0",
-        ),
-        ({"sigma": nan}, ValueError, r"expected sigma to be finite and in .*, got nan"),
-        ({"sigma": "much"}, TypeError, r"expected sigma to be a number, got str"),
-        ({"score_threshold": -0.1}, ValueError, r"expected score_threshold .* \[0, inf\], got -0"),
-        ({"score_threshold": inf}, ValueError, r"expected score_threshold to be finite .*got inf"),
-        ({"max_output": -1}, ValueError, r"expected max_output >= 0 or None, got -1"),
-        ({"labels": IDS.int()}, TypeError, r"expected labels to be an int64 tensor, got .*int32"),
-        ({"image_ids": IDS[:2]}, ValueError, r"expected image_ids of shape \(N,\) with N = 3"),
-        (
-            {"boxes": NAN_BOX},
-            ValueError,
-            r"expected boxes without NaN, got boxes\[1\] = \(1, 1, na",
-        ),
-        ({"boxes": INVERTED}, ValueError, r"expected boxes with x1 <= x2 .*boxes\[2\] = \(30, 40"),
-        ({"scores": SCORES * nan}, ValueError, r"expected scores without NaN, got scores\[0\]"),
-    ],
-)
-def test_errors(wrong, error, message):
-    with pytest.raises(error, match="^soft_nms: " + message):
-        soft_nms(**{"boxes": BOXES, "scores": SCORES, **wrong})
-
-
-def test_bad_values_of_boxes_below_the_score_threshold_are_found():
-    with pytest.raises(ValueError, match="without NaN"):
-        soft_nms(NAN_BOX, torch.tensor([0.9, 0.0, 0.7]), max_output=1)
 
 
 # --- by hand ------------------------------------------------------------------------------------

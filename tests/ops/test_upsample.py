@@ -536,6 +536,35 @@ def test_no_graph_without_need(device):
     assert not first.requires_grad
 
 
+# --- scalars reach the kernel as they are -------------------------------------------------------
+
+
+def test_scalars_reach_the_kernel(device):
+    row = torch.arange(4.0, device=device)
+    images = (10 * row[:, None] + row)[None, None]
+    result = OPERATORS.upsample_bilinear(images, 3, 2, 0.0, 0.0, True)
+    expected = torch.tensor([[0.0, 3], [15, 18], [30, 33]], device=device)
+    torch.testing.assert_close(result[0, 0], expected)
+    # Factors 2 and 4 whatever the sizes: pixel (y, x) lies at (y + 1/2) / 2 - 1/2, (x + 1/2) / 4...
+    result = OPERATORS.upsample_bilinear(images, 3, 2, 2.0, 4.0, False)
+    expected = torch.tensor([[0.0, 0], [2.5, 2.5], [7.5, 7.5]], device=device)
+    torch.testing.assert_close(result[0, 0], expected)
+    # And each on its own.
+    result = OPERATORS.upsample_bilinear(images, 3, 2, 2.0, 0.0, False)
+    expected = torch.tensor([[0.5, 2.5], [3, 5], [8, 10]], device=device)
+    torch.testing.assert_close(result[0, 0], expected)
+
+
+def test_factors_count_as_given(device):
+    # 5 x 2.3 = 11.5 gives 11 pixels; positions go by 1 / 2.3, not by 5 / 11.
+    images = torch.arange(5.0, device=device).view(1, 1, 1, 5)
+    resized = upsample_bilinear(images, scale_factor=(1, 2.3))
+    position = (torch.arange(11, device=device) + 0.5) / 2.3 - 0.5
+    torch.testing.assert_close(resized[0, 0, 0], position.clamp(0, 4))
+    by_size = upsample_bilinear(images, (1, 11))
+    assert (by_size - resized).abs().max() > 0.1
+
+
 # --- by hand ------------------------------------------------------------------------------------
 
 

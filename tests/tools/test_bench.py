@@ -39,7 +39,7 @@ def test_bench_ops_writes_table_json_and_chart(tmp_path):
 def test_gallery_draws_what_needs_no_model(tmp_path):
     run("make_gallery.py", "--out", str(tmp_path))
     recipes = {f"{task}_{name}.jpg" for task, names in RECIPES.items() for name in names}
-    others = {"anchors.jpg", "augmentation.png", "batch.jpg", "synthetic.png", "targets.jpg"}
+    others = {"anchors.jpg", "batch.jpg", "synthetic.png", "targets.jpg"}
     assert {path.name for path in tmp_path.iterdir()} == recipes | others
     assert all(5_000 < path.stat().st_size < 160_000 for path in tmp_path.iterdir())
 
@@ -88,8 +88,14 @@ def test_bench_data_takes_a_folder_and_workers(tmp_path, bench_data):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--task", "guessing"), "bench_data: expected --task one of detection, segmentation, cl"),
-        (("--only", "nonsense"), "bench_data: expected --only a part of a recipe's name, got non"),
+        (
+            ("--task", "guessing"),
+            "bench_data: expected --task to be one of detection, segmentation, cl",
+        ),
+        (
+            ("--only", "nonsense"),
+            "bench_data: expected --only to be part of a recipe's name, got non",
+        ),
         (("--data", "no/such/folder"), "bench_data: expected JPEG images in no/such/folder, got"),
     ],
 )

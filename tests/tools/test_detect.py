@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cvlib.engine import save_checkpoint
+from cvlib.engine.checkpoint import save_checkpoint
 from cvlib.models import TinySSD
 
 TOOL = Path(__file__).parents[2] / "tools" / "detect.py"
@@ -91,7 +91,7 @@ def names(folder):
 
 
 def rows(folder):
-    return json.loads((folder / "detections.json").read_text())
+    return json.loads((folder / "predictions.json").read_text())
 
 
 def pixels(path):
@@ -108,7 +108,7 @@ def test_a_folder_and_a_video(tool, tmp_path, model):
     save_video(tmp_path / "clip.mp4")
     assert tool(model, "photos", "clip.mp4", "--out", "found", *LOW) == 0, tool.err
     out = tmp_path / "found"
-    assert names(out) == ["a.png", "b.png", "clip.mp4", "detections.json"]
+    assert names(out) == ["a.png", "b.png", "clip.mp4", "predictions.json"]
     found = rows(out)
     assert [row["file"] for row in found] == ["photos/a.png", "photos/sub/b.jpg"] + ["clip.mp4"] * 4
     assert [row.get("frame") for row in found] == [None, None, 0, 1, 2, 3]
@@ -221,7 +221,7 @@ def test_a_damaged_image(tool, tmp_path, model):
     assert "Traceback" not in tool.err
     assert re.search(r"skipped: read_image: expected a whole PNG.*a\.png", tool.err)
     assert "1 of 2 files are damaged" in tool.err.splitlines()[-1]
-    rows = json.loads((tmp_path / "detections" / "detections.json").read_text())
+    rows = json.loads((tmp_path / "detections" / "predictions.json").read_text())
     assert [row["file"] for row in rows] == ["b.png", "a.png"]
     assert "error" in rows[1], "the damage is on record"
 

@@ -10,7 +10,8 @@ import torch
 import yaml
 from PIL import Image
 
-from cvlib.engine import load, load_checkpoint
+from cvlib.engine import load
+from cvlib.engine.checkpoint import load_checkpoint
 
 TOOL = Path(__file__).parents[2] / "tools" / "train_classifier.py"
 SMALL = ["--model", "squeezenet1_1", "--image-size", "64", "--batch-size", "4", "--epochs", "2"]
@@ -97,4 +98,4 @@ def test_ants_and_bees_are_told_apart(run, tmp_path, test_data):
     weights = test_data / "weights" / "mobilenet_v2_features.pth"
     arguments = ["--data", test_data / "hymenoptera", "--weights", weights]
     run(*arguments, "--out", tmp_path / "run", "--precision", "float32")
-    assert load_checkpoint(tmp_path / "run")["figures"]["accuracy"] >= 0.93
+    assert load_checkpoint(tmp_path / "run")["metrics"]["accuracy"] >= 0.93

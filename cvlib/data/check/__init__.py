@@ -1,4 +1,4 @@
-"""The label doctor: what is wrong with a data set, before a model learns it."""
+"""The label doctor: checks a dataset before training, and writes a corrected copy."""
 
 from cvlib.data.check.doctor import check_dataset
 from cvlib.data.check.fix import Change, Changes, fix_dataset

@@ -1,4 +1,4 @@
-"""What can be known of images: from their folder, their headers, and all of their bytes."""
+"""Properties of images, read from folders, headers and pixels, and findings about them."""
 
 from __future__ import annotations
 
@@ -7,254 +7,31 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from cvlib.data.check.statistics import Histogram
 from cvlib.data.files.images import read_image, read_image_header
 from cvlib.data.labels.findings import Finding
-from cvlib.data.labels.rules import MOST_OF_A_KIND
 from cvlib.data.labels.table import LabelTable
-
-
-@dataclass(frozen=True)
-class Checked:
-    """One set, looked over.
-
-    Attributes:
-        source: In words.
-        paths: Of the images.
-        facts: What is known of them, by index; read whole in the full form.
-        classes: Names.
-        counts: Objects, images or pixels of each class; empty where nobody counted.
-        findings: What is wrong with it.
-        summary: Plain values for the report.
-        histograms: For the page.
-        folder: Of the images, where every image in it should be one of a split.
-        split: Name of the split; empty: not one of several.
-    """
-
-    source: str
-    paths: Sequence[Path]
-    facts: Mapping[int, Facts]
-    classes: tuple[str, ...]
-    counts: Mapping[str, int]
-    findings: list[Finding]
-    summary: dict[str, Any]
-    histograms: tuple[Histogram, ...] = field(default=())
-    folder: Path | None = None
-    split: str = ""
-
-    @property
-    def name(self) -> str:
-        """The source and the split: several splits may lie in one place."""
-        return f"{self.source}, split {self.split}" if self.split else self.source
-
-
-def cut(findings: list[Finding]) -> list[Finding]:
-    """The first thousand of each code, and one that counts the rest."""
-    groups: dict[str, list[Finding]] = {}
-    for finding in findings:
-        groups.setdefault(finding.code, []).append(finding)
-    return [finding for group in groups.values() for finding in _cut(group)]
-
-
-def _cut(findings: list[Finding]) -> list[Finding]:
-    rest = len(findings) - MOST_OF_A_KIND
-    if rest <= 0:
-        return findings
-    more = replace(
-        findings[0], message=f"{rest} more like these", row="", image="", box=None, count=rest
-    )
-    return [*findings[:MOST_OF_A_KIND], more]
-
-
-# Share of one grey, which no photograph without colours in our sets comes near, and share of such
-# images in a set beyond which they are no accident.
-_PLACEHOLDER = 0.9
-_MOST_PLACEHOLDERS = 0.1
-
-
-def tell_missing(
-    paths: Sequence[Path], missing: Mapping[int, str], files: Sequence[str]
-) -> list[Finding]:
-    """An error for each image that is not there.
-
-    Args:
-        paths: Of all images.
-        missing: Indices with hints, as of `list_missing`.
-        files: For each image the file that names it.
-    """
-    return cut(
-        [
-            Finding(
-                "error",
-                "missing-image",
-                "expected an image, got no such file" + (f" ({hint})" if hint else ""),
-                file=files[index],
-                row=paths[index].name,
-                image=str(paths[index]),
-                fix="restore it, correct its name, or remove its labels",
-            )
-            for index, hint in missing.items()
-        ]
-    )
-
-
-def tell_unreadable(paths: Sequence[Path], facts: Mapping[int, Facts]) -> list[Finding]:
-    """An error for each image that cannot be read, a warning for each misleading name."""
-    findings = []
-    for index, known in facts.items():
-        path = paths[index]
-        if known.problem:
-            findings.append(
-                Finding(
-                    "error",
-                    "unreadable-image",
-                    f"expected a whole image, got {known.problem}",
-                    image=str(path),
-                    fix="restore or remove the file",
-                )
-            )
-        elif not known.has_right_suffix(path):
-            findings.append(
-                Finding(
-                    "warning",
-                    "wrong-suffix",
-                    f"expected a name that says what the file is, got {path.suffix or 'no suffix'} "
-                    f"on {known.format} data",
-                    image=str(path),
-                    fix="rename it, and its labels; other programs go by the name",
-                )
-            )
-    return cut(findings)
-
-
-def tell_placeholders(paths: Sequence[Path], facts: Mapping[int, Facts]) -> list[Finding]:
-    """A warning for each image that is nearly all one grey: a website's "image not found".
-
-    Where many are, as among scans of writing, that is how the set looks.
-    """
-    plain = [index for index, known in facts.items() if known.plain_share >= _PLACEHOLDER]
-    if len(plain) > max(1, _MOST_PLACEHOLDERS * len(facts)):
-        return []
-    return cut(
-        [
-            Finding(
-                "warning",
-                "placeholder-image",
-                f"expected something to see, got {facts[index].plain_share:.0%} of one grey and no "
-                'colours: is it the "not found" of a website, or an empty frame?',
-                image=str(paths[index]),
-                fix="look at it; remove it unless it is what its label says",
-            )
-            for index in plain
-        ]
-    )
-
-
-def tell_sizes(table: LabelTable, facts: Mapping[int, Facts]) -> list[Finding]:
-    """Compares the sizes that label files claim with those of the images.
-
-    An image that EXIF turns is labelled as people see it, unless the claim is that of the stored
-    image, or boxes fit only there.
-    """
-    findings = []
-    for index, known in facts.items():
-        claim = (int(table.sizes[index, 0]), int(table.sizes[index, 1]))
-        if known.problem or claim == known.upright_size:
-            continue
-        if is_labelled_as_stored(table, index, known):
-            findings.append(_turned(table, index, known))
-        elif claim[0] >= 0:
-            findings.append(_differs(table, index, claim, known))
-    turned = [index for index, known in facts.items() if known.orientation != 1]
-    told = {finding.image for finding in findings}
-    quiet = [index for index in turned if str(table.path(index)) not in told]
-    if quiet:
-        findings.append(
-            Finding(
-                "info",
-                "exif-orientation",
-                f"{len(quiet)} images are turned as their EXIF orientation says; boxes must have "
-                "been drawn on the turned images",
-                image=str(table.path(quiet[0])),
-                count=len(quiet),
-            )
-        )
-    return cut(findings)
-
-
-def is_labelled_as_stored(table: LabelTable, index: int, known: Facts) -> bool:
-    """Whether the labels of an image that EXIF turns are of the pixels before."""
-    height, width = (int(side) for side in table.sizes[index])
-    if known.problem or known.orientation < 5 or known.size[0] == known.size[1]:
-        return False
-    return (height, width) == known.size if height >= 0 else _fits_stored_only(table, index, known)
-
-
-def _fits_stored_only(table: LabelTable, index: int, known: Facts) -> bool:
-    boxes = table.boxes[table.objects(index)]
-    (height, width), (turned_height, turned_width) = known.size, known.upright_size
-    far = boxes[:, 2:].max(0, initial=0)
-    fits = far[0] <= width and far[1] <= height
-    return bool(fits and (far[0] > turned_width or far[1] > turned_height))
-
-
-def _turned(table: LabelTable, index: int, known: Facts) -> Finding:
-    height, width = known.size
-    return Finding(
-        "error",
-        "labels-not-turned",
-        f"expected labels of the image as it is seen, {height} wide and {width} high after its "
-        f"EXIF orientation {known.orientation}, got labels of the stored {width} x {height}",
-        file=table.label_file(index),
-        image=str(table.path(index)),
-        fix="turn the stored pixels and remove the orientation's tag, with the labels as they are",
-    )
-
-
-def _differs(table: LabelTable, index: int, claim: tuple[int, int], known: Facts) -> Finding:
-    height, width = known.upright_size
-    hint = "; width and height are exchanged" if claim == (width, height) else ""
-    return Finding(
-        "error",
-        "size-differs",
-        f"expected an image of width {claim[1]} and height {claim[0]} as the labels say, got "
-        f"{width} x {height}{hint}",
-        file=table.label_file(index),
-        image=str(table.path(index)),
-        fix="find the image that was labelled, or scale its boxes",
-    )
-
-
-def rule_sizes(table: LabelTable, facts: Mapping[int, Facts]) -> NDArray[np.int64]:
-    """Sizes that boxes are judged by, shape (P, 2): those claimed, else those of the images.
-
-    A wrong size is told once, not again for each of its boxes.
-    """
-    sizes = table.sizes.copy()
-    for index, known in facts.items():
-        if known.problem or sizes[index, 0] >= 0:
-            continue
-        stored = known.orientation >= 5 and _fits_stored_only(table, index, known)
-        sizes[index] = known.size if stored else known.upright_size
-    return sizes
-
 
 # Side of the small grey image by which images are compared.
 THUMBNAIL = 16
+# Share of a single grey, which no greyscale photograph in our datasets reaches, and share of such
+# images beyond which they are typical of the dataset.
+_PLACEHOLDER = 0.9
+_MOST_PLACEHOLDERS = 0.1
 _WORKERS = 2
-# JPEG adds so many steps of brightness to what is one grey, and so much between its channels.
+# Images submitted at once, so that an interruption waits for few of them.
+_SUBMITTED = 256
+# JPEG noise on a grey surface: in brightness, and between the channels.
 _GREY_NOISE = 4
 _GREY_SPREAD = 16
-# Whether an image has colours is asked of every so many pixels of a row and a column.
+# Colours are searched for in every n-th row and column.
 _GREY_STEP = 4
 _SUFFIXES = {
     "PNG": (".png",),
@@ -264,22 +41,20 @@ _SUFFIXES = {
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
 }
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of one image.
+class ImageFacts:
+    """Properties of one image.
 
     Attributes:
-        problem: Why it cannot be read; empty: it can.
+        problem: Why the image cannot be read; empty if it can.
         size: (height, width) as stored.
-        orientation: EXIF's, from 1 (upright) to 8.
-        format: Pillow's name.
-        digest: Of its bytes; empty where only the header was read.
-        thumbnail: Shape (16, 16), uint8, grey; None where only the header was read.
-        plain_share: Of an image without colours: the share of its pixels that are one grey.
+        orientation: EXIF orientation, from 1 (upright) to 8.
+        format: Pillow's name of the file format.
+        digest: Hash of the file; empty if only the header was read.
+        thumbnail: Grey values, shape (16, 16), uint8; None if only the header was read.
+        grey_share: Largest share of pixels with one grey value; 0 for images with colours.
     """
 
     problem: str = ""
@@ -288,35 +63,35 @@ class Facts:
     format: str = ""
     digest: bytes = b""
     thumbnail: NDArray[np.uint8] | None = None
-    plain_share: float = 0.0
+    grey_share: float = 0.0
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(height, width) as people see it."""
+        """(height, width) after applying the EXIF orientation."""
         height, width = self.size
         return (width, height) if self.orientation >= 5 else (height, width)
 
     @property
     def usual_suffix(self) -> str:
-        """That of the format, with its dot; empty where the format is unusual."""
+        """File suffix of the format, with its dot; empty for unusual formats."""
         return _SUFFIXES.get(self.format, ("",))[0]
 
     def has_right_suffix(self, path: Path) -> bool:
-        """Whether the name ends as the content wants."""
+        """Whether the file suffix matches the format."""
         return path.suffix.lower() in _SUFFIXES.get(self.format, (path.suffix.lower(),))
 
 
 def list_missing(paths: Sequence[Path]) -> dict[int, str]:
-    """Finds the paths that are no files.
+    """List the paths that do not exist.
 
     Args:
-        paths: Of images.
+        paths: Paths of images.
 
     Returns:
-        Their indices, with a hint where a similar name exists, else an empty string.
+        Their indices, with a hint if a similar name exists and an empty string otherwise.
 
     Note:
-        Each folder is listed once, which takes a tenth of asking for each file.
+        Each folder is listed once, which takes a tenth of the time of a query per file.
     """
     folders: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
@@ -341,76 +116,23 @@ def _list_names(folder: str) -> set[str]:
         return set()
 
 
-def read_header(path: Path) -> Facts:
-    """Reads size, format and orientation; no pixels."""
-    try:
-        header = read_image_header(path)
-        return Facts(
-            size=header.size(upright=False),
-            orientation=header.orientation,
-            format=header.format,
-        )
-    except (OSError, ValueError) as error:
-        return Facts(problem=_reason(error))
-
-
-def read_whole(path: Path) -> Facts:
-    """Reads the header, hashes the bytes and decodes the pixels as training would."""
-    facts = read_header(path)
-    if facts.problem:
-        return facts
-    try:
-        data = path.read_bytes()
-        image = read_image(data).numpy()
-    except (OSError, ValueError) as error:
-        return Facts(problem=_reason(error))
-    digest = hashlib.blake2b(data, digest_size=16).digest()
-    return replace(
-        facts, digest=digest, thumbnail=_shrink(image[1]), plain_share=_plain_share(image)
-    )
-
-
-def _shrink(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Averages over the cells of a small grid; green is nearly grey, and lies ready in memory."""
-    import cv2
-
-    small = cv2.resize(channel, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.uint8)
-
-
-def _plain_share(image: NDArray[np.uint8]) -> float:
-    """See `Facts`. What JPEG adds to a grey surface still counts as it."""
-    import cv2
-
-    counts = cv2.calcHist([image[1]], [0], None, [256], [0, 256]).ravel()
-    near = np.convolve(counts, np.ones(2 * _GREY_NOISE + 1), "same")
-    has_colours = np.ptp(image[:, ::_GREY_STEP, ::_GREY_STEP], axis=0) > _GREY_SPREAD
-    return 0.0 if has_colours.any() else float(near.max() / image[1].size)
-
-
-def _reason(error: Exception) -> str:
-    """What a reader got, without what it had expected and where."""
-    text = (str(error).splitlines() or [type(error).__name__])[0]
-    return text.split(", got ", 1)[-1].split("; restore or remove", 1)[0]
-
-
 def scan(
     paths: Sequence[Path], *, decode: bool, progress: bool, skip: Iterable[int] = ()
-) -> dict[int, Facts]:
-    """Reads images on two threads; decoders let go of Python's lock.
+) -> dict[int, ImageFacts]:
+    """Read images on two threads; decoders release the GIL.
 
     Args:
-        paths: Of the images.
-        decode: Read all of them; else their headers.
-        progress: Show a bar.
+        paths: Paths of the images.
+        decode: Whether to decode the images; otherwise only headers are read.
+        progress: Whether to show a progress bar.
         skip: Indices to leave out.
 
     Returns:
-        What is known of each image, by index.
+        Properties of each image, keyed by index.
     """
-    left_out = set(skip)
-    indices = [index for index in range(len(paths)) if index not in left_out]
-    read, verb = (read_whole, "decoding") if decode else (read_header, "reading headers of")
+    skipped = set(skip)
+    indices = [index for index in range(len(paths)) if index not in skipped]
+    read, verb = (read_facts, "decoding") if decode else (read_header, "reading headers of")
     bar = tqdm(
         total=len(indices),
         desc=f"{verb} images",
@@ -419,19 +141,244 @@ def scan(
         leave=False,
         delay=1,
     )
+    facts = {}
     with bar, ThreadPoolExecutor(_WORKERS if decode else 1) as pool:
-        facts = {}
-        for index, known in zip(
-            indices, _map(pool, read, (paths[i] for i in indices)), strict=True
-        ):
-            facts[index] = known
+        for index, image in zip(indices, _map(pool, read, paths, indices), strict=True):
+            facts[index] = image
             bar.update()
     return facts
 
 
 def _map(
-    pool: ThreadPoolExecutor, call: Callable[[_Item], _Result], items: Iterator[_Item]
-) -> Iterator[_Result]:
-    """As ``pool.map``, in slices, so that an interruption waits for few, not for all."""
-    while chunk := list(islice(items, 256)):
-        yield from pool.map(call, chunk)
+    pool: ThreadPoolExecutor,
+    read: Callable[[Path], ImageFacts],
+    paths: Sequence[Path],
+    indices: Sequence[int],
+) -> Iterator[ImageFacts]:
+    remaining = (paths[index] for index in indices)
+    while chunk := list(islice(remaining, _SUBMITTED)):
+        yield from pool.map(read, chunk)
+
+
+def read_header(path: Path) -> ImageFacts:
+    """Read size, format and orientation without decoding pixels."""
+    try:
+        header = read_image_header(path)
+        return ImageFacts(
+            size=header.size(upright=False),
+            orientation=header.orientation,
+            format=header.format,
+        )
+    except (OSError, ValueError) as error:
+        return ImageFacts(problem=_reason(error))
+
+
+def read_facts(path: Path) -> ImageFacts:
+    """Read the header, hash the file and decode the pixels as in training."""
+    facts = read_header(path)
+    if facts.problem:
+        return facts
+    try:
+        data = path.read_bytes()
+        image = read_image(data).numpy()
+    except (OSError, ValueError) as error:
+        return ImageFacts(problem=_reason(error))
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    return replace(facts, digest=digest, thumbnail=_shrink(image[1]), grey_share=_grey_share(image))
+
+
+def _reason(error: Exception) -> str:
+    """Keep what a reader got; the finding repeats what was expected, where, and the advice."""
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    return text.split(", got ", 1)[-1].split("; restore or remove", 1)[0]
+
+
+def _shrink(channel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Average over the cells of a small grid. Green is close to grey and contiguous in memory."""
+    import cv2
+
+    small = cv2.resize(channel, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, dtype=np.uint8)
+
+
+def _grey_share(image: NDArray[np.uint8]) -> float:
+    """Largest share of pixels with one grey value, up to JPEG noise; 0 for colour images."""
+    import cv2
+
+    counts = cv2.calcHist([image[1]], [0], None, [256], [0, 256]).ravel()
+    near = np.convolve(counts, np.ones(2 * _GREY_NOISE + 1), "same")
+    has_colours = np.ptp(image[:, ::_GREY_STEP, ::_GREY_STEP], axis=0) > _GREY_SPREAD
+    return 0.0 if has_colours.any() else float(near.max() / image[1].size)
+
+
+def find_missing_images(
+    paths: Sequence[Path], missing: Mapping[int, str], files: Sequence[str]
+) -> list[Finding]:
+    """Return an error for each image that does not exist.
+
+    Args:
+        paths: Paths of all images.
+        missing: Indices with hints, from `list_missing`.
+        files: For each image the label file that names it.
+    """
+    return [
+        Finding(
+            "error",
+            "missing-image",
+            "expected an image, got no such file" + (f" ({hint})" if hint else ""),
+            file=files[index],
+            row=paths[index].name,
+            image=str(paths[index]),
+            fix="restore it, correct its name, or remove its labels",
+        )
+        for index, hint in missing.items()
+    ]
+
+
+def find_image_faults(paths: Sequence[Path], facts: Mapping[int, ImageFacts]) -> list[Finding]:
+    """Find unreadable images, misleading suffixes, and placeholders for lost images."""
+    return [*_find_unreadable(paths, facts), *_find_placeholders(paths, facts)]
+
+
+def _find_unreadable(paths: Sequence[Path], facts: Mapping[int, ImageFacts]) -> list[Finding]:
+    findings = []
+    for index, image in facts.items():
+        path = paths[index]
+        if image.problem:
+            findings.append(
+                Finding(
+                    "error",
+                    "unreadable-image",
+                    f"expected a complete image, got {image.problem}",
+                    image=str(path),
+                    fix="restore or remove the file",
+                )
+            )
+        elif not image.has_right_suffix(path):
+            findings.append(
+                Finding(
+                    "warning",
+                    "wrong-suffix",
+                    f"expected a suffix that matches the format, got {path.suffix or 'no suffix'} "
+                    f"for {image.format} data",
+                    image=str(path),
+                    fix="rename it and its labels; other programs rely on the suffix",
+                )
+            )
+    return findings
+
+
+def _find_placeholders(paths: Sequence[Path], facts: Mapping[int, ImageFacts]) -> list[Finding]:
+    """Find images of a single grey, such as a website's "image not found".
+
+    If many images are like this, as among scans of writing, it is typical of the dataset.
+    """
+    grey = [index for index, image in facts.items() if image.grey_share >= _PLACEHOLDER]
+    if len(grey) > max(1, _MOST_PLACEHOLDERS * len(facts)):
+        return []
+    return [
+        Finding(
+            "warning",
+            "placeholder-image",
+            f"expected image content, got {facts[index].grey_share:.0%} of one grey and no "
+            'colours: is it the "not found" of a website, or an empty frame?',
+            image=str(paths[index]),
+            fix="inspect it; remove it unless it shows what its label says",
+        )
+        for index in grey
+    ]
+
+
+def find_size_conflicts(table: LabelTable, facts: Mapping[int, ImageFacts]) -> list[Finding]:
+    """Compare the sizes in the label files with those of the images.
+
+    Labels are expected to refer to the image after its EXIF orientation, unless their size is that
+    of the stored image, or boxes fit only there.
+    """
+    findings = []
+    turned = []
+    for index, image in facts.items():
+        claim = (int(table.sizes[index, 0]), int(table.sizes[index, 1]))
+        if not image.problem and claim != image.upright_size:
+            if is_labelled_as_stored(table, index, image):
+                findings.append(_unturned_labels(table, index, image))
+                continue
+            if claim[0] >= 0:
+                findings.append(_size_conflict(table, index, claim, image))
+                continue
+        if image.orientation != 1:
+            turned.append(index)
+    if turned:
+        findings.append(
+            Finding(
+                "info",
+                "exif-orientation",
+                f"{len(turned)} images have an EXIF orientation; boxes must have been drawn on the "
+                "turned images",
+                image=str(table.path(turned[0])),
+                count=len(turned),
+            )
+        )
+    return findings
+
+
+def is_labelled_as_stored(table: LabelTable, index: int, image: ImageFacts) -> bool:
+    """Whether the labels of an image with an EXIF orientation refer to its stored pixels."""
+    height, width = (int(side) for side in table.sizes[index])
+    if image.problem or image.orientation < 5 or image.size[0] == image.size[1]:
+        return False
+    return (height, width) == image.size if height >= 0 else _fits_stored_only(table, index, image)
+
+
+def _fits_stored_only(table: LabelTable, index: int, image: ImageFacts) -> bool:
+    boxes = table.boxes[table.objects(index)]
+    (height, width), (turned_height, turned_width) = image.size, image.upright_size
+    right, bottom = boxes[:, 2:].max(0, initial=0)
+    fits = right <= width and bottom <= height
+    return bool(fits and (right > turned_width or bottom > turned_height))
+
+
+def _unturned_labels(table: LabelTable, index: int, image: ImageFacts) -> Finding:
+    height, width = image.size
+    return Finding(
+        "error",
+        "labels-not-turned",
+        f"expected labels of the upright image, {height} wide and {width} high after its EXIF "
+        f"orientation {image.orientation}, got labels of the stored {width} x {height}",
+        file=table.label_file(index),
+        image=str(table.path(index)),
+        fix="turn the stored pixels and remove the orientation tag; keep the labels as they are",
+    )
+
+
+def _size_conflict(
+    table: LabelTable, index: int, claim: tuple[int, int], image: ImageFacts
+) -> Finding:
+    height, width = image.upright_size
+    hint = "; width and height are exchanged" if claim == (width, height) else ""
+    return Finding(
+        "error",
+        "size-differs",
+        f"expected an image of width {claim[1]} and height {claim[0]} as in the labels, got "
+        f"{width} x {height}{hint}",
+        file=table.label_file(index),
+        image=str(table.path(index)),
+        fix="find the image that was labelled, or scale its boxes",
+    )
+
+
+def label_sizes(table: LabelTable, facts: Mapping[int, ImageFacts]) -> NDArray[np.int64]:
+    """Return the sizes that boxes are compared with: from the labels, otherwise from the images.
+
+    Labels come first so that a wrong size is reported once, not again for each of its boxes.
+
+    Returns:
+        Height and width of each image, shape (P, 2); -1 where unknown.
+    """
+    sizes = table.sizes.copy()
+    for index, image in facts.items():
+        if image.problem or sizes[index, 0] >= 0:
+            continue
+        stored = image.orientation >= 5 and _fits_stored_only(table, index, image)
+        sizes[index] = image.size if stored else image.upright_size
+    return sizes

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 
 from cvlib.data.datasets.base import ImageSet
 from cvlib.data.files.images import UnreadableImageError, read_image_size
-from cvlib.data.formats.coco import table_to_coco, write_coco
+from cvlib.data.formats.coco_writer import table_to_coco, write_coco
 from cvlib.data.formats.in_memory import BoxFormat, read_lists
 from cvlib.data.labels.findings import (
     ADVICE_DROP,

@@ -1,1 +1,1 @@
-"""Readers of label files: one for each format, each giving a `LabelTable`."""
+"""Label formats: a reader for each, returning a `LabelTable` or a dataset."""

@@ -1,86 +1,93 @@
-"""COCO's JSON: boxes, polygons, run lengths, crowds, ids with gaps."""
+"""COCO json: boxes, polygons, run lengths, crowds and ids with gaps."""
 
 from __future__ import annotations
 
 import json
 import math
+import mmap
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from cvlib._files import inside, read_text, write_text
+from cvlib._files import inside, read_text
+from cvlib.data.files.folders import describe_folder, list_files, list_folders, name_some
 from cvlib.data.formats.coco_entries import (
     BadEntryError,
     is_id,
     is_number,
-    is_object,
     is_side,
     parse_box,
     parse_mask,
 )
-from cvlib.data.formats.label_files import Notes, find_images_folder, show
+from cvlib.data.formats.label_files import FindingCollector, find_images_folder, short_repr
 from cvlib.data.labels.table import LabelTable, TableBuilder
 
-# A bar is shown for more annotations than are read in a second or two.
-_LONG = 300_000
+_SECTIONS = ("images", "annotations", "categories")
+_ROBOFLOW_FILE = "_annotations.coco.json"
+# More annotations than this take longer than a second or two: show a progress bar.
+_MANY = 300_000
 
 
-def read_coco(json_path: str | Path, images_folder: str | Path | None = None) -> LabelTable:
-    """Reads a COCO instance file.
+def read_coco(
+    json_path: str | Path,
+    images_folder: str | Path | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+) -> LabelTable:
+    """Read a COCO instance file.
 
-    Category ids may have gaps: classes are counted from 0 in the order of their ids, and
-    ``category_ids`` of the table leads back. What is wrong with an entry becomes a finding that
-    names it, and the entry is left out; `DetectionDataset` refuses a table with errors.
+    Category ids may have gaps: labels count from 0 in the order of the ids, and ``category_ids``
+    of the table maps them back. An invalid entry is left out and becomes a finding; with errors
+    among the findings, `DetectionDataset` refuses the table.
 
     Args:
-        json_path: Of the file.
-        images_folder: Folder of the images. By default it is looked for beside the file (its
-            folder, ``images``, and the name of the file without ``instances_``, there and one
-            folder higher): the one that holds the images is taken.
+        json_path: The annotation file.
+        images_folder: Folder of the images. Default: the folder next to the file that has them
+            (its own folder, ``images``, or the name of the file without ``instances_``, there and
+            one level higher).
+        classes: The class names in another order. Default: the order of the ids.
 
     Returns:
-        The labels; ``rows`` are the annotations' ids.
+        The labels; ``rows`` are annotation ids.
 
     Raises:
-        FileNotFoundError: There is no such file, or no folder with the images beside it.
-        ValueError: Not JSON, not COCO's layout, or two folders that might be meant.
+        FileNotFoundError: The file does not exist, or no folder near it has the images.
+        ValueError: The file is not COCO json, two folders have the images, or ``classes`` differ
+            from the names in the file.
 
     Note:
-        A million annotations with small polygons take 15 seconds, of which Python's ``json`` takes
-        half.
+        A million annotations with small polygons take 15 seconds, half of them in ``json``.
     """
     path = Path(json_path).expanduser()
     content = _parse(path)
     images, annotations, categories = (_section(content, key, path) for key in _SECTIONS)
-    names = (entry.get("file_name") for entry in images if is_object(entry))
+    names = (entry.get("file_name") for entry in images if isinstance(entry, dict))
     folder = find_images_folder("read_coco", path, images_folder, names)
-    reader = _Reader(path, folder, Notes(path))
+    reader = _Reader(path, folder, FindingCollector(path))
     reader.read_categories(categories)
     reader.read_images(images)
     reader.read_annotations(annotations)
-    return reader.table()
-
-
-_SECTIONS = ("images", "annotations", "categories")
+    table = reader.build()
+    return table if classes is None else _reorder_classes(table, classes)
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    text = read_text(path, "read_coco", "a COCO JSON file")
+    text = read_text(path, "read_coco", "a COCO json file")
     try:
         content = json.loads(text)
     except RecursionError:
         raise ValueError(
-            f"read_coco: expected COCO's JSON, got lists nested too deeply in {path}"
+            f"read_coco: expected COCO json, got lists nested too deeply in {path}"
         ) from None
     except ValueError as error:
         reason = str(error) if text.strip() else "it is empty"
         raise ValueError(
-            f"read_coco: expected JSON, got {path}, which cannot be read as it: {reason}"
+            f"read_coco: expected json, got {path}, which cannot be parsed: {reason}"
         ) from None
     if not isinstance(content, dict):
         hint = "; it looks like results, not labels" if isinstance(content, list) else ""
@@ -94,52 +101,69 @@ def _parse(path: Path) -> dict[str, Any]:
 def _section(content: dict[str, Any], key: str, path: Path) -> list[Any]:
     entries = content.get(key)
     if not isinstance(entries, list):
-        actual = f"one that is {type(entries).__name__}" if key in content else "none"
+        actual = type(entries).__name__ if key in content else "no such key"
         raise ValueError(
-            f"read_coco: expected a list {key!r} in {path}, got {actual} among "
-            f"{', '.join(map(str, list(content)[:10])) or 'nothing'}"
+            f"read_coco: expected {key!r} in {path} to be a list, got {actual}; its keys: "
+            f"{', '.join(map(str, list(content)[:10])) or 'none'}"
         )
     return entries
 
 
+def _reorder_classes(table: LabelTable, classes: Sequence[str]) -> LabelTable:
+    if sorted(classes) != sorted(table.classes):
+        raise ValueError(
+            "read_coco: expected `classes` to be the names in the file, "
+            f"{name_some(table.classes)}, in any order, got {name_some(classes)}"
+        )
+    new_labels = np.array([list(classes).index(name) for name in table.classes], dtype=np.int64)
+    ids = [table.category_ids[table.classes.index(name)] for name in classes]
+    return replace(
+        table,
+        classes=tuple(classes),
+        labels=new_labels[table.labels],
+        category_ids=tuple(ids),
+    )
+
+
 @dataclass
 class _Reader:
-    """Collects what the three lists say, with what is wrong about it."""
+    """Collects the entries of the three lists, and the findings about them."""
 
     path: Path
     folder: Path
-    notes: Notes
+    findings: FindingCollector
     classes: list[str] = field(default_factory=list)
     category_ids: list[int] = field(default_factory=list)
-    # Of each image: path, id, (height, width).
+    # Path, id and (height, width) of each image.
     images: list[tuple[str, int, tuple[int, int]]] = field(default_factory=list)
-    # For each image its objects: box, label, row, iscrowd, difficult, area, mask.
+    # Objects of each image: box, label, row, iscrowd, difficult, area, mask.
     objects: list[list[tuple[Any, ...]]] = field(default_factory=list)
-    _labels: dict[int, int] = field(default_factory=dict)
-    _places: dict[int, int] = field(default_factory=dict)
-    _ids: dict[str, int] = field(default_factory=dict)
-    _unusable: set[int] = field(default_factory=set)
+    _label_of_category: dict[int, int] = field(default_factory=dict)
+    _index_of_image: dict[int, int] = field(default_factory=dict)
+    _id_of_file: dict[str, int] = field(default_factory=dict)
+    _bad_images: set[int] = field(default_factory=set)
 
     def read_categories(self, entries: list[Any]) -> None:
-        """Gives classes their numbers, in the order of their ids."""
+        """Number the classes in the order of their ids."""
         names: dict[int, str] = {}
-        for place, entry in enumerate(entries):
-            row = f"category {place}"
-            number, name = (entry.get(k) for k in ("id", "name")) if is_object(entry) else (0, 0)
+        for index, entry in enumerate(entries):
+            row = f"category {index}"
+            is_dict = isinstance(entry, dict)
+            number, name = (entry.get("id"), entry.get("name")) if is_dict else (None, None)
             if not is_id(number) or not isinstance(name, str) or not name.strip():
-                self.notes.error(
-                    "bad-category", row, f"expected an id and a name, got {show(entry)}"
+                self.findings.error(
+                    "bad-category", row, f"expected an id and a name, got {short_repr(entry)}"
                 )
             elif number in names:
-                self.notes.error(
-                    "duplicate-id", row, f"expected each category id once, got {number} again"
+                self.findings.error(
+                    "duplicate-id", row, f"expected unique category ids, got {number} again"
                 )
             elif name in names.values():
-                self.notes.error(
+                self.findings.error(
                     "duplicate-class",
                     row,
-                    f"expected each category name once, got {name!r} again with id {number}",
-                    "give the two different names, or all their annotations one id",
+                    f"expected unique category names, got {name!r} again with id {number}",
+                    "rename one of them, or give all their annotations one id",
                 )
             else:
                 names[number] = name
@@ -147,225 +171,226 @@ class _Reader:
             raise ValueError(f"read_coco: expected categories in {self.path}, got none")
         self.category_ids = sorted(names)
         self.classes = [names[number] for number in self.category_ids]
-        self._labels = {number: label for label, number in enumerate(self.category_ids)}
+        self._label_of_category = {id_: label for label, id_ in enumerate(self.category_ids)}
 
     def read_images(self, entries: list[Any]) -> None:
-        """Lists the images in the order of the file."""
+        """List the images in the order of the file."""
         if not entries:
             raise ValueError(f"read_coco: expected images in {self.path}, got none")
-        for place, entry in enumerate(entries):
-            number = entry.get("id") if is_object(entry) else None
+        for index, entry in enumerate(entries):
+            number = entry.get("id") if isinstance(entry, dict) else None
             if not is_id(number):
-                self.notes.error(
-                    "bad-image", f"image {place}", f"expected an id, got {show(entry)}"
+                self.findings.error(
+                    "bad-image", f"image {index}", f"expected an id, got {short_repr(entry)}"
                 )
-                continue
-            row = f"image {number}"
-            if number in self._places:
-                self.notes.error(
-                    "duplicate-id",
-                    row,
-                    f"expected each image id once, got {entry.get('file_name')!r} with that of "
-                    f"{self.images[self._places[number]][0]!r}",
-                    "give it an id of its own, and its annotations, too",
-                )
-                continue
-            try:
-                path = inside(self.folder, entry.get("file_name"))
-            except ValueError as error:
-                self._unusable.add(number)
-                self.notes.error("bad-path", row, str(error))
-                continue
-            name = path.relative_to(self.folder).as_posix()
-            if (first := self._ids.setdefault(name, number)) != number:
-                self.notes.warning(
-                    "listed-twice",
-                    row,
-                    f"expected each image once, got {name!r} as image {first}, too: either shows "
-                    "the objects of the other as background",
-                    "give all its annotations one image_id",
-                )
-            self._places[number] = len(self.images)
-            self.images.append((name, number, self._size(entry, row)))
-            self.objects.append([])
+            else:
+                self._read_image(number, entry)
 
-    def _size(self, entry: Mapping[str, Any], row: str) -> tuple[int, int]:
+    def _read_image(self, number: int, entry: Mapping[str, Any]) -> None:
+        row = f"image {number}"
+        if number in self._index_of_image:
+            self.findings.error(
+                "duplicate-id",
+                row,
+                f"expected unique image ids, got {entry.get('file_name')!r} with the id of "
+                f"{self.images[self._index_of_image[number]][0]!r}",
+                "give the image and its annotations an id of their own",
+            )
+            return
+        try:
+            path = inside(self.folder, entry.get("file_name"))
+        except ValueError as error:
+            self._bad_images.add(number)
+            self.findings.error("bad-path", row, str(error))
+            return
+        name = path.relative_to(self.folder).as_posix()
+        if (first := self._id_of_file.setdefault(name, number)) != number:
+            self.findings.warning(
+                "listed-twice",
+                row,
+                f"expected each image once, got {name!r} as image {first}, too: either shows the "
+                "objects of the other as background",
+                "give all its annotations one image_id",
+            )
+        self._index_of_image[number] = len(self.images)
+        self.images.append((name, number, self._parse_size(entry, row)))
+        self.objects.append([])
+
+    def _parse_size(self, entry: Mapping[str, Any], row: str) -> tuple[int, int]:
         height, width = entry.get("height"), entry.get("width")
         if is_side(height) and is_side(width):
             return int(height), int(width)  # type: ignore[arg-type]
         if height is not None or width is not None:
-            self.notes.warning(
+            self.findings.warning(
                 "bad-size",
                 row,
-                f"expected height and width in whole pixels, got {height!r} and {width!r}",
+                "expected `height` and `width` to be whole numbers of pixels, got "
+                f"{height!r} and {width!r}",
                 "correct or remove them",
             )
         return -1, -1
 
     def read_annotations(self, entries: list[Any]) -> None:
-        """Puts each annotation with its image."""
-        ids = self._rows(entries)
-        long = len(entries) > _LONG
-        for row, entry in tqdm(
-            zip(ids, entries, strict=True),
-            "read_coco",
-            len(entries),
-            disable=None if long else True,
-        ):
-            self._read_annotation(row, entry)
+        """Assign each annotation to its image."""
+        numbers = self._number_annotations(entries)
+        disable = None if len(entries) > _MANY else True
+        pairs = zip(numbers, entries, strict=True)
+        for number, entry in tqdm(pairs, "read_coco", len(entries), disable=disable):
+            self._read_annotation(number, entry)
 
-    def _rows(self, entries: list[Any]) -> list[int]:
-        """The annotations' own ids; where one has none, the next free number."""
-        given = [entry.get("id") if is_object(entry) else None for entry in entries]
-        own = [number for number in given if is_id(number)]
-        free = max([0, *own]) + 1
-        without = len(given) - len(own)
-        if without:
-            self.notes.warning(
+    def _number_annotations(self, entries: list[Any]) -> list[int]:
+        """Return the ids of the annotations, with the next free numbers for missing ids."""
+        ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
+        valid = [number for number in ids if is_id(number)]
+        free = max([0, *valid]) + 1
+        num_missing = len(ids) - len(valid)
+        if num_missing:
+            self.findings.warning(
                 "bad-id",
                 "",
-                f"expected annotations with an id, got {without} without; they count from {free}",
+                f"expected annotations with an id, got {num_missing} without; they are numbered "
+                f"from {free}",
             )
-        if len(set(own)) < len(own):
-            for number in (number for number, times in Counter(own).items() if times > 1):
-                self.notes.warning(
-                    "duplicate-id",
-                    f"annotation {number}",
-                    "expected each annotation id once, got it again; other tools keep the last",
-                    "give each its own",
-                )
-        numbers = iter(range(free, free + without))
-        return [number if is_id(number) else next(numbers) for number in given]
+        for number in (number for number, count in Counter(valid).items() if count > 1):
+            self.findings.warning(
+                "duplicate-id",
+                f"annotation {number}",
+                "expected unique annotation ids, got this one again; other tools keep the last",
+                "give each annotation its own id",
+            )
+        free_numbers = iter(range(free, free + num_missing))
+        return [number if is_id(number) else next(free_numbers) for number in ids]
 
     def _read_annotation(self, number: int, entry: Any) -> None:
         row = f"annotation {number}"
-        if not is_object(entry):
-            self.notes.error("bad-annotation", row, f"expected an object, got {show(entry)}")
+        if not isinstance(entry, dict):
+            self.findings.error(
+                "bad-annotation", row, f"expected an object, got {short_repr(entry)}"
+            )
             return
         image = entry.get("image_id")
-        place = self._places.get(image) if is_id(image) else None
-        if place is None:
-            if image not in self._unusable:
-                self.notes.error(
+        index = self._index_of_image.get(image) if is_id(image) else None
+        if index is None:
+            if not is_id(image) or image not in self._bad_images:
+                self.findings.error(
                     "unknown-image",
                     row,
-                    f"expected image_id that of an image of the file, got {image!r}",
+                    f"expected `image_id` to be the id of an image in the file, got {image!r}",
                     "add the image to images, or remove the annotation",
                 )
             return
         try:
-            self.objects[place].append(self._object(number, entry, self.images[place][2]))
+            self.objects[index].append(self._parse_object(number, entry, self.images[index][2]))
         except BadEntryError as error:
-            file = str(self.folder / self.images[place][0])
-            self.notes.error(error.code, row, str(error), error.fix, image=file)
+            file = str(self.folder / self.images[index][0])
+            self.findings.error(error.code, row, str(error), error.fix, image=file)
 
-    def _object(self, number: int, entry: Mapping[str, Any], size: tuple[int, int]) -> Any:
+    def _parse_object(self, number: int, entry: Mapping[str, Any], size: tuple[int, int]) -> Any:
         category = entry.get("category_id")
-        label = self._labels.get(category) if is_id(category) else None
+        label = self._label_of_category.get(category) if is_id(category) else None
         if label is None:
             raise BadEntryError(
                 "unknown-class",
-                f"expected category_id one of {len(self.classes)} categories, got {category!r}",
+                f"expected `category_id` to be one of {len(self.classes)} categories, got "
+                f"{category!r}",
                 "correct it, or add the category",
             )
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
-            raise BadEntryError("bad-crowd", f"expected iscrowd 0 or 1, got {crowd!r}")
+            raise BadEntryError("bad-crowd", f"expected `iscrowd` to be 0 or 1, got {crowd!r}")
         mask = parse_mask(entry.get("segmentation"), size)
         box = parse_box(entry.get("bbox"), mask)
         area = entry.get("area")
-        if area is None or not is_number(area) or not math.isfinite(area) or area < 0:
-            if area is not None:
-                self.notes.warning(
-                    "bad-area",
-                    f"annotation {number}",
-                    f"expected area a number of at least 0, got {area!r}; that of the box is taken",
-                )
-            area = math.nan
-        return box, label, number, crowd == 1, bool(entry.get("difficult")), float(area), mask
+        if area is not None and not (is_number(area) and math.isfinite(area) and area >= 0):
+            self.findings.warning(
+                "bad-area",
+                f"annotation {number}",
+                f"expected `area` to be a number >= 0, got {area!r}; the area of the box is used",
+            )
+            area = None
+        area = math.nan if area is None else float(area)
+        return box, label, number, crowd == 1, bool(entry.get("difficult")), area, mask
 
-    def table(self) -> LabelTable:
-        """All of it as arrays."""
+    def build(self) -> LabelTable:
+        """Return all images and objects as a table."""
         builder = TableBuilder(
             "COCO json", self.folder, self.classes, "annotation", self.category_ids
         )
-        missing = 0
-        for (name, number, size), things in zip(self.images, self.objects, strict=True):
+        without_mask = 0
+        for (name, number, size), objects in zip(self.images, self.objects, strict=True):
             builder.add_image(name, image_id=number, size=size, label_file=self.path)
-            for box, label, row, iscrowd, difficult, area, mask in things:
+            for box, label, row, iscrowd, difficult, area, mask in objects:
                 builder.add_object(
                     box, label, row, iscrowd=iscrowd, difficult=difficult, area=area, mask=mask
                 )
-                missing += mask is None
+                without_mask += mask is None
         total = sum(map(len, self.objects))
-        if 0 < missing < total:
-            self.notes.warning(
+        if 0 < without_mask < total:
+            self.findings.warning(
                 "missing-mask",
                 "",
-                f"expected masks of all objects or of none, got {missing} of {total} without",
+                f"expected masks for all objects or for none, got {without_mask} of {total} "
+                "without",
                 "draw them, or remove all",
             )
-        builder.findings = self.notes.findings()
+        builder.findings = self.findings.findings()
         return builder.build()
 
 
-def table_to_coco(table: LabelTable, sizes: np.ndarray | None = None) -> dict[str, Any]:
-    """Gives labels in COCO's layout; what the file said about ids is kept.
-
-    Args:
-        table: The labels; of classes that it has, and without NaN.
-        sizes: Shape (P, 2), height and width of the images, where the table lacks them.
-
-    Raises:
-        ValueError: Labels that JSON cannot hold.
-    """
-    outside = (table.labels < 0) | (table.labels >= len(table.classes))
-    if outside.any() or not np.isfinite(table.boxes).all():
-        raise ValueError(
-            f"write_coco: expected finite boxes with labels in 0..{len(table.classes) - 1}, got "
-            f"others in {table.layout} of {table.root}; DetectionDataset(table) lists them"
+def read_coco_split(
+    path: Path, split: str | None, *, classes: Sequence[str] | None = None
+) -> LabelTable:
+    """Read a split of a folder with COCO files, by default the first."""
+    files = _find_json_files(path)
+    if not files and not path.is_file():
+        raise FileNotFoundError(
+            f"read_coco: expected annotations in COCO json, got {describe_folder(path)}"
         )
-    sizes = table.sizes if sizes is None else sizes
-    own_ids = table.row_word == "annotation" and len(np.unique(table.rows)) == table.num_objects
-    numbers = table.rows if own_ids else np.arange(1, table.num_objects + 1)
-    images = []
-    for i, (number, (height, width)) in enumerate(
-        zip(table.image_ids.tolist(), sizes.tolist(), strict=True)
+    return read_coco(files[split] if split else next(iter(files.values()), path), classes=classes)
+
+
+def list_coco_splits(path: Path) -> list[str]:
+    """List the splits by the names of their annotation files."""
+    return list(_find_json_files(path))
+
+
+def recognise_coco(path: Path) -> str | None:
+    """Return the names of the COCO files at a path, or None."""
+    files = _find_json_files(path).values()
+    return name_some(f.name if f == path else f.relative_to(path) for f in files) or None
+
+
+def _find_json_files(path: Path) -> dict[str, Path]:
+    """Return the annotation files of the splits at a path."""
+    if path.is_file():
+        return {_split_of(path): path} if path.suffix == ".json" and _is_coco(path) else {}
+    if not path.is_dir():
+        return {}
+    folders = [path, *(path / name for name in list_folders(path))]
+    files = [
+        folder / name
+        for folder in folders
+        if folder in (path, path / "annotations") or (folder / _ROBOFLOW_FILE).is_file()
+        for name in list_files(folder, lambda name: name.endswith(".json"))
+    ]
+    # COCO also ships captions and keypoints of the same images.
+    instances = [file for file in files if file.name.startswith("instances_")]
+    return {_split_of(file): file for file in instances or files if _is_coco(file)}
+
+
+def _split_of(file: Path) -> str:
+    if file.name == _ROBOFLOW_FILE:
+        return file.parent.name
+    return file.stem.removeprefix("instances_")
+
+
+def _is_coco(file: Path) -> bool:
+    """Whether a file is an object with the keys of COCO, without parsing gigabytes."""
+    if file.stat().st_size < 2:
+        return False
+    with (
+        open(file, "rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        image = {"id": number, "file_name": str(table.images[i])}
-        images.append(image if height < 0 else {**image, "width": width, "height": height})
-    owners = table.image_ids[table.image_of_object()]
-    return {
-        "images": images,
-        "annotations": [
-            _annotation(table, k, int(numbers[k]), int(owners[k])) for k in range(table.num_objects)
-        ],
-        "categories": [
-            {"id": number, "name": name}
-            for number, name in zip(table.category_ids, table.classes, strict=True)
-        ],
-    }
-
-
-def _annotation(table: LabelTable, thing: int, number: int, image: int) -> dict[str, Any]:
-    x1, y1, x2, y2 = table.boxes[thing].tolist()
-    # Rounded, or 0.1 + 0.2 - 0.1 would come back with seventeen digits.
-    width, height = round(x2 - x1, 9), round(y2 - y1, 9)
-    area = float(table.areas[thing])
-    annotation = {
-        "id": number,
-        "image_id": image,
-        "category_id": table.category_ids[table.labels[thing]],
-        "bbox": [x1, y1, width, height],
-        "area": width * height if math.isnan(area) else area,
-        "iscrowd": int(table.iscrowd[thing]),
-    }
-    if table.difficult[thing]:
-        annotation["difficult"] = 1
-    mask = None if table.masks is None else table.masks[thing]
-    return annotation if mask is None else {**annotation, "segmentation": mask}
-
-
-def write_coco(path: str | Path, table: LabelTable, sizes: np.ndarray | None = None) -> None:
-    """Writes labels as a COCO file, atomically; arguments as of `table_to_coco`."""
-    write_text(Path(path), json.dumps(table_to_coco(table, sizes), allow_nan=False) + "\n")
+        is_object = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+        return is_object and min(content.find(b'"images"'), content.find(b'"annotations"')) >= 0

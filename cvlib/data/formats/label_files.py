@@ -1,139 +1,128 @@
-"""What the readers of label files share: findings by the row, and where the images are."""
+"""Shared by the readers of label files: collecting findings and locating the images."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from cvlib._files import inside
 from cvlib.data.files.folders import shown
-from cvlib.data.labels.findings import Finding
-from cvlib.data.labels.rules import MOST_OF_A_KIND
+from cvlib.data.labels.findings import MAX_FINDINGS_PER_CODE, Finding, limit_findings
 
-# So many images are looked for in each folder that might hold them.
-_LOOKED_FOR = 50
+# Images that are searched for in each candidate folder.
+_NUM_SEARCHED = 50
+_MAX_REPR = 80
 
 
-class Notes:
-    """Findings about label files.
+class FindingCollector:
+    """Collects findings about label files.
 
-    Of a kind the first thousand are kept, and the others counted: a file whose every line is wrong
-    would fill the memory with messages.
+    Only the first thousand findings of each code are stored and the rest are counted, so that a
+    file in which every line is invalid does not fill the memory.
 
     Args:
-        path: Of the file, or of the folder of files.
+        path: Label file, or folder of label files.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = shown(path)
         self._findings: list[Finding] = []
         self._counts: Counter[str] = Counter()
-        self._first: dict[str, Finding] = {}
 
     def error(
         self, code: str, row: str, message: str, fix: str = "", image: str = "", file: str = ""
     ) -> None:
-        """Something that is left out."""
+        """Add a finding about an entry that is left out."""
         self._add(Finding("error", code, message, file or self._path, row, image, fix=fix))
 
     def warning(self, code: str, row: str, message: str, fix: str = "") -> None:
-        """Something odd that is kept."""
+        """Add a finding about a suspicious entry that is kept."""
         self._add(Finding("warning", code, message, self._path, row, fix=fix))
 
     def info(self, code: str, message: str, fix: str = "") -> None:
-        """A fact about the file."""
+        """Add a fact about the file."""
         self._add(Finding("info", code, message, self._path, fix=fix))
 
     def _add(self, finding: Finding) -> None:
-        self._first.setdefault(finding.code, finding)
         self._counts[finding.code] += 1
-        if self._counts[finding.code] <= MOST_OF_A_KIND:
+        if self._counts[finding.code] <= MAX_FINDINGS_PER_CODE:
             self._findings.append(finding)
 
     def findings(self) -> list[Finding]:
-        """Those that were kept, and one for each kind that has more."""
-        rest = {code: count - MOST_OF_A_KIND for code, count in self._counts.items()}
-        return self._findings + [
-            Finding(
-                self._first[code].severity,
-                code,
-                f"{count} more like these",
-                self._path,
-                fix=self._first[code].fix,
-                count=count,
-            )
-            for code, count in rest.items()
-            if count > 0
-        ]
+        """Return the stored findings, and one that counts the rest of each code."""
+        return limit_findings(self._findings, self._counts)
 
 
 def find_images_folder(
-    function: str, label_file: Path, given: str | Path | None, names: Iterable[object]
+    function: str, label_file: Path, folder: str | Path | None, names: Iterable[object]
 ) -> Path:
-    """Finds the folder that holds the images which a label file names, by looking.
+    """Find the folder with the images that a label file names.
 
     Args:
-        function: Whom errors speak for.
-        label_file: That names them.
-        given: The folder, where the user says so.
-        names: What the file names; the first fifty are looked for.
+        function: Function name used as the prefix of error messages.
+        label_file: The label file.
+        folder: Folder passed by the user, if any.
+        names: Image paths in the label file; the first fifty are searched for.
 
     Raises:
-        FileNotFoundError: ``given`` is no folder, or no folder beside the file holds any.
-        ValueError: Two folders hold as many.
+        FileNotFoundError: ``folder`` is not a folder, or no folder near the file has any image.
+        ValueError: Two folders have equally many of the images.
     """
-    if given is not None:
-        folder = Path(given).expanduser()
+    if folder is not None:
+        folder = Path(folder).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"{function}: expected images_folder an existing folder, got {folder}"
+                f"{function}: expected `images_folder` to be an existing folder, got {folder}"
             )
         return folder
-    wanted = [name for name, _ in zip(names, range(_LOOKED_FOR), strict=False)]
+    wanted = list(islice(names, _NUM_SEARCHED))
     if not wanted:
         return label_file.parent
-    tried = [folder for folder in _candidates(label_file) if folder.is_dir()]
-    held = {folder: sum(_holds(folder, name) for name in wanted) for folder in tried}
-    best = max(held.values(), default=0)
-    winners = [folder for folder in tried if held[folder] == best]
-    if not best:
+    counts = {
+        candidate: sum(_has_image(candidate, name) for name in wanted)
+        for candidate in _candidate_folders(label_file)
+    }
+    highest = max(counts.values(), default=0)
+    best = [candidate for candidate, count in counts.items() if count == highest]
+    if not highest:
         raise FileNotFoundError(
-            f"{function}: expected the images of {label_file} beside it, such as {wanted[0]!r}, "
-            f"got none of the first {len(wanted)} in {', '.join(map(str, tried))}; pass "
+            f"{function}: expected the images of {label_file}, such as {wanted[0]!r}, next to it, "
+            f"got none of the first {len(wanted)} in {', '.join(map(str, counts))}; pass "
             "images_folder="
         )
-    if len(winners) > 1:
+    if len(best) > 1:
         raise ValueError(
             f"{function}: expected one folder with the images of {label_file}, got "
-            f"{', '.join(map(str, winners))}; pass images_folder="
+            f"{', '.join(map(str, best))}; pass images_folder="
         )
-    return winners[0]
+    return best[0]
 
 
-def _candidates(label_file: Path) -> list[Path]:
-    """Folders that usually hold the images, each once, whatever links lead there."""
+def _candidate_folders(label_file: Path) -> list[Path]:
+    """Return the existing folders that usually hold the images, each once despite symlinks."""
     stem = re.sub(r"^_*(instances|annotations|labels)[_.-]?", "", label_file.stem)
     stem = re.sub(r"[_.-]?(annotations|instances|labels)([_.-]coco)?$", "", stem)
     names = ["", "images", "data", "JPEGImages"]
     if stem:
         names += [stem, f"images/{stem}", f"{stem}/images"]
-    found: dict[Path, Path] = {}
-    for base in (label_file.parent, label_file.parent.parent):
+    candidates: dict[Path, Path] = {}
+    for parent in (label_file.parent, label_file.parent.parent):
         for name in names:
-            found.setdefault((base / name).resolve(), base / name)
-    return list(found.values())
+            candidates.setdefault((parent / name).resolve(), parent / name)
+    return [folder for folder in candidates.values() if folder.is_dir()]
 
 
-def _holds(folder: Path, name: object) -> bool:
+def _has_image(folder: Path, name: object) -> bool:
     try:
         return inside(folder, name).is_file()
     except (OSError, ValueError):
         return False
 
 
-def show(value: object) -> str:
-    """A value in a message, cut where it is long."""
+def short_repr(value: object) -> str:
+    """Return the repr of a value for a message, truncated to 80 characters."""
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= _MAX_REPR else text[: _MAX_REPR - 3] + "..."

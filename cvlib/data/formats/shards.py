@@ -1,17 +1,57 @@
-"""Folders of tar files as `load_dataset` finds them."""
+"""Folders of WebDataset shards."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cvlib.data.files.folders import list_files, list_folders, name_some
+from cvlib.data.files.folders import describe_folder, list_files, list_folders, name_some
 from cvlib.data.shards.archive import INDEX, is_index
+from cvlib.data.shards.dataset import ShardDataset
 
 
-def _shard_folders(path: Path) -> dict[str, Path]:
-    """The folders of the splits; one that is not divided is its own, without a name."""
+def read_shards(
+    path: Path,
+    split: str | None,
+    *,
+    classes: Sequence[str] | None = None,
+    transform: Callable[..., Any] | None = None,
+    cache: bool = False,
+) -> ShardDataset:
+    """Open the shards of a folder, or of one of its splits.
+
+    Raises:
+        FileNotFoundError: There are no shards.
+        ValueError: ``cache`` is True.
+    """
+    if cache:
+        raise ValueError(
+            "load_dataset: expected `cache` to be False for shards, got True; the operating system "
+            "caches the files"
+        )
+    folders = _find_folders(path)
+    if not folders:
+        raise FileNotFoundError(f"load_dataset: expected shards *.tar, got {describe_folder(path)}")
+    return ShardDataset(folders[split or ""], classes=classes, transform=transform)
+
+
+def list_shard_splits(path: Path) -> list[str]:
+    """List the subfolders with shards; empty if the folder itself has shards."""
+    return [name for name in _find_folders(path) if name]
+
+
+def recognise_shards(path: Path) -> str | None:
+    """Return the shards or index files at a path, or None."""
+    names = [
+        f"{name}/{INDEX if is_index(folder / INDEX) else '*.tar'}".removeprefix("/")
+        for name, folder in _find_folders(path).items()
+    ]
+    return name_some(names) or None
+
+
+def _find_folders(path: Path) -> dict[str, Path]:
+    """Return the folders of the splits, keyed by name; the key is empty without splits."""
     if not path.is_dir():
         return {}
     if _has_shards(path):
@@ -21,38 +61,3 @@ def _shard_folders(path: Path) -> dict[str, Path]:
 
 def _has_shards(folder: Path) -> bool:
     return is_index(folder / INDEX) or bool(list_files(folder, lambda n: n.endswith(".tar")))
-
-
-def find_shards(path: Path) -> str | None:
-    """What was found of shards at a path, in words, or None."""
-    folders = _shard_folders(path)
-    names = [
-        f"{name}/{file}".removeprefix("/")
-        for name, folder in folders.items()
-        for file in [INDEX if is_index(folder / INDEX) else "*.tar"]
-    ]
-    return name_some(names) if names else None
-
-
-def list_shard_splits(path: Path) -> list[str]:
-    """Names of the folders with shards; none where the set is not divided."""
-    return [name for name in _shard_folders(path) if name]
-
-
-def read_shards(
-    path: Path, split: str | None, classes: Sequence[str] | None, options: Mapping[str, Any]
-) -> Any:
-    """Opens a folder of shards, or that of a split.
-
-    Raises:
-        ValueError: A cache is asked for.
-    """
-    from cvlib.data.shards.dataset import ShardDataset
-
-    if options.get("cache"):
-        raise ValueError(
-            "load_dataset: expected cache=False for shards, got True; the system keeps the files "
-            "that it has read in memory"
-        )
-    folder = _shard_folders(path)[split or ""]
-    return ShardDataset(folder, classes=classes, transform=options.get("transform"))

@@ -1,21 +1,21 @@
-"""Boxes of Pascal VOC: one XML file for each image."""
+"""Pascal VOC boxes: one XML file per image."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from cvlib.data.datasets.base import check_classes
-from cvlib.data.files.folders import describe_folder, join, list_files, name_some, shown
+from cvlib.data.files.folders import describe_folder, join, name_some, shown
 from cvlib.data.files.images import read_image_size
-from cvlib.data.formats.voc_lists import (
-    VocHome,
-    find_voc_home,
-    is_xml,
+from cvlib.data.formats.voc_folders import (
+    VocFolders,
+    find_voc_folders,
     list_images,
     list_splits,
     read_split,
@@ -32,209 +32,269 @@ def read_voc(
     classes: Sequence[str] | None = None,
     one_based: bool | None = None,
 ) -> LabelTable:
-    """Reads boxes in the layout of Pascal VOC.
+    """Read boxes in the layout of Pascal VOC.
 
     VOC counts pixels from 1 and includes both corners: ``xmin = 1, xmax = 10`` are the first ten
-    pixels. That becomes x1 = 0 and x2 = 10 (xmin - 1, ymin - 1, xmax, ymax). Some sets in VOC's
-    layout count from 0; their numbers are taken as they are.
+    pixels, which become x1 = 0 and x2 = 10 (xmin - 1, ymin - 1, xmax, ymax). Coordinates of
+    datasets that count from 0 are not shifted.
 
     Args:
-        root: Folder with ``Annotations`` and ``JPEGImages`` (or ``images``), or one that holds it
-            as ``VOC2012``; or a folder with XML files beside images, itself or in ``train``,
-            ``val`` and ``test``.
-        split: Name of a list in ``ImageSets/Main``; also of one for a single class, such as
-            ``"dog_train"``, which means the images with a dog; or of a folder. ``None``: all XML
+        root: Folder with ``Annotations`` and ``JPEGImages`` (or ``images``), or a parent folder
+            that has them in ``VOC2012``; or a folder with XML files next to images, directly or
+            in ``train``, ``val`` and ``test``.
+        split: Name of a list in ``ImageSets/Main``, including lists of a single class:
+            ``"dog_train"`` selects images with a dog; or name of a folder. Default: all XML
             files.
-        classes: Names, in the order of the labels. By default every name that occurs in any
-            split, sorted; so all splits have the same labels.
-        one_based: Whether pixels are counted from 1. By default the boxes at the border decide,
-            those of all splits: most of them at 0, or at 1. Objects whose corners coincide are
-            one pixel wide where you say that pixels are counted from 1, and otherwise boxes
-            without an area, which they usually are: clicks.
+        classes: Class names in label order. Default: the names in all splits, sorted, so that
+            labels agree between splits.
+        one_based: Whether pixels are counted from 1. By default the boxes at the image border in
+            all splits decide: most of them start at 0, or at 1. Objects whose corners coincide
+            are one pixel wide if this is True; otherwise they are boxes without an area, since
+            most of them are clicks.
 
     Returns:
-        The labels, with a finding for everything in the files that is not as expected; where that
-        is an error, the object or the image is left out. Occlusion, truncation, poses and parts
-        are not kept.
+        The labels, with a finding for each irregularity in the files. Invalid objects and images
+        are left out; occlusion, truncation, poses and parts are not read.
 
     Raises:
-        FileNotFoundError: A folder or the list is missing.
-        BadLabelsError: No object of any file can be used.
-        ValueError: There is no XML file, or none has an object.
+        FileNotFoundError: A folder or the list does not exist.
+        BadLabelsError: Every object in the files is invalid.
+        ValueError: There are no XML files, or none with an object.
 
     Note:
-        Some 3,600 files of 13 objects a second on one core of a server. XML with entities is
-        refused, so that no file can fill the memory or read another one.
+        Reads about 3,600 files of 13 objects per second on a server core. XML with entities is
+        refused, so that no file can fill the memory or read other files.
 
     References:
         http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
     """
-    home = _require_home(Path(root).expanduser())
-    findings: list[Finding] = []
-    images = {
-        labels: list_images(home.root / folder, findings) for labels, folder in home.folders.items()
-    }
-    keys = [
-        join(labels, Path(name).stem)
-        for labels in home.folders
-        for name in list_files(home.root / labels, is_xml)
-    ]
-    chosen = _choose(home, split, keys, images, findings)
-    annotations = _read_all(home.root, keys, chosen, findings)
-    names = _choose_classes(home.root, classes, annotations, findings)
-    if one_based is None:
-        counts_from_1 = _counts_from_1(annotations.values(), findings, home.root)
-    else:
-        counts_from_1 = one_based
-    builder = TableBuilder("Pascal VOC", home.root, names, row_word="object", findings=findings)
-    for key in chosen:
-        image = _check(builder, home, key, annotations.get(key), images)
+    folders = _require_folders(Path(root).expanduser())
+    reader = _Reader(folders, [])
+    stems = folders.list_stems()
+    chosen = reader.choose(split, stems)
+    annotations = reader.read_annotations(stems, chosen)
+    names = reader.choose_classes(classes, annotations.values())
+    from_1 = one_based
+    if from_1 is None:
+        from_1 = _counts_from_1(annotations.values(), reader.findings, folders.root)
+    builder = TableBuilder(
+        "Pascal VOC", folders.root, names, row_word="object", findings=reader.findings
+    )
+    for stem in chosen:
+        image = reader.find_image(stem, annotations.get(stem))
         if image is not None:
-            _add(builder, annotations[key], image, counts_from_1, one_based is True)
+            _add_image(builder, annotations[stem], image, from_1, one_based is True)
     return builder.build()
 
 
-def find_voc(path: Path) -> str | None:
-    """What was found of a set of boxes, in words."""
-    home = find_voc_home(path) if path.is_dir() else None
-    if home is None or not home.has_xml():
+def recognise_voc(path: Path) -> str | None:
+    """Return the folders of XML files and images at a path, or None."""
+    folders = find_voc_folders(path)
+    if folders is None or not folders.has_xml():
         return None
-    places = [f"{join(labels, '*.xml')}" for labels in home.folders]
-    images = next(iter(home.folders.values()))
-    return f"{name_some(places)} " + (
-        "beside images" if images in home.folders else f"and {images}"
-    )
+    patterns = name_some(join(labels, "*.xml") for labels in folders.images_of)
+    images = next(iter(folders.images_of.values()))
+    return f"{patterns} " + ("next to images" if images in folders.images_of else f"and {images}")
 
 
 def list_voc_splits(path: Path) -> list[str]:
-    """Names of the splits: of lists, or of folders."""
-    home = find_voc_home(path)
-    if home is None:
+    """List the names of the split lists, or of the split folders."""
+    folders = find_voc_folders(path)
+    if folders is None:
         return []
-    return list(home.folders) if home.by_folder else list_splits(home.root, "Main")
+    if folders.are_splits:
+        return list(folders.images_of)
+    return list_splits(folders.root, "Main")
 
 
-def _require_home(root: Path) -> VocHome:
-    home = find_voc_home(root) if root.is_dir() else None
-    if home is None:
+def _require_folders(root: Path) -> VocFolders:
+    folders = find_voc_folders(root)
+    if folders is None:
         raise FileNotFoundError(
-            "read_voc: expected root a folder with Annotations/ and JPEGImages/, or with XML files "
-            f"beside images, got {describe_folder(root)}"
+            "read_voc: expected `root` to be a folder with Annotations/ and JPEGImages/, or with "
+            f"XML files next to images, got {describe_folder(root)}"
         )
-    if not home.has_xml():
-        places = name_some(home.root / labels for labels in home.folders)
+    if not folders.has_xml():
+        places = name_some(folders.root / labels for labels in folders.images_of)
         raise ValueError(f"read_voc: expected XML files in {places}, got none")
-    return home
+    return folders
 
 
-def _choose(
-    home: VocHome,
-    split: str | None,
-    keys: list[str],
-    images: dict[str, dict[str, str]],
-    findings: list[Finding],
-) -> list[str]:
-    """Paths of the XML files of a split without their ending, relative to the root."""
-    if split is None:
-        _tell_unlabelled(home, keys, images, findings)
-        return keys
-    if home.by_folder:
-        if split not in home.folders:
-            raise FileNotFoundError(
-                f"read_voc: expected split one of {', '.join(home.folders)}, got {split!r}"
+@dataclass
+class _Reader:
+    """Reads XML files and matches them with images.
+
+    Stems are the paths of XML files relative to the root, without the suffix.
+    """
+
+    folders: VocFolders
+    findings: list[Finding]
+    # File names by stem, of the images that belong to each folder of XML files.
+    images: dict[str, dict[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.root = self.folders.root
+        self.images = {
+            labels: list_images(self.root / images, self.findings)
+            for labels, images in self.folders.images_of.items()
+        }
+
+    def choose(self, split: str | None, stems: list[str]) -> list[str]:
+        """Return the stems of a split."""
+        if split is None:
+            self._warn_of_unlabelled(stems)
+            return stems
+        if self.folders.are_splits:
+            if split not in self.folders.images_of:
+                raise FileNotFoundError(
+                    f"read_voc: expected `split` to be one of {', '.join(self.folders.images_of)}, "
+                    f"got {split!r}"
+                )
+            return [stem for stem in stems if stem.rpartition("/")[0] == split]
+        (labels,) = self.folders.images_of
+        known = {stem.rpartition("/")[2] for stem in stems} | set(self.images[labels])
+        names = read_split(self.root, "Main", split, known, self.findings)
+        return [join(labels, name) for name in names]
+
+    def _warn_of_unlabelled(self, stems: list[str]) -> None:
+        labelled = set(stems)
+        unlabelled = [
+            join(self.folders.images_of[labels], name)
+            for labels, names in self.images.items()
+            for stem, name in names.items()
+            if join(labels, stem) not in labelled
+        ]
+        if unlabelled:
+            self.findings.append(
+                Finding(
+                    "warning",
+                    "missing-labels",
+                    f"expected an XML file for every image, got none for {name_some(unlabelled)}: "
+                    "these images are left out",
+                    image=shown(self.root / unlabelled[0]),
+                    fix="label them; an image without objects needs an XML file without objects",
+                    count=len(unlabelled),
+                )
             )
-        return [key for key in keys if key.rpartition("/")[0] == split]
-    (labels,) = home.folders
-    known = {key.rpartition("/")[2] for key in keys} | set(images[labels])
-    return [join(labels, stem) for stem in read_split(home.root, "Main", split, known, findings)]
 
+    def read_annotations(self, stems: list[str], chosen: list[str]) -> dict[str, Annotation]:
+        """Read all files, since classes and the origin must not depend on the split."""
+        bar = tqdm(stems, desc="reading XML", unit="file", disable=None, leave=False, delay=1)
+        annotations = {stem: read_annotation(self.root / f"{stem}.xml") for stem in bar}
+        others = annotations.keys() - chosen
+        unreadable = [
+            annotations[stem].path
+            for stem in stems
+            if stem in others and not annotations[stem].is_readable
+        ]
+        if unreadable:
+            self.findings.append(
+                Finding(
+                    "warning",
+                    "unreadable-labels",
+                    "expected readable XML files, also in other splits, whose classes count, got "
+                    f"{name_some(path.name for path in unreadable)}",
+                    file=shown(unreadable[0]),
+                    fix="restore them, or pass classes",
+                    count=len(unreadable),
+                )
+            )
+        return annotations
 
-def _read_all(
-    root: Path, keys: list[str], chosen: list[str], findings: list[Finding]
-) -> dict[str, Annotation]:
-    """All files: classes and the way of counting must not depend on the split."""
-    bar = tqdm(keys, desc="reading XML", unit="file", disable=None, leave=False, delay=1)
-    read = {key: read_annotation(root / f"{key}.xml") for key in bar}
-    others = read.keys() - chosen
-    unread = [read[key].path for key in keys if key in others and not read[key].readable]
-    if unread:
-        findings.append(
+    def choose_classes(
+        self, classes: Sequence[str] | None, annotations: Iterable[Annotation]
+    ) -> list[str]:
+        """Return the class names, with a finding for each unknown name in the files."""
+        annotations = list(annotations)
+        counts = Counter(obj.name for annotation in annotations for obj in annotation.objects)
+        if classes is None:
+            if not counts:
+                errors = errors_of(f for annotation in annotations for f in annotation.findings)
+                if errors:
+                    raise BadLabelsError(f"Pascal VOC in {shown(self.root)}", errors)
+                raise ValueError(
+                    "read_voc: expected objects with a name, to derive the classes, got none in "
+                    f"{len(annotations)} XML files; pass classes for a dataset without objects"
+                )
+            return sorted(counts)
+        names = check_classes("read_voc", classes)
+        self.findings.extend(
             Finding(
-                "warning",
-                "unreadable-labels",
-                "expected XML files that can be read, also outside of this split, where their "
-                f"classes count, got {name_some(path.name for path in unread)}",
-                file=shown(unread[0]),
-                fix="restore them, or pass classes",
-                count=len(unread),
+                "error",
+                "unknown-category",
+                f"expected one of the classes {name_some(names)}, got {name!r}",
+                fix="correct the name in the XML files, or add it to classes",
+                count=count,
             )
+            for name, count in sorted(counts.items())
+            if name not in names
         )
-    return read
+        return names
 
+    def find_image(self, stem: str, annotation: Annotation | None) -> str | None:
+        """Return the path of the image of an XML file relative to the root.
 
-def _tell_unlabelled(
-    home: VocHome, keys: list[str], images: dict[str, dict[str, str]], findings: list[Finding]
-) -> None:
-    labelled = set(keys)
-    without = [
-        join(home.folders[labels], name)
-        for labels, names in images.items()
-        for stem, name in names.items()
-        if join(labels, stem) not in labelled
-    ]
-    if without:
-        findings.append(
+        None if the annotation or the image is missing; a finding has the reason.
+        """
+        if annotation is None:
+            self.findings.append(
+                Finding(
+                    "error",
+                    "missing-labels",
+                    "expected an XML file for every image of the split, got none",
+                    file=shown(self.root / f"{stem}.xml"),
+                    fix="restore it, or remove the image from the list",
+                )
+            )
+            return None
+        self.findings.extend(annotation.findings)
+        if not annotation.is_readable:
+            return None
+        labels, _, name = stem.rpartition("/")
+        image = self._match_image(annotation, name, labels)
+        return None if image is None else join(self.folders.images_of[labels], image)
+
+    def _match_image(self, annotation: Annotation, stem: str, labels: str) -> str | None:
+        """Return the image with the stem of the XML file, or the image its filename refers to."""
+        images = self.images[labels]
+        filename = re.split(r"[\\/]", annotation.filename)[-1]
+        same_stem = images.get(stem)
+        by_filename = images.get(filename) or images.get(Path(filename).stem) if filename else None
+        severity: Severity = "error"
+        code = "other-filename"
+        fix = "rename the XML file, or correct its filename"
+        if same_stem is None and by_filename is None:
+            code, actual, fix = "missing-image", "no such file", "restore the image"
+        elif same_stem is None:
+            severity, actual = "warning", f"{by_filename}, according to its filename"
+        elif by_filename is not None and by_filename != same_stem:
+            actual = f"the filename {filename}, which is another image of the dataset"
+        elif filename and Path(filename).stem != stem and filename != stem:
+            severity, actual = "warning", f"the filename {filename}"
+        else:
+            return same_stem
+        image = same_stem or by_filename or f"{stem}.jpg"
+        self.findings.append(
             Finding(
-                "warning",
-                "missing-labels",
-                f"expected an XML file for every image, got none for {name_some(without)}: these "
-                "images are left out",
-                image=shown(home.root / without[0]),
-                fix="label them; an image without objects needs an XML file without objects",
-                count=len(without),
+                severity,
+                code,
+                f"expected the image {shown(stem)} of the same name, got {shown(actual)}",
+                file=shown(annotation.path),
+                image=shown(self.root / self.folders.images_of[labels] / image),
+                fix=fix,
             )
         )
-
-
-def _choose_classes(
-    root: Path,
-    classes: Sequence[str] | None,
-    annotations: dict[str, Annotation],
-    findings: list[Finding],
-) -> list[str]:
-    counts = Counter(thing.name for one in annotations.values() for thing in one.objects)
-    if classes is None:
-        if not counts:
-            if wrong := errors_of(f for one in annotations.values() for f in one.findings):
-                raise BadLabelsError(f"Pascal VOC in {shown(root)}", wrong)
-            raise ValueError(
-                "read_voc: expected objects with a name, from which classes follow, got none in "
-                f"{len(annotations)} XML files; pass classes for a set without objects"
-            )
-        return sorted(counts)
-    names = check_classes("read_voc", classes)
-    findings.extend(
-        Finding(
-            "error",
-            "unknown-category",
-            f"expected one of the classes {name_some(names)}, got {name!r}",
-            fix="correct the name in the XML files, or pass it in classes",
-            count=count,
-        )
-        for name, count in sorted(counts.items())
-        if name not in names
-    )
-    return names
+        return image if severity == "warning" else None
 
 
 def _counts_from_1(annotations: Iterable[Annotation], findings: list[Finding], root: Path) -> bool:
-    lows = Counter(min(thing.corners[:2]) for one in annotations for thing in one.objects)
-    zeros, ones = lows[0.0], lows[1.0]
+    lowest = Counter(min(obj.corners[:2]) for a in annotations for obj in a.objects)
+    zeros, ones = lowest[0.0], lowest[1.0]
     from_1 = zeros <= ones
     if zeros or ones:
         reason = f"of the boxes at the left or upper border {zeros} begin at 0 and {ones} at 1"
     else:
-        reason = "as VOC does; no box begins at 0 or 1, so the boxes themselves do not tell"
+        reason = "the default of VOC, since no box begins at 0 or 1"
     findings.append(
         Finding(
             "info",
@@ -247,87 +307,24 @@ def _counts_from_1(annotations: Iterable[Annotation], findings: list[Finding], r
     return from_1
 
 
-def _check(
-    builder: TableBuilder,
-    home: VocHome,
-    key: str,
-    one: Annotation | None,
-    images: dict[str, dict[str, str]],
-) -> str | None:
-    """The image of an XML file, or None, and a finding that says why it is left out."""
-    if one is None:
-        builder.findings.append(
-            Finding(
-                "error",
-                "missing-labels",
-                "expected an XML file for every image of the split, got none",
-                file=shown(builder.root / f"{key}.xml"),
-                fix="restore it, or take the image out of the list",
-            )
-        )
-        return None
-    builder.findings.extend(one.findings)
-    if not one.readable:
-        return None
-    labels, _, stem = key.rpartition("/")
-    name = _find_image(one, stem, images[labels], home.folders[labels], builder)
-    return None if name is None else join(home.folders[labels], name)
-
-
-def _add(
-    builder: TableBuilder, one: Annotation, image: str, from_1: bool, pixels_are_objects: bool
+def _add_image(
+    builder: TableBuilder, annotation: Annotation, image: str, from_1: bool, points_are_pixels: bool
 ) -> None:
-    size = one.size or _measure(builder.root / image)
-    builder.add_image(image, size=size, label_file=one.path)
-    for thing in one.objects:
-        x1, y1, x2, y2 = thing.corners
-        empty = x1 == x2 or y1 == y2
-        # Shifted, fractions would look like boxes at the border: the rules shall find them.
-        is_pixels = pixels_are_objects if empty else max(thing.corners) > 1
-        shift = 1.0 if from_1 and is_pixels else 0.0
-        label = builder.classes.index(thing.name) if thing.name in builder.classes else -1
+    size = annotation.size or _read_size(builder.root / image)
+    builder.add_image(image, size=size, label_file=annotation.path)
+    for obj in annotation.objects:
+        x1, y1, x2, y2 = obj.corners
+        is_empty = x1 == x2 or y1 == y2
+        # Fractions are not shifted: then the label rules still recognise normalised boxes.
+        is_in_pixels = points_are_pixels if is_empty else max(obj.corners) > 1
+        shift = 1.0 if from_1 and is_in_pixels else 0.0
+        label = builder.classes.index(obj.name) if obj.name in builder.classes else -1
         box = (x1 - shift, y1 - shift, x2, y2)
-        builder.add_object(box, label, thing.number, difficult=thing.difficult)
+        builder.add_object(box, label, obj.number, difficult=obj.difficult)
 
 
-def _find_image(
-    one: Annotation, stem: str, images: dict[str, str], folder: str, builder: TableBuilder
-) -> str | None:
-    """File name of the image that an XML file labels; None where nobody knows."""
-    named = re.split(r"[\\/]", one.filename)[-1]
-    other = images.get(named) or images.get(Path(named).stem) if named else None
-    mine = images.get(stem)
-    severity: Severity = "error"
-    code, text = "other-filename", f"got {other}, which its filename says"
-    if mine is None and other is None:
-        code, text = "missing-image", "got no such file"
-    elif mine is None:
-        severity = "warning"
-    elif other is not None and other != mine:
-        text = f"got the filename {named}, which is another image of the set"
-    elif named and Path(named).stem != stem and named != stem:
-        severity, text = "warning", f"got the filename {named}"
-    else:
-        return mine
-    image = mine or other or f"{stem}.jpg"
-    builder.findings.append(
-        Finding(
-            severity,
-            code,
-            f"expected the image {shown(stem)} of the same name, {shown(text)}",
-            file=shown(one.path),
-            image=shown(builder.root / folder / image),
-            fix="restore the image"
-            if code == "missing-image"
-            else "rename the XML file, or correct its filename",
-        )
-    )
-    return image if severity == "warning" else None
-
-
-def _measure(path: Path) -> tuple[int, int] | None:
-    """From the image's header, where the XML file does not say it."""
+def _read_size(path: Path) -> tuple[int, int] | None:
     try:
         return read_image_size(path)
     except (OSError, ValueError):
-        return None  # found again, and told, where images are checked
+        return None  # reported when the images are checked

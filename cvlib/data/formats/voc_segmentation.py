@@ -1,4 +1,4 @@
-"""Masks of Pascal VOC: a palette PNG for each image."""
+"""Pascal VOC masks: a palette PNG per image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from cvlib.data.datasets.base import check_classes
 from cvlib.data.datasets.segmentation import SegmentationDataset
 from cvlib.data.files.folders import name_some, shown
 from cvlib.data.files.mask_images import Colour, voc_palette
-from cvlib.data.formats.voc_lists import list_images, read_split, require_home
+from cvlib.data.formats.voc_folders import (
+    find_parent,
+    list_images,
+    list_splits,
+    read_split,
+    require_parent,
+)
 from cvlib.data.labels.findings import Finding
 
 VOC_CLASSES = (
@@ -19,7 +25,7 @@ VOC_CLASSES = (
     "motorbike person pottedplant sheep sofa train tvmonitor"
 ).split()
 
-FOLDERS = ("SegmentationClass", "JPEGImages")
+_MASKS, _IMAGES = "SegmentationClass", "JPEGImages"
 
 
 def read_voc_segmentation(
@@ -32,42 +38,42 @@ def read_voc_segmentation(
     transform: Callable[..., Any] | None = None,
     cache: bool = False,
 ) -> SegmentationDataset:
-    """Reads masks in the layout of Pascal VOC.
+    """Read masks in the layout of Pascal VOC.
 
     Args:
-        root: Folder with ``SegmentationClass`` and ``JPEGImages``, or one that holds it as
-            ``VOC2012``.
-        split: Name of a list in ``ImageSets/Segmentation``. ``None``: all masks.
-        classes: Names of the numbers 0, 1, ... By default the lines of ``classes.txt``, the
-            labels of ``labelmap.txt`` (as CVAT writes it), or VOC's background and 20 classes.
-        palette: Colours of the classes, for masks of colours instead of numbers. By default those
-            of ``labelmap.txt``, and VOC's for VOC's classes.
-        void: The number in the masks that belongs to no class.
+        root: Folder with ``SegmentationClass`` and ``JPEGImages``, or a parent folder that has
+            them in ``VOC2012``.
+        split: Name of a list in ``ImageSets/Segmentation``. Default: all masks.
+        classes: Names of the mask values 0, 1, ... Default: the lines of ``classes.txt``, the
+            labels in ``labelmap.txt`` (as written by CVAT), or VOC's background and 20 classes.
+        palette: Colours of the classes, for masks of colours instead of class indices. Default:
+            the colours in ``labelmap.txt``, and VOC's palette for VOC's classes.
+        void: Mask value of pixels without a class.
         transform: See `SegmentationDataset`.
         cache: See `SegmentationDataset`.
 
     Returns:
-        The set; its findings say which classes were taken from where.
+        The dataset; its findings include the source of the classes.
 
     Raises:
-        BadLabelsError: Two images or masks that differ only in their ending.
-        FileNotFoundError: A folder or the list is missing.
-        ValueError: Images without a mask or masks without an image, in the split.
+        BadLabelsError: Two images or masks differ only in their suffix.
+        FileNotFoundError: A folder or the list does not exist.
+        ValueError: Images of the split have no mask, or masks no image.
     """
-    home = require_home(root, "read_voc_segmentation", FOLDERS)
+    root = require_parent(root, "read_voc_segmentation", (_MASKS, _IMAGES))
     findings: list[Finding] = []
-    names, colours = _choose_classes(home, classes, findings)
-    images = list_images(home / "JPEGImages", findings)
-    masks = list_images(home / "SegmentationClass", findings)
+    names, colours = _choose_classes(root, classes, findings)
+    images = list_images(root / _IMAGES, findings)
+    masks = list_images(root / _MASKS, findings)
     if split is None:
-        chosen = list(masks)
-        _tell_unlabelled(home, images, masks, findings)
+        stems = list(masks)
+        _warn_of_unlabelled(root, images, masks, findings)
     else:
-        chosen = read_split(home, "Segmentation", split, {*images, *masks}, findings)
-    _check_pairs(home, chosen, images, masks)
+        stems = read_split(root, "Segmentation", split, {*images, *masks}, findings)
+    _check_pairs(root, stems, images, masks)
     return SegmentationDataset(
-        [home / "JPEGImages" / images[stem] for stem in chosen],
-        [home / "SegmentationClass" / masks[stem] for stem in chosen],
+        [root / _IMAGES / images[stem] for stem in stems],
+        [root / _MASKS / masks[stem] for stem in stems],
         names,
         void=void,
         palette=palette if palette is not None else colours,
@@ -77,34 +83,47 @@ def read_voc_segmentation(
     )
 
 
+def recognise_voc_segmentation(path: Path) -> str | None:
+    """Return the folders of masks and images at a path, or None."""
+    return f"{_MASKS} and {_IMAGES}" if find_parent(path, (_MASKS, _IMAGES)) else None
+
+
+def list_voc_segmentation_splits(path: Path) -> list[str]:
+    """List the names of the split lists."""
+    root = find_parent(path, (_MASKS, _IMAGES))
+    return list_splits(root, "Segmentation") if root else []
+
+
 def _choose_classes(
-    home: Path, classes: Sequence[str] | None, findings: list[Finding]
+    root: Path, classes: Sequence[str] | None, findings: list[Finding]
 ) -> tuple[list[str], list[Colour] | None]:
-    listed, mapped = home / "classes.txt", home / "labelmap.txt"
-    colours: list[Colour] | None
+    names_file, colours_file = root / "classes.txt", root / "labelmap.txt"
+    colours: list[Colour] | None = None
+    source = ""
     if classes is not None:
-        names, source = check_classes("read_voc_segmentation", classes), ""
-        colours = _read_label_map(mapped)[1] if mapped.is_file() else None
-    elif listed.is_file():
-        lines = read_text(listed, "read_voc_segmentation", "a list of classes").splitlines()
+        names = check_classes("read_voc_segmentation", classes)
+        if colours_file.is_file():
+            colours = _read_label_map(colours_file)[1]
+    elif names_file.is_file():
+        lines = read_text(names_file, "read_voc_segmentation", "a list of classes").splitlines()
         names = [line.strip() for line in lines if line.strip()]
-        source, colours = "classes.txt", None
-    elif mapped.is_file():
-        (names, colours), source = _read_label_map(mapped), "labelmap.txt"
+        source = "classes.txt"
+    elif colours_file.is_file():
+        (names, colours), source = _read_label_map(colours_file), "labelmap.txt"
     else:
-        names, source, colours = list(VOC_CLASSES), "VOC's own names", None
-    if names == VOC_CLASSES:  # of other sets with numbers the colours may be any
+        names, source = list(VOC_CLASSES), "the names of VOC"
+    if names == VOC_CLASSES:  # masks of other classes may have any palette
         colours = voc_palette(len(names))
     names = check_classes("read_voc_segmentation", names)
     if source:
         findings.append(
-            Finding("info", "classes", f"{len(names)} classes from {source}", file=shown(home))
+            Finding("info", "classes", f"{len(names)} classes from {source}", file=shown(root))
         )
     return names, colours
 
 
 def _read_label_map(path: Path) -> tuple[list[str], list[Colour]]:
-    """Lines ``name:red,green,blue:...``; comments begin with ``#``."""
+    """Read the names and colours in lines ``name:red,green,blue:...``; ``#`` starts a comment."""
     names, colours = [], []
     lines = read_text(path, "read_voc_segmentation", "a list of classes").splitlines()
     for number, line in enumerate(lines, 1):
@@ -122,38 +141,32 @@ def _read_label_map(path: Path) -> tuple[list[str], list[Colour]]:
     return names, colours
 
 
-def _tell_unlabelled(
-    home: Path, images: dict[str, str], masks: dict[str, str], findings: list[Finding]
+def _warn_of_unlabelled(
+    root: Path, images: dict[str, str], masks: dict[str, str], findings: list[Finding]
 ) -> None:
-    without = [name for stem, name in images.items() if stem not in masks]
-    if without:
+    unlabelled = [name for stem, name in images.items() if stem not in masks]
+    if unlabelled:
         findings.append(
             Finding(
                 "warning",
                 "missing-labels",
-                f"expected a mask for every image, got none for {name_some(without)}: these "
+                f"expected a mask for every image, got none for {name_some(unlabelled)}: these "
                 "images are left out",
-                image=shown(home / "JPEGImages" / without[0]),
+                image=shown(root / _IMAGES / unlabelled[0]),
                 fix="draw the masks, or list the images that have one in ImageSets/Segmentation",
-                count=len(without),
+                count=len(unlabelled),
             )
         )
 
 
 def _check_pairs(
-    home: Path,
-    chosen: Sequence[str],
-    images: dict[str, str],
-    masks: dict[str, str],
+    root: Path, stems: Sequence[str], images: dict[str, str], masks: dict[str, str]
 ) -> None:
-    for names, folder, kind in (
-        (images, "JPEGImages", "an image"),
-        (masks, FOLDERS[0], "a mask"),
-    ):
-        missing = [stem for stem in chosen if stem not in names]
+    for names, folder, kind in ((images, _IMAGES, "an image"), (masks, _MASKS, "a mask")):
+        missing = [stem for stem in stems if stem not in names]
         if missing:
             raise ValueError(
-                f"read_voc_segmentation: expected {kind} in {shown(home / folder)} for each of "
-                f"{len(chosen)} names, got none for {len(missing)}: {name_some(missing)}; restore "
-                "them, or take the names out of the list"
+                f"read_voc_segmentation: expected {kind} in {shown(root / folder)} for each of "
+                f"{len(stems)} names, got none for {len(missing)}: {name_some(missing)}; restore "
+                "them, or remove the names from the list"
             )

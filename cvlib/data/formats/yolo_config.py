@@ -1,4 +1,4 @@
-"""``data.yaml`` of YOLO data sets: which folders are which split, and what the classes are."""
+"""Configuration of a YOLO dataset, from ``data.yaml`` or its folders: splits and class names."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from cvlib.data.files.folders import (
 )
 from cvlib.data.labels.findings import Finding
 
-# Names of twenty thousand classes take half of it.
-_MOST_BYTES = 1 << 20
-_DEEPEST = 10
-_NOTHING = ("", "~", "null", "Null", "NULL", "None")
+# The names of twenty thousand classes take half of it.
+_MAX_BYTES = 1 << 20
+_MAX_DEPTH = 10
+_NULL = ("", "~", "null", "Null", "NULL", "None")
 _NAME_FILES = ("classes.txt", "labels/classes.txt", "obj.names")
-_FOLDERS_OF_SPLITS = {
+_SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
@@ -34,14 +34,13 @@ _FOLDERS_OF_SPLITS = {
 
 @dataclass
 class YoloConfig:
-    """What is known of a set before its labels are read.
+    """Splits and class names of a dataset.
 
     Attributes:
-        root: Folder that nothing may leave.
-        names: Of the classes; ``None``: nowhere to be found.
-        splits: Folders of images and lists of images of each split. Without splits: of
-            ``""``.
-        findings: What a person should know.
+        root: Folder that paths must not leave.
+        names: Class names; None if there are none.
+        splits: Folders and lists of images of each split; the only key is ``""`` without splits.
+        findings: Facts that a user should know.
     """
 
     root: Path
@@ -51,59 +50,59 @@ class YoloConfig:
 
 
 class _Loader(yaml.BaseLoader):
-    """Text, lists and dictionaries: no is the class "no", and 1.10 keeps its zero."""
+    """Loads scalars as text: ``no`` is the class "no", and ``1.10`` keeps its zero."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise yaml.YAMLError(f"the key {twice[0]!r} twice")
+        duplicates = [key for key in keys if keys.count(key) > 1]
+        if duplicates:
+            raise yaml.YAMLError(f"the key {duplicates[0]!r} twice")
         return super().construct_mapping(node, deep)
 
 
 def find_config(path: Path) -> Path | None:
-    """The YAML file of a data set: ``path`` itself, or the one in the folder that names classes.
+    """Find the YAML file of a dataset: ``path`` itself, or the file in it that names classes.
 
     Raises:
-        ValueError: Several do.
+        ValueError: Several files name classes.
     """
     if path.is_file():
         return path if path.suffix in (".yaml", ".yml") else None
     if not path.is_dir():
         return None
     names = list_files(path, lambda name: name.endswith((".yaml", ".yml")))
-    fitting = [path / name for name in names if _names_classes(path / name)]
-    preferred = [file for file in fitting if file.stem in ("data", "dataset")]
-    if len(preferred or fitting) > 1:
+    candidates = [path / name for name in names if _names_classes(path / name)]
+    preferred = [file for file in candidates if file.stem in ("data", "dataset")]
+    if len(preferred or candidates) > 1:
         raise ValueError(
             f"read_yolo: expected one data.yaml in {shown(path)}, got "
-            f"{name_some(file.name for file in fitting)}; pass the file"
+            f"{name_some(file.name for file in candidates)}; pass the file"
         )
-    return next(iter(preferred or fitting), None)
+    return next(iter(preferred or candidates), None)
 
 
 def _names_classes(file: Path) -> bool:
-    """By its lines, so that a damaged file is still taken for one, and told to be damaged."""
-    if file.stat().st_size > _MOST_BYTES:
+    """Match raw lines, so that malformed YAML is still recognised and reported."""
+    if file.stat().st_size > _MAX_BYTES:
         return False
     lines = file.read_bytes().splitlines()
     return any(line.startswith((b"names", b"nc:", b"nc ")) for line in lines)
 
 
 def read_config(path: Path, root: Path | None = None) -> YoloConfig:
-    """Reads ``data.yaml``, or looks at the folders where there is none.
+    """Read ``data.yaml``, or infer the splits from the folders without one.
 
     Args:
         path: A YAML file or a folder.
-        root: Folder that nothing may leave; by default the one of the YAML file.
+        root: Folder that paths must not leave. Default: the folder of the YAML file.
 
     Raises:
-        FileNotFoundError: Folders are missing.
-        ValueError: The file is damaged or contradicts itself, or paths leave the folder.
+        FileNotFoundError: Folders do not exist.
+        ValueError: The file is malformed or inconsistent, or paths leave the folder.
     """
     file = find_config(path)
     if file is None:
-        return _from_folders(path)
+        return _infer_from_folders(path)
     values = _parse(file)
     for key in ("kpt_shape", "channels"):
         if key in values:
@@ -111,17 +110,16 @@ def read_config(path: Path, root: Path | None = None) -> YoloConfig:
     config = YoloConfig(root or file.parent, _read_names(values, file), {})
     base = _read_base(values, file, config)
     for split in SPLITS:
-        places = values.get(split, "")
-        if isinstance(places, str):
-            places = [] if places in _NOTHING else [places]
-        if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+        names = values.get(split, "")
+        if isinstance(names, str):
+            names = [] if names in _NULL else [names]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(
-                f"read_yolo: expected {split} a folder, a list of folders or a .txt file, got "
-                f"{type(places).__name__} in {shown(file)}"
+                f"read_yolo: expected {split} to be a folder, a list of folders or a .txt file, "
+                f"got {type(names).__name__} in {shown(file)}"
             )
-        found = [_find_place(place, base, file, split, config) for place in places]
-        if found:
-            config.splits[split] = found
+        if names:
+            config.splits[split] = [_resolve(name, base, file, split, config) for name in names]
     if not config.splits:
         raise ValueError(
             f"read_yolo: expected train, val or test in {shown(file)}, got {name_some(values)}"
@@ -130,14 +128,14 @@ def read_config(path: Path, root: Path | None = None) -> YoloConfig:
 
 
 def _parse(file: Path) -> dict[str, Any]:
-    if file.stat().st_size > _MOST_BYTES:
+    if file.stat().st_size > _MAX_BYTES:
         raise ValueError(
-            f"read_yolo: expected at most {_MOST_BYTES:,} bytes of YAML, got "
+            f"read_yolo: expected at most {_MAX_BYTES:,} bytes of YAML, got "
             f"{file.stat().st_size:,} in {shown(file)}"
         )
     text = read_text(file, "read_yolo", "YAML")
     try:
-        _refuse_bombs(text)
+        _reject_bombs(text)
         values = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(
@@ -151,59 +149,59 @@ def _parse(file: Path) -> dict[str, Any]:
     return values
 
 
-def _refuse_bombs(text: str) -> None:
-    """Aliases of aliases, and lists in lists in lists, which no data set needs."""
+def _reject_bombs(text: str) -> None:
+    """Raise for aliases and deep nesting, which no dataset needs and which can fill the memory."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"the alias *{event.anchor}")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise yaml.YAMLError(f"lists nested more than {_DEEPEST} deep")
+        if depth > _MAX_DEPTH:
+            raise yaml.YAMLError(f"lists nested more than {_MAX_DEPTH} deep")
 
 
 def _read_names(values: dict[str, Any], file: Path) -> list[str]:
     names, count = values.get("names"), values.get("nc")
     if isinstance(names, dict):
-        names = _in_order(names, file)
+        names = _sort_by_index(names, file)
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise ValueError(
-            f"read_yolo: expected names a list or a dictionary of class names in {shown(file)}, "
-            f"got {type(names).__name__ if names else 'none'}"
+            f"read_yolo: expected names to be a list or a dictionary of class names in "
+            f"{shown(file)}, got {type(names).__name__ if names else 'none'}"
         )
     if count is not None and (not isinstance(count, str) or count.strip() != str(len(names))):
         raise ValueError(
-            f"read_yolo: expected nc the number of names, {len(names)}, got {count!r:.40} in "
+            f"read_yolo: expected nc to be the number of names, {len(names)}, got {count!r:.40} in "
             f"{shown(file)}; correct one of them"
         )
     return [name.strip() for name in names]
 
 
-def _in_order(names: dict[str, Any], file: Path) -> list[Any]:
-    """``{0: cat, 1: dog}`` as a list."""
+def _sort_by_index(names: dict[str, Any], file: Path) -> list[Any]:
+    """Return ``{0: cat, 1: dog}`` as a list."""
     if not all(isinstance(key, str) and key.isdecimal() for key in names):
         raise ValueError(
             f"read_yolo: expected names with the numbers 0, 1, ... as keys in {shown(file)}, got "
             f"{name_some(str(key)[:40] for key in names)}"
         )
-    numbers = {int(key): name for key, name in names.items()}
-    missing = sorted(set(range(len(names))) - set(numbers))
+    by_index = {int(key): name for key, name in names.items()}
+    missing = sorted(set(range(len(names))) - set(by_index))
     if missing:
         raise ValueError(
             f"read_yolo: expected names of the classes 0..{len(names) - 1} in {shown(file)}, got "
             f"none of {missing[0]}"
         )
-    return [numbers[number] for number in range(len(names))]
+    return [by_index[index] for index in range(len(names))]
 
 
 def _read_base(values: dict[str, Any], file: Path, config: YoloConfig) -> Path:
-    """The folder that ``train`` and ``val`` start from."""
-    given = values.get("path", "")
-    if not isinstance(given, str) or given in _NOTHING:
+    """Return the folder that ``train`` and ``val`` are relative to."""
+    path = values.get("path", "")
+    if not isinstance(path, str) or path in _NULL:
         return file.parent
     try:
-        base = resolve_inside(config.root, file.parent, given, shown(file))
+        base = resolve_inside(config.root, file.parent, path, shown(file))
     except ValueError:
         base = None
     if base is not None and base.is_dir():
@@ -215,74 +213,74 @@ def _read_base(values: dict[str, Any], file: Path, config: YoloConfig) -> Path:
             Finding(
                 "info",
                 "other-root",
-                f"expected path a folder here, got {given!r}; {first} was found beside the file",
+                f"expected path to be a folder here, got {path!r}; {first} exists next to the file",
                 file=shown(file),
                 fix="remove path",
             )
         )
         return file.parent
     raise ValueError(
-        f"read_yolo: expected path a folder in {shown(config.root)}, got {given!r} in "
+        f"read_yolo: expected path to be a folder in {shown(config.root)}, got {path!r} in "
         f"{shown(file)}; remove it, or pass root=... with the folder of the data"
     )
 
 
-def _find_place(place: str, base: Path, file: Path, split: str, config: YoloConfig) -> Path:
-    source = f"{split} of {shown(file)}"
-    # Roboflow writes ../train/images for the folder train/images beside the file.
-    below = base / place.removeprefix("../")
-    climbs = place.startswith("../") and not _is_inside(config.root, base / place)
-    if climbs and below.exists():
-        place = place.removeprefix("../")
-    found = resolve_inside(config.root, base, place, source)
-    if not found.exists():
+def _resolve(name: str, base: Path, file: Path, split: str, config: YoloConfig) -> Path:
+    """Return the path of a folder or list of images in ``data.yaml``."""
+    # Roboflow writes ../train/images for the folder train/images next to the file.
+    inner = name.removeprefix("../")
+    if inner != name and not _is_inside(config.root, base / name) and (base / inner).exists():
+        name = inner
+    path = resolve_inside(config.root, base, name, f"{split} of {shown(file)}")
+    if not path.exists():
         raise FileNotFoundError(
-            f"read_yolo: expected {split} a folder or a list, got {shown(found)}, which does not "
-            f"exist, in {shown(file)}"
+            f"read_yolo: expected {split} to be a folder or a list, got {shown(path)}, which does "
+            f"not exist, in {shown(file)}"
         )
-    return found
+    return path
 
 
 def resolve_inside(root: Path, base: Path, name: str, source: str) -> Path:
-    """The path that a file names from ``base`` on, or absolute, where it is inside of the root.
+    """Join ``base`` and a path from a file, which must not leave the root.
 
-    Links are not resolved: who unpacked the set has made them; names come from strangers.
+    Symlinks are not resolved: names come from others, but links only from who unpacked the dataset.
 
     Raises:
-        ValueError: The path climbs out of ``root``.
+        ValueError: The path is outside ``root``.
     """
     path = Path(os.path.normpath(base / name.replace("\\", "/")))
     if not _is_inside(root, path) or "\0" in name:
         raise ValueError(
-            f"read_yolo: expected paths inside of {shown(root)}, got {name!r} in {source}; move "
+            f"read_yolo: expected paths inside {shown(root)}, got {name!r} in {source}; move "
             "the data there, or pass root=... with a higher folder"
         )
     return path
 
 
 def _is_inside(root: Path, path: Path) -> bool:
-    base, path = Path(os.path.abspath(root)), Path(os.path.abspath(path))
-    return path == base or base in path.parents
+    root, path = Path(os.path.abspath(root)), Path(os.path.abspath(path))
+    return path == root or root in path.parents
 
 
-def _from_folders(root: Path) -> YoloConfig:
-    """``images/train`` with ``labels/train``, ``train/images`` with ``train/labels``, or none."""
+def _infer_from_folders(root: Path) -> YoloConfig:
+    """Find ``images/train`` with ``labels/train``, or ``train/images`` with ``train/labels``."""
     splits: dict[str, list[Path]] = {}
-    for split, names in _FOLDERS_OF_SPLITS.items():
-        places = [root / "images" / name for name in names] + [root / n / "images" for n in names]
-        found = [place for place in places if place.is_dir() and labels_folder(place).is_dir()]
-        if found:
-            splits[split] = found
+    for split, names in _SPLIT_FOLDERS.items():
+        candidates = [root / "images" / name for name in names]
+        candidates += [root / name / "images" for name in names]
+        folders = [f for f in candidates if f.is_dir() and labels_folder(f).is_dir()]
+        if folders:
+            splits[split] = folders
     if not splits and (root / "images").is_dir() and (root / "labels").is_dir():
         splits[""] = [root / "images"]
     if not splits:
         raise FileNotFoundError(
             f"read_yolo: expected data.yaml, or images/ and labels/, got {describe_folder(root)}"
         )
-    return YoloConfig(root, _listed_names(root), splits)
+    return YoloConfig(root, _read_name_file(root), splits)
 
 
-def _listed_names(root: Path) -> list[str] | None:
+def _read_name_file(root: Path) -> list[str] | None:
     folders = [root, *(root / name for name in list_folders(root))]
     for file in (folder / name for name in _NAME_FILES for folder in folders):
         if file.is_file():
@@ -292,9 +290,9 @@ def _listed_names(root: Path) -> list[str] | None:
 
 
 def labels_folder(images: Path) -> Path:
-    """YOLO's rule: the last ``images`` in a path becomes ``labels``."""
+    """Replace the last ``images`` in a path by ``labels``, as YOLO does."""
     parts = list(images.parts)
-    places = [i for i, part in enumerate(parts) if part == "images"]
-    if places:
-        parts[places[-1]] = "labels"
+    indices = [i for i, part in enumerate(parts) if part == "images"]
+    if indices:
+        parts[indices[-1]] = "labels"
     return Path(*parts)

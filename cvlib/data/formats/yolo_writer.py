@@ -1,4 +1,4 @@
-"""Writing a data set as YOLO folders."""
+"""Write datasets as YOLO folders."""
 
 from __future__ import annotations
 
@@ -20,35 +20,34 @@ from cvlib.data.files.folders import SPLITS, describe_folder
 def write_yolo(
     dataset: DetectionDataset | Mapping[str, DetectionDataset], folder: str | Path
 ) -> Path:
-    """Writes images and labels as YOLO reads them.
+    """Write images and labels as YOLO folders.
 
     Args:
-        dataset: One data set, which becomes ``train``, or one for each of ``"train"``, ``"val"``
-            and ``"test"``.
-        folder: Is made; if it is there, it must be empty.
+        dataset: A dataset, written as ``train``, or datasets keyed by ``"train"``, ``"val"`` and
+            ``"test"``.
+        folder: A new or empty folder.
 
     Returns:
-        The path of ``data.yaml``, which is written last.
+        Path of ``data.yaml``, which is written last.
 
     Raises:
         FileExistsError: ``folder`` is not empty.
-        ValueError: Other splits, or sets whose classes differ.
-        UnreadableImageError: The size of an image is not known and cannot be read.
+        ValueError: There are other splits, or the classes differ.
+        UnreadableImageError: The size of an image is unknown and cannot be read.
 
     Warns:
-        UserWarning: What the layout cannot say is left out: crowds, and masks where not every
-            object of the set is one polygon.
+        UserWarning: Crowds are left out, and masks if any is not a single polygon.
 
     Note:
-        Images are copied as they are. Boxes and polygons are clipped to their image.
+        Images are copied unchanged. Boxes and polygons are clipped to their image.
     """
-    sets = dataset if isinstance(dataset, Mapping) else {"train": dataset}
+    datasets = dataset if isinstance(dataset, Mapping) else {"train": dataset}
     folder = Path(folder).expanduser()
-    _check(sets, folder)
-    for split, one in sets.items():
-        _write_split(one, split, folder)
-    classes = next(iter(sets.values())).classes
-    content = {split: f"images/{split}" for split in SPLITS if split in sets}
+    _check(datasets, folder)
+    for split, data in datasets.items():
+        _write_split(data, split, folder)
+    classes = next(iter(datasets.values())).classes
+    content = {split: f"images/{split}" for split in SPLITS if split in datasets}
     text = yaml.safe_dump(
         {**content, "names": dict(enumerate(classes))}, sort_keys=False, allow_unicode=True
     )
@@ -56,48 +55,53 @@ def write_yolo(
     return folder / "data.yaml"
 
 
-def _check(sets: Mapping[str, DetectionDataset], folder: Path) -> None:
-    if not sets or not set(sets) <= set(SPLITS):
+def _check(datasets: Mapping[str, DetectionDataset], folder: Path) -> None:
+    if not datasets or not set(datasets) <= set(SPLITS):
         raise ValueError(
             f"write_yolo: expected splits among {', '.join(SPLITS)}, got "
-            f"{', '.join(sets) or 'none'}"
+            f"{', '.join(datasets) or 'none'}"
         )
-    if len({one.classes for one in sets.values()}) > 1:
-        told = "; ".join(f"{split}: {', '.join(one.classes)}" for split, one in sets.items())
-        raise ValueError(f"write_yolo: expected sets with the same classes, got {told}")
+    if len({data.classes for data in datasets.values()}) > 1:
+        classes = "; ".join(f"{split}: {', '.join(d.classes)}" for split, d in datasets.items())
+        raise ValueError(f"write_yolo: expected datasets with the same classes, got {classes}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
-            f"write_yolo: expected a new or empty folder, got {describe_folder(folder)}; nothing "
-            "is overwritten"
+            "write_yolo: expected `folder` to be a new or empty folder, got "
+            f"{describe_folder(folder)}; nothing is overwritten"
         )
 
 
 def _write_split(dataset: DetectionDataset, split: str, folder: Path) -> None:
     images, labels = folder / "images" / split, folder / "labels" / split
-    for place in (images, labels):
-        place.mkdir(parents=True)
-    table = dataset.table
+    for new_folder in (images, labels):
+        new_folder.mkdir(parents=True)
     with_polygons = _are_polygons(dataset)
     _warn(dataset, split, with_polygons)
     names = _file_names(dataset)
     for index in tqdm(range(len(dataset)), f"writing {split}", disable=None, delay=1):
-        height, width = dataset.image_size(index)
-        scale = np.array([width, height], dtype=np.float64)
-        things = table.objects(index)
-        lines = []
-        for thing in range(things.start, things.stop):
-            if table.iscrowd[thing]:
-                continue
-            if with_polygons and table.masks is not None:
-                points = np.array(table.masks[thing][0]).reshape(-1, 2)
-                values = np.clip(points / scale, 0, 1)
-            else:
-                first, last = np.clip(table.boxes[thing].reshape(2, 2) / scale, 0, 1)
-                values = np.stack([(first + last) / 2, last - first])
-            numbers = " ".join(f"{value:.8g}" for value in values.ravel())
-            lines.append(f"{table.labels[thing]} {numbers}\n")
-        shutil.copyfile(table.path(index), images / names[index])
+        shutil.copyfile(dataset.table.path(index), images / names[index])
+        lines = _label_lines(dataset, index, with_polygons)
         write_text((labels / names[index]).with_suffix(".txt"), "".join(lines))
+
+
+def _label_lines(dataset: DetectionDataset, index: int, with_polygons: bool) -> list[str]:
+    table = dataset.table
+    height, width = dataset.image_size(index)
+    scale = np.array([width, height], dtype=np.float64)
+    objects = table.objects(index)
+    lines = []
+    for i in range(objects.start, objects.stop):
+        if table.iscrowd[i]:
+            continue
+        if with_polygons and table.masks is not None:
+            points = np.array(table.masks[i][0]).reshape(-1, 2)
+            values = np.clip(points / scale, 0, 1)
+        else:
+            first, last = np.clip(table.boxes[i].reshape(2, 2) / scale, 0, 1)
+            values = np.stack([(first + last) / 2, last - first])
+        numbers = " ".join(f"{value:.8g}" for value in values.ravel())
+        lines.append(f"{table.labels[i]} {numbers}\n")
+    return lines
 
 
 def _are_polygons(dataset: DetectionDataset) -> bool:
@@ -110,20 +114,20 @@ def _are_polygons(dataset: DetectionDataset) -> bool:
 
 
 def _warn(dataset: DetectionDataset, split: str, with_polygons: bool) -> None:
-    crowds = int(dataset.table.iscrowd.sum())
-    lost = [f"{crowds} crowds"] if crowds else []
+    num_crowds = int(dataset.table.iscrowd.sum())
+    omitted = [f"{num_crowds} crowds"] if num_crowds else []
     if dataset.table.masks is not None and not with_polygons:
-        lost.append("masks, which are not one polygon for every object")
-    if lost:
+        omitted.append("masks, which are not one polygon for every object")
+    if omitted:
         warnings.warn(
-            f"write_yolo: left out of {split} what the layout cannot say: {' and '.join(lost)}",
+            f"write_yolo: left out of {split} what YOLO cannot store: {' and '.join(omitted)}",
             UserWarning,
             stacklevel=4,
         )
 
 
 def _file_names(dataset: DetectionDataset) -> list[str]:
-    """File names of the images; numbered where labels of two would share a file."""
+    """Return the file names of the images, numbered if two would share a label file."""
     names = [Path(image).name for image in dataset.table.images]
     stems = Counter(Path(name).stem.lower() for name in names)
     if max(stems.values(), default=1) == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -105,24 +104,25 @@ def limit_findings(
 
     Args:
         findings: Findings in any order.
-        totals: Number of findings of each code, where ``findings`` already lacks some.
+        totals: Number of findings of each code, if ``findings`` already lacks some.
 
     Returns:
         The kept findings in their order, then one for each code with more.
     """
     kept: list[Finding] = []
-    first: dict[str, Finding] = {}
-    counts: Counter[str] = Counter()
+    groups: dict[str, list[Finding]] = {}
     for finding in findings:
-        first.setdefault(finding.code, finding)
-        counts[finding.code] += 1
-        if counts[finding.code] <= MAX_FINDINGS_PER_CODE:
+        group = groups.setdefault(finding.code, [])
+        group.append(finding)
+        if len(group) <= MAX_FINDINGS_PER_CODE:
             kept.append(finding)
-    for code, total in {**counts, **(totals or {})}.items():
-        rest = total - MAX_FINDINGS_PER_CODE
-        if rest > 0:
-            message = f"{rest} more like these"
-            kept.append(
-                replace(first[code], message=message, row="", image="", box=None, count=rest)
-            )
+    for code, group in groups.items():
+        rest = group[MAX_FINDINGS_PER_CODE:]
+        missing = (totals or {}).get(code, len(group)) - len(group)
+        count = missing + sum(finding.count for finding in rest)
+        if len(rest) == 1 and not missing:
+            kept += rest
+        elif count:
+            message = f"{count} more like these"
+            kept.append(replace(group[0], message=message, row="", image="", box=None, count=count))
     return kept

@@ -20,7 +20,6 @@ from cvlib.data.labels.table import LabelTable
 
 # Pixels that a box may lie beyond the border, because files round.
 SLACK = 1.0
-MOST_OF_A_KIND = MAX_FINDINGS_PER_CODE
 # No image is this large: a larger number is a typing error or another unit.
 _LARGEST_COORDINATE = 1e6
 _ADVICE_FRACTIONS = "multiply x by the image's width and y by its height"
@@ -234,14 +233,14 @@ def _find_fractions(table: LabelTable) -> tuple[Finding, NDArray[np.bool_]] | No
     return _summarise(table, "normalised-box", message, fix, fractions), fractions
 
 
-def count_from_one(table: LabelTable) -> bool:
+def counts_from_one(table: LabelTable) -> bool:
     """Whether labels run from 1 to K instead of from 0 to K - 1."""
     labels = table.labels
     return bool(len(labels) and labels.min() == 1 and labels.max() == len(table.classes))
 
 
 def _find_one_based_classes(table: LabelTable) -> tuple[Finding, NDArray[np.bool_]] | None:
-    if not count_from_one(table):
+    if not counts_from_one(table):
         return None
     count = len(table.classes)
     message = f"expected labels from 0 to {count - 1}, got 1 to {count}"

@@ -1,4 +1,4 @@
-"""What a step of geometry is, and how a chain of them is carried out at once."""
+"""Geometric steps, and how a chain of them is applied with one interpolation."""
 
 from __future__ import annotations
 
@@ -13,81 +13,83 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from cvlib.data.transforms.targets import Target, boxes_of, move_target
-from cvlib.geometry.view import BORDER, Boxes, View
+from cvlib.data.transforms.targets import MIN_VISIBILITY, Target, boxes_of, move_target
+from cvlib.geometry.view import Boxes, View
 
 Sample = tuple[Tensor, Mapping[str, Any]]
 
 
-class Plan:
-    """What the steps of a chain have decided so far.
+class GeometryPlan:
+    """Decisions of the geometric steps applied to an image so far.
 
     Args:
-        size: (height, width) of the image.
-        boxes: Shape (N, 4), float64, (x1, y1, x2, y2) in its pixels.
+        size: Height and width of the image in pixels.
+        boxes: Boxes in (x1, y1, x2, y2) format in image pixels, shape (N, 4), float64.
 
     Attributes:
-        view: What will be shown.
-        kept: Shape (N,), bool: objects that no step has removed.
+        view: Part of the image that will be visible, and where.
+        kept: Objects that no step has removed, bool, shape (N,).
+        min_visibility: Objects of which a smaller share remains in the image are removed.
     """
 
     def __init__(self, size: tuple[int, int], boxes: Boxes) -> None:
         self.view = View.whole(size)
         self.kept = np.ones(len(boxes), bool)
+        self.min_visibility = MIN_VISIBILITY
         self._boxes = boxes
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the canvas so far."""
+        """Height and width of the current canvas."""
         return self.view.canvas
 
     @property
     def boxes(self) -> Boxes:
-        """Shape (N, 4): the boxes in pixels of the canvas so far, removed ones included."""
+        """Boxes in pixels of the current canvas, removed objects included, shape (N, 4)."""
         return self.view.map_boxes(self._boxes)
 
 
 class GeometricStep(v2.Transform, ABC):
-    """A change of geometry; what is empty afterwards is grey, class 255 (void) and no object.
+    """Base class of transforms that move pixels, boxes and masks.
 
-    A subclass says in `plan` what it does. It draws its random numbers there with `torch.rand`. An
-    object of which less than a quarter is left, or less than a pixel, is removed with its label,
-    area, crowd flag and mask.
+    Subclasses implement `plan` and draw their random numbers there with `torch.rand`. Empty canvas
+    is grey, and void (255) in class maps. An object of which less than a quarter or less than one
+    pixel remains is removed with its label, area, crowd flag and mask.
 
-    Used alone, a step is a transform of a sample like those of torchvision; several in a row are
-    better given to `Geometry`, which moves the pixels once.
+    A single step is a transform like those of torchvision. Combine several with `Geometry`, which
+    interpolates once.
     """
 
     @abstractmethod
-    def plan(self, plan: Plan) -> None:
-        """Changes the plan."""
+    def plan(self, plan: GeometryPlan) -> None:
+        """Update the plan in place."""
 
     def forward(self, image: Tensor, target: Mapping[str, Any] | None = None) -> Any:
-        """Moves an image with its target.
+        """Transform an image and its target.
 
         Args:
-            image: uint8, shape (3, H, W).
-            target: Boxes, masks and so on, or ``None``.
+            image: Image, uint8, shape (3, H, W).
+            target: Boxes, masks and other annotations, or ``None``.
 
         Returns:
-            ``(image, target)``; the image alone where no target was given.
+            ``(image, target)``, or only the image without a target.
 
         Raises:
             TypeError: The image is not a uint8 tensor.
             ValueError: The image has another shape.
         """
         check_image(type(self).__name__, image)
-        plan = Plan((image.shape[1], image.shape[2]), boxes_of(target))
+        plan = GeometryPlan((image.shape[1], image.shape[2]), boxes_of(target))
         self.plan(plan)
         moved = move_sample((image, target or {}), plan)
         return moved[0] if target is None else moved
 
 
 class Geometry(GeometricStep):
-    """Steps of geometry that are carried out as one: pixels are interpolated only once.
+    """Chain of geometric steps that interpolates pixels only once.
 
     Args:
-        steps: In order.
+        steps: Steps in order of application.
 
     Example:
         >>> from cvlib.data import SyntheticBananas
@@ -102,51 +104,50 @@ class Geometry(GeometricStep):
         super().__init__()
         self.steps = tuple(steps)
 
-    def plan(self, plan: Plan) -> None:
-        """Lets every step change the plan."""
+    def plan(self, plan: GeometryPlan) -> None:
+        """Apply all steps to the plan."""
         for step in self.steps:
             step.plan(plan)
 
     def extra_repr(self) -> str:
-        """The steps."""
+        """Comma-separated steps."""
         return ", ".join(map(repr, self.steps))
 
 
-def check_image(name: str, image: object) -> None:
-    """Refuses what is not a uint8 image of shape (3, H, W)."""
+def check_image(function: str, image: object) -> None:
+    """Raise unless an image is uint8 of shape (3, H, W)."""
     if not isinstance(image, Tensor) or image.dtype != torch.uint8:
         actual = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise TypeError(
-            f"{name}: expected image a uint8 tensor, got {actual}; transforms work on "
+            f"{function}: expected `image` to be a uint8 tensor, got {actual}; transforms work on "
             "pixels 0..255 and leave scaling to the model"
         )
     if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape:
         raise ValueError(
-            f"{name}: expected image of shape (3, H, W) with pixels, got {tuple(image.shape)}"
+            f"{function}: expected `image` to have shape (3, H, W) and at least one pixel, got "
+            f"{tuple(image.shape)}"
         )
 
 
-def move_sample(
-    sample: Sample, plan: Plan, fill: tuple[int, int, int] = BORDER
-) -> tuple[Tensor, Target]:
-    """Carries a plan out."""
+def move_sample(sample: Sample, plan: GeometryPlan) -> tuple[Tensor, Target]:
+    """Apply a plan to an image and its target."""
     image, target = sample
     view = plan.view.on_whole_pixels()
-    moved = tv_tensors.Image(view.show(image, fill))
-    return moved, move_target(target, view, plan.kept)
+    moved = tv_tensors.Image(view.show(image))
+    return moved, move_target(target, view, plan.kept, plan.min_visibility)
 
 
-def draw(count: int) -> list[float]:
-    """Random numbers in [0, 1) of torch's global generator."""
+def draw_uniform(count: int) -> list[float]:
+    """Draw numbers in [0, 1) from the global generator of torch."""
     numbers: list[float] = torch.rand(count, dtype=torch.float64).tolist()
     return numbers
 
 
-def draw_rows(rows: int, columns: int) -> NDArray[np.float64]:
-    """The same as an array, shape (rows, columns)."""
+def draw_uniform_array(rows: int, columns: int) -> NDArray[np.float64]:
+    """Draw an array of numbers in [0, 1) from the global generator of torch."""
     return np.asarray(torch.rand(rows, columns, dtype=torch.float64))
 
 
-def between(low: float, high: float, number: float) -> float:
-    """A number in [0, 1) stretched to [low, high)."""
-    return low + (high - low) * number
+def lerp(low: float, high: float, weight: float) -> float:
+    """Interpolate linearly from ``low`` (weight 0) to ``high`` (weight 1)."""
+    return low + (high - low) * weight

@@ -1,4 +1,4 @@
-"""A dataset whose samples go through a transform, with random numbers that can be repeated."""
+"""Dataset with a random transform that can be repeated exactly."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ from torch.utils.data import Dataset, get_worker_info
 
 
 class TransformedDataset(Dataset[Any]):
-    """Samples of a dataset, changed at random.
+    """Dataset whose samples go through a random transform.
 
-    A sample is asked for by ``(epoch, index)``, or by its index alone in epoch 0. Its random
-    numbers, those of torch, NumPy and Python, follow from ``(seed, epoch, index)`` alone:
-    not from the order of access, nor from the number of workers. The global generators are left as
-    they were.
+    Samples are addressed by ``(epoch, index)``, or by an index alone for epoch 0. Their random
+    numbers, those of torch, NumPy and Python, depend only on ``(seed, epoch, index)``, not on the
+    order of access or the number of workers. The state of the global generators is preserved.
 
-    A transform that has a method ``partners()`` is called with as many further samples as that asks
-    for, drawn from the same dataset with the same random numbers.
+    If the transform has a method ``partners()``, it is called with that many additional samples,
+    drawn from the dataset with the same random numbers.
 
     Args:
-        dataset: Gives ``(image, target)``.
+        dataset: Dataset of ``(image, target)`` samples.
         transform: Called as ``transform(image, target, *partners)``; see `make_transform`.
-        seed: Any integer of 64 bits.
+        seed: A 64-bit integer.
 
     Attributes:
-        classes: Those of the dataset.
-        task: That of the dataset.
+        classes: Class names of the dataset.
+        task: Task of the dataset.
 
     Raises:
-        ValueError: ``seed`` has more than 64 bits.
+        ValueError: ``seed`` does not fit in 64 bits.
 
     Example:
         >>> from cvlib.data import SyntheticBananas
@@ -56,7 +55,7 @@ class TransformedDataset(Dataset[Any]):
         self, dataset: Dataset[Any], transform: Callable[..., tuple[Any, Any]], seed: int = 0
     ) -> None:
         if not -(2**63) <= operator.index(seed) < 2**64:
-            raise ValueError(f"TransformedDataset: expected seed of 64 bits, got {seed}")
+            raise ValueError(f"TransformedDataset: expected `seed` to fit in 64 bits, got {seed}")
         self.dataset, self.transform, self.seed = dataset, transform, seed % 2**64
         self.classes: tuple[str, ...] = tuple(getattr(dataset, "classes", ()))
         self.task: str = getattr(dataset, "task", "detection")
@@ -66,13 +65,13 @@ class TransformedDataset(Dataset[Any]):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[Any, Any]:
-        """Make a sample.
+        """Return a transformed sample.
 
         Args:
-            item: ``(epoch, index)``, or an index for epoch 0; indices from -len to len - 1.
+            item: ``(epoch, index)``, or an index for epoch 0, from -len to len - 1.
 
         Returns:
-            What the transform gives.
+            Image and target.
 
         Raises:
             IndexError: The index is out of range.
@@ -80,107 +79,108 @@ class TransformedDataset(Dataset[Any]):
         epoch, index = item if isinstance(item, tuple) else (0, item)
         size = len(self)
         if not -size <= index < size:
-            raise IndexError(f"TransformedDataset: expected index below {size}, got {index}")
+            raise IndexError(f"TransformedDataset: expected `index` below {size}, got {index}")
         index %= size
         if get_worker_info() is not None:
-            _stay_on_one_thread()
-        with random_numbers_of(self.seed, epoch, index):
+            _limit_opencv_to_one_thread()
+        with seeded_generators(self.seed, epoch, index):
             image, target = self.dataset[index]
             partners = getattr(self.transform, "partners", None)
             others = [] if partners is None else torch.randint(size, (partners(),)).tolist()
             return self.transform(image, target, *(self.dataset[other] for other in others))
 
     def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> list[tuple[Any, Any]]:
-        """Make the samples of a batch, as a ``DataLoader`` asks for them; faster than one by one.
+        """Return the samples of a batch; ``DataLoader`` calls it, faster than sample by sample.
 
         Args:
-            items: What `__getitem__` takes.
+            items: See `__getitem__`.
 
         Returns:
-            A sample for each.
+            One sample per item.
         """
-        with generators_kept():
+        with preserve_generators():
             return [self[item] for item in items]
 
 
-class _Global(threading.local):
-    """Whether the global generators will be put back, so that a sample may just seed them."""
+class _GeneratorState(threading.local):
+    """Whether an enclosing block restores the global generators, so that samples only seed them."""
 
-    are_kept = False
+    is_preserved = False
 
 
-_global = _Global()
+_generator_state = _GeneratorState()
 
 
 @contextlib.contextmanager
-def generators_kept() -> Iterator[None]:
-    """Leaves the global generators of torch, NumPy and Python as they were, whatever is drawn.
+def preserve_generators() -> Iterator[None]:
+    """Restore the global generators of torch, NumPy and Python on exit.
 
-    To read and write their states takes longer than to make a small sample: so it is done once
-    around many.
+    Reading and writing their states takes longer than making a small sample, so this is done once
+    around a whole batch.
     """
     states = torch.get_rng_state(), random.getstate()
-    were_kept, _global.are_kept = _global.are_kept, True
+    was_preserved, _generator_state.is_preserved = _generator_state.is_preserved, True
     try:
-        with _another_of_numpy():
+        with _substitute_numpy_generator():
             yield
     finally:
-        _global.are_kept = were_kept
+        _generator_state.is_preserved = was_preserved
         torch.set_rng_state(states[0])
         random.setstate(states[1])
 
 
 @contextlib.contextmanager
-def random_numbers_of(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Seeds the global generators by three numbers, and puts them back at the end.
+def seeded_generators(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Seed the global generators with three numbers, and restore them on exit.
 
     Args:
         seed: From 0 to 2**64 - 1.
         epoch: From 0 to 2**63 - 1.
-        index: The same.
+        index: From 0 to 2**63 - 1.
     """
-    with contextlib.nullcontext() if _global.are_kept else generators_kept():
+    with contextlib.nullcontext() if _generator_state.is_preserved else preserve_generators():
         digest = hashlib.blake2b(struct.pack("<Qqq", seed, epoch, index), digest_size=20).digest()
         for_torch, for_python, for_numpy = struct.unpack("<QQI", digest)
-        # Of the CPU alone: seeding all devices takes longer than most transforms.
+        # CPU only: seeding all devices takes longer than most transforms.
         torch.default_generator.manual_seed(for_torch)
         random.seed(for_python)
         np.random.seed(for_numpy)  # noqa: NPY002
-        _global.are_kept = False  # a sample of another set, made within this one, puts them back
+        _generator_state.is_preserved = False  # nested datasets restore them
         try:
             yield
         finally:
-            _global.are_kept = True
+            _generator_state.is_preserved = True
 
 
 @contextlib.contextmanager
-def _another_of_numpy() -> Iterator[None]:
-    """Another generator takes the place of NumPy's global one, which transforms of others may use.
+def _substitute_numpy_generator() -> Iterator[None]:
+    """Replace NumPy's global generator, which third-party transforms may use, temporarily.
 
-    To write a state back would take as long as to read it.
+    Cheaper than reading its state and writing it back.
     """
     state: Any = np.random.get_state(legacy=False)  # noqa: NPY002
-    own, other = get_bit_generator(), _spare.pop() if _spare else np.random.MT19937()
-    set_bit_generator(other)
+    original = get_bit_generator()
+    substitute = _substitutes.pop() if _substitutes else np.random.MT19937()
+    set_bit_generator(substitute)
     try:
         yield
     finally:
-        set_bit_generator(own)
-        if state.get("has_gauss"):  # half of a pair, which the generator does not hold
+        set_bit_generator(original)
+        if state.get("has_gauss"):  # cached second normal, not held by the bit generator
             np.random.set_state(state)  # noqa: NPY002
-        _spare.append(other)
+        _substitutes.append(substitute)
 
 
-# One for each data set within another.
-_spare: list[np.random.MT19937] = []
+# One for each level of nested datasets.
+_substitutes: list[np.random.MT19937] = []
 
 
 @lru_cache(maxsize=1)
-def _stay_on_one_thread() -> None:
-    """Keeps OpenCV of a worker from starting a thread for every core, as torch does for its own.
+def _limit_opencv_to_one_thread() -> None:
+    """Keep OpenCV in a worker from starting one thread per core, as torch does for itself.
 
-    0 and not 1: for 1 OpenCV would wait for the threads of its pool to end, and after a fork the
-    pool's threads do not exist.
+    0 instead of 1, because for 1 OpenCV would wait for the threads of its pool to end, and these do
+    not exist after a fork.
     """
     import cv2
 

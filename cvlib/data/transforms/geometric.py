@@ -1,109 +1,48 @@
-"""Steps of geometry: flips, crops, changes of scale and size."""
+"""Geometric steps: flips, crops, changes of scale and size."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from cvlib.data.augment import LARGEST_SCALE, LARGEST_SHIFT, MOVED_SHARE
-from cvlib.data.transforms.base import GeometricStep, Plan, between, draw, draw_rows
-from cvlib.data.transforms.targets import area_of, clip_corners
+from cvlib.data.transforms.base import (
+    GeometricStep,
+    GeometryPlan,
+    draw_uniform,
+    draw_uniform_array,
+    lerp,
+)
+from cvlib.data.transforms.targets import clip_to_region
 from cvlib.geometry.view import Boxes, View
-
-
-class IoUCrop(GeometricStep):
-    """SSD's crop: a random part of the image that overlaps an object as much as drawn.
-
-    A demand is drawn: no crop at all, any crop, or one with an IoU of at least .1, .3, .5, .7 or .9
-    with an object. Of ``tries`` crops of .3 to 1 of each side and shapes from 1:2 to 2:1 the first
-    one is taken that meets it; where none does, another demand is drawn. Objects whose centre is
-    outside of the crop are removed; at least one is left. An image without objects gets any crop.
-
-    Args:
-        tries: Crops to choose from.
-
-    References:
-        Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2.
-    """
-
-    demands = (None, 0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-    smallest_side = 0.3
-    largest_aspect = 2.0
-
-    def __init__(self, tries: int = 40) -> None:
-        super().__init__()
-        if tries < 1:
-            raise ValueError(f"IoUCrop: expected tries >= 1, got {tries}")
-        self.tries = tries
-
-    def plan(self, plan: Plan) -> None:
-        """Crops, or leaves the image whole."""
-        crops = self._draw_crops(plan.size)
-        boxes = plan.boxes
-        inside = have_centres_inside(boxes, crops) & plan.kept  # (crops, N)
-        if plan.kept.any():
-            best = np.where(inside, _iou(crops, boxes), -1.0).max(1)
-        else:
-            best = np.full(len(crops), np.inf)
-        for number in np.argsort(draw(len(self.demands))).tolist():
-            demand = self.demands[number]
-            if demand is None:
-                return
-            meets = best >= demand
-            if meets.any():
-                break
-        chosen = int(meets.argmax())
-        x1, y1, x2, y2 = crops[chosen].tolist()
-        plan.kept &= inside[chosen]
-        plan.view = plan.view.crop((x1, y1, x2, y2))
-
-    def _draw_crops(self, size: Size) -> NDArray[np.int64]:
-        """Crops of allowed shapes, (x1, y1, x2, y2) in whole pixels: shape (at most tries, 4)."""
-        numbers = draw_rows(4, self.tries)
-        whole = np.array([[size[1]], [size[0]]])
-        shares = self.smallest_side + (1 - self.smallest_side) * numbers[:2]
-        sides = np.maximum((whole * shares).astype(np.int64), 1)
-        near = (numbers[2:] * (whole - sides + 1)).astype(np.int64)
-        aspect = sides[0] / sides[1]
-        allowed = (aspect <= self.largest_aspect) & (aspect >= 1 / self.largest_aspect)
-        return np.concatenate([near, near + sides])[:, allowed].T
-
-
-def _iou(crops: NDArray[np.int64], boxes: Boxes) -> NDArray[np.float64]:
-    """IoU of every crop (C, 4) with every box (N, 4): shape (C, N)."""
-    low = np.maximum(crops[:, None, :2], boxes[:, :2])
-    high = np.minimum(crops[:, None, 2:], boxes[:, 2:])
-    common = area_of(np.concatenate([low, np.maximum(low, high)], axis=-1))
-    iou: NDArray[np.float64] = common / (area_of(crops)[:, None] + area_of(boxes) - common)
-    return iou
-
+from cvlib.ops import box_iou
 
 Size = tuple[int, int]
 
 
 class Resize(GeometricStep):
-    """Stretches an image to a size, whatever its shape.
+    """Resize an image to a fixed size, without keeping its aspect ratio.
 
     Args:
-        size: (height, width) in pixels.
+        size: Height and width in pixels.
     """
 
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.size = check_size("Resize", size)
 
-    def plan(self, plan: Plan) -> None:
-        """Resizes."""
+    def plan(self, plan: GeometryPlan) -> None:
+        """Resize the canvas."""
         plan.view = plan.view.resize(self.size)
 
 
 class Letterbox(GeometricStep):
-    """Makes an image fit into a size without changing its shape; the rest is grey.
+    """Fit an image into a fixed size, keeping its aspect ratio, and pad both sides with grey.
 
     Args:
-        size: (height, width) in pixels.
+        size: Height and width in pixels.
 
     Example:
         >>> import torch
@@ -118,158 +57,223 @@ class Letterbox(GeometricStep):
         super().__init__()
         self.size = check_size("Letterbox", size)
 
-    def plan(self, plan: Plan) -> None:
-        """Resizes and pads on both sides."""
+    def plan(self, plan: GeometryPlan) -> None:
+        """Resize and pad the canvas."""
         height, width = self.size
         scale = min(height / plan.size[0], width / plan.size[1])
-        inner = _scaled(plan.size, scale)
+        inner = _scale_size(plan.size, scale)
         plan.view = plan.view.resize(inner)
         left, top = (width - inner[1]) // 2, (height - inner[0]) // 2
         plan.view = plan.view.crop((-left, -top, width - left, height - top))
 
-    def view(self, image: Size) -> View:
-        """How an image of (height, width) is shown: its ``undo_boxes`` takes detections back."""
-        plan = Plan(image, np.zeros((0, 4)))
+    def view(self, image_size: Size) -> View:
+        """Return the view of an image; its ``undo_boxes`` maps detections back.
+
+        Args:
+            image_size: Height and width of the image in pixels.
+        """
+        plan = GeometryPlan(image_size, np.zeros((0, 4)))
         self.plan(plan)
         return plan.view.on_whole_pixels()
 
 
 class HorizontalFlip(GeometricStep):
-    """Swaps left and right.
+    """Swap left and right.
 
     Args:
-        p: How often, in [0, 1].
+        p: Probability of a flip, in [0, 1].
     """
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        self.p = check_share("HorizontalFlip", p)
+        self.p = check_fraction("HorizontalFlip", "p", p)
 
-    def plan(self, plan: Plan) -> None:
-        """Flips or does not."""
-        if draw(1)[0] < self.p:
+    def plan(self, plan: GeometryPlan) -> None:
+        """Flip with probability ``p``."""
+        if draw_uniform(1)[0] < self.p:
             plan.view = plan.view.mirror()
 
 
 class VerticalFlip(GeometricStep):
-    """Swaps top and bottom.
+    """Swap top and bottom.
 
     Args:
-        p: How often, in [0, 1].
+        p: Probability of a flip, in [0, 1].
     """
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        self.p = check_share("VerticalFlip", p)
+        self.p = check_fraction("VerticalFlip", "p", p)
 
-    def plan(self, plan: Plan) -> None:
-        """Flips or does not."""
-        if draw(1)[0] < self.p:
+    def plan(self, plan: GeometryPlan) -> None:
+        """Flip with probability ``p``."""
+        if draw_uniform(1)[0] < self.p:
             plan.view = plan.view.flip()
 
 
 class Transpose(GeometricStep):
-    """Swaps rows and columns of square images; others are left as they are.
+    """Swap rows and columns of square images; leave other images unchanged.
 
     Args:
-        p: How often, in [0, 1].
+        p: Probability of a transposition, in [0, 1].
     """
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        self.p = check_share("Transpose", p)
+        self.p = check_fraction("Transpose", "p", p)
 
-    def plan(self, plan: Plan) -> None:
-        """Transposes or does not."""
-        if draw(1)[0] < self.p and plan.size[0] == plan.size[1]:
+    def plan(self, plan: GeometryPlan) -> None:
+        """Transpose with probability ``p``."""
+        if draw_uniform(1)[0] < self.p and plan.size[0] == plan.size[1]:
             plan.view = plan.view.transpose()
 
 
 class ZoomOut(GeometricStep):
-    """Puts an image at a random place on a larger grey canvas, which makes small objects.
+    """Place an image at random on a larger grey canvas, which makes objects smaller.
 
     Args:
-        largest: Sides of the canvas over those of the image, drawn from 1 to this.
-        p: How often, in [0, 1].
+        max_ratio: Largest ratio of the canvas sides to the image sides; the smallest is 1.
+        p: Probability of the change, in [0, 1].
 
     References:
         Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 3.6.
     """
 
-    def __init__(self, largest: float = 4.0, p: float = 0.5) -> None:
+    def __init__(self, max_ratio: float = 4.0, p: float = 0.5) -> None:
         super().__init__()
-        if not largest >= 1:
-            raise ValueError(f"ZoomOut: expected largest >= 1, got {largest}")
-        self.largest, self.p = largest, check_share("ZoomOut", p)
+        if not max_ratio >= 1:
+            raise ValueError(f"ZoomOut: expected `max_ratio` to be at least 1, got {max_ratio}")
+        self.max_ratio, self.p = max_ratio, check_fraction("ZoomOut", "p", p)
 
-    def plan(self, plan: Plan) -> None:
-        """Enlarges the canvas or does not."""
-        chance, ratio, x, y = draw(4)
+    def plan(self, plan: GeometryPlan) -> None:
+        """Enlarge the canvas with probability ``p``."""
+        chance, ratio, x, y = draw_uniform(4)
         if chance >= self.p:
             return
         height, width = plan.size
-        new_height, new_width = _scaled(plan.size, between(1, self.largest, ratio))
+        new_height, new_width = _scale_size(plan.size, lerp(1, self.max_ratio, ratio))
         left, top = round(x * (new_width - width)), round(y * (new_height - height))
         plan.view = plan.view.crop((-left, -top, new_width - left, new_height - top))
 
 
-class ScaleJitter(GeometricStep):
-    """Enlarges or shrinks the canvas by a random factor, without changing its shape.
+class IoUCrop(GeometricStep):
+    """SSD's random crop with a minimum IoU with an object.
+
+    The minimum IoU is drawn from `min_ious`, where ``None`` means no crop. Of ``tries`` crops with
+    sides of .3 to 1 of the image and aspect ratios from 1:2 to 2:1, the first one that reaches the
+    minimum is taken; if none does, another minimum is drawn. Objects with their centre outside the
+    crop are removed; at least one remains. An image without objects gets any crop.
 
     Args:
-        scales: Least and largest factor; any between is equally likely.
+        tries: Number of crops to choose from.
+
+    References:
+        Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2.
     """
 
-    def __init__(self, scales: tuple[float, float] = (0.5, 2.0)) -> None:
-        super().__init__()
-        if not 0 < scales[0] <= scales[1]:
-            raise ValueError(
-                f"ScaleJitter: expected scales with 0 < least <= largest, got {scales}"
-            )
-        self.scales = scales
+    min_ious = (None, 0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+    min_side = 0.3
+    max_aspect_ratio = 2.0
 
-    def plan(self, plan: Plan) -> None:
-        """Resizes."""
-        scale = between(*self.scales, draw(1)[0])
-        plan.view = plan.view.resize(_scaled(plan.size, scale))
+    def __init__(self, tries: int = 40) -> None:
+        super().__init__()
+        if tries < 1:
+            raise ValueError(f"IoUCrop: expected `tries` to be at least 1, got {tries}")
+        self.tries = tries
+
+    def plan(self, plan: GeometryPlan) -> None:
+        """Crop the canvas, or leave it as it is."""
+        crops = self._draw_crops(plan.size)
+        boxes = plan.boxes
+        inside = have_centres_inside(boxes, crops) & plan.kept  # (crops, N)
+        if plan.kept.any():
+            ious = box_iou(torch.from_numpy(crops.astype(np.float64)), torch.from_numpy(boxes))
+            best = np.where(inside, ious.numpy(), -1.0).max(1)
+        else:
+            best = np.full(len(crops), np.inf)
+        for index in np.argsort(draw_uniform(len(self.min_ious))).tolist():
+            min_iou = self.min_ious[index]
+            if min_iou is None:
+                return
+            is_allowed = best >= min_iou
+            if is_allowed.any():
+                break
+        chosen = int(is_allowed.argmax())
+        x1, y1, x2, y2 = crops[chosen].tolist()
+        plan.kept &= inside[chosen]
+        plan.view = plan.view.crop((x1, y1, x2, y2))
+
+    def _draw_crops(self, size: Size) -> NDArray[np.int64]:
+        """Draw crops of allowed aspect ratios, (x1, y1, x2, y2), shape (at most tries, 4)."""
+        numbers = draw_uniform_array(4, self.tries)
+        image_sides = np.array([[size[1]], [size[0]]])
+        fractions = self.min_side + (1 - self.min_side) * numbers[:2]
+        sides = np.maximum((image_sides * fractions).astype(np.int64), 1)
+        corners = (numbers[2:] * (image_sides - sides + 1)).astype(np.int64)
+        aspect_ratios = sides[0] / sides[1]
+        bound = self.max_aspect_ratio
+        is_allowed = (aspect_ratios <= bound) & (aspect_ratios >= 1 / bound)
+        return np.concatenate([corners, corners + sides])[:, is_allowed].T
+
+
+class ScaleJitter(GeometricStep):
+    """Resize an image by a random factor, keeping its aspect ratio.
+
+    Args:
+        scale_range: Smallest and largest factor, drawn uniformly.
+    """
+
+    def __init__(self, scale_range: tuple[float, float] = (0.5, 2.0)) -> None:
+        super().__init__()
+        low, high = scale_range
+        if not 0 < low <= high:
+            raise ValueError(
+                f"ScaleJitter: expected `scale_range` to be (low, high) with 0 < low <= high, got "
+                f"{scale_range}"
+            )
+        self.scale_range = scale_range
+
+    def plan(self, plan: GeometryPlan) -> None:
+        """Resize the canvas."""
+        scale = lerp(*self.scale_range, draw_uniform(1)[0])
+        plan.view = plan.view.resize(_scale_size(plan.size, scale))
 
 
 class FixedCrop(GeometricStep):
-    """Cuts a region of one size at a random place; where the canvas is smaller, it is padded.
+    """Crop a region of fixed size at random, padding where the canvas is smaller.
 
-    Of ``tries`` places the first one is taken that has the centre of an object, if there is one.
+    Of ``tries`` regions the first one that contains the centre of an object is taken, if any.
 
     Args:
-        size: (height, width) in pixels.
-        tries: Places to try.
+        size: Height and width in pixels.
+        tries: Number of regions to choose from.
     """
 
     def __init__(self, size: Size, tries: int = 10) -> None:
         super().__init__()
         if tries < 1:
-            raise ValueError(f"FixedCrop: expected tries >= 1, got {tries}")
+            raise ValueError(f"FixedCrop: expected `tries` to be at least 1, got {tries}")
         self.size, self.tries = check_size("FixedCrop", size), tries
 
-    def plan(self, plan: Plan) -> None:
-        """Crops and pads."""
-        numbers = draw_rows(2, self.tries)
+    def plan(self, plan: GeometryPlan) -> None:
+        """Crop and pad the canvas."""
+        numbers = draw_uniform_array(2, self.tries)
         height, width = self.size
         free_y, free_x = plan.size[0] - height, plan.size[1] - width
         y, x = np.round(free_y * numbers[0]), np.round(free_x * numbers[1])
         crops = np.stack([x, y, x + width, y + height], axis=1).astype(np.int64)
-        boxes = plan.boxes[plan.kept]
-        hits = have_centres_inside(boxes, crops).any(1)
-        x1, y1, x2, y2 = crops[int(hits.argmax())].tolist()
+        has_object = have_centres_inside(plan.boxes[plan.kept], crops).any(1)
+        x1, y1, x2, y2 = crops[int(has_object.argmax())].tolist()
         plan.view = plan.view.crop((x1, y1, x2, y2))
 
 
 class RandomResizedCrop(GeometricStep):
-    """Stretches a random part of the image to a size, the crop of image classification.
+    """Crop a random region and resize it, as in image classification.
 
     Args:
-        size: (height, width) in pixels.
-        shares: Least and largest area of the part over that of the image.
-        largest_aspect: The part is at most this many times as wide as high, or as high as wide.
+        size: Height and width of the result in pixels.
+        scale: Smallest and largest area of the crop, as a fraction of the image.
+        max_aspect_ratio: Largest ratio of the longer to the shorter side of the crop.
 
     References:
         Szegedy et al., "Going Deeper with Convolutions" (2014), section 6.
@@ -278,128 +282,135 @@ class RandomResizedCrop(GeometricStep):
     tries = 10
 
     def __init__(
-        self, size: Size, shares: tuple[float, float] = (0.08, 1.0), largest_aspect: float = 4 / 3
+        self, size: Size, scale: tuple[float, float] = (0.08, 1.0), max_aspect_ratio: float = 4 / 3
     ) -> None:
         super().__init__()
-        if not 0 < shares[0] <= shares[1] <= 1:
+        if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(
-                f"RandomResizedCrop: expected shares with 0 < least <= largest <= 1, got {shares}"
+                "RandomResizedCrop: expected `scale` to be (low, high) with 0 < low <= high <= 1, "
+                f"got {scale}"
             )
-        if not largest_aspect >= 1:
+        if not max_aspect_ratio >= 1:
             raise ValueError(
-                f"RandomResizedCrop: expected largest_aspect >= 1, got {largest_aspect}"
+                "RandomResizedCrop: expected `max_aspect_ratio` to be at least 1, got "
+                f"{max_aspect_ratio}"
             )
         self.size = check_size("RandomResizedCrop", size)
-        self.shares, self.largest_aspect = shares, largest_aspect
+        self.scale, self.max_aspect_ratio = scale, max_aspect_ratio
 
-    def plan(self, plan: Plan) -> None:
-        """Crops and resizes; takes the largest part in the middle where no draw fits."""
+    def plan(self, plan: GeometryPlan) -> None:
+        """Crop and resize; falls back to the largest central region if no draw fits."""
         height, width = plan.size
-        bound = math.log(self.largest_aspect)
+        bound = math.log(self.max_aspect_ratio)
         for _ in range(self.tries):
-            share, aspect, x, y = draw(4)
-            area = height * width * between(*self.shares, share)
-            ratio = math.exp(between(-bound, bound, aspect))
+            fraction, aspect, x, y = draw_uniform(4)
+            area = height * width * lerp(*self.scale, fraction)
+            ratio = math.exp(lerp(-bound, bound, aspect))
             w, h = max(1, round(math.sqrt(area * ratio))), max(1, round(math.sqrt(area / ratio)))
             if w <= width and h <= height:
                 left, top = round(x * (width - w)), round(y * (height - h))
                 break
         else:
-            w = max(1, min(width, round(height * self.largest_aspect)))
-            h = max(1, min(height, round(width * self.largest_aspect)))
+            w = max(1, min(width, round(height * self.max_aspect_ratio)))
+            h = max(1, min(height, round(width * self.max_aspect_ratio)))
             left, top = (width - w) // 2, (height - h) // 2
         plan.view = plan.view.crop((left, top, left + w, top + h)).resize(self.size)
 
 
 class CenterCrop(GeometricStep):
-    """Shows the middle of an image, without changing its shape, at a size.
+    """Crop the centre of an image in the aspect ratio of ``size`` and resize it to that size.
 
     Args:
-        size: (height, width) in pixels.
-        share: Sides of the part over those of the largest one that fits; .875 is the usual 224 of
-            256 pixels.
+        size: Height and width of the result in pixels.
+        fraction: Sides of the crop as a fraction of the largest one that fits; .875 is the usual
+            224 of 256 pixels.
     """
 
-    def __init__(self, size: Size, share: float = 0.875) -> None:
+    def __init__(self, size: Size, fraction: float = 0.875) -> None:
         super().__init__()
-        if not 0 < share <= 1:
-            raise ValueError(f"CenterCrop: expected share in (0, 1], got {share}")
-        self.size, self.share = check_size("CenterCrop", size), share
+        if not 0 < fraction <= 1:
+            raise ValueError(f"CenterCrop: expected `fraction` to be in (0, 1], got {fraction}")
+        self.size, self.fraction = check_size("CenterCrop", size), fraction
 
-    def plan(self, plan: Plan) -> None:
-        """Crops and resizes."""
+    def plan(self, plan: GeometryPlan) -> None:
+        """Crop and resize the canvas."""
         height, width = plan.size
-        scale = self.share * min(height / self.size[0], width / self.size[1])
-        h, w = (min(side, inner) for side, inner in zip(
-            plan.size, _scaled(self.size, scale), strict=True))  # fmt: skip
+        scale = self.fraction * min(height / self.size[0], width / self.size[1])
+        h, w = map(min, plan.size, _scale_size(self.size, scale))
         left, top = (width - w) // 2, (height - h) // 2
         plan.view = plan.view.crop((left, top, left + w, top + h)).resize(self.size)
 
 
-class Nudge(GeometricStep):
-    """Moves and scales an image a little within its canvas.
+class ShiftScale(GeometricStep):
+    """Shift and scale an image slightly within its canvas.
 
-    An image that would lose an object altogether is left where it is.
+    An image that would lose an object entirely is left in place.
 
     Args:
-        largest_scale: It is scaled by at most this factor, up or down.
-        largest_shift: And shifted by at most this share of its sides.
-        p: How often, in [0, 1].
+        max_scale: Largest factor by which the image is enlarged or shrunk.
+        max_shift: Largest shift as a fraction of the sides.
+        p: Probability of the change, in [0, 1].
+        min_visibility: Objects of which a smaller share remains in a moved image are removed.
     """
 
     def __init__(
         self,
-        largest_scale: float = LARGEST_SCALE,
-        largest_shift: float = LARGEST_SHIFT,
-        p: float = MOVED_SHARE,
+        max_scale: float = 1.2,
+        max_shift: float = 0.1,
+        p: float = 0.5,
+        min_visibility: float = 0.5,
     ) -> None:
         super().__init__()
-        if not largest_scale >= 1:
-            raise ValueError(f"Nudge: expected largest_scale >= 1, got {largest_scale}")
-        self.largest_scale = largest_scale
-        self.largest_shift = check_share("Nudge", largest_shift, "largest_shift")
-        self.p = check_share("Nudge", p)
+        if not max_scale >= 1:
+            raise ValueError(f"ShiftScale: expected `max_scale` to be at least 1, got {max_scale}")
+        self.max_scale = max_scale
+        self.max_shift = check_fraction("ShiftScale", "max_shift", max_shift)
+        self.p = check_fraction("ShiftScale", "p", p)
+        self.min_visibility = check_fraction("ShiftScale", "min_visibility", min_visibility)
 
-    def plan(self, plan: Plan) -> None:
-        """Moves or does not."""
-        chance, ratio, x, y = draw(4)
+    def plan(self, plan: GeometryPlan) -> None:
+        """Shift and scale with probability ``p``."""
+        chance, ratio, x, y = draw_uniform(4)
         if chance >= self.p:
             return
         height, width = plan.size
-        new_height, new_width = _scaled(plan.size, self.largest_scale ** (2 * ratio - 1))
-        left = round((new_width - width) / 2 + self.largest_shift * width * (2 * x - 1))
-        top = round((new_height - height) / 2 + self.largest_shift * height * (2 * y - 1))
+        new_height, new_width = _scale_size(plan.size, self.max_scale ** (2 * ratio - 1))
+        left = round((new_width - width) / 2 + self.max_shift * width * (2 * x - 1))
+        top = round((new_height - height) / 2 + self.max_shift * height * (2 * y - 1))
         region = (left, top, left + width, top + height)
         moved = plan.view.resize((new_height, new_width)).crop(region)
-        old = clip_corners(plan.boxes, (0, 0, width, height))
+        boxes = clip_to_region(plan.boxes[plan.kept], (0, 0, width, height))
         scale = new_width / width, new_height / height
-        new = clip_corners(old * (scale * 2), region)
-        if (new[:, 2:] > new[:, :2]).all() and not moved.shows_nothing:
+        boxes = clip_to_region(boxes * (scale * 2), region)
+        if (boxes[:, 2:] > boxes[:, :2]).all() and not moved.shows_nothing:
             plan.view = moved
+            plan.min_visibility = max(plan.min_visibility, self.min_visibility)
 
 
 def have_centres_inside(boxes: Boxes, crops: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Says which boxes (N, 4) have their centre inside of which crops (C, 4): shape (C, N)."""
+    """Whether boxes (N, 4) have their centres inside crops (C, 4), shape (C, N)."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     crops = crops[:, None]
     after, before = centres > crops[..., :2], centres < crops[..., 2:]
     return after[..., 0] & after[..., 1] & before[..., 0] & before[..., 1]
 
 
-def check_size(name: str, size: Size) -> Size:
-    """Refuses what is not (height, width) in whole positive pixels."""
-    whole = isinstance(size, tuple | list) and all(isinstance(side, int) for side in size)
-    if not whole or len(size) != 2 or min(size) < 1:
-        raise ValueError(f"{name}: expected size (height, width) in whole pixels, got {size!r}")
+def check_size(function: str, size: Size, argument: str = "size") -> Size:
+    """Return a size if it is (height, width) in whole positive pixels, raise otherwise."""
+    is_whole = isinstance(size, tuple | list) and all(isinstance(side, int) for side in size)
+    if not is_whole or len(size) != 2 or min(size) < 1:
+        raise ValueError(
+            f"{function}: expected `{argument}` to be (height, width) in whole pixels, got {size!r}"
+        )
     return size[0], size[1]
 
 
-def check_share(name: str, value: float, argument: str = "p") -> float:
-    """Refuses what is not in [0, 1]."""
+def check_fraction(function: str, argument: str, value: float) -> float:
+    """Return a value if it is in [0, 1], raise otherwise."""
     if not 0 <= value <= 1:
-        raise ValueError(f"{name}: expected {argument} in [0, 1], got {value}")
+        raise ValueError(f"{function}: expected `{argument}` to be in [0, 1], got {value}")
     return value
 
 
-def _scaled(size: Size, scale: float) -> Size:
+def _scale_size(size: Size, scale: float) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

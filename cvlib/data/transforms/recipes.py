@@ -1,4 +1,4 @@
-"""The recipes: what happens to an image before a model sees it, by name."""
+"""Recipes: named transforms for training and validation."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cvlib.data.transforms.geometric import (
     HorizontalFlip,
     IoUCrop,
     Letterbox,
-    Nudge,
     RandomResizedCrop,
     Resize,
     ScaleJitter,
+    ShiftScale,
     Size,
     Transpose,
     VerticalFlip,
@@ -27,55 +27,55 @@ from cvlib.data.transforms.geometric import (
 )
 from cvlib.data.transforms.multi_image import Chain, CopyPaste, Mosaic
 
-_NONE = "Resizing alone."
+_NONE = "Resizing only."
 RECIPES: dict[str, dict[str, str]] = {
     "detection": {
-        "ssd": "Zoom-out, crops chosen by IoU, flips and strong changes of colour, as of SSD.",
+        "ssd": "Zoom-out, crops chosen by IoU, flips and strong changes of colour, as in SSD.",
         "light": "Flips in all directions, small shifts and changes of scale and colour.",
-        "scale_jitter": "Half to twice the size, random crops or padding, flips, colour.",
-        "mosaic": "Every other image is made of parts of four; flips, colour.",
-        "lsj": "A tenth to twice the size and flips; objects of a second image are pasted in "
-        "where the set has masks.",
-        "letterbox": "Flips; the shape of the image is kept, with grey margins.",
+        "scale_jitter": "Scales of 0.5 to 2, random crops or padding, flips, changes of colour.",
+        "mosaic": "Half of the images are mosaics of four; flips, changes of colour.",
+        "lsj": "Scales of 0.1 to 2 and flips; copy-paste where the dataset has masks.",
+        "letterbox": "Flips; keeps the aspect ratio, with grey margins.",
         "none": _NONE,
     },
     "segmentation": {
-        "segmentation": "Half to twice the size, random crops, flips, strong changes of colour; "
+        "segmentation": "Scales of 0.5 to 2, random crops, flips, strong changes of colour; "
         "margins are void.",
-        "light": "Flips from left to right, small shifts and changes of scale and colour.",
+        "light": "Horizontal flips, small shifts and changes of scale and colour.",
         "none": _NONE,
     },
     "classification": {
-        "classification": "Random parts of 25 % to 100 % of the area, flips, small changes of "
-        "colour; for validation the middle of the image.",
-        "light": "Flips from left to right, small shifts and changes of scale and colour.",
+        "classification": "Random crops of 25 % to 100 % of the area, flips, small changes of "
+        "colour; the centre of the image in validation.",
+        "light": "Horizontal flips, small shifts and changes of scale and colour.",
         "none": _NONE,
     },
 }
-_SMALLEST_PART = 0.25
+_MIN_CROP_AREA = 0.25
 
 
 def make_transform(
     recipe: str, task: str, image_size: Size, *, train: bool
 ) -> Callable[..., tuple[Any, Any]]:
-    """Makes the transform of a recipe.
+    """Create the transform of a recipe.
 
-    Every recipe ends at ``image_size``, and all but ``letterbox`` and ``classification`` show
-    images in the shape in which `predict` shows them, stretched to that size.
+    Every recipe ends at ``image_size``, and all but ``letterbox`` and ``classification`` stretch
+    images to that size, as `predict` does.
 
     Args:
         recipe: A name in ``RECIPES[task]``.
         task: ``"detection"``, ``"segmentation"`` or ``"classification"``.
-        image_size: (height, width) of the result in pixels.
-        train: True: random changes; False: only what brings an image to its size.
+        image_size: Height and width of the result in pixels.
+        train: Whether to apply random changes; if False, images are only resized.
 
     Returns:
-        Called as ``transform(image, target)`` with uint8 (3, H, W) and a target as datasets give
-        it. Draws from torch's global generator; `TransformedDataset` seeds that. ``mosaic`` and
-        ``lsj`` also take further samples, see `cvlib.data.transforms.multi_image`.
+        A transform called as ``transform(image, target)`` with a uint8 image of shape (3, H, W) and
+        the target of a dataset. It draws from the global generator of torch, which
+        `TransformedDataset` seeds. ``mosaic`` and ``lsj`` take additional samples, see
+        `cvlib.data.transforms.multi_image`.
 
     Raises:
-        ValueError: Unknown recipe or task, or a size that is none.
+        ValueError: Unknown recipe or task, or an invalid size.
 
     Example:
         >>> from cvlib.data import SyntheticBananas
@@ -86,43 +86,43 @@ def make_transform(
     """
     if task not in RECIPES:
         raise ValueError(
-            f"make_transform: expected task to be one of {', '.join(RECIPES)}, got {task!r}"
+            f"make_transform: expected `task` to be one of {', '.join(RECIPES)}, got {task!r}"
         )
     if recipe not in RECIPES[task]:
         raise ValueError(
-            f"make_transform: expected recipe for {task} to be one of {', '.join(RECIPES[task])}, "
-            f"got {recipe!r}"
+            f"make_transform: expected `recipe` for {task} to be one of "
+            f"{', '.join(RECIPES[task])}, got {recipe!r}"
         )
-    size = check_size("make_transform", image_size)
+    size = check_size("make_transform", image_size, "image_size")
     if not train:
         resizers = {"letterbox": Letterbox, "classification": CenterCrop}
         return Geometry([resizers.get(recipe, Resize)(size)])
     if recipe == "mosaic":
         return Chain(Mosaic(size), ColourJitter())
     if recipe == "lsj":
-        return CopyPaste(Geometry(_jitter(size, 0.1)))
-    steps = _geometry(recipe, task, size)
-    colour = {"ssd": PhotometricDistortion, "segmentation": PhotometricDistortion}
+        return CopyPaste(Geometry(_jitter_steps(size, 0.1)))
+    steps = _geometric_steps(recipe, task, size)
     if recipe in ("none", "letterbox"):
         return Geometry(steps)
-    return v2.Compose([Geometry(steps), colour.get(recipe, ColourJitter)()])
+    colour = PhotometricDistortion if recipe in ("ssd", "segmentation") else ColourJitter
+    return v2.Compose([Geometry(steps), colour()])
 
 
-def _geometry(recipe: str, task: str, size: Size) -> list[GeometricStep]:
+def _geometric_steps(recipe: str, task: str, size: Size) -> list[GeometricStep]:
     if recipe == "ssd":
         return [ZoomOut(), IoUCrop(), HorizontalFlip(), Resize(size)]
     if recipe == "letterbox":
         return [HorizontalFlip(), Letterbox(size)]
     if recipe in ("scale_jitter", "segmentation"):
-        return _jitter(size, 0.5)
+        return _jitter_steps(size, 0.5)
     if recipe == "classification":
-        return [RandomResizedCrop(size, (_SMALLEST_PART, 1.0)), HorizontalFlip()]
+        return [RandomResizedCrop(size, (_MIN_CROP_AREA, 1.0)), HorizontalFlip()]
     if recipe == "none":
         return [Resize(size)]
-    # Streets and people have a top and a bottom; what detectors count often has none.
+    # Street scenes and people are upright; objects that detectors count often are not.
     turns = [VerticalFlip(), Transpose()] if task == "detection" else []
-    return [Resize(size), HorizontalFlip(), *turns, Nudge()]
+    return [Resize(size), HorizontalFlip(), *turns, ShiftScale()]
 
 
-def _jitter(size: Size, smallest: float) -> list[GeometricStep]:
-    return [Resize(size), ScaleJitter((smallest, 2.0)), FixedCrop(size), HorizontalFlip()]
+def _jitter_steps(size: Size, min_scale: float) -> list[GeometricStep]:
+    return [Resize(size), ScaleJitter((min_scale, 2.0)), FixedCrop(size), HorizontalFlip()]

@@ -1,4 +1,4 @@
-"""Targets that follow their image: boxes, labels, masks and the rest stay together."""
+"""Targets that follow their image: boxes, labels, masks and other annotations stay together."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from cvlib.ops import masks_to_boxes
 
 Target = dict[str, Any]
 
-# An object of which a smaller share of its area is left is removed with all that belongs to it. A
-# box whose centre is inside of SSD's crop has a quarter left at least.
-LEAST_VISIBLE = 0.25
-# So is one that has become thinner than this, in pixels.
-LEAST_SIDE = 1.0
-# What a target may hold for each object, one row each.
-PER_OBJECT = ("boxes", "labels", "area", "iscrowd", "masks")
+# An object of which a smaller share remains visible is removed. A box whose centre is inside SSD's
+# crop keeps at least a quarter of its area.
+MIN_VISIBILITY = 0.25
+# So is an object that is thinner than this, in pixels.
+MIN_SIDE = 1.0
+# Fields of a target that have one row per object.
+OBJECT_FIELDS = ("boxes", "labels", "area", "iscrowd", "masks")
 
 
 def boxes_of(target: Mapping[str, Any] | None) -> Boxes:
-    """The boxes of a target in float64; of shape (0, 4) where it has none."""
+    """Return the boxes of a target in float64, shape (0, 4) if it has none."""
     if target is None or "boxes" not in target:
         return np.zeros((0, 4))
     boxes: Boxes = target["boxes"].as_subclass(Tensor).numpy().astype(np.float64)
@@ -34,34 +34,37 @@ def boxes_of(target: Mapping[str, Any] | None) -> Boxes:
 
 
 def select_objects(target: Mapping[str, Any], kept: NDArray[np.bool_]) -> Target:
-    """Gives a target without some of its objects; ``kept`` has shape (N,)."""
+    """Return a target with the selected objects; ``kept`` has shape (N,)."""
     if kept.all():
         return dict(target)
     rows = torch.from_numpy(kept.nonzero()[0])
     return {
-        name: wrap_like(value, value.as_subclass(Tensor)[rows]) if name in PER_OBJECT else value
+        name: wrap_like(value, value.as_subclass(Tensor)[rows]) if name in OBJECT_FIELDS else value
         for name, value in target.items()
     }
 
 
 def wrap_like(old: Tensor, new: Tensor, canvas: tuple[int, int] | None = None) -> Tensor:
-    """Gives boxes and masks the class of those that they replace."""
+    """Wrap a tensor in the class of the one it replaces (boxes, masks or a plain tensor)."""
     if isinstance(old, tv_tensors.BoundingBoxes):
         size = old.canvas_size if canvas is None else canvas
         return tv_tensors.BoundingBoxes(new, format="XYXY", canvas_size=size)
     return tv_tensors.Mask(new) if isinstance(old, tv_tensors.Mask) else new
 
 
-def move_target(target: Mapping[str, Any], view: View, kept: NDArray[np.bool_]) -> Target:
-    """Moves everything that a target holds.
+def move_target(
+    target: Mapping[str, Any], view: View, kept: NDArray[np.bool_], min_visibility: float
+) -> Target:
+    """Map all annotations of a target by a view.
 
     Args:
-        target: Of a sample; it is left as it is.
-        view: On whole pixels.
-        kept: Shape (N,): objects that no step has removed so far.
+        target: Target of a sample; not modified.
+        view: View on whole pixels.
+        kept: Objects that no step has removed, shape (N,).
+        min_visibility: Smallest share of an object's area with which it is kept.
 
     Returns:
-        A new target, without objects of which too little is left.
+        A new target without the objects of which too little remains visible.
     """
     moved = dict(target)
     if "mask" in target:
@@ -70,40 +73,46 @@ def move_target(target: Mapping[str, Any], view: View, kept: NDArray[np.bool_]) 
         return moved
     if view.is_identity:
         return select_objects(moved, kept)
-    return _move_masks(moved, view, kept) if "masks" in target else _move_boxes(moved, view, kept)
+    move = _move_masks if "masks" in target else _move_boxes
+    return move(moved, view, kept, min_visibility)
 
 
-def _move_boxes(target: Target, view: View, kept: NDArray[np.bool_]) -> Target:
+def _move_boxes(
+    target: Target, view: View, kept: NDArray[np.bool_], min_visibility: float
+) -> Target:
     old = boxes_of(target)
-    whole = view.map_boxes(old)
-    boxes = clip_corners(whole, view.placed)
-    left = area_of(boxes)
-    kept = kept & (_divide(left, area_of(whole)) >= LEAST_VISIBLE) & are_thick(boxes)
+    unclipped = view.map_boxes(old)
+    boxes = clip_to_region(unclipped, view.placed)
+    areas = area_of(boxes)
+    kept = kept & (_divide(areas, area_of(unclipped)) >= min_visibility) & are_thick(boxes)
     if "area" in target:
-        scale = torch.from_numpy(_divide(left, area_of(old)).astype(np.float32))
+        scale = torch.from_numpy(_divide(areas, area_of(old)).astype(np.float32))
         target["area"] = target["area"] * scale
     return _select_with_boxes(target, boxes, view, kept)
 
 
-def _move_masks(target: Target, view: View, kept: NDArray[np.bool_]) -> Target:
-    """As `_move_boxes`, with the masks to say what is visible; boxes are drawn around them.
+def _move_masks(
+    target: Target, view: View, kept: NDArray[np.bool_], min_visibility: float
+) -> Target:
+    """Map masks, which decide what is visible, and boxes around them.
 
-    An object whose mask is empty from the start is judged by its box.
+    An object whose mask is empty from the beginning is judged by its box.
     """
-    whole = view.map_boxes(boxes_of(target))
-    kept = kept & (area_of(clip_corners(whole, view.placed)) > 0)
-    target, whole = select_objects(target, kept), whole[kept]
-    clipped = clip_corners(whole, view.placed)
+    unclipped = view.map_boxes(boxes_of(target))
+    kept = kept & (area_of(clip_to_region(unclipped, view.placed)) > 0)
+    target, unclipped = select_objects(target, kept), unclipped[kept]
+    clipped = clip_to_region(unclipped, view.placed)
     before = count_pixels(target["masks"]) * view.scale
     target["masks"] = wrap_like(target["masks"], view.show_classes(target["masks"], 0))
     after = count_pixels(target["masks"])
     has_mask = before > 0
     boxes = np.where((after > 0)[:, None], boxes_around(target["masks"]), clipped)
-    shares = np.where(has_mask, _divide(after, before), _divide(area_of(clipped), area_of(whole)))
+    box_shares = _divide(area_of(clipped), area_of(unclipped))
+    visible = np.where(has_mask, _divide(after, before), box_shares)
     if "area" in target:
-        areas = np.where(has_mask, after, target["area"].numpy() * view.scale * shares)
+        areas = np.where(has_mask, after, target["area"].numpy() * view.scale * visible)
         target["area"] = torch.from_numpy(areas.astype(np.float32))
-    kept = (shares >= LEAST_VISIBLE) & are_thick(boxes)
+    kept = (visible >= min_visibility) & are_thick(boxes)
     return _select_with_boxes(target, boxes, view, kept)
 
 
@@ -115,7 +124,7 @@ def _select_with_boxes(target: Target, boxes: Boxes, view: View, kept: NDArray[n
 
 
 def count_pixels(masks: Tensor) -> NDArray[np.int64]:
-    """Pixels of each mask: shape (N,) for (N, H, W)."""
+    """Number of pixels of each mask, shape (N,) for masks (N, H, W)."""
     counts: NDArray[np.int64] = (
         masks.as_subclass(Tensor).flatten(1).sum(1, dtype=torch.int64).numpy()
     )
@@ -123,31 +132,31 @@ def count_pixels(masks: Tensor) -> NDArray[np.int64]:
 
 
 def boxes_around(masks: Tensor) -> Boxes:
-    """Boxes around masks: shape (N, 4)."""
+    """Boxes around masks in float64, shape (N, 4)."""
     boxes: Boxes = masks_to_boxes(masks.as_subclass(Tensor)).numpy().astype(np.float64)
     return boxes
 
 
-def clip_corners(boxes: Boxes, region: tuple[float, float, float, float]) -> Boxes:
-    """Cuts off what lies outside of a region, (x1, y1, x2, y2)."""
+def clip_to_region(boxes: Boxes, region: tuple[float, float, float, float]) -> Boxes:
+    """Clip boxes (N, 4) to a region (x1, y1, x2, y2)."""
     return boxes.clip(region[:2] * 2, region[2:] * 2)
 
 
 def are_thick(boxes: Boxes) -> NDArray[np.bool_]:
-    """Which boxes (N, 4) are at least a pixel wide and high."""
+    """Whether boxes (N, 4) are at least a pixel wide and high."""
     sides = boxes[:, 2:] - boxes[:, :2]
-    thick: NDArray[np.bool_] = np.minimum(sides[:, 0], sides[:, 1]) >= LEAST_SIDE
+    thick: NDArray[np.bool_] = np.minimum(sides[:, 0], sides[:, 1]) >= MIN_SIDE
     return thick
 
 
-def area_of(boxes: NDArray[Any]) -> NDArray[Any]:
-    """Areas of boxes (..., 4): shape (...)."""
-    sides = boxes[..., 2:] - boxes[..., :2]
-    # Of two numbers a reduction takes five times as long.
-    area: NDArray[Any] = sides[..., 0] * sides[..., 1]
+def area_of(boxes: Boxes) -> NDArray[np.float64]:
+    """Areas of boxes (N, 4), shape (N,)."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    # A reduction over two numbers takes five times as long.
+    area: NDArray[np.float64] = sides[:, 0] * sides[:, 1]
     return area
 
 
-def _divide(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """Shares; 0 of nothing."""
-    return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+def _divide(part: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
+    """Divide, with 0 where the total is 0."""
+    return np.divide(part, total, out=np.zeros(len(total)), where=total > 0)

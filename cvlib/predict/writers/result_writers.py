@@ -10,11 +10,11 @@ from typing import Any, Literal, get_args
 
 from cvlib.models import Model
 from cvlib.predict.sources import Frame
+from cvlib.predict.writers.annotations import CocoIds, CocoWriter, YoloWriter
 from cvlib.predict.writers.folder import OutputFolder
 from cvlib.predict.writers.images import ImageWriter, MaskWriter
-from cvlib.predict.writers.labels import CocoIds, CocoWriter, YoloWriter
 from cvlib.predict.writers.tables import CsvWriter, JsonWriter
-from cvlib.structures import Detections, Result
+from cvlib.structures import Result
 
 Kind = Literal["images", "coco", "yolo", "csv", "json", "masks"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -61,17 +61,17 @@ class Writers:
         if data is not None and "coco" not in kinds:
             raise ValueError("Writers: expected kind 'coco' where a data set gives ids, got none")
         ids = None if data is None else CocoIds.read(data, model.classes)
-        self.images = self.objects = self.damaged = 0
+        self.images = self.damaged = 0
+        self.objects: int | None = None
         self._folder = folder
         self._images = ImageWriter(folder) if "images" in kinds else None
-        name = "detections" if model.task == "detection" else "predictions"
-        self._json = JsonWriter(folder.file(f"{name}.json")) if "json" in kinds else None
-        self._coco = CocoWriter(folder, name, model.classes, ids) if "coco" in kinds else None
+        self._json = JsonWriter(folder.file("predictions.json")) if "json" in kinds else None
+        self._coco = CocoWriter(folder, model.classes, ids) if "coco" in kinds else None
         self._others: list[Any] = [] if self._coco is None else [self._coco]
         if "yolo" in kinds:
             self._others.append(YoloWriter(folder, model.classes))
         if "csv" in kinds:
-            self._others.append(CsvWriter(folder.file(f"{name}.csv"), model.task))
+            self._others.append(CsvWriter(folder.file("predictions.csv")))
         if "masks" in kinds:
             self._others.append(MaskWriter(folder))
 
@@ -91,7 +91,8 @@ class Writers:
         for writer in self._others:
             writer.write(frame, result, stem)
         self.images += 1
-        self.objects += len(result) if isinstance(result, Detections) else 0
+        if result.num_objects is not None:
+            self.objects = (self.objects or 0) + result.num_objects
 
     def note_damage(self, path: Path, error: Exception) -> None:
         """Counts a file that could not be read; JSON has it on record."""
