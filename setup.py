@@ -145,8 +145,8 @@ def make_build_command() -> type:
                     raise
                 print(
                     f"\nWARNING: {extension.name} could not be built ({error}).\n"
-                    "cvlib works without it, but much slower, on its plain-PyTorch reference. Install "
-                    f"a C++20 compiler and try again, or set {option}=1 to stop at the failure.\n",
+                    "cvlib works without it, but much slower, on its plain-PyTorch reference. "
+                    f"Install a C++20 compiler and try again, or set {option}=1 to stop at the failure.\n",
                     file=sys.stderr,
                 )
 

@@ -272,13 +272,6 @@ def test_a_missing_source_is_an_error_at_the_call(model, tmp_path):
 
 @pytest.mark.parametrize("views", [None, Views(flip=True)])
 def test_a_threshold_in_percent_is_an_error(tmp_path, model, views):
-<<<<<<< HEAD
-    save(tmp_path / "a.png")
-    message = r"predict: expected `score_threshold` to be in \[0, 1\], got 1.5"
-    with pytest.raises(ValueError, match=message):
-        list(predict(model, tmp_path, score_threshold=1.5, views=views))
-=======
     save_image(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"predict: expected .*score_threshold.*\[0, 1\], got 1.5"):
         predict(model, tmp_path, score_threshold=1.5, views=views)
->>>>>>> ecdfe50 (Prediction takes files, generators and images in memory through one path, checks them at the call, and merged results keep their image's size)

@@ -206,6 +206,7 @@ class Batches(Dataset[Batch]):
     def __init__(self, dataset: Any, model: Model, recipe: str, seed: int) -> None:
         readable = _CheckedSamples(dataset, model.num_classes)
         self.size, self.seed = len(readable), seed
+        self.multiple = model.framing.multiple
         self.samples = apply_recipe(recipe, readable, model, seed)
 
     def __len__(self) -> int:
@@ -221,7 +222,7 @@ class Batches(Dataset[Batch]):
                     bad.append(error.bad)
         if not samples:
             samples.append(self._substitute(key, bad))
-        images, targets = collate(samples)
+        images, targets = collate(samples, multiple=self.multiple)
         return Batch(images, targets, key, bad)
 
     def _substitute(self, key: BatchKey, bad: list[BadImage]) -> Any:
