@@ -87,7 +87,7 @@ def apply_recipe(recipe: str, dataset: Dataset[Any], model: Model, seed: int) ->
         recipe: A name in ``cvlib.data.transforms.RECIPES`` for the model's task, or ``"auto"``
             for the default of the task.
         dataset: Samples by index.
-        model: Supplies the task and ``image_size``.
+        model: The model; its task and framing are used.
         seed: Seed of the random changes.
 
     Returns:
@@ -102,7 +102,7 @@ def apply_recipe(recipe: str, dataset: Dataset[Any], model: Model, seed: int) ->
         raise ValueError(
             f"fit: expected a recipe for {model.task} ({', '.join(known)}), got {recipe!r}"
         )
-    transform = make_transform(name, model.task, model.image_size, train=True)
+    transform = make_transform(name, model.task, model.framing, train=True)
     return TransformedDataset(dataset, transform, seed)
 
 
@@ -206,6 +206,7 @@ class Batches(Dataset[Batch]):
     def __init__(self, dataset: Any, model: Model, recipe: str, seed: int) -> None:
         readable = _CheckedSamples(dataset, model.num_classes)
         self.size, self.seed = len(readable), seed
+        self.multiple = model.framing.multiple
         self.samples = apply_recipe(recipe, readable, model, seed)
 
     def __len__(self) -> int:
@@ -221,7 +222,7 @@ class Batches(Dataset[Batch]):
                     bad.append(error.bad)
         if not samples:
             samples.append(self._substitute(key, bad))
-        images, targets = collate(samples)
+        images, targets = collate(samples, multiple=self.multiple)
         return Batch(images, targets, key, bad)
 
     def _substitute(self, key: BatchKey, bad: list[BadImage]) -> Any:
