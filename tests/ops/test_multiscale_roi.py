@@ -203,7 +203,9 @@ def test_errors_of_the_module():
         pool(maps, boxes, [])
     with pytest.raises(ValueError, match=r"expected `levels` to increase .* got \[2, 2\]"):
         pool({"a": MAPS, "b": MAPS}, boxes, [(32, 32)])
-    with pytest.raises(ValueError, match=r"expected `x` to hold maps with a height.* got \(8, 0\)"):
+    with pytest.raises(
+        ValueError, match=r"expected `image_shapes` to have heights of at least 1, got 0"
+    ):
         pool(maps, boxes, [(0, 32)])
     with pytest.raises(ValueError, match=r"hold at least one feature map"):
         pool({"c": MAPS}, boxes, [(32, 32)])
