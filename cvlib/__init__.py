@@ -6,11 +6,13 @@ from cvlib.anchors import multibox_prior
 from cvlib.box_coding import decode_boxes, encode_boxes
 from cvlib.boxes import box_area, box_convert, clip_boxes
 from cvlib.data import (
+    BadLabelsError,
     BananaDataset,
     ClassificationDataset,
     DetectionDataset,
     SegmentationDataset,
     SyntheticBananas,
+    UnreadableImageError,
     collate,
     load_dataset,
 )
@@ -34,6 +36,7 @@ warn_about_namesake()
 load_kernels()
 
 __all__ = [
+    "BadLabelsError",
     "BananaDataset",
     "Classification",
     "ClassificationDataset",
@@ -46,6 +49,7 @@ __all__ = [
     "SyntheticBananas",
     "TinySSD",
     "TrainConfig",
+    "UnreadableImageError",
     "__version__",
     "batched_nms",
     "box_area",

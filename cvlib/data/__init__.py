@@ -1,16 +1,21 @@
-"""Datasets, all giving the same sample: an RGB image and a dict of what it shows."""
+"""Datasets of all tasks; every sample is an RGB image and a dict of labels."""
 
 from cvlib.data.collate import collate
 from cvlib.data.datasets.banana import BananaDataset
 from cvlib.data.datasets.classification import ClassificationDataset
 from cvlib.data.datasets.detection import DetectionDataset
 from cvlib.data.datasets.segmentation import SegmentationDataset
-from cvlib.data.files.download import download, extract_zip, fetch_bananas
-from cvlib.data.load import find_splits, load_dataset
-from cvlib.data.shards.dataset import ShardDataset, ShardStream, verify_shards, write_shards
+from cvlib.data.files.download import fetch_bananas
+from cvlib.data.files.images import UnreadableImageError
+from cvlib.data.labels.findings import BadLabelsError
+from cvlib.data.load import load_dataset
+from cvlib.data.shards.dataset import ShardDataset, verify_shards
+from cvlib.data.shards.stream import ShardStream
+from cvlib.data.shards.writer import write_shards
 from cvlib.data.synthetic.bananas import SyntheticBananas
 
 __all__ = [
+    "BadLabelsError",
     "BananaDataset",
     "ClassificationDataset",
     "DetectionDataset",
@@ -18,11 +23,9 @@ __all__ = [
     "ShardDataset",
     "ShardStream",
     "SyntheticBananas",
+    "UnreadableImageError",
     "collate",
-    "download",
-    "extract_zip",
     "fetch_bananas",
-    "find_splits",
     "load_dataset",
     "verify_shards",
     "write_shards",

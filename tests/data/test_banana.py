@@ -38,9 +38,6 @@ def error_of(root, **kwargs):
     return str(caught.value)
 
 
-# --- samples ---------------------------------------------------------------------------------
-
-
 def test_sample_by_hand(tmp_path):
     dataset = BananaDataset(write_set(tmp_path))
     image, target = dataset[0]
@@ -132,9 +129,6 @@ def test_index_out_of_range(tmp_path, bad):
         BananaDataset(write_set(tmp_path))[bad]
 
 
-# --- tolerated files -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -161,9 +155,6 @@ def test_root_is_recognised(tmp_path, inside):
     root = write_set(tmp_path / "banana-detection")
     write_set(root, split="val")
     assert len(BananaDataset(root / inside, "val")) == 2
-
-
-# --- wrong folders ---------------------------------------------------------------------------
 
 
 def test_unknown_split(tmp_path):
@@ -222,9 +213,6 @@ def test_label_csv_missing(tmp_path):
     (root / "bananas_train/label.csv").rename(root / "bananas_train/labels.csv")
     with pytest.raises(FileNotFoundError, match=r"label\.csv in .*, got only images, labels\.csv"):
         BananaDataset(root)
-
-
-# --- wrong files -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -332,9 +320,6 @@ def test_image_that_is_none_at_construction(tmp_path):
     assert "got an empty file" in error_of(root)
 
 
-# --- as one layout of many -------------------------------------------------------------------
-
-
 def test_a_wrong_row_can_be_left_out_and_corrected(tmp_path):
     root = write_set(tmp_path / "set", [*ROWS, "1.png,0,9,2,3,4"])
     with pytest.raises(BadLabelsError, match=r"(?s)line 4: expected x1 <= x2 .*--bad-labels drop"):
@@ -359,9 +344,6 @@ def test_images_without_rows_are_told(tmp_path):
     assert [len(dataset[i][1]["boxes"]) for i in range(4)] == [1, 1, 0, 0]
 
 
-# --- images --------------------------------------------------------------------------------
-
-
 def test_damaged_image_is_named_with_its_index(tmp_path):
     dataset = BananaDataset(write_set(tmp_path))
     path = tmp_path / "bananas_train/images/1.png"
@@ -375,9 +357,6 @@ def test_jpeg_size_and_pixels(tmp_path):
     assert BananaDataset(root)[0][0].shape == (3, 30, 40)
     (root / "bananas_train/label.csv").write_text(HEADER + "\n1.jpg,0,1,1,41,30\n")
     assert "inside 1.jpg of width 40 and height 30" in error_of(root)
-
-
-# --- the real set ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -352,7 +352,7 @@ def test_invalid_categories(tmp_path, category, code):
 
 def test_all_problems_are_listed(tmp_path):
     annotations = [entry(k, bbox="x") for k in range(30)]
-    with pytest.raises(BadLabelsError, match=r"got 30 that cannot .*\n(.*\n){20}  \.\.\. and 10"):
+    with pytest.raises(BadLabelsError, match=r"got 30 errors:\n(.*\n){20}  \.\.\. and 10"):
         DetectionDataset(read_coco(write_set(tmp_path, annotations=annotations)))
 
 

@@ -54,9 +54,6 @@ def with_size(root, size=(30, 40), mask=None, orientation=1, **options):
     return DetectionDataset(read_coco(root / "a.json"), **options)
 
 
-# --- samples ---------------------------------------------------------------------------------
-
-
 def test_sample(tmp_path):
     dataset = make(tmp_path)
     image, target = dataset[5]
@@ -124,9 +121,6 @@ def test_wrong_labels_are_left_out_when_asked(tmp_path):
     assert len(w) == 1
     assert dataset[0][1]["boxes"].tolist() == [[0, 0, 5, 5]]
     assert len(dataset.subset([0])) == 1
-
-
-# --- one bad image -------------------------------------------------------------------------
 
 
 def spoil(path, kind):
@@ -198,9 +192,6 @@ def test_masks_that_cannot_be_decoded(tmp_path, mask, message):
     assert e.value.path == str(tmp_path / "1.png")
     with pytest.raises(UnreadableImageError, match=message):
         dataset[0]
-
-
-# --- parts of a set --------------------------------------------------------------------------
 
 
 def test_subset_by_index(tmp_path):
@@ -291,9 +282,6 @@ def test_rename_and_merge_classes(tmp_path):
         dataset.rename_classes({"pig": "cat"})
 
 
-# --- COCO ------------------------------------------------------------------------------------
-
-
 def test_to_coco_gives_sizes_and_reads_back(tmp_path):
     dataset = make(tmp_path)
     dataset.save_coco(tmp_path / "a.json")
@@ -310,9 +298,6 @@ def test_to_coco_gives_sizes_and_reads_back(tmp_path):
         mine, other = dataset[i][1], again[i][1]
         assert mine["boxes"].tolist() == other["boxes"].tolist()
         assert mine["labels"].tolist() == other["labels"].tolist()
-
-
-# --- workers ---------------------------------------------------------------------------------
 
 
 # A spawned worker imports everything anew, which takes seconds; the next test has one of them.
@@ -403,9 +388,6 @@ def test_memory_of_workers_does_not_grow_with_the_labels(tmp_path, method):
         used[reads] = int(run.stdout)
     # 100,000 paths of 200 characters alone are 20 MB.
     assert used["labels"] - used["nothing"] < 2_000, used
-
-
-# --- cache -----------------------------------------------------------------------------------
 
 
 def test_cache_gives_independent_images(tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvlib.data import download, extract_zip, fetch_bananas
+from cvlib.data.files.download import download, extract_zip, fetch_bananas
 
 # The name `cvlib.data.files.download` is the function: the module is reached by its import path.
 module = importlib.import_module("cvlib.data.files.download")
@@ -88,9 +88,6 @@ def part_of(target):
 
 def get(server, target, **kwargs):
     return download(server.url, target, sha1=SHA1, progress=False, **kwargs)
-
-
-# --- download --------------------------------------------------------------------------------
 
 
 def test_whole(server, target):
@@ -276,9 +273,6 @@ def test_progress_bar(server, target, capsys):
     assert "file.zip" in capsys.readouterr().err
 
 
-# --- extract_zip -----------------------------------------------------------------------------
-
-
 def make_zip(path, members, mode=0, compression=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members:
@@ -391,9 +385,6 @@ def test_damaged_deflate_stream(tmp_path):
 def test_missing_archive(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"got no file .*a\.zip"):
         extract_zip(tmp_path / "a.zip", tmp_path / "out")
-
-
-# --- fetch_bananas ---------------------------------------------------------------------------
 
 
 @pytest.fixture

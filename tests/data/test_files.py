@@ -12,9 +12,6 @@ def write(path, data):
     return path
 
 
-# --- read_text -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("data", ["Größe\n".encode(), "Größe\n".encode("utf-8-sig")])
 def test_utf_8_with_and_without_mark(tmp_path, data):
     assert read_text(write(tmp_path / "a", data), "f") == "Größe\n"
@@ -43,9 +40,6 @@ def test_what_is_no_file(tmp_path):
             read_bytes(tmp_path / name, "f")
     with pytest.raises(FileNotFoundError, match=r"f: expected text, got .*b, which does not exist"):
         read_text(tmp_path / "b", "f")
-
-
-# --- inside ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -94,9 +88,6 @@ def test_links_are_followed(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set/images").symlink_to(tmp_path / "far")
     assert inside(tmp_path / "set", "images/a.png").is_file()
-
-
-# --- list_images ---------------------------------------------------------------------------
 
 
 def test_images_of_all_kinds_in_order(tmp_path):

@@ -139,7 +139,7 @@ def test_names_and_images(clean_coco: Path, tmp_path: Path) -> None:
 
 
 def test_findings_beyond_the_limit_are_fixed(clean_coco: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("cvlib.data.check.report.MOST_OF_A_KIND", 2)
+    monkeypatch.setattr("cvlib.data.labels.findings.MAX_FINDINGS_PER_CODE", 2)
     dataset = CocoSet.copy(clean_coco, tmp_path / "set")
     for index in range(5):
         dataset.image(index).unlink()

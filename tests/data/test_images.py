@@ -38,9 +38,6 @@ def encoded(image, kind, **options):
     return file.getvalue()
 
 
-# --- kinds of images -----------------------------------------------------------------------
-
-
 def write_grey(path):
     grey = Image.fromarray(RGB).convert("L")
     grey.save(path)
@@ -206,9 +203,6 @@ def test_20_000_pixels_wide(tmp_path):
     assert read_image(tmp_path / "a.jpg").shape == (3, 20_000, 3)
 
 
-# --- EXIF ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_all_eight_orientations(tmp_path, kind, orientation):
@@ -253,9 +247,6 @@ def test_a_header_behind_a_long_profile(tmp_path):
     profile = np.random.default_rng(0).bytes(200_000)
     Image.fromarray(SMOOTH).save(tmp_path / "a.jpg", icc_profile=profile)
     assert read_image_size(tmp_path / "a.jpg") == (30, 40)
-
-
-# --- damaged images ------------------------------------------------------------------------
 
 
 def cut_half(data):
@@ -385,9 +376,6 @@ def test_the_error_travels_between_processes():
     assert (str(again), again.path, type(again)) == ("no", "a.png", UnreadableImageError)
 
 
-# --- decompression bombs ---------------------------------------------------------------------
-
-
 def png_header(width, height):
     def block(kind, data):
         return (
@@ -429,8 +417,6 @@ def test_pillows_own_limit_does_not_count(monkeypatch):
     assert image_files.MAX_PIXELS >= 20_000**2
 
 
-# --- random damage ---------------------------------------------------------------------------
-
 FUZZ = """
 import io, sys, warnings
 import numpy as np
@@ -458,8 +444,8 @@ for kind, options in kinds:
         if rng.random() < 0.3:
             data = data[: rng.integers(0, len(data))]
         try:
-            image = read_image(data.tobytes())
-            assert image.shape[0] == 3 and image.permute(1, 2, 0).is_contiguous()
+            decoded = read_image(data.tobytes())
+            assert decoded.shape[0] == 3 and decoded.permute(1, 2, 0).is_contiguous()
             read += 1
         except UnreadableImageError:
             refused += 1

@@ -1,4 +1,4 @@
-"""Rules about labels: what breaks them, what statistics find, and what is let through."""
+"""Label rules: violations, faults of whole datasets, doubtful labels, and what passes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from cvlib.boxes import box_convert
 from cvlib.data.labels.duplicates import NEAR_IOU, find_contradictions, find_duplicates
-from cvlib.data.labels.findings import errors_of
+from cvlib.data.labels.findings import MAX_FINDINGS_PER_CODE, Finding, errors_of, limit_findings
 from cvlib.data.labels.rules import (
-    MOST_OF_A_KIND,
-    SET_CODES,
+    DATASET_CODES,
     find_bad_labels,
     find_doubtful_labels,
 )
@@ -26,7 +25,7 @@ WIDTH, HEIGHT = 640, 480
 
 
 def make_table(boxes: np.ndarray, labels: np.ndarray | None = None, per: int = 4) -> LabelTable:
-    """A set with some objects in each image of 640 x 480."""
+    """A dataset with ``per`` objects in each image of 640 x 480."""
     builder = TableBuilder("test", Path("set"), ["a", "b", "c"])
     for number, box in enumerate(boxes.tolist()):
         if number % per == 0:
@@ -68,7 +67,7 @@ GOOD = random_boxes(40, 0)
         ((5, 5, 5.01, 5.01), None),
     ],
 )
-def test_one_box(box: tuple[float, ...], code: str | None) -> None:
+def test_single_boxes(box: tuple[float, ...], code: str | None) -> None:
     table = make_table(np.concatenate([GOOD, [box]]))
     findings, bad = find_bad_labels(table)
     assert [finding.code for finding in findings] == ([code] if code else [])
@@ -106,7 +105,7 @@ def test_classes_counted_from_one() -> None:
     assert set(codes(make_table(GOOD, labels))) == {"unknown-class"}
 
 
-def test_the_factor_of_fractions_is_told() -> None:
+def test_the_factor_of_fractions_is_in_the_advice() -> None:
     fractions = GOOD / [WIDTH, HEIGHT, WIDTH, HEIGHT]
     (finding,), bad = find_bad_labels(make_table(fractions))
     assert finding.code == "normalised-box" and bad.all()
@@ -148,10 +147,10 @@ def test_boxes_in_order_are_never_doubted(seed: int, largest: int) -> None:
 
 @pytest.mark.parametrize("code", LAYOUTS)
 @given(seed=st.integers(0, 10_000))
-def test_layouts_are_told_apart(code: str, seed: int) -> None:
+def test_layouts_are_distinguished(code: str, seed: int) -> None:
     boxes = random_boxes(200, seed)
     (finding,), bad = find_bad_labels(make_table(LAYOUTS[code](boxes)))
-    assert finding.code == code in SET_CODES
+    assert finding.code == code in DATASET_CODES
     assert bad.all() and finding.count == 200
 
 
@@ -167,15 +166,14 @@ def test_corners_in_the_wrong_order_are_no_other_layout() -> None:
     assert set(codes(make_table(GOOD[:, [2, 3, 0, 1]]))) == {"inverted-box"}
 
 
-def test_objects_twice() -> None:
+def test_repeated_and_contradicting_objects() -> None:
     boxes = np.concatenate([GOOD[:4], GOOD[:3]])
     table = make_table(boxes, np.array([0, 1, 2, 0, 0, 0, 2]), per=7)
     none = np.zeros(7, dtype=np.bool_)
     assert find_duplicates(table, skip=none).tolist() == [[0, 4], [2, 6]]
     assert find_contradictions(table, skip=none).tolist() == [[1, 5]]
     assert codes(table) == []
-    told = [(one.code, one.row, one.severity) for one in find_doubtful_labels(table)]
-    assert told == [
+    assert [(f.code, f.row, f.severity) for f in find_doubtful_labels(table)] == [
         ("duplicate-box", "line 6", "warning"),
         ("duplicate-box", "line 8", "warning"),
         ("two-classes-for-one-box", "line 7", "warning"),
@@ -204,7 +202,7 @@ def test_contradictions_are_all_pairs_of_high_iou(seed: int) -> None:
     boxes[:, :2] -= rng.random((36, 2)) * 0.03 * (boxes[:, 2:] - boxes[:, :2])
     labels = rng.integers(0, 3, 36)
     table = make_table(boxes, labels, per=12)
-    found = find_contradictions(table, skip=np.zeros(36, np.bool_))
+    pairs = find_contradictions(table, skip=np.zeros(36, np.bool_))
     ious = box_iou(torch.from_numpy(boxes), torch.from_numpy(boxes)).numpy()
     expected = [
         (i, j)
@@ -212,24 +210,36 @@ def test_contradictions_are_all_pairs_of_high_iou(seed: int) -> None:
         for j in range(i + 1, 36)
         if i // 12 == j // 12 and labels[i] != labels[j] and ious[i, j] >= NEAR_IOU
     ]
-    assert sorted(map(tuple, found.tolist())) == expected
+    assert sorted(map(tuple, pairs.tolist())) == expected
 
 
 def test_the_rest_of_a_thousand_is_counted() -> None:
-    boxes = random_boxes(MOST_OF_A_KIND + 200, 3)
+    boxes = random_boxes(MAX_FINDINGS_PER_CODE + 200, 3)
     boxes[:, 2] = boxes[:, 0]
     findings, bad = find_bad_labels(make_table(boxes))
     assert bad.all()
-    assert len(findings) == MOST_OF_A_KIND + 1
-    assert sum(finding.count for finding in findings) == MOST_OF_A_KIND + 200
+    assert len(findings) == MAX_FINDINGS_PER_CODE + 1
+    assert sum(finding.count for finding in findings) == MAX_FINDINGS_PER_CODE + 200
     assert errors_of(findings) == findings
+
+
+def test_findings_are_limited_for_each_code() -> None:
+    findings = [Finding("error", "ab"[i % 2], str(i), row="line 1") for i in range(2400)]
+    limited = limit_findings(findings)
+    assert limited[:2000] == findings[:2000]
+    assert [(f.code, f.message, f.row, f.count) for f in limited[2000:]] == [
+        ("a", "200 more like these", "", 200),
+        ("b", "200 more like these", "", 200),
+    ]
+    assert limit_findings(findings[:2000], {"a": 1500})[-1].count == 500
+    assert limit_findings(findings[:2000], {"a": 1000}) == findings[:2000]
 
 
 def test_one_box_for_all_is_doubtful() -> None:
     (finding,) = find_doubtful_labels(make_table(np.tile([[10.0, 10, 50, 50]], (20, 1)), per=1))
     assert (finding.code, finding.severity, finding.count) == ("equal-boxes", "warning", 20)
-    whole = np.tile([[0.0, 0, WIDTH, HEIGHT]], (20, 1))
-    assert find_doubtful_labels(make_table(whole, per=1))[0].code == "whole-image-boxes"
+    image_boxes = np.tile([[0.0, 0, WIDTH, HEIGHT]], (20, 1))
+    assert find_doubtful_labels(make_table(image_boxes, per=1))[0].code == "whole-image-boxes"
 
 
 def test_an_empty_table() -> None:

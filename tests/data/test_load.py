@@ -406,7 +406,7 @@ def test_real_sets(test_data, name, split, kind, images, objects, classes):
 
 
 def test_invalid_labels_of_the_blood_cells(test_data):
-    with pytest.raises(BadLabelsError, match="got 2 that cannot be right") as caught:
+    with pytest.raises(BadLabelsError, match="expected valid labels, got 2 errors") as caught:
         load_dataset(test_data / "bccd-voc", "trainval", log=str)
     assert [finding.code for finding in caught.value.findings] == ["degenerate-box"] * 2
     with pytest.warns(UserWarning, match="2 findings"):

@@ -64,9 +64,6 @@ def one(tmp_path, **options):
     return SegmentationDataset([tmp_path / "a.jpg"], [tmp_path / "m.png"], CLASSES, **options)
 
 
-# --- masks as files ----------------------------------------------------------------------------
-
-
 def test_palette_masks_are_read_as_indices(tmp_path):
     save_palette(tmp_path / "m.png")
     assert np.array_equal(read_classes(tmp_path / "m.png", 3), NUMBERS)
@@ -192,9 +189,6 @@ def test_bombs(tmp_path, monkeypatch):
     save_palette(tmp_path / "m.png")
     with pytest.raises(UnreadableImageError, match="of at most 11 pixels, got 4 x 3"):
         read_classes(tmp_path / "m.png", 3)
-
-
-# --- the data set ----------------------------------------------------------------------------
 
 
 def test_sample(tmp_path):
@@ -324,9 +318,6 @@ def test_pixels_are_counted(tmp_path):
     assert one(tmp_path).count_pixels().tolist() == [4, 3, 3, 2]
     assert one(tmp_path).mask_size(0) == (3, 4)
     assert one(tmp_path).image_size(0) == (3, 4)
-
-
-# --- VOC's layout ------------------------------------------------------------------------------
 
 
 def test_splits_and_classes(tmp_path):

@@ -104,9 +104,6 @@ def test_real_sets(test_data, tmp_path):
             assert_equal(shards[i], part[i])
 
 
-# --- other programs --------------------------------------------------------------------------
-
-
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset closes none
 def test_webdataset_reads_what_was_written(detection, segmentation, tmp_path):
     wds = pytest.importorskip("webdataset")
@@ -155,9 +152,6 @@ def test_what_webdataset_wrote_is_read(classification, detection, tmp_path):
     for i in range(7):
         assert torch.equal(shards[i][1]["boxes"], detection[i][1]["boxes"])
         assert shards[i][1]["image_id"] == i
-
-
-# --- reading in processes --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
@@ -225,9 +219,6 @@ def test_a_transform_is_applied(classification, tmp_path):
     write_shards(classification, tmp_path / "s", log=quiet)
     double = ShardDataset(tmp_path / "s", transform=lambda image, target: (image * 2, target))
     assert torch.equal(double[1][0], classification[1][0] * 2)
-
-
-# --- messages --------------------------------------------------------------------------------
 
 
 def test_messages_of_writing(classification, tmp_path):

@@ -32,9 +32,6 @@ def samples():
     return [bananas[index] for index in range(len(bananas))]
 
 
-# --- samples ---------------------------------------------------------------------------------
-
-
 def test_sample():
     dataset = SyntheticBananas(9)
     image, target = dataset[-1]
@@ -114,9 +111,6 @@ def test_sizes(size):
         assert target["boxes"].canvas_size == (size, size)
 
 
-# --- the boxes are those of the drawn pixels -------------------------------------------------
-
-
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10**6),
@@ -154,9 +148,6 @@ def test_bananas_stay_visible():
             assert visible >= 0.6 * total
             hidden += visible < total
     assert hidden > 20
-
-
-# --- independence from all but the seed ------------------------------------------------------
 
 
 def test_access_order_does_not_matter():
@@ -222,9 +213,6 @@ def test_workers_do_not_matter():
 def test_pickles():
     bananas = SyntheticBananas(5, image_size=64, seed=8, max_objects=2)
     assert same(bananas[3], pickle.loads(pickle.dumps(bananas))[3])
-
-
-# --- errors ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

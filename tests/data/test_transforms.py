@@ -130,7 +130,7 @@ def test_boxes_stay_on_the_bananas(recipe):
         (("ssd", "segmentation", (9, 9)), "expected `recipe` for segmentation to be one of segm"),
         (
             ("ssd", "detection", (0, 9)),
-            r"make_transform: expected `image_size` to be \(height",
+            r"make_transform: expected `framing` to be \(height",
         ),
     ],
 )

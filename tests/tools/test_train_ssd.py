@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cvlib.data import SyntheticBananas
-from cvlib.data.shards.dataset import write_shards
+from cvlib.data import SyntheticBananas, write_shards
 from cvlib.engine import load
 from cvlib.engine.checkpoint import load_checkpoint
 

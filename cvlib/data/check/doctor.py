@@ -21,7 +21,7 @@ from cvlib.data.check.images import (
     scan,
 )
 from cvlib.data.check.instance_masks import find_bad_masks
-from cvlib.data.check.report import Report, SplitReport, limit_findings, sort_findings
+from cvlib.data.check.report import Report, SplitReport, sort_findings
 from cvlib.data.check.samples import check_samples
 from cvlib.data.check.segmentation import check_segmentation
 from cvlib.data.check.statistics import (
@@ -33,7 +33,7 @@ from cvlib.data.check.statistics import (
 from cvlib.data.datasets.classification import ClassificationDataset
 from cvlib.data.datasets.segmentation import SegmentationDataset
 from cvlib.data.files.folders import SPLITS, canonical_split, name_some
-from cvlib.data.labels.findings import BadLabelsError, Finding
+from cvlib.data.labels.findings import BadLabelsError, Finding, limit_findings
 from cvlib.data.labels.rules import find_bad_labels, find_doubtful_labels
 from cvlib.data.labels.table import LabelTable
 from cvlib.data.load import recognise

@@ -17,12 +17,11 @@ from cvlib._files import save_json
 from cvlib.data.check.doctor import check_table, open_path, unwrap
 from cvlib.data.check.images import ImageFacts, is_labelled_as_stored
 from cvlib.data.check.instance_masks import find_mask_faults
-from cvlib.data.check.report import limit_findings
 from cvlib.data.formats.coco_writer import write_coco
 from cvlib.data.labels.duplicates import find_duplicates
-from cvlib.data.labels.findings import Finding, counted, errors_of
+from cvlib.data.labels.findings import Finding, counted, errors_of, limit_findings
 from cvlib.data.labels.misread_layouts import find_misreading
-from cvlib.data.labels.rules import SLACK, are_mostly_fractions, broken_rules, count_from_one
+from cvlib.data.labels.rules import SLACK, are_mostly_fractions, broken_rules, counts_from_one
 from cvlib.data.labels.table import LabelTable, PackedList
 
 Boxes = NDArray[np.float64]
@@ -262,7 +261,7 @@ def _fix_labels(table: LabelTable, made: list[Change]) -> LabelTable:
 
 def _fix_layout(table: LabelTable, made: list[Change]) -> LabelTable:
     """Correct mistakes that statistics show in all labels."""
-    if count_from_one(table):
+    if counts_from_one(table):
         made.append(Change("counted all classes from 0", "one-based-classes"))
         table = replace(table, labels=table.labels - 1)
     if are_mostly_fractions(table):

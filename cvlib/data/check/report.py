@@ -12,7 +12,6 @@ from typing import Any
 from cvlib.data.check.images import ImageFacts
 from cvlib.data.check.statistics import Histogram
 from cvlib.data.labels.findings import ADVICE_FIX, BadLabelsError, Finding, counted, errors_of
-from cvlib.data.labels.rules import MOST_OF_A_KIND
 
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 _EXAMPLES = 3
@@ -170,26 +169,6 @@ class SplitReport:
     def name(self) -> str:
         """Source and split: several splits may share a folder."""
         return f"{self.source}, split {self.split}" if self.split else self.source
-
-
-def limit_findings(findings: Iterable[Finding]) -> list[Finding]:
-    """Keep the first thousand findings of each code, and one that counts the others."""
-    groups: dict[str, list[Finding]] = {}
-    for finding in findings:
-        groups.setdefault(finding.code, []).append(finding)
-    limited = []
-    for group in groups.values():
-        rest = group[MOST_OF_A_KIND:]
-        limited += group[:MOST_OF_A_KIND]
-        if len(rest) > 1:
-            count = sum(finding.count for finding in rest)
-            message = f"{count} more like these"
-            limited.append(
-                replace(group[0], message=message, row="", image="", box=None, count=count)
-            )
-        else:
-            limited += rest
-    return limited
 
 
 def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:

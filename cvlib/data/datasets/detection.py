@@ -26,7 +26,7 @@ from cvlib.data.labels.findings import (
     counted,
     errors_of,
 )
-from cvlib.data.labels.rules import SET_CODES, find_bad_labels
+from cvlib.data.labels.rules import DATASET_CODES, find_bad_labels
 from cvlib.data.labels.table import LabelTable
 from cvlib.ops.rle import polygons_to_masks, rle_to_masks
 
@@ -90,7 +90,7 @@ class DetectionDataset(ImageSet):
         findings, bad = find_bad_labels(table)
         wrong = [*errors_of(table.findings), *findings]
         # Where the layout of the whole set is misread, dropping would leave next to nothing.
-        is_misread = any(finding.code in SET_CODES for finding in findings)
+        is_misread = any(finding.code in DATASET_CODES for finding in findings)
         if wrong and (bad_labels == "raise" or is_misread):
             advice = [ADVICE_FIX] if is_misread else [ADVICE_DROP, ADVICE_FIX]
             raise BadLabelsError(f"{table.layout} in {table.root}", wrong, *advice)

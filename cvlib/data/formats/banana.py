@@ -114,7 +114,7 @@ def find_split(root: Path, split: str) -> Path:
     expected = f"BananaDataset: expected `root` to be a folder with {name}/"
     if root.is_file():
         raise FileNotFoundError(
-            f"{expected}, got the file {root}; unpack it with cvlib.data.extract_zip"
+            f"{expected}, got the file {root}; unpack it with cvlib.data.files.download.extract_zip"
         )
     if not root.is_dir():
         raise FileNotFoundError(

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from cvlib._files import inside
 from cvlib.data.files.folders import shown
-from cvlib.data.labels.findings import Finding
-from cvlib.data.labels.rules import MOST_OF_A_KIND
+from cvlib.data.labels.findings import MAX_FINDINGS_PER_CODE, Finding, limit_findings
 
 # Images that are searched for in each candidate folder.
 _NUM_SEARCHED = 50
@@ -32,7 +31,6 @@ class FindingCollector:
         self._path = shown(path)
         self._findings: list[Finding] = []
         self._counts: Counter[str] = Counter()
-        self._first: dict[str, Finding] = {}
 
     def error(
         self, code: str, row: str, message: str, fix: str = "", image: str = "", file: str = ""
@@ -49,25 +47,13 @@ class FindingCollector:
         self._add(Finding("info", code, message, self._path, fix=fix))
 
     def _add(self, finding: Finding) -> None:
-        self._first.setdefault(finding.code, finding)
         self._counts[finding.code] += 1
-        if self._counts[finding.code] <= MOST_OF_A_KIND:
+        if self._counts[finding.code] <= MAX_FINDINGS_PER_CODE:
             self._findings.append(finding)
 
     def findings(self) -> list[Finding]:
         """Return the stored findings, and one that counts the rest of each code."""
-        return self._findings + [
-            Finding(
-                self._first[code].severity,
-                code,
-                f"{count - MOST_OF_A_KIND} more like these",
-                self._path,
-                fix=self._first[code].fix,
-                count=count - MOST_OF_A_KIND,
-            )
-            for code, count in self._counts.items()
-            if count > MOST_OF_A_KIND
-        ]
+        return limit_findings(self._findings, self._counts)
 
 
 def find_images_folder(

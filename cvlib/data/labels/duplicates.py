@@ -1,68 +1,72 @@
-"""Objects of one image with the same box, or nearly the same."""
+"""Objects of one image whose boxes are equal or nearly equal."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cvlib.data.labels.table import LabelTable
+from cvlib.ops import paired_box_iou
 
-# From this IoU on two boxes of different classes are thought to mean one object.
+# Two boxes of different classes with at least this IoU are taken for one object.
 NEAR_IOU = 0.95
-# A box is compared with so many that begin right of it; more begin there only in crowds.
-_MOST_NEIGHBOURS = 100
-# Odd, with bits all over: the golden ratio.
-_MIXER = np.uint64(0x9E3779B97F4A7C15)
+# Boxes that begin right of a box and are compared with it; only crowds have more.
+_MAX_NEIGHBOURS = 100
+# The golden ratio as a 64-bit fraction: odd, with bits set all over.
+_HASH_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def find_duplicates(table: LabelTable, *, skip: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Finds objects that are labelled twice: same box and class, and mask where there is one.
+    """Find objects that are labelled twice: equal box and class, and equal mask if any.
 
     Args:
         table: Labels.
-        skip: Shape (T,): objects to leave out, of which all with a NaN must be some. Crowds are
-            left out as well.
+        skip: Shape (T,), True for objects to ignore, which must include all with NaN. Crowds are
+            always ignored.
 
     Returns:
-        Shape (D, 2), int64: each object that repeats others, after the first of them.
+        Shape (D, 2), int64: pairs of an object and one that repeats it.
     """
-    things, owners, boxes, labels = _choose(table, skip)
-    pairs = things[_equal_pairs(owners, boxes, labels)]
-    is_real = [_have_same_mask(table, first, second) for first, second in pairs.tolist()]
-    return pairs[np.array(is_real, dtype=np.bool_)]
+    objects, owners, boxes, labels = _select_objects(table, skip)
+    pairs = objects[_equal_pairs(owners, boxes, labels)]
+    is_duplicate = [_have_equal_masks(table, first, second) for first, second in pairs.tolist()]
+    return pairs[np.array(is_duplicate, dtype=np.bool_)]
 
 
 def find_contradictions(table: LabelTable, *, skip: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Finds objects of two classes with nearly the same box.
+    """Find objects of two classes with nearly the same box.
 
     Args:
         table: Labels.
-        skip: As for `find_duplicates`.
+        skip: See `find_duplicates`.
 
     Returns:
         Shape (C, 2), int64: pairs, the earlier object first.
     """
-    things, owners, boxes, labels = _choose(table, skip)
-    return np.sort(things[_near_pairs(owners, boxes, labels)], axis=1)
+    with np.errstate(invalid="ignore"):
+        is_inverted = np.logical_or.reduce(table.boxes[:, 2:] < table.boxes[:, :2], axis=1)
+    objects, owners, boxes, labels = _select_objects(table, skip | is_inverted)
+    return np.sort(objects[_near_pairs(owners, boxes, labels)], axis=1)
 
 
-def _choose(
+def _select_objects(
     table: LabelTable, skip: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Positions, images, boxes and labels of the objects that are looked at."""
-    things = np.flatnonzero(~skip & ~table.iscrowd)
-    owners = table.image_of_object()[things]
-    return things, owners, table.boxes[things], table.labels[things]
+    """Return indices, images, boxes and labels of the objects to compare."""
+    objects = np.flatnonzero(~skip & ~table.iscrowd)
+    owners = table.image_of_object()[objects]
+    return objects, owners, table.boxes[objects], table.labels[objects]
 
 
 def _equal_pairs(
     owners: NDArray[np.int64], boxes: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Shape (D, 2): each object that repeats others, after the first of them."""
+    """Return pairs of an object and one that repeats it, shape (D, 2)."""
     columns = [owners, labels, *(boxes + 0.0).T.copy().view(np.int64)]  # -0 becomes 0
     digest = np.zeros(len(owners), dtype=np.uint64)
     for column in columns:
-        digest = (digest ^ column.view(np.uint64)) * _MIXER
+        digest = (digest ^ column.view(np.uint64)) * _HASH_MULTIPLIER
         digest ^= digest >> np.uint64(29)
     order = np.argsort(digest, kind="stable")
     equal = digest[order[1:]] == digest[order[:-1]]
@@ -73,38 +77,31 @@ def _equal_pairs(
     return np.stack([order[firsts], order], axis=1)[equal]
 
 
-def _have_same_mask(table: LabelTable, first: int, second: int) -> bool:
+def _have_equal_masks(table: LabelTable, first: int, second: int) -> bool:
     return table.masks is None or bool(table.masks[first] == table.masks[second])
 
 
 def _near_pairs(
     owners: NDArray[np.int64], boxes: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Shape (C, 2): positions of boxes of two classes with a high IoU.
+    """Return pairs of boxes of two classes with a high IoU, shape (C, 2).
 
-    An IoU above t bounds how far the right box of a pair may begin from the left one, by (1 - t)
-    of its width, so that in the order of left edges few neighbours need a look.
+    With an IoU above t, the left edges of two boxes differ by at most (1 - t) of the left box's
+    width, so few neighbours in the order of left edges need to be compared.
     """
     order = np.lexsort([boxes[:, 0], owners])
     owners, boxes, labels = owners[order], boxes[order], labels[order]
     starts = boxes[:, 0]
     reach = starts + (1 - NEAR_IOU) * (boxes[:, 2] - starts)
     left = np.arange(len(boxes))
-    found = [np.zeros((0, 2), dtype=np.int64)]
-    for distance in range(1, _MOST_NEIGHBOURS + 1):
+    pairs = [np.zeros((0, 2), dtype=np.int64)]
+    for distance in range(1, _MAX_NEIGHBOURS + 1):
         left = left[left + distance < len(boxes)]
         right = left + distance
         left = left[(owners[left] == owners[right]) & (starts[right] <= reach[left])]
         right = left + distance
-        hit = (labels[left] != labels[right]) & (_iou(boxes[left], boxes[right]) >= NEAR_IOU)
-        found.append(order[np.stack([left[hit], right[hit]], axis=1)])
-    return np.concatenate(found)
-
-
-def _iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pair by pair; 0 without a union."""
-    near = np.maximum(first[:, :2], second[:, :2])
-    far = np.minimum(first[:, 2:], second[:, 2:])
-    shared = np.clip(far - near, 0, None).prod(1)
-    areas = (first[:, 2:] - first[:, :2]).prod(1) + (second[:, 2:] - second[:, :2]).prod(1)
-    return np.divide(shared, areas - shared, out=np.zeros_like(shared), where=areas > shared)
+        pair = np.stack([left, right], axis=1)[labels[left] != labels[right]]
+        first, second = (torch.from_numpy(boxes[side]) for side in pair.T)
+        is_near = paired_box_iou(first, second).numpy() >= NEAR_IOU
+        pairs.append(order[pair[is_near]])
+    return np.concatenate(pairs)

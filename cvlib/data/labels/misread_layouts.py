@@ -1,4 +1,4 @@
-"""Boxes that were read in another layout than they were written in, found by statistics."""
+"""Detect boxes that were read in another layout than they were written in, by statistics."""
 
 from __future__ import annotations
 
@@ -13,53 +13,54 @@ from cvlib.data.labels.table import LabelTable
 Boxes = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-# Of the boxes: so many must be wrong before a whole set is doubted, so many fit when read anew.
+# Minimum share of invalid boxes before the layout itself is questioned.
 _WRONG_SHARE = 0.1
+# Minimum share of boxes that must fit in the other layout.
 _FITTING_SHARE = 0.98
-# A layout that never turns a corner round leaves at most this share inverted, by other faults.
-_FEW_SHARE = 0.02
-# Below, chance could make a wrong reading fit.
-_FEWEST = 5
-# For scales of 100 and 1000: so many boxes, which come so near to the scale's end.
-_FEWEST_OF_A_SCALE = 20
+# Maximum share of inverted boxes, due to other faults, in layouts that cannot invert a box.
+_MAX_INVERTED_SHARE = 0.02
+# With fewer boxes, a wrong layout could fit by chance.
+_MIN_BOXES = 5
+# For scales of 100 and 1000: minimum number of boxes, and how near to the end they must come.
+_MIN_BOXES_OF_A_SCALE = 20
 _NEAR_END = 0.9
-# A far corner so many times the image's size is no slip: it was multiplied by the size.
+# Corners this many image sizes away are no slips: they were multiplied by the size.
 _FAR_OUT = 4.0
-# Without sizes, the farthest corner of the set stands for the image's; objects may end beyond.
-_UNSEEN_MARGIN = 1.1
+# Images of unknown size are taken to reach this far beyond the farthest corner of the dataset.
+_UNKNOWN_SIZE_MARGIN = 1.1
 
 
 def all_of_row(flags: Flags) -> Flags:
-    """Which rows are true throughout."""
+    """``flags.all(1)`` as an array for the type checker."""
     return np.asarray(np.logical_and.reduce(flags, axis=1))
 
 
 def any_of_row(flags: Flags) -> Flags:
-    """Which rows are true somewhere."""
+    """``flags.any(1)`` as an array for the type checker."""
     return np.asarray(np.logical_or.reduce(flags, axis=1))
 
 
 @dataclass(frozen=True)
 class Misreading:
-    """A set whose boxes make sense only in another layout.
+    """A dataset whose boxes make sense only in another layout.
 
     Attributes:
-        code: Of the finding.
-        expected: The layout in which the boxes were read.
-        meant: The one in which they fit.
+        code: Code of the finding.
+        expected: Layout in which the boxes were read.
+        meant: Layout in which they fit.
         fix: What to do.
-        seen: Number of boxes that were looked at.
-        wrong: Of these, how many are inverted or outside as they are read.
-        fitting: How many fit in the other layout.
-        objects: Shape (T,): all that must be read anew.
-        boxes: Shape (N, 4): of these, as they were meant.
+        checked: Number of checked boxes.
+        wrong: Number of these that are inverted or outside as read.
+        fitting: Number of these that fit in the other layout.
+        objects: Shape (T,), True for objects whose boxes must be converted.
+        boxes: Converted boxes of these objects, shape (N, 4).
     """
 
     code: str
     expected: str
     meant: str
     fix: str
-    seen: int
+    checked: int
     wrong: int
     fitting: int
     objects: Flags
@@ -68,14 +69,14 @@ class Misreading:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """Finite boxes of a set, (N, 4).
+    """Finite boxes of a dataset.
 
     Attributes:
-        boxes: As they were read.
-        frames: (width, height, width, height) of their images.
-        has_sizes: Whether ``frames`` are the images' sizes, and no estimate.
-        inverted: Shape (N,).
-        outside: Shape (N,): not inverted, but beyond the frame.
+        boxes: Boxes as read, shape (N, 4).
+        frames: (width, height, width, height) of their images, shape (N, 4).
+        has_sizes: Whether all ``frames`` are known sizes rather than estimates.
+        inverted: Shape (N,), True for inverted boxes.
+        outside: Shape (N,), True for other boxes that leave the frame.
     """
 
     boxes: Boxes
@@ -88,7 +89,7 @@ class _Evidence:
         return _is_many(self.inverted)
 
     def is_often_outside(self) -> bool:
-        return _is_many(self.outside) and self.inverted.mean() <= _FEW_SHARE
+        return _is_many(self.outside) and self.inverted.mean() <= _MAX_INVERTED_SHARE
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,12 @@ class _Reading:
     """Another way to read boxes.
 
     Attributes:
-        convert: From boxes as they were read, and frames, to boxes as they were perhaps meant.
-        is_likely: Whether the set looks like it at all.
+        code: See `Misreading`.
+        expected: See `Misreading`.
+        meant: See `Misreading`.
+        fix: See `Misreading`.
+        convert: Function of boxes and frames that returns the boxes in this reading.
+        is_likely: Whether the evidence suggests this reading at all.
     """
 
     code: str
@@ -109,29 +114,29 @@ class _Reading:
 
 
 def find_misreading(table: LabelTable, slack: float) -> Misreading | None:
-    """Finds the layout that boxes were written in, where it is not the one they were read in.
+    """Find the layout that boxes were written in, if they were read in another one.
 
-    In a wrong layout many boxes of a set are inverted or leave their images, and in the right one
-    they fit. Both must hold. Where more than one layout fits, that of most boxes is told.
+    In a wrong layout many boxes are inverted or leave their images, and in the right one they
+    fit. Both must hold. If several layouts qualify, the one in which most boxes fit is returned.
 
     Args:
-        table: Labels as the files say them.
-        slack: So many pixels beyond the border a box still fits.
+        table: Unchecked labels.
+        slack: Pixels that a box may lie beyond the border.
 
     Returns:
-        The best other reading, or None where the boxes are in order or nothing explains them.
+        The best other reading, or None if the boxes are in order or no reading explains them.
     """
     objects = all_of_row(np.isfinite(table.boxes))
-    if objects.sum() < _FEWEST:
+    if objects.sum() < _MIN_BOXES:
         return None
     evidence = _gather(table, objects, slack)
     best: tuple[int, _Reading] | None = None
     for reading in _READINGS:
         if not reading.is_likely(evidence):
             continue
-        meant = reading.convert(evidence.boxes, evidence.frames)
-        fitting = int(_fit(meant, evidence.frames, slack).sum())
-        if fitting >= _FITTING_SHARE * len(meant) and (best is None or fitting > best[0]):
+        boxes = reading.convert(evidence.boxes, evidence.frames)
+        fitting = int(_fit(boxes, evidence.frames, slack).sum())
+        if fitting >= _FITTING_SHARE * len(boxes) and (best is None or fitting > best[0]):
             best = fitting, reading
     if best is None:
         return None
@@ -141,7 +146,7 @@ def find_misreading(table: LabelTable, slack: float) -> Misreading | None:
         expected=reading.expected,
         meant=reading.meant,
         fix=reading.fix,
-        seen=len(evidence.boxes),
+        checked=len(evidence.boxes),
         wrong=int((evidence.inverted | evidence.outside).sum()),
         fitting=fitting,
         objects=objects,
@@ -154,7 +159,7 @@ def _gather(table: LabelTable, objects: Flags, slack: float) -> _Evidence:
     sizes = table.sizes[table.image_of_object()[objects]].astype(np.float64)
     frames = sizes[:, [1, 0, 1, 0]]
     unknown = frames[:, 0] < 0
-    extent = np.maximum(boxes[:, :2], boxes[:, 2:]).max(0) * _UNSEEN_MARGIN
+    extent = np.maximum(boxes[:, :2], boxes[:, 2:]).max(0) * _UNKNOWN_SIZE_MARGIN
     frames[unknown] = np.tile(extent, 2)
     inverted = any_of_row(boxes[:, 2:] < boxes[:, :2])
     return _Evidence(
@@ -167,7 +172,7 @@ def _gather(table: LabelTable, objects: Flags, slack: float) -> _Evidence:
 
 
 def _fit(boxes: Boxes, frames: Boxes, slack: float) -> Flags:
-    """Not inverted and within the frame."""
+    """Mask of boxes that are not inverted and lie within the frame."""
     near, far = boxes[:, :2], boxes[:, 2:]
     within = all_of_row(near >= -slack) & all_of_row(far <= frames[:, 2:] + slack)
     return within & all_of_row(far >= near)
@@ -185,7 +190,7 @@ def _ends_far_out(evidence: _Evidence) -> bool:
 def _is_scale(scale: float) -> Callable[[_Evidence], bool]:
     def is_likely(evidence: _Evidence) -> bool:
         boxes, frames = evidence.boxes, evidence.frames
-        fills = len(boxes) >= _FEWEST_OF_A_SCALE and boxes.min() >= 0 and boxes.max() <= scale
+        fills = len(boxes) >= _MIN_BOXES_OF_A_SCALE and boxes.min() >= 0 and boxes.max() <= scale
         if not fills or not evidence.has_sizes or boxes[:, 2:].max(0).min() < _NEAR_END * scale:
             return False
         return bool(frames.min() >= 2 * scale) or evidence.is_often_outside()
@@ -202,19 +207,19 @@ def _from_cxcywh(boxes: Boxes, frames: Boxes) -> Boxes:
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
 
 
-def _corners_again(boxes: Boxes, frames: Boxes) -> Boxes:
+def _to_xywh(boxes: Boxes, frames: Boxes) -> Boxes:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def _shifted_by_half(boxes: Boxes, frames: Boxes) -> Boxes:
+def _centre_to_corner(boxes: Boxes, frames: Boxes) -> Boxes:
     return boxes - np.tile((boxes[:, 2:] - boxes[:, :2]) / 2, 2)
 
 
-def _exchanged(boxes: Boxes, frames: Boxes) -> Boxes:
+def _exchange_xy(boxes: Boxes, frames: Boxes) -> Boxes:
     return boxes[:, [1, 0, 3, 2]]
 
 
-def _divided(boxes: Boxes, frames: Boxes) -> Boxes:
+def _to_fractions(boxes: Boxes, frames: Boxes) -> Boxes:
     return boxes / np.maximum(frames, 1)
 
 
@@ -224,13 +229,13 @@ _READINGS = (
         "fractions of the image",
         "pixels",
         "divide x by the image's width and y by its height, or read the file as one of pixels",
-        _divided,
+        _to_fractions,
         _ends_far_out,
     ),
     _Reading(
         "percent-box",
         "boxes in pixels, none of them beyond 100 in large images",
-        "per cent",
+        "percent",
         "multiply x by width / 100 and y by height / 100",
         lambda boxes, frames: boxes * frames / 100,
         _is_scale(100),
@@ -264,7 +269,7 @@ _READINGS = (
         "x, y, width, height",
         "corners x1, y1, x2, y2",
         'the file has corners: read it as "xyxy"',
-        _corners_again,
+        _to_xywh,
         _Evidence.is_often_outside,
     ),
     _Reading(
@@ -272,7 +277,7 @@ _READINGS = (
         "the upper left corner, width and height",
         "centre x, centre y, width, height",
         'the file has centres: read it as "cxcywh"',
-        _shifted_by_half,
+        _centre_to_corner,
         _Evidence.is_often_outside,
     ),
     _Reading(
@@ -280,7 +285,7 @@ _READINGS = (
         "x before y",
         "y1, x1, y2, x2",
         "exchange x and y",
-        _exchanged,
+        _exchange_xy,
         _Evidence.is_often_outside,
     ),
 )

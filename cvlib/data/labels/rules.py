@@ -1,4 +1,4 @@
-"""Rules that labels must keep, on a whole data set at once; images are not opened."""
+"""Rules for labels, checked on a whole dataset at once without opening images."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvlib.data.labels.duplicates import find_contradictions, find_duplicates
-from cvlib.data.labels.findings import Finding, Severity
+from cvlib.data.labels.findings import (
+    MAX_FINDINGS_PER_CODE,
+    Finding,
+    Severity,
+    limit_findings,
+)
 from cvlib.data.labels.misread_layouts import all_of_row, any_of_row, find_misreading
 from cvlib.data.labels.table import LabelTable
 
-# Files round: a box may lie so many pixels beyond the border.
+# Pixels that a box may lie beyond the border, because files round.
 SLACK = 1.0
-# Told one by one; the rest of the same kind becomes one finding with a count.
-MOST_OF_A_KIND = 1000
-# No image is so large: such a number is a slip of the keyboard or another unit.
+# No image is this large: a larger number is a typing error or another unit.
 _LARGEST_COORDINATE = 1e6
 _ADVICE_FRACTIONS = "multiply x by the image's width and y by its height"
-# Findings about all labels of a set: leaving objects out would leave none, or hide the cause.
-SET_CODES = frozenset(
+# Findings about all labels of a dataset: dropping objects would leave none, or hide the cause.
+DATASET_CODES = frozenset(
     {
         "normalised-box",
         "percent-box",
@@ -39,36 +42,36 @@ SET_CODES = frozenset(
 
 @dataclass(frozen=True)
 class Rule:
-    """What every object must keep.
+    """A condition on single objects, and the objects that violate it.
 
     Attributes:
-        code: Of its findings.
-        broken: Shape (T,): objects that do not keep it.
-        expected: In words.
+        code: Code of its findings.
+        broken: Shape (T,), True for objects that violate the rule.
+        expected: The condition in words.
         fix: What to do.
     """
 
     code: str
-    broken: NDArray[np.bool_]  # (T,)
+    broken: NDArray[np.bool_]
     expected: str
     fix: str
 
 
 def find_bad_labels(table: LabelTable) -> tuple[list[Finding], NDArray[np.bool_]]:
-    """Finds the labels that would train a model wrongly.
+    """Find labels that would train a model wrongly.
 
-    An object is told once, by the first rule that it breaks. What statistics show to be wrong with
-    the whole set, such as widths where far corners are expected, is one finding with a count.
+    An object is reported once, by the first rule that it violates. A fault of the whole dataset
+    that statistics reveal, such as widths where far corners are expected, is one finding with a
+    count.
 
     Args:
-        table: Labels as the files say them.
+        table: Unchecked labels.
 
     Returns:
-        Errors, and shape (T,): the objects that they are about.
+        Errors, and a mask of shape (T,) that is True for the affected objects.
 
     Note:
-        About a second for a million objects. Of a kind with more than 1000 objects the first 1000
-        are told one by one, and the rest as one finding with their number.
+        About a second for a million objects. See `limit_findings` for how many are listed.
 
     Example:
         >>> from pathlib import Path
@@ -82,22 +85,22 @@ def find_bad_labels(table: LabelTable) -> tuple[list[Finding], NDArray[np.bool_]
     """
     bad = np.zeros(table.num_objects, dtype=np.bool_)
     findings: list[Finding] = []
-    for finding, explained in _find_set_faults(table):
+    for finding, explained in _find_dataset_faults(table):
         findings.append(finding)
         bad |= explained
     owners = table.image_of_object()
     for rule in broken_rules(table, skip=bad):
-        findings += _tell(table, owners, rule, np.flatnonzero(rule.broken))
+        findings += _list_findings(table, owners, rule)
         bad |= rule.broken
     return findings, bad
 
 
 def broken_rules(table: LabelTable, *, skip: NDArray[np.bool_]) -> Iterator[Rule]:
-    """Gives the rules about single objects, each with the objects that break it and none before.
+    """Yield the rules for single objects; each object counts for the first rule it violates.
 
     Args:
         table: Labels.
-        skip: Shape (T,): objects that are left out.
+        skip: Shape (T,), True for objects to ignore.
     """
     bad = skip.copy()
     for rule in _object_rules(table, table.image_of_object()):
@@ -106,10 +109,10 @@ def broken_rules(table: LabelTable, *, skip: NDArray[np.bool_]) -> Iterator[Rule
 
 
 def find_doubtful_labels(table: LabelTable) -> list[Finding]:
-    """Finds labels that may be right, but seldom are.
+    """Find labels that may be right, but seldom are.
 
     Args:
-        table: Labels as the files say them.
+        table: Unchecked labels.
 
     Returns:
         Warnings: objects labelled twice, two classes for one box, one box for all objects, boxes
@@ -117,21 +120,21 @@ def find_doubtful_labels(table: LabelTable) -> list[Finding]:
     """
     owners = table.image_of_object()
     skip = ~all_of_row(np.isfinite(table.boxes))
-    again, torn = np.zeros_like(skip), np.zeros_like(skip)
-    again[find_duplicates(table, skip=skip)[:, 1]] = True
-    torn[find_contradictions(table, skip=skip | again)[:, 1]] = True
+    repeated, contradicted = np.zeros_like(skip), np.zeros_like(skip)
+    repeated[find_duplicates(table, skip=skip)[:, 1]] = True
+    contradicted[find_contradictions(table, skip=skip | repeated)[:, 1]] = True
     rules = (
-        Rule("duplicate-box", again, "expected each object once", "remove the second one"),
+        Rule("duplicate-box", repeated, "expected each object once", "remove the second one"),
         Rule(
             "two-classes-for-one-box",
-            torn,
+            contradicted,
             "expected one class for one object, another class has nearly the same box",
             "remove the wrong one of the two",
         ),
     )
     findings = _find_constants(table, owners)
     for rule in rules:
-        findings += _tell(table, owners, rule, np.flatnonzero(rule.broken), severity="warning")
+        findings += _list_findings(table, owners, rule, "warning")
     return findings
 
 
@@ -165,7 +168,7 @@ def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[Rule]:
             "inverted-box",
             any_of_row(sides < 0),
             "expected x1 <= x2 and y1 <= y2",
-            "exchange the corners; a file of x, y, width, height must be read as one",
+            "exchange the corners, or read the file as x, y, width, height",
         ),
         Rule(
             "degenerate-box",
@@ -188,16 +191,14 @@ def _object_rules(table: LabelTable, owners: NDArray[np.int64]) -> list[Rule]:
     ]
 
 
-def _are_fractions(boxes: NDArray[np.float64], *, whole: bool = False) -> NDArray[np.bool_]:
-    """Which boxes lie within 0..1; ``whole`` ones too, which may be a single pixel."""
+def _are_fractions(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mask of boxes within 0..1 that are not in whole pixels."""
     with np.errstate(invalid="ignore"):
         within = all_of_row((boxes >= 0) & (boxes <= 1))
-        if whole:
-            return within & all_of_row(boxes[:, 2:] > boxes[:, :2])
         return within & any_of_row((boxes > 0) & (boxes < 1))
 
 
-def _find_set_faults(table: LabelTable) -> list[tuple[Finding, NDArray[np.bool_]]]:
+def _find_dataset_faults(table: LabelTable) -> list[tuple[Finding, NDArray[np.bool_]]]:
     if not table.num_objects:
         return []
     faults = [_find_fractions(table), _find_one_based_classes(table)]
@@ -207,41 +208,45 @@ def _find_set_faults(table: LabelTable) -> list[tuple[Finding, NDArray[np.bool_]
 
 
 def are_mostly_fractions(table: LabelTable) -> bool:
-    """Whether the boxes of a set are given in fractions of the images."""
-    count = int(_set_fractions(table).sum())
+    """Whether the boxes of a dataset are in fractions of the image size."""
+    count = int(_possible_fractions(table).sum())
     return count >= 2 and 2 * count >= table.num_objects
 
 
-def _set_fractions(table: LabelTable) -> NDArray[np.bool_]:
-    return _are_fractions(table.boxes, whole=True) | _are_fractions(table.boxes)
+def _possible_fractions(table: LabelTable) -> NDArray[np.bool_]:
+    """Mask of boxes within 0..1; (0, 0, 1, 1) may be a single pixel or the whole image."""
+    boxes = table.boxes
+    with np.errstate(invalid="ignore"):
+        within = all_of_row((boxes >= 0) & (boxes <= 1))
+        return _are_fractions(boxes) | (within & all_of_row(boxes[:, 2:] > boxes[:, :2]))
 
 
 def _find_fractions(table: LabelTable) -> tuple[Finding, NDArray[np.bool_]] | None:
     if not are_mostly_fractions(table):
         return None
-    fractions = _set_fractions(table)
+    fractions = _possible_fractions(table)
     size = table.sizes[table.image_of_object()[int(np.argmax(fractions))]]
     factor = f", here {size[1]} and {size[0]}" if size[0] > 0 else ""
     count = int(fractions.sum())
     message = f"expected boxes in pixels, got numbers from 0 to 1 in {count} of {len(fractions)}"
     fix = _ADVICE_FRACTIONS + factor
-    return _about_all(table, "normalised-box", message, fix, fractions), fractions
+    return _summarise(table, "normalised-box", message, fix, fractions), fractions
 
 
-def count_from_one(table: LabelTable) -> bool:
-    """Whether labels go from 1 to K where 0 to K - 1 are expected."""
+def counts_from_one(table: LabelTable) -> bool:
+    """Whether labels run from 1 to K instead of from 0 to K - 1."""
     labels = table.labels
     return bool(len(labels) and labels.min() == 1 and labels.max() == len(table.classes))
 
 
 def _find_one_based_classes(table: LabelTable) -> tuple[Finding, NDArray[np.bool_]] | None:
-    if not count_from_one(table):
+    if not counts_from_one(table):
         return None
     count = len(table.classes)
     message = f"expected labels from 0 to {count - 1}, got 1 to {count}"
     fix = "count classes from 0: subtract 1 from every label"
-    every = np.ones(table.num_objects, dtype=np.bool_)
-    return _about_all(table, "one-based-classes", message, fix, every), every
+    affected = np.ones(table.num_objects, dtype=np.bool_)
+    return _summarise(table, "one-based-classes", message, fix, affected), affected
 
 
 def _find_layout(table: LabelTable) -> tuple[Finding, NDArray[np.bool_]] | None:
@@ -249,18 +254,17 @@ def _find_layout(table: LabelTable) -> tuple[Finding, NDArray[np.bool_]] | None:
     if misreading is None:
         return None
     message = (
-        f"expected {misreading.expected}, got {misreading.wrong} of {misreading.seen} boxes that "
-        f"are inverted or outside as they are read; {misreading.fitting} fit as {misreading.meant}"
+        f"expected {misreading.expected}, got {misreading.wrong} of {misreading.checked} boxes "
+        f"inverted or outside; read as {misreading.meant}, {misreading.fitting} fit"
     )
-    return (
-        _about_all(table, misreading.code, message, misreading.fix, misreading.objects),
-        misreading.objects,
-    )
+    objects = misreading.objects
+    return _summarise(table, misreading.code, message, misreading.fix, objects), objects
 
 
-def _about_all(
+def _summarise(
     table: LabelTable, code: str, message: str, fix: str, objects: NDArray[np.bool_]
 ) -> Finding:
+    """One error that counts all affected objects and shows the first."""
     first = int(np.argmax(objects))
     image = int(np.searchsorted(table.starts, first, side="right")) - 1
     return Finding(
@@ -276,67 +280,55 @@ def _about_all(
 
 
 def _find_constants(table: LabelTable, owners: NDArray[np.int64]) -> list[Finding]:
-    """Boxes that nobody can have drawn."""
+    """Find datasets in which every box is the same or the whole image."""
     boxes, sizes = table.boxes, table.sizes[owners]
     if table.num_objects < 10 or len(np.unique(owners)) < 10:
         return []
-    every = np.ones(len(boxes), dtype=np.bool_)
-    whole = (np.abs(boxes - np.pad(sizes[:, ::-1], ((0, 0), (2, 0)))) <= SLACK).all(1)
-    if whole.all():
+    affected = np.ones(len(boxes), dtype=np.bool_)
+    fills_image = (np.abs(boxes - np.pad(sizes[:, ::-1], ((0, 0), (2, 0)))) <= SLACK).all(1)
+    if fills_image.all():
         message = "expected boxes around objects, got the whole image in every one"
-        finding = _about_all(table, "whole-image-boxes", message, "draw the boxes", every)
+        finding = _summarise(table, "whole-image-boxes", message, "draw the boxes", affected)
     elif (boxes == boxes[0]).all():
         message = "expected boxes around objects, got the same box in every image"
-        finding = _about_all(table, "equal-boxes", message, "draw the boxes", every)
+        finding = _summarise(table, "equal-boxes", message, "draw the boxes", affected)
     else:
         return []
     return [replace(finding, severity="warning")]
 
 
-def _tell(
+def _list_findings(
     table: LabelTable,
     owners: NDArray[np.int64],
     rule: Rule,
-    things: NDArray[np.int64],
     severity: Severity = "error",
 ) -> list[Finding]:
+    broken = np.flatnonzero(rule.broken)
     findings = []
-    for thing in things[:MOST_OF_A_KIND].tolist():
-        image, box = int(owners[thing]), _box(table, thing)
+    for index in broken[:MAX_FINDINGS_PER_CODE].tolist():
+        image, box = int(owners[index]), _box(table, index)
         corners = ", ".join(f"{value:g}" for value in box)
         findings.append(
             Finding(
                 severity=severity,
                 code=rule.code,
-                message=f"{rule.expected}, got box ({corners}) {_class(table, thing)}",
+                message=f"{rule.expected}, got box ({corners}) {_describe_class(table, index)}",
                 file=table.label_file(image),
-                row=table.row(thing),
+                row=table.row(index),
                 image=str(table.path(image)),
                 box=box,
                 fix=rule.fix,
             )
         )
-    more = len(things) - MOST_OF_A_KIND
-    if more > 0:
-        findings.append(
-            replace(
-                findings[0],
-                message=f"{rule.expected}, got {more} more like these",
-                row="",
-                image="",
-                box=None,
-                count=more,
-            )
-        )
-    return findings
+    return limit_findings(findings, {rule.code: len(broken)})
 
 
-def _class(table: LabelTable, thing: int) -> str:
-    label = int(table.labels[thing])
+def _describe_class(table: LabelTable, index: int) -> str:
+    label = int(table.labels[index])
     name = f" ({table.classes[label]!r})" if 0 <= label < len(table.classes) else ""
     return f"with label {label}{name}"
 
 
-def _box(table: LabelTable, thing: int) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = (round(float(value), 2) for value in table.boxes[thing])
+def _box(table: LabelTable, index: int) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (round(float(value), 2) for value in table.boxes[index])
     return x1, y1, x2, y2

@@ -1,4 +1,4 @@
-"""The labels of a whole data set in a few arrays, as the files say them, before any check."""
+"""Labels of a whole dataset in a few arrays, as read from files and not yet checked."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cvlib.data.labels.findings import Finding
 
 
 class PackedList(Sequence[Any]):
-    """A list of plain values in two arrays.
+    """Immutable list of plain values, stored in two arrays that workers can share.
 
-    Every Python object counts its references in its own memory, so that workers that only read a
-    list of a million of them copy it page by page. Two arrays are shared.
+    Workers that only read a list of a million Python objects still copy it page by page, because
+    reference counts are stored in the objects.
 
     Args:
         items: Strings, numbers, lists, dictionaries and arrays.
@@ -49,41 +49,42 @@ class PackedList(Sequence[Any]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"PackedList: expected index below {len(self)}, got {index}")
         start, end = self._starts[index % len(self)], self._starts[index % len(self) + 1]
-        return pickle.loads(self._bytes[start:end].tobytes())  # written above, by ourselves
+        return pickle.loads(self._bytes[start:end].tobytes())  # pickled in __init__
 
 
-# Of a mask: polygons as flat lists x1, y1, x2, y2, ... in pixels, or a run-length encoding
-# {"size": [height, width], "counts": str | list}; None: the object has no mask.
+# Polygons as flat lists x1, y1, x2, y2, ... in pixels, or a run-length encoding
+# {"size": [height, width], "counts": str | list}; None for an object without a mask.
 Mask = list[list[float]] | dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """P images with T objects, as the label files say them.
+    """Labels of P images with T objects, as read from the files.
 
-    Nothing here has been checked: boxes may be upside down, labels unknown. `label_rules` finds
-    that, `DetectionDataset` refuses it.
+    Nothing has been checked: boxes may be inverted and labels unknown. `find_bad_labels` reports
+    such objects, `DetectionDataset` refuses them.
 
     Attributes:
-        layout: In words, such as ``"COCO json"``.
+        layout: Layout in words, such as ``"COCO json"``.
         root: Folder that relative paths start from.
         classes: Names of the K classes.
         images: P paths as strings, relative to ``root`` or absolute.
         image_ids: Shape (P,), int64.
-        sizes: Shape (P, 2), int64: height and width that the label files claim; -1: they do not.
-        starts: Shape (P + 1,), int64: image i has the objects ``starts[i]`` to
-            ``starts[i + 1]``.
+        sizes: Height and width according to the label files, shape (P, 2), int64; -1 if unknown.
+        starts: Shape (P + 1,), int64; image i has the objects ``starts[i]`` to
+            ``starts[i + 1] - 1``.
         boxes: Shape (T, 4), float64, (x1, y1, x2, y2) in pixels.
-        labels: Shape (T,), int64, in 0..K-1; below 0 or above: no class of this set.
-        rows: Shape (T,), int64: where in its label file an object stands, counted in ``row_word``.
-        iscrowd: Shape (T,), bool: a region of many objects, or one that is not to be counted.
-        difficult: Shape (T,), bool: Pascal VOC's mark.
-        areas: Shape (T,), float64, in pixels; NaN: not given.
-        masks: T masks, or None where the set has none.
-        label_files: The path of each image's label file, P of them; one for all: one entry.
+        labels: Shape (T,), int64, in 0..K-1; other values mean an unknown class.
+        rows: Position of each object in its label file, counted in ``row_word``, shape (T,),
+            int64.
+        iscrowd: Shape (T,), bool, True for regions of many objects and others not to be counted.
+        difficult: Pascal VOC's flag, shape (T,), bool.
+        areas: Shape (T,), float64, in pixels; NaN if unknown.
+        masks: T masks, or None if the dataset has none.
+        label_files: Path of the label file of each image; a single entry if all share one.
         row_word: ``"line"``, ``"annotation"`` or ``"object"``.
-        category_ids: The files' own id of each class.
-        findings: What went wrong while reading.
+        category_ids: Id of each class in the files.
+        findings: Problems met while reading.
     """
 
     layout: str
@@ -107,46 +108,46 @@ class LabelTable:
 
     @property
     def num_images(self) -> int:
-        """P."""
+        """Number of images."""
         return len(self.images)
 
     @property
     def num_objects(self) -> int:
-        """T."""
+        """Number of objects."""
         return len(self.labels)
 
     def path(self, image: int) -> Path:
-        """Of an image."""
+        """Return the path of an image."""
         return self.root / self.images[image]
 
     def objects(self, image: int) -> slice:
-        """Where an image's objects stand."""
+        """Return the slice of an image's objects."""
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
 
     def image_of_object(self) -> NDArray[np.int64]:
-        """Shape (T,): the image of each object."""
+        """Return the image index of each object, shape (T,)."""
         return np.repeat(np.arange(self.num_images), np.diff(self.starts))
 
     def label_file(self, image: int) -> str:
-        """The file that labels an image."""
+        """Return the path of an image's label file, or an empty string."""
         if not len(self.label_files):
             return ""
         file = self.label_files[image if len(self.label_files) > 1 else 0]
         return str(file)
 
-    def row(self, thing: int) -> str:
-        """Where an object stands in its file, in words."""
-        return f"{self.row_word} {self.rows[thing]}"
+    def row(self, index: int) -> str:
+        """Return the position of an object in its label file, in words."""
+        return f"{self.row_word} {self.rows[index]}"
 
     def select(self, images: Sequence[int] | NDArray[np.int64]) -> LabelTable:
-        """The same set with some of its images, in the order given."""
+        """Return the table of some images, in the order given."""
         chosen = np.asarray(images, dtype=np.int64)
         lengths = np.diff(self.starts)[chosen]
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        things = np.arange(starts[-1]) + np.repeat(self.starts[chosen] - starts[:-1], lengths)
+        objects = np.arange(starts[-1]) + np.repeat(self.starts[chosen] - starts[:-1], lengths)
         files = self.label_files
         return replace(
-            self._of_objects(things),
+            self._select_objects(objects),
             images=PackedList(self.images[i] for i in chosen),
             image_ids=self.image_ids[chosen],
             sizes=self.sizes[chosen],
@@ -155,38 +156,39 @@ class LabelTable:
         )
 
     def without_objects(self, bad: NDArray[np.bool_]) -> LabelTable:
-        """The same images without some of the objects.
+        """Return the table of all images without some of the objects.
 
         Args:
-            bad: Shape (T,): those to leave out.
+            bad: Shape (T,), True for objects to remove.
         """
         good = ~bad
         before = np.concatenate([[0], np.cumsum(good)])
-        return replace(self._of_objects(np.flatnonzero(good)), starts=before[self.starts])
+        return replace(self._select_objects(np.flatnonzero(good)), starts=before[self.starts])
 
-    def _of_objects(self, things: NDArray[np.int64]) -> LabelTable:
+    def _select_objects(self, indices: NDArray[np.int64]) -> LabelTable:
         return replace(
             self,
-            boxes=self.boxes[things],
-            labels=self.labels[things],
-            rows=self.rows[things],
-            iscrowd=self.iscrowd[things],
-            difficult=self.difficult[things],
-            areas=self.areas[things],
-            masks=None if self.masks is None else PackedList(self.masks[i] for i in things),
+            boxes=self.boxes[indices],
+            labels=self.labels[indices],
+            rows=self.rows[indices],
+            iscrowd=self.iscrowd[indices],
+            difficult=self.difficult[indices],
+            areas=self.areas[indices],
+            masks=None if self.masks is None else PackedList(self.masks[i] for i in indices),
         )
 
 
 @dataclass
 class TableBuilder:
-    """Collects images and objects one after the other, then makes a `LabelTable`.
+    """Builds a `LabelTable` image by image and object by object.
 
     Attributes:
-        layout: In words, such as ``"Pascal VOC"``.
+        layout: Layout in words, such as ``"Pascal VOC"``.
         root: Folder that relative paths start from.
-        classes: Names; may grow until `build`.
+        classes: Class names; may grow until `build`.
         row_word: See `LabelTable`.
-        category_ids: The files' own id of each class; by default 0..K-1.
+        category_ids: Id of each class in the files; by default 0..K-1.
+        findings: See `LabelTable`; may grow until `build`.
     """
 
     layout: str
@@ -198,7 +200,7 @@ class TableBuilder:
     _images: list[tuple[str, int, tuple[int, int], str]] = field(default_factory=list)
     _counts: list[int] = field(default_factory=list)
     _boxes: list[Sequence[float]] = field(default_factory=list)
-    _facts: list[tuple[int, int, bool, bool, float]] = field(default_factory=list)
+    _fields: list[tuple[int, int, bool, bool, float]] = field(default_factory=list)
     _masks: list[Mask] = field(default_factory=list)
 
     def add_image(
@@ -209,13 +211,13 @@ class TableBuilder:
         size: tuple[int, int] | None = None,
         label_file: str | Path = "",
     ) -> None:
-        """Begins an image; the objects that follow are its own.
+        """Begin an image; `add_object` adds to the last one.
 
         Args:
-            path: Relative to ``root``, or absolute.
-            image_id: By default the number of images before it.
-            size: Height and width that the label file claims.
-            label_file: That labels it.
+            path: Path relative to ``root``, or absolute.
+            image_id: By default the index of the image.
+            size: Height and width according to the label file.
+            label_file: Path of the label file.
         """
         number = len(self._images) if image_id is None else image_id
         self._images.append((str(path), number, size or (-1, -1), str(label_file)))
@@ -232,26 +234,26 @@ class TableBuilder:
         area: float = float("nan"),
         mask: Mask = None,
     ) -> None:
-        """Adds an object to the last image.
+        """Add an object to the last image.
 
         Args:
             box: (x1, y1, x2, y2) in pixels.
-            label: Class index; -1 for a category that is none of the classes.
-            row: Where in the label file it stands.
+            label: Class index; -1 for an unknown category.
+            row: Position in the label file.
             iscrowd: See `LabelTable`.
             difficult: See `LabelTable`.
-            area: In pixels, where the file gives it.
-            mask: Where the file gives it.
+            area: Area in pixels, if the file has it.
+            mask: Mask, if the file has it.
         """
         self._counts[-1] += 1
         self._boxes.append(box)
-        self._facts.append((label, row, iscrowd, difficult, area))
+        self._fields.append((label, row, iscrowd, difficult, area))
         self._masks.append(mask)
 
     def build(self) -> LabelTable:
-        """Makes the table."""
+        """Return the table."""
         labels, rows, crowds, difficult, areas = (
-            zip(*self._facts, strict=True) if self._facts else [()] * 5
+            zip(*self._fields, strict=True) if self._fields else [()] * 5
         )
         files = [file for *_, file in self._images]
         return LabelTable(

@@ -36,10 +36,6 @@ from cvlib.data.shards.archive import (
     scan_shards,
 )
 from cvlib.data.shards.samples import decode_sample, guess_task, image_of, unreadable
-from cvlib.data.shards.stream import ShardStream
-from cvlib.data.shards.writer import write_shards
-
-__all__ = ["ShardDataset", "ShardStream", "verify_shards", "write_shards"]
 
 Fetch = Callable[[str, int, int], bytes]
 
@@ -147,7 +143,7 @@ class ShardDataset(Dataset[Any]):
 
     Example:
         >>> import tempfile
-        >>> from cvlib.data import SyntheticBananas
+        >>> from cvlib.data import SyntheticBananas, write_shards
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_shards(SyntheticBananas(2, image_size=32), folder, log=lambda line: None)
         ...     image, target = ShardDataset(folder)[1]
