@@ -1,7 +1,7 @@
-"""Measures the label doctor: images a second for labels and headers, and with every pixel read.
+"""Benchmark the label doctor: images per second for labels and headers, and with every pixel read.
 
-python tools/bench_check.py                    # a made set
-python tools/bench_check.py my/data            # your own
+python tools/bench_check.py                    # a synthetic dataset
+python tools/bench_check.py my/data            # your own dataset
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ OBJECTS = 5
 SIZE = (480, 640)
 
 
-def make_set(folder: Path, count: int) -> None:
-    """Writes a COCO set of JPEGs, 64 of them different, with sizes only in their headers."""
+def write_dataset(folder: Path, count: int) -> None:
+    """Write a COCO dataset of JPEGs, 64 of them distinct, whose sizes only their headers hold."""
     rng = np.random.default_rng(0)
     height, width = SIZE
     (folder / "images").mkdir()
@@ -38,7 +38,7 @@ def make_set(folder: Path, count: int) -> None:
     annotations: list[dict[str, object]] = []
     for number in range(count):
         name = f"{number:06}.jpg"
-        # A comment of its own behind the end makes each file another one.
+        # Trailing bytes after the end of the JPEG make each file unique.
         data = contents[number % len(contents)] + f"{number}".encode()
         (folder / "images" / name).write_bytes(data)
         images.append({"id": number, "file_name": name})
@@ -50,13 +50,13 @@ def make_set(folder: Path, count: int) -> None:
     content = {
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": 1, "name": "thing"}],
+        "categories": [{"id": 1, "name": "object"}],
     }
     (folder / "instances.json").write_text(json.dumps(content))
 
 
 def measure(path: Path, repeats: int) -> None:
-    """Prints the best of some runs of each form, on a warm cache."""
+    """Print the best of ``repeats`` runs of each form, with a warm cache."""
     print(path)
     for name, fast in (("labels and headers", True), ("every pixel", False)):
         best, count = float("inf"), 0
@@ -70,7 +70,7 @@ def measure(path: Path, repeats: int) -> None:
 
 
 def measure_rules(objects: int, repeats: int) -> None:
-    """Prints the time of the rules about labels, without any file."""
+    """Print the time that the label rules take on a table in memory."""
     rng = np.random.default_rng(0)
     corners = rng.random((objects, 2)) * 300
     boxes = np.concatenate([corners, corners + 20 + rng.random((objects, 2)) * 150], axis=1)
@@ -86,23 +86,25 @@ def measure_rules(objects: int, repeats: int) -> None:
         start = time.perf_counter()
         find_bad_labels(table)
         best = min(best, time.perf_counter() - start)
-    print(f"rules about labels: {table.num_objects:,} objects in {best:.2f} s")
+    print(f"label rules: {table.num_objects:,} objects in {best:.2f} s")
 
 
 def main() -> None:
-    """Parses the arguments, makes a set where none is given, and measures."""
+    """Run the benchmark, on a synthetic dataset by default."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("data", nargs="?", type=Path, help="a data set; by default one is made")
-    parser.add_argument("--images", type=int, default=2000, help="of the made set")
-    parser.add_argument("--objects", type=int, default=1_000_000, help="for the rules alone")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("data", nargs="?", type=Path, help="dataset; synthetic by default")
+    parser.add_argument("--images", type=int, default=2000, help="size of the synthetic dataset")
+    parser.add_argument(
+        "--objects", type=int, default=1_000_000, help="objects for the label rules"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="runs, of which the best counts")
     arguments = parser.parse_args()
     measure_rules(arguments.objects, arguments.repeats)
     if arguments.data is not None:
         measure(arguments.data, arguments.repeats)
         return
     with tempfile.TemporaryDirectory() as folder:
-        make_set(Path(folder), arguments.images)
+        write_dataset(Path(folder), arguments.images)
         measure(Path(folder), arguments.repeats)
 
 

@@ -1,14 +1,13 @@
-"""Measures what transforms and batches cost beside decoding.
+"""Benchmark transforms and batches against decoding alone.
 
     python tools/bench_data.py
     python tools/bench_data.py --data images/ --only ssd --workers 2
 
-In one process and on one thread, in turns: the bare decoder (torchvision's, on JPEG files held in
-memory) and, for each recipe, reading, decoding, transform and batch as in training. Freed memory is
-kept, for all of them, as `cvlib train` keeps it: else the system's page faults are measured, which
-fall now on one and now on the other. Each figure is the median over the turns; a share is the
-median of the turns' ratios. With --workers the batches of each recipe are then loaded by a
-DataLoader.
+Contestants take turns in one process on one thread: the bare decoder (torchvision's, on JPEG files
+in memory) and, for each recipe, reading, decoding, transform and batch as in training. Freed memory
+is kept for all of them, as in `cvlib train`; otherwise page faults of the system would dominate at
+random. Speeds are medians over the turns, shares are medians of the ratios within each turn. With
+--workers, a DataLoader then loads the batches of each recipe.
 """
 
 from __future__ import annotations
@@ -44,31 +43,31 @@ HEIGHT, WIDTH, QUALITY = 480, 640, 90
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measures what transforms and batches cost beside decoding."""
+    """Benchmark transforms and batches against decoding alone."""
 
     data: Path | None = None
-    """Folder with JPEG images; their objects are made up. By default bananas are drawn, 640 x 480
-    pixels, into a temporary folder."""
+    """Folder of JPEG images, each with one invented object. By default synthetic bananas, 640 x 480
+    pixels, in a temporary folder."""
     only: str = ""
-    """Measure only recipes whose name contains this."""
+    """Measure only recipes whose name contains this text."""
     task: str = "detection"
-    """Whose recipes."""
+    """Task whose recipes are measured."""
     image_size: tuple[int, int] = (300, 300)
-    """Height and width that the recipes end at."""
+    """Height and width of the transformed images."""
     images: int = 64
-    """Images in a turn."""
+    """Images per turn."""
     batch_size: int = 16
-    """Images in a batch."""
+    """Images per batch."""
     turns: int = 7
-    """Turns of each contestant; one more is not counted."""
+    """Turns of each contestant, after one that is not counted."""
     workers: int = 0
-    """Processes of a DataLoader; 0 leaves this measurement out."""
+    """Processes of the DataLoader; 0 skips this measurement."""
     out: Path = Path("runs/bench")
     """Folder for bench_data.json."""
 
 
 class Images(Dataset[Any]):
-    """JPEG files with boxes, masks of classes or labels."""
+    """JPEG files with boxes, class masks or labels."""
 
     classes = ("object",)
 
@@ -83,21 +82,21 @@ class Images(Dataset[Any]):
 
 
 def draw_images(folder: Path, count: int) -> tuple[list[Path], list[Any]]:
-    """Writes drawn bananas as JPEG files of 640 x 480 pixels; gives the files and their targets."""
+    """Write synthetic bananas as JPEG files of 640 x 480 pixels; return files and boxes."""
     drawn = SyntheticBananas(count, image_size=WIDTH)
     crop = v2.Compose([v2.CenterCrop((HEIGHT, WIDTH)), v2.SanitizeBoundingBoxes()])
-    files, targets = [], []
+    files, boxes = [], []
     for i in tqdm(range(count), desc="drawing", unit="image", leave=False, disable=None):
         image, target = drawn[i]
         image, kept = crop(image, {name: target[name] for name in ("boxes", "labels")})
         files.append(folder / f"{i:05}.jpg")
         to_pil(image).save(files[-1], quality=QUALITY)
-        targets.append(kept["boxes"])
-    return files, targets
+        boxes.append(kept["boxes"])
+    return files, boxes
 
 
 def find_images(folder: Path, count: int) -> tuple[list[Path], list[Any]]:
-    """Takes JPEG files of a folder, with one object in the middle of each."""
+    """Return JPEG files of a folder and, for each, one box in the middle."""
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[:count]
     if not files:
         raise FileNotFoundError(f"bench_data: expected JPEG images in {folder}, got none")
@@ -111,7 +110,7 @@ def find_images(folder: Path, count: int) -> tuple[list[Path], list[Any]]:
 
 
 def make_target(boxes: Any, image_id: int, task: str) -> dict[str, Any]:
-    """A target of the task, from boxes."""
+    """Build a target of the task from boxes."""
     if task == "classification":
         return {"label": torch.tensor(0), "image_id": image_id}
     height, width = boxes.canvas_size
@@ -129,14 +128,14 @@ def make_target(boxes: Any, image_id: int, task: str) -> dict[str, Any]:
 
 
 def load_epoch(dataset: TransformedDataset, epoch: int, batch_size: int) -> None:
-    """Makes all batches of an epoch in this process."""
+    """Load all batches of an epoch in this process."""
     for start in range(0, len(dataset), batch_size):
         stop = min(start + batch_size, len(dataset))
         collate(dataset.__getitems__([(epoch, index) for index in range(start, stop)]))
 
 
 def measure(contestants: dict[str, Callable[[int], None]], turns: int) -> dict[str, list[float]]:
-    """Seconds of every contestant in every turn; the first turn is not counted."""
+    """Return the seconds of each contestant and turn, without the first turn."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in tqdm(range(turns + 1), unit="turn", disable=None):
         for name, run in contestants.items():
@@ -148,7 +147,7 @@ def measure(contestants: dict[str, Callable[[int], None]], turns: int) -> dict[s
 
 
 def measure_workers(dataset: TransformedDataset, arguments: Arguments) -> float:
-    """Images a second of a DataLoader, once its first batch has come."""
+    """Return the images per second of a DataLoader after its first batch."""
     size = len(dataset)
     items = [(epoch, index) for epoch in range(arguments.turns + 1) for index in range(size)]
     loader = DataLoader(
@@ -166,15 +165,15 @@ def measure_workers(dataset: TransformedDataset, arguments: Arguments) -> float:
 
 
 def main() -> None:
-    """Runs the script."""
+    """Run the benchmark."""
     arguments = tyro.cli(Arguments, description=__doc__)
     if arguments.task not in RECIPES:
         raise ValueError(
-            f"bench_data: expected --task one of {', '.join(RECIPES)}, got {arguments.task}"
+            f"bench_data: expected --task to be one of {', '.join(RECIPES)}, got {arguments.task}"
         )
     if not any(arguments.only in name for name in RECIPES[arguments.task]):
         raise ValueError(
-            f"bench_data: expected --only a part of a recipe's name, got {arguments.only}"
+            f"bench_data: expected --only to be part of a recipe's name, got {arguments.only}"
         )
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -191,7 +190,7 @@ def main() -> None:
 
 
 def compare(images: Images, arguments: Arguments) -> dict[str, Any]:
-    """Measures and prints the decoder and all recipes."""
+    """Measure and print the decoder and all recipes."""
     encoded = [
         torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8) for file in images.files
     ]

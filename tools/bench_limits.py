@@ -1,4 +1,4 @@
-"""What the machine can do at most, and how much memory a call takes: yardsticks of a benchmark."""
+"""Limits of the machine and the memory use of a call, for benchmarks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-# A measurement lasts at least this long, so that cold caches after the other's turn do not count.
-LEAST_SECONDS = 5e-3
+# Long enough that cold caches after another contestant's turn do not matter.
+MIN_SECONDS = 5e-3
 _TURNS = 5
 _MATRIX = 1536
 _SMALLEST_COPY = 1 << 14
@@ -22,7 +22,7 @@ _LARGEST_COPY = 1 << 29
 
 
 def time_call(call: Callable[[], Any], device: str) -> float:
-    """Milliseconds of one call in steady state: repeated until there is enough to measure."""
+    """Return the milliseconds of one call in steady state, repeating it for ``MIN_SECONDS``."""
     repeats = 1
     while True:
         if device == "cuda":
@@ -33,7 +33,7 @@ def time_call(call: Callable[[], Any], device: str) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         elapsed = time.perf_counter() - start
-        if elapsed > LEAST_SECONDS:
+        if elapsed > MIN_SECONDS:
             return elapsed / repeats * 1e3
         repeats *= 4
 
@@ -46,10 +46,10 @@ def _copy_ms(size: int, device: str, threads: int) -> float:
 
 
 def copy_rate(size: int, device: str) -> float:
-    """Bytes read and written per second by a copy that moves this many bytes: small ones in cache.
+    """Return the bytes read and written per second by a copy of this size.
 
-    Measured on this machine, once for each power of two and number of threads, into memory that
-    is there already: a result that needs fresh memory pays for its page faults as well.
+    Small copies stay in the cache. Measured once per power of two and number of threads, into
+    allocated memory: a result in fresh memory has to pay for its page faults as well.
     """
     power = 1 << math.ceil(math.log2(max(size, 1)))
     power = min(max(power, _SMALLEST_COPY), _LARGEST_COPY)
@@ -63,12 +63,12 @@ def _product_ms(device: str, threads: int) -> float:
 
 
 def product_rate(device: str) -> float:
-    """Multiplications and additions per second of a large float32 matrix product."""
+    """Return the operations per second of a large float32 matrix product."""
     return 2 * _MATRIX**3 / _product_ms(device, torch.get_num_threads()) * 1e3
 
 
 def least_ms(bytes_moved: int, operations: int, device: str) -> float | None:
-    """The time below which a kernel that does this much cannot come; None without figures."""
+    """Return the shortest possible time of a kernel; None when ``bytes_moved`` is unknown."""
     if not bytes_moved:
         return None
     moving = bytes_moved / copy_rate(bytes_moved, device)
@@ -77,14 +77,15 @@ def least_ms(bytes_moved: int, operations: int, device: str) -> float | None:
 
 
 def _resident(field: str) -> int:
-    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if field in one)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if field in line)
     return int(line.split()[1]) * 1024
 
 
 def peak_megabytes(call: Callable[[], Any], device: str) -> float | None:
-    """How much more memory the process has during the call than before it, the result included.
+    """Return the additional memory that a call takes at its peak, including its result.
 
-    None where the system does not tell (the CPU outside of Linux).
+    None where the system does not report it (the CPU outside Linux).
     """
     gc.collect()
     if device == "cuda":

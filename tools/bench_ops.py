@@ -1,13 +1,13 @@
-"""Measures every operator against its peer and against the plain-PyTorch reference.
+"""Benchmark every operator against its peer and against the plain-PyTorch reference.
 
     python tools/bench_ops.py
     python tools/bench_ops.py --only nms --threads 2
 
-Results are compared before anything is timed. The contestants then take turns in one process; a
-ratio is the median over the turns of (other's time / cvlib's time), so that a machine that slows
-down slows all of them. Beside each time stands how near it comes to the machine's limit: the time
-in which a copy moves as many bytes, or a matrix product does as many operations, whichever is
-longer, both measured in the same run. Writes a table, JSON and a chart into --out.
+Results are compared before anything is timed. The contestants then take turns in one process, and
+a ratio is the median over the turns of (other's time / cvlib's time), so a machine that slows down
+slows all of them. The column "of the limit" relates each time to the fastest possible one: that of
+a copy of as many bytes or a matrix product of as many operations, whichever takes longer, measured
+in the same run. Writes a table, JSON and a chart into --out.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from cvlib import _extension
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measures every operator against its peer and the reference."""
+    """Benchmark every operator against its peer and the reference."""
 
     out: Path = Path("runs/bench")
     """Folder for bench_ops.json, bench_ops.md and bench_ops.png."""
     only: str = ""
-    """Run the cases whose name contains this."""
+    """Run only cases whose name contains this text."""
     threads: tuple[int, ...] = (1, 2)
-    """Thread counts on the CPU."""
+    """Numbers of CPU threads to measure with."""
     seconds: float = 1.5
-    """Time for each contestant of a case; at least three turns are taken."""
+    """Seconds per contestant and case; at least three turns are taken."""
     reference: bool = True
-    """Measure the plain-PyTorch reference as well."""
+    """Also measure the plain-PyTorch reference."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a case gave; times are medians in milliseconds."""
+    """Measurements of one case; times are medians in milliseconds."""
 
     operator: str
     case: str
@@ -69,7 +69,7 @@ class Row:
 
 
 def measure(case: Case, device: str, threads: int, arguments: Arguments) -> Row:
-    """Checks that all contestants agree, then lets them take turns."""
+    """Check that all contestants agree, then time them in turns."""
     calls: dict[str, Callable[[], Any]] = {"own": case.own, "peer": case.peer}
     if arguments.reference and case.reference is not None:
         calls["reference"] = case.reference
@@ -110,8 +110,8 @@ def measure(case: Case, device: str, threads: int, arguments: Arguments) -> Row:
     )
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+def describe_machine() -> dict[str, Any]:
+    """Versions and hardware that the measurements depend on."""
     info = {
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -124,8 +124,8 @@ def machine() -> dict[str, Any]:
     return info
 
 
-def limits(device: str, threads: int) -> dict[str, Any]:
-    """The yardsticks: copy bandwidth in cache and beyond it, and the rate of a matrix product."""
+def measure_limits(device: str, threads: int) -> dict[str, Any]:
+    """Measure copy bandwidth in and beyond the cache, and the rate of a matrix product."""
     return {
         "device": device,
         "threads": threads,
@@ -135,22 +135,22 @@ def limits(device: str, threads: int) -> dict[str, Any]:
     }
 
 
-def describe_limits(found: dict[str, Any]) -> str:
-    """One line about the yardsticks."""
+def describe_limits(limits: dict[str, Any]) -> str:
+    """Format the limits of the machine as one line."""
     return (
-        f"{found['device']}, {found['threads']} threads: a copy moves "
-        f"{found['copy_1mb_gb_per_s']:.1f} GB/s (1 MB) and {found['copy_256mb_gb_per_s']:.1f} GB/s "
-        f"(256 MB, read and written), a matrix product does "
-        f"{found['product_gflop_per_s']:.0f} GFLOP/s"
+        f"{limits['device']}, {limits['threads']} threads: a copy moves "
+        f"{limits['copy_1mb_gb_per_s']:.1f} GB/s (1 MB) and "
+        f"{limits['copy_256mb_gb_per_s']:.1f} GB/s (256 MB, read and written), a matrix product "
+        f"reaches {limits['product_gflop_per_s']:.0f} GFLOP/s"
     )
 
 
-def _optional(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+def _format_optional(value: float | None, spec: str) -> str:
+    return "" if value is None else format(value, spec)
 
 
 def as_markdown(rows: list[Row]) -> str:
-    """The table."""
+    """Format the rows as a Markdown table."""
     lines = [
         "| operator | case | device | cvlib, ms | peer, ms | ratio | peer | plain, ms "
         "| of the limit | MB moved | MFLOP | extra MB | peer's |",
@@ -163,15 +163,16 @@ def as_markdown(rows: list[Row]) -> str:
         operations = f"{row.operations / 1e6:.3g}" if row.operations else ""
         lines.append(
             f"| `{row.operator}` | {row.case} | {where} | {row.own_ms:.3g} | {row.peer_ms:.3g} | "
-            f"**{row.ratio:.3g}x** | {row.peer} | {_optional(row.reference_ms, '.3g')} | "
-            f"{_optional(share, '.0%')} | {moved} | {operations} | "
-            f"{_optional(row.own_peak_mb, '.1f')} | {_optional(row.peer_peak_mb, '.1f')} |"
+            f"**{row.ratio:.3g}x** | {row.peer} | {_format_optional(row.reference_ms, '.3g')} | "
+            f"{_format_optional(share, '.0%')} | {moved} | {operations} | "
+            f"{_format_optional(row.own_peak_mb, '.1f')} | "
+            f"{_format_optional(row.peer_peak_mb, '.1f')} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """A bar for each case: how many times as fast as the peer."""
+    """Draw the speed-up of each case over its peer as a bar chart."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.34 * len(rows) + 1), layout="constrained")
@@ -187,16 +188,16 @@ def plot(rows: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Runs the script."""
+    """Run the benchmark."""
     arguments = tyro.cli(Arguments, description=__doc__)
     settings = [("cpu", threads) for threads in arguments.threads]
     if _extension.has_kernels("cuda") and torch.cuda.is_available():
         settings.append(("cuda", 1))
-    rows, yardsticks = [], []
+    rows, limits = [], []
     for device, threads in settings:
         torch.set_num_threads(threads)
-        yardsticks.append(limits(device, threads))
-        print(describe_limits(yardsticks[-1]), flush=True)
+        limits.append(measure_limits(device, threads))
+        print(describe_limits(limits[-1]), flush=True)
         for cases in FAMILIES:
             for case in cases(device):
                 if arguments.only not in f"{case.operator} {case.name}":
@@ -205,7 +206,11 @@ def main() -> None:
                 rows.append(row)
                 print(as_markdown([row]).splitlines()[-1], flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine(), "limits": yardsticks, "rows": [asdict(row) for row in rows]}
+    report = {
+        "machine": describe_machine(),
+        "limits": limits,
+        "rows": [asdict(row) for row in rows],
+    }
     (arguments.out / "bench_ops.json").write_text(json.dumps(report, indent=2) + "\n")
     (arguments.out / "bench_ops.md").write_text(as_markdown(rows))
     plot(rows, arguments.out / "bench_ops.png")

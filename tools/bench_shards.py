@@ -1,4 +1,4 @@
-"""Measures what docs/scale.md works with: bytes and speed of shards, memory of labels.
+"""Measure size and speed of shards and the memory of labels, for docs/scale.md.
 
 python tools/bench_shards.py --data tiny-coco --split train
 """
@@ -22,49 +22,53 @@ from cvlib.data.labels.table import LabelTable, PackedList
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measures shards of a data set on one core."""
+    """Measure shards of a dataset on one core."""
 
     data: Path
-    """Folder of the data set."""
+    """Folder of the dataset."""
     split: str | None = None
-    """Part of it."""
+    """Split of the dataset."""
     images: int = 32
-    """Of which the shards are made."""
+    """Number of images to write into shards."""
     seconds: float = 0.5
-    """Of one measurement; the best of three counts."""
+    """Seconds per measurement; the best of three counts."""
 
 
 def main() -> None:
-    """Runs the script."""
+    """Run the measurements."""
     import cv2
 
     arguments = tyro.cli(Arguments, description=__doc__)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     dataset = load_dataset(arguments.data, arguments.split)
-    part = dataset.subset(range(min(len(dataset), arguments.images)))
-    count = len(part)
+    subset = dataset.subset(range(min(len(dataset), arguments.images)))
+    count = len(subset)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        write_shards(part, folder)
+        write_shards(subset, folder)
         print(f"written: {count / (time.perf_counter() - start):,.0f} images/s")
         shards = ShardDataset(folder)
-        whole = sum(path.stat().st_size for path in Path(folder).glob("*.tar"))
-        own = sum(len(shards.read_image(i)) for i in range(count))
+        shard_bytes = sum(path.stat().st_size for path in Path(folder).glob("*.tar"))
+        image_bytes = sum(len(shards.read_image(i)) for i in range(count))
         pixels = np.mean([shards[i][0][0].numel() for i in range(count)])
-        print(f"an image: {pixels:,.0f} pixels, {own / count:,.0f} bytes, "
-              f"{whole / count:,.0f} bytes of a shard")  # fmt: skip
+        print(
+            f"per image: {pixels:,.0f} pixels, {image_bytes / count:,.0f} bytes, "
+            f"{shard_bytes / count:,.0f} bytes of a shard"
+        )
         for name, read in (
-            ("decoded from files", part.__getitem__),
+            ("decoded from files", subset.__getitem__),
             ("decoded from shards", shards.__getitem__),
             ("read from shards", shards.read_image),
         ):
-            print(f"{name}: {_rate(read, count, arguments.seconds):,.0f} images/s on one core")
+            print(
+                f"{name}: {_measure_rate(read, count, arguments.seconds):,.0f} images/s on one core"
+            )
     if isinstance(dataset, DetectionDataset):
-        print(_describe(dataset.table))
+        print(_describe_memory(dataset.table))
 
 
-def _rate(read: Callable[[int], object], count: int, seconds: float) -> float:
+def _measure_rate(read: Callable[[int], object], count: int, seconds: float) -> float:
     best = 0.0
     for _ in range(3):
         done, start = 0, time.perf_counter()
@@ -75,18 +79,25 @@ def _rate(read: Callable[[int], object], count: int, seconds: float) -> float:
     return best
 
 
-def _describe(table: LabelTable) -> str:
-    """Bytes of a table: everything with an entry for each image, each object, each mask."""
-    kept = (table.images, table.image_ids, table.sizes, table.starts)
-    images = sum(_size(column) for column in kept)
-    columns = (table.boxes, table.labels, table.rows, table.iscrowd, table.difficult, table.areas)
-    things = max(1, table.num_objects)
+def _describe_memory(table: LabelTable) -> str:
+    """Describe the bytes of a table per image, per object and per mask."""
+    image_columns = (table.images, table.image_ids, table.sizes, table.starts)
+    images = sum(_size(column) for column in image_columns)
+    object_columns = (
+        table.boxes,
+        table.labels,
+        table.rows,
+        table.iscrowd,
+        table.difficult,
+        table.areas,
+    )
+    objects = max(1, table.num_objects)
     masks = 0 if table.masks is None else _size(table.masks)
     return (
-        f"labels in memory: {images / table.num_images:.0f} bytes for an image, "
-        f"{sum(c.nbytes for c in columns) / things:.0f} for an object, "
-        f"{masks / things:.0f} for a mask; "
-        f"{table.num_objects / table.num_images:.1f} objects on an image"
+        f"labels in memory: {images / table.num_images:.0f} bytes per image, "
+        f"{sum(column.nbytes for column in object_columns) / objects:.0f} per object, "
+        f"{masks / objects:.0f} per mask; "
+        f"{table.num_objects / table.num_images:.1f} objects per image"
     )
 
 

@@ -1,11 +1,11 @@
-"""Measures the training loop against the book's recipe and a bare loop, in turns in one process.
+"""Benchmark the training loop against the book's recipe and a bare loop, in turns in one process.
 
     python tools/bench_train.py --threads 2
 
 The book's recipe: plain float32 TinySSD on pixels 0..255, batches of 32, SGD, anchors and targets
-made image by image in PyTorch. Ours: the loop of cvlib.fit with its augmentation, batches of 8. The
-bare loop: the same model, optimiser and batches as ours in the fewest lines that train. All train
-on the same drawn bananas, kept in memory. A ratio is the median over the turns.
+computed image by image in PyTorch. cvlib: the loop of cvlib.fit with its augmentation, batches of
+8. The bare loop: cvlib's model, optimiser and batches in the fewest lines that train. All train on
+the same synthetic bananas, kept in memory. A ratio is the median over the turns.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ BOOK_BATCH = 32
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measures the training loop against the book's recipe and a bare loop."""
+    """Benchmark the training loop against the book's recipe and a bare loop."""
 
     threads: int = 2
-    """Threads for computation."""
+    """Number of CPU threads."""
     turns: int = 5
-    """Turns of each contestant; one more is not counted."""
+    """Turns of each contestant, after one that is not counted."""
     keep_memory: bool = True
-    """Let the C library keep freed memory, for both contestants; --no-keep-memory is the default of
-    a plain script and slows both down."""
+    """Let the C library keep freed memory, for all contestants; --no-keep-memory behaves like a
+    plain script and slows all of them down."""
     device: str = "auto"
-    """"auto": CUDA when there is one, else the CPU."""
+    """"auto": CUDA if available, otherwise the CPU."""
     out: Path = Path("runs/bench")
     """Folder for bench_train.json."""
 
 
 def book_block(in_channels: int, out_channels: int) -> nn.Sequential:
-    """The book's down-sampling block."""
+    """Build the book's down-sampling block."""
     layers: list[nn.Module] = []
     for _ in range(2):
         layers += [
@@ -69,7 +69,7 @@ def book_block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class BookSSD(nn.Module):
-    """The book's TinySSD: no normalisation of the input, anchors made in every forward pass."""
+    """The book's TinySSD: no normalisation of the input, new anchors in every forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class BookSSD(nn.Module):
         self.box_heads = nn.ModuleList(nn.Conv2d(c, 16, 3, padding=1) for c in channels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gives anchors, class scores (B, A, 2) and offsets (B, 4A)."""
+        """Return anchors, class scores (B, A, 2) and offsets (B, 4A)."""
         scores, offsets = [], []
         for block, to_class, to_box in zip(
             self.blocks, self.class_heads, self.box_heads, strict=True
@@ -101,16 +101,16 @@ class Book:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.2, weight_decay=5e-4)
 
     def train(self, samples: list) -> None:
-        """Learns from the samples once."""
+        """Train on the samples once."""
         for first in range(0, len(samples), BOOK_BATCH):
             images, targets = collate(samples[first : first + BOOK_BATCH])
             device = next(self.model.parameters()).device
             rows = torch.cat([targets["labels"][..., None], targets["boxes"] / 256], dim=2)
             rows = rows.to(device)
             anchors, scores, offsets = self.model(images.float().to(device))
-            valid = [one[one[:, 0] >= 0] for one in rows]
-            made = [target_in_pytorch(anchors, one[None]) for one in valid]
-            wanted, mask, classes = (torch.cat(parts) for parts in zip(*made, strict=True))
+            objects = [image_rows[image_rows[:, 0] >= 0] for image_rows in rows]
+            per_image = [target_in_pytorch(anchors, image_rows[None]) for image_rows in objects]
+            wanted, mask, classes = (torch.cat(field) for field in zip(*per_image, strict=True))
             entropy = F.cross_entropy(scores.flatten(0, 1), classes.flatten(), reduction="none")
             error = (offsets * mask - wanted * mask).abs().mean(dim=1)
             loss = entropy.view(len(images), -1).mean(dim=1) + error
@@ -119,8 +119,8 @@ class Book:
             self.optimizer.step()
 
 
-class Ours:
-    """The loop of cvlib.fit: a turn is an epoch, without the evaluation after it."""
+class Cvlib:
+    """The loop of cvlib.fit. A turn is one epoch without the evaluation after it."""
 
     def __init__(self, samples: list, turns: int, folder: str, device: torch.device) -> None:
         config = TrainConfig(epochs=2 * turns, device=str(device))
@@ -130,28 +130,28 @@ class Ours:
         self.steps = load_batches(batches, self.run.plan, 0, 0, device)
 
     def train(self, samples: list) -> None:
-        """Learns from the samples once."""
+        """Train on the samples once."""
         train_epoch(self.run, self.steps, lambda: False)
 
 
 class Bare:
-    """What one writes by hand around the model, optimiser and batches of `Ours`.
+    """A minimal loop around the model, optimiser and batches of `Cvlib`.
 
     Args:
-        ours: Shares them, so that both do the same work on the same memory.
+        other: Contestant to share them with, so that both do the same work on the same memory.
     """
 
-    def __init__(self, ours: Ours) -> None:
-        self.ours = ours
-        self.optimizer = ours.run.optimizer.optimizer  # type: ignore[attr-defined]
+    def __init__(self, other: Cvlib) -> None:
+        self.other = other
+        self.optimizer = other.run.optimizer.optimizer  # type: ignore[attr-defined]
 
     def train(self, samples: list) -> None:
-        """Learns from the samples once."""
-        run = self.ours.run
+        """Train on the samples once."""
+        run = self.other.run
         model, device = run.model, run.model.device
         in_bfloat16 = run.progress.precision == "bfloat16"
         for _ in range(run.plan.steps_per_epoch):
-            (batch,) = next(self.ours.steps)
+            (batch,) = next(self.other.steps)
             images, targets = batch.to(device)
             self.optimizer.zero_grad()
             with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
@@ -164,7 +164,7 @@ class Bare:
 
 
 def main() -> None:
-    """Runs the script."""
+    """Run the benchmark."""
     arguments = tyro.cli(Arguments, description=__doc__)
     torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
@@ -174,11 +174,11 @@ def main() -> None:
     device = join_processes(arguments.device)
     drawn = SyntheticBananas(2 * IMAGES_PER_TURN)
     images = (drawn[i] for i in range(len(drawn)))
-    # The book's code cannot take an image without objects.
-    samples = [one for one in images if len(one[1]["labels"])][:IMAGES_PER_TURN]
+    # The book's code cannot handle an image without objects.
+    samples = [sample for sample in images if len(sample[1]["labels"])][:IMAGES_PER_TURN]
     with tempfile.TemporaryDirectory() as folder:
-        ours = Ours(samples, arguments.turns + 1, folder, device)
-        contestants = {"book": Book(device), "cvlib": ours, "bare": Bare(ours)}
+        own = Cvlib(samples, arguments.turns + 1, folder, device)
+        contestants = {"book": Book(device), "cvlib": own, "bare": Bare(own)}
         speeds = measure(contestants, samples, arguments.turns, device)
     report(arguments, speeds)
 
@@ -186,10 +186,10 @@ def main() -> None:
 def measure(
     contestants: dict[str, Any], samples: list, turns: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Images per second of every contestant, turn by turn; the first turn is not counted."""
+    """Return the images per second of each contestant and turn, without the first turn."""
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in tqdm(range(turns + 1), unit="turn", disable=None):
-        # In turns forwards and backwards, so that none is always the first after a pause.
+        # In alternating order, so that none is always the first after a pause.
         names = list(contestants) if turn % 2 else list(contestants)[::-1]
         for name in names:
             start_time = time.perf_counter()
@@ -202,7 +202,7 @@ def measure(
 
 
 def report(arguments: Arguments, speeds: dict[str, list[float]]) -> None:
-    """Prints medians and paired ratios, and writes them as JSON."""
+    """Print medians and paired ratios, and write them as JSON."""
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     ratio = paired_ratio(speeds["cvlib"], speeds["book"])
     overhead = paired_ratio(speeds["bare"], speeds["cvlib"]) - 1
@@ -214,19 +214,19 @@ def report(arguments: Arguments, speeds: dict[str, list[float]]) -> None:
         f"bare loop {medians['bare']:.1f} images/s: the loop's overhead is {overhead:.1%} of a step"
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    figures = {
+    measurements = {
         "settings": {name: str(value) for name, value in asdict(arguments).items()},
         "images_per_second": medians,
         "ratio": ratio,
         "overhead": overhead,
         "torch": torch.__version__,
     }
-    (arguments.out / "bench_train.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (arguments.out / "bench_train.json").write_text(json.dumps(measurements, indent=2) + "\n")
 
 
-def paired_ratio(ours: list[float], theirs: list[float]) -> float:
-    """The median over the turns, each compared within itself."""
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+def paired_ratio(speeds: list[float], others: list[float]) -> float:
+    """Return the median over the turns of the ratio within each turn."""
+    return statistics.median(a / b for a, b in zip(speeds, others, strict=True))
 
 
 if __name__ == "__main__":

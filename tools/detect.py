@@ -1,10 +1,10 @@
-"""Finds objects in images, folders, glob patterns and videos with a trained model.
+"""Detect objects in images, folders, glob patterns and videos with a trained model.
 
     python tools/detect.py runs/ssd photos/ --out found
     python tools/detect.py runs/ssd/best.pt 'photos/*.jpg' clip.mp4 --score-threshold 0.3
 
-Writes annotated images and videos and detections.json into --out. ``cvlib predict`` does the same
-and more.
+Writes annotated images and videos and detections.json into --out. ``cvlib predict`` has more
+options.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cvlib.predict.writers import OutputFolder, Writers
 
 @dataclass(frozen=True)
 class Arguments:
-    """Finds objects and writes annotated images and JSON."""
+    """Detect objects and write annotated images and JSON."""
 
     model: Annotated[Path, tyro.conf.Positional]
     """Checkpoint or run folder."""
@@ -34,17 +34,17 @@ class Arguments:
     out: Path = Path("detections")
     """Folder for annotated images, videos and detections.json, new or empty."""
     score_threshold: float = 0.5
-    """Least score of an object, 0..1."""
+    """Lowest score of an object, in [0, 1]."""
     batch_size: int = 16
-    """Images in one forward pass."""
+    """Images per forward pass."""
     device: str = "auto"
-    """"auto": CUDA when there is one, else the CPU."""
+    """"auto": CUDA if available, otherwise the CPU."""
     overwrite: bool = False
     """Replace the results of an earlier run in --out."""
 
 
 def main() -> None:
-    """Runs the script."""
+    """Run the script."""
     arguments = tyro.cli(Arguments, description=__doc__)
     if not 0 <= arguments.score_threshold <= 1:
         raise ValueError(f"expected --score-threshold in [0, 1], got {arguments.score_threshold}")
@@ -60,14 +60,14 @@ def main() -> None:
             writers.note_damage(path, error)
             print(f"skipped: {error}", file=sys.stderr)
 
-        for frame, found in predict(
+        for frame, detections in predict(
             model,
             sources,
             score_threshold=arguments.score_threshold,
             batch_size=arguments.batch_size,
             on_damaged=note_damage,
         ):
-            writers.write(frame, found)
+            writers.write(frame, detections)
             bar.update()
     print(f"{writers.objects} objects in {writers.images} images; see {arguments.out}")
     if writers.damaged:

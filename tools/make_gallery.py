@@ -1,8 +1,8 @@
-"""Draws the images of docs/gallery.
+"""Draw the images of docs/gallery.
 
     python tools/make_gallery.py --run runs/ssd
 
-Without --run, the images that need a trained model are left as they are.
+Without --run, images that need a trained model are not redrawn.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ from cvlib.visualize import (
     show_transforms,
 )
 
-# Images that no training run has seen.
+# Differs from the seeds of all training runs.
 GALLERY_SEED = 2_000_000
 COLUMNS, ROWS = 4, 2
 MARGIN = 4
 IMAGE_SIZE = (192, 192)
-# Images to choose from, and their sides in pixels.
-SHOWN, SHOWN_SIZE = 8, 360
-# Largest file, so that the repository stays small.
-LARGEST_FILE = 150_000
+# Number of samples in a batch, and their sides in pixels.
+SAMPLES, SAMPLE_SIZE = 8, 360
+# Keeps the repository small.
+MAX_FILE_BYTES = 150_000
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Draws the images of docs/gallery."""
+    """Draw the images of docs/gallery."""
 
     run: Path | None = None
-    """Run folder of tools/train_ssd.py on drawn bananas."""
+    """Run folder of tools/train_ssd.py on synthetic bananas."""
     out: Path = Path("docs/gallery")
-    """Where the images go."""
+    """Folder for the images."""
 
 
 class Bananas(Dataset[Any]):
-    """Drawn bananas as samples of any task; in maps of classes a strip on the right is void."""
+    """Synthetic bananas as samples of any task; in class masks a strip on the right is void."""
 
     def __init__(self, task: str) -> None:
         self.drawn = SyntheticBananas(
-            2 * SHOWN, image_size=SHOWN_SIZE, seed=GALLERY_SEED, masks=True
+            2 * SAMPLES, image_size=SAMPLE_SIZE, seed=GALLERY_SEED, masks=True
         )
         self.task = task
         self.classes: tuple[str, ...] = (
@@ -80,12 +80,12 @@ class Bananas(Dataset[Any]):
             return image, target
         masks = target["masks"].as_subclass(Tensor)
         mask = (masks.sum(0) > 0).to(torch.uint8)
-        mask[:, -SHOWN_SIZE // 40 :] = VOID
+        mask[:, -SAMPLE_SIZE // 40 :] = VOID
         return image, {"mask": tv_tensors.Mask(mask), "image_id": index}
 
 
 def tile(images: list[Image.Image]) -> Image.Image:
-    """Puts images of one size into a grid."""
+    """Arrange images of one size in a grid."""
     width, height = images[0].size
     size = (COLUMNS * (width + MARGIN) + MARGIN, ROWS * (height + MARGIN) + MARGIN)
     grid = Image.new("RGB", size, "#202020")
@@ -96,26 +96,26 @@ def tile(images: list[Image.Image]) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Writes a small PNG: two thirds of the size, 128 colours."""
+    """Write a small PNG: two thirds of the size, 128 colours."""
     small = image.resize((image.width * 2 // 3, image.height * 2 // 3))
     small.quantize(128).save(path, optimize=True)
 
 
 def save_jpeg(image: Image.Image, path: Path) -> None:
-    """Writes a JPEG of the best quality that makes a small enough file."""
+    """Write a JPEG in the best quality whose file is small enough."""
     for quality in range(88, 30, -6):
         image.save(path, quality=quality, optimize=True)
-        if path.stat().st_size <= LARGEST_FILE:
+        if path.stat().st_size <= MAX_FILE_BYTES:
             return
 
 
-def truths_of(boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> list[GroundTruth]:
-    """Padded ground truths, one for each image."""
+def unpad(boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> list[GroundTruth]:
+    """Return the ground truth of each image without padding."""
     return [GroundTruth(b[k >= 0], k[k >= 0], size) for b, k in zip(boxes, labels, strict=True)]
 
 
 def draw_recipes(out: Path) -> None:
-    """Draws a sample through every recipe of every task."""
+    """Draw one sample transformed by every recipe of every task."""
     for task, recipes in RECIPES.items():
         bananas = Bananas(task)
         index = max(range(len(bananas)), key=lambda i: len(bananas.drawn[i][1]["labels"]))
@@ -125,9 +125,9 @@ def draw_recipes(out: Path) -> None:
 
 
 def draw_samples(out: Path) -> None:
-    """Draws a batch, the anchors of TinySSD and what they are matched to."""
+    """Draw a batch, the anchors of TinySSD and their targets."""
     bananas = Bananas("detection")
-    samples = [bananas[i] for i in range(SHOWN)]
+    samples = [bananas[i] for i in range(SAMPLES)]
     save_jpeg(show_batch(*collate(samples), bananas.classes), out / "batch.jpg")
     model = TinySSD(bananas.classes)
     image, target = max(samples, key=lambda sample: len(sample[1]["labels"]))
@@ -136,25 +136,25 @@ def draw_samples(out: Path) -> None:
 
 
 def main() -> None:
-    """Runs the script."""
+    """Run the script."""
     arguments = tyro.cli(Arguments, description=__doc__)
     arguments.out.mkdir(parents=True, exist_ok=True)
     dataset = SyntheticBananas(COLUMNS * ROWS, seed=GALLERY_SEED)
     images, targets = collate([dataset[i] for i in range(len(dataset))])
     boxes, labels = targets["boxes"], targets["labels"]
     size = (images.shape[2], images.shape[3])
-    truths = truths_of(boxes, labels, size)
+    truths = unpad(boxes, labels, size)
     pairs = zip(images, truths, strict=True)
     save(tile([draw_truth(*pair) for pair in pairs]), arguments.out / "synthetic.png")
     generator = torch.Generator().manual_seed(0)
     changed, new_boxes, new_labels = augment_batch(images, boxes, labels, generator)
-    pairs = zip(changed, truths_of(new_boxes, new_labels, size), strict=True)
+    pairs = zip(changed, unpad(new_boxes, new_labels, size), strict=True)
     save(tile([draw_truth(*pair) for pair in pairs]), arguments.out / "augmentation.png")
     draw_recipes(arguments.out)
     draw_samples(arguments.out)
     if arguments.run is not None:
-        found = detect(load(arguments.run), list(images))
-        save(draw_comparison(list(images), truths, found), arguments.out / "predictions.png")
+        detections = detect(load(arguments.run), list(images))
+        save(draw_comparison(list(images), truths, detections), arguments.out / "predictions.png")
         shutil.copy(arguments.run / "curves.png", arguments.out / "curves.png")
     written = (p.name for p in arguments.out.iterdir() if p.suffix in (".png", ".jpg"))
     print(f"wrote {', '.join(sorted(written))}")

@@ -1,14 +1,14 @@
-"""Looks for objects in millions of images with Ray Data: on two cores, or on a cluster.
+"""Detect objects in millions of images with Ray Data, on one machine or a cluster.
 
     python tools/predict_ray.py --model runs/ssd/best.pt --source photos/ --out found/
     python tools/predict_ray.py --model runs/ssd/best.pt --source shards/ --out found/ --workers 8
     python tools/predict_ray.py --model best.pt --source list.txt --out found/ --address auto
 
-The source is a folder of images, a folder of shards (`write_shards`), or a text file with one
-path in each line. It is cut into parts, always the same for the same source; each worker has one
-model and writes its parts as JSON lines or Parquet, each file whole or not at all. Started again,
-parts that are there are not done again. An image that cannot be read has a row with its error.
-Folders must be visible under the same path on all machines.
+The source is a folder of images, a folder of shards (`write_shards`), or a text file with one path
+per line. It is divided into parts, which depend on nothing but the source and --part-size. Each
+worker has one model and writes its parts as JSON lines or Parquet, each file atomically. A second
+start skips the parts that are done. An image that cannot be read has a row with its error. Folders
+must have the same path on all machines.
 """
 
 from __future__ import annotations
@@ -38,45 +38,45 @@ from cvlib.predict import detect
 
 @dataclass(frozen=True)
 class Arguments:
-    """Looks for objects in millions of images."""
+    """Detect objects in millions of images."""
 
     model: Path
     """Checkpoint of a detector."""
     source: Path
-    """Folder of images, folder of shards, or text file with a path in each line."""
+    """Folder of images, folder of shards, or text file with one path per line."""
     out: Path
     """Folder for the parts."""
     part_size: int = 10_000
-    """Images in one part."""
+    """Images per part."""
     batch_size: int = 32
-    """Images in one forward pass."""
+    """Images per forward pass."""
     score_threshold: float = 0.5
-    """Least score of an object."""
+    """Lowest score of an object, in [0, 1]."""
     format: Literal["jsonl", "parquet"] = "jsonl"
-    """Of the parts."""
+    """File format of the parts."""
     workers: int = 2
-    """Processes, each with a model of its own."""
+    """Processes, each with its own model."""
     gpus: float = 0
-    """GPUs of each worker; 0: the CPU."""
+    """GPUs per worker; 0 uses the CPU."""
     cores: float = 1
-    """CPU cores of each worker."""
+    """CPU cores per worker."""
     address: str | None = None
-    """Of a running Ray cluster, such as auto; unset: this machine alone."""
+    """Address of a running Ray cluster, such as auto. By default only this machine."""
 
     def __post_init__(self) -> None:
         for name in ("part_size", "batch_size", "workers"):
             if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+                raise ValueError(f"expected `{name}` >= 1, got {getattr(self, name)}")
 
 
 class Source:
     """Images by number, from files or from shards.
 
     Args:
-        path: As of the command line.
+        path: Folder of images, folder of shards, or text file with one path per line.
 
     Raises:
-        FileNotFoundError: Nothing there, or no images.
+        FileNotFoundError: `path` does not exist or holds no images.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,21 +92,23 @@ class Source:
             self.names = [line.strip() for line in lines if line.strip()]
             self.root = path.parent
         if not len(self):
-            raise FileNotFoundError(f"predict_ray: expected images, got {path} without any")
+            raise FileNotFoundError(
+                f"predict_ray: expected `source` with images, got none in {path}"
+            )
 
     def __len__(self) -> int:
         return len(self.names) if self.shards is None else len(self.shards)
 
     def name(self, number: int) -> str:
-        """What a row calls the image."""
+        """Return the name of an image in the results."""
         return self.names[number] if self.shards is None else self.shards.name(number)
 
     def read(self, number: int) -> Tensor:
-        """The pixels, uint8 (3, H, W).
+        """Return the pixels of an image, uint8 (3, H, W).
 
         Raises:
             ValueError: The image is damaged.
-            OSError: It cannot be read.
+            OSError: The image cannot be read.
         """
         if self.shards is None:
             return read_image(self.root / self.names[number])
@@ -114,9 +116,7 @@ class Source:
 
 
 def plan_parts(arguments: Arguments, count: int) -> list[dict[str, int]]:
-    """The parts that are still to be done.
-
-    Writes ``plan.json``, which says what the parts are of.
+    """Return the parts that remain to be done, and write ``plan.json``.
 
     Raises:
         ValueError: The folder holds parts of another source, model or settings.
@@ -137,8 +137,8 @@ def plan_parts(arguments: Arguments, count: int) -> list[dict[str, int]]:
         changed = [name for name, value in plan.items() if before.get(name) != value]
         if changed:
             raise ValueError(
-                f"predict_ray: expected the plan of the parts in {arguments.out}, got another "
-                f"{', '.join(changed)}; choose another folder"
+                f"predict_ray: expected the settings of the parts in {arguments.out}, got another "
+                f"{', '.join(changed)}; choose another folder with --out"
             )
     else:
         save_json(path, plan)
@@ -151,12 +151,12 @@ def plan_parts(arguments: Arguments, count: int) -> list[dict[str, int]]:
 
 
 def part_path(arguments: Arguments, part: int) -> Path:
-    """The file of a part."""
+    """Return the path of a part."""
     return arguments.out / f"part-{part:08d}.{arguments.format}"
 
 
 class Worker:
-    """One model and its part of the work; Ray makes one in each process."""
+    """A model and its share of the work. Ray creates one per process."""
 
     def __init__(self, arguments: Arguments) -> None:
         self.arguments = arguments
@@ -164,13 +164,15 @@ class Worker:
         self.source = Source(arguments.source)
         self.model = load(arguments.model, "cuda" if arguments.gpus else "cpu")
         if self.model.task != "detection":
-            raise ValueError(f"predict_ray: expected a detector, got one for {self.model.task}")
+            raise ValueError(
+                f"predict_ray: expected `model` to be a detector, got task {self.model.task}"
+            )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        """Does some parts; gives their numbers, images and damaged images."""
+        """Write some parts; return their numbers, images and damaged images."""
         done: dict[str, list[int]] = {"part": [], "images": [], "damaged": []}
         for number, first, last in zip(batch["part"], batch["first"], batch["last"], strict=True):
-            rows = list(self.look(int(first), int(last)))
+            rows = list(self.iter_rows(int(first), int(last)))
             path = part_path(self.arguments, int(number))
             write_atomically(path, encode(rows, self.arguments.format))
             done["part"].append(int(number))
@@ -178,13 +180,13 @@ class Worker:
             done["damaged"].append(sum(row["error"] is not None for row in rows))
         return done
 
-    def look(self, first: int, last: int) -> Iterator[dict[str, Any]]:
-        """Rows of the images ``first`` to ``last - 1``, in their order."""
+    def iter_rows(self, first: int, last: int) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the images ``first`` to ``last - 1``, in order."""
         size = self.arguments.batch_size
         for start in range(first, last, size):
-            yield from self._look(range(start, min(last, start + size)))
+            yield from self._detect_batch(range(start, min(last, start + size)))
 
-    def _look(self, numbers: range) -> list[dict[str, Any]]:
+    def _detect_batch(self, numbers: range) -> list[dict[str, Any]]:
         images, rows = [], []
         for number in numbers:
             row: dict[str, Any] = {"index": number, "image": self.source.name(number)}
@@ -193,14 +195,12 @@ class Worker:
                 rows.append(row | {"error": None})
             except (OSError, ValueError) as error:
                 rows.append(row | EMPTY | {"error": str(error)})
-        found = iter(detect(self.model, images, score_threshold=self.arguments.score_threshold))
-        sizes = iter(images)
-        for row in rows:
-            if row["error"] is None:
-                one, image = next(found), next(sizes)
-                row["height"], row["width"] = image.shape[1:]
-                row["boxes"], row["scores"] = one.boxes.tolist(), one.scores.tolist()
-                row["classes"] = [one.classes[label] for label in one.labels.tolist()]
+        results = detect(self.model, images, score_threshold=self.arguments.score_threshold)
+        readable = [row for row in rows if row["error"] is None]
+        for row, image, result in zip(readable, images, results, strict=True):
+            row["height"], row["width"] = image.shape[1:]
+            row["boxes"], row["scores"] = result.boxes.tolist(), result.scores.tolist()
+            row["classes"] = [result.classes[label] for label in result.labels.tolist()]
         return rows
 
 
@@ -208,7 +208,7 @@ EMPTY: dict[str, Any] = {"height": None, "width": None, "boxes": [], "scores": [
 
 
 def encode(rows: list[dict[str, Any]], format: str) -> bytes:
-    """The content of a part."""
+    """Return the content of a part."""
     if format == "jsonl":
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
     import pyarrow as pa
@@ -225,9 +225,9 @@ def encode(rows: list[dict[str, Any]], format: str) -> bytes:
 
 
 def run_on_ray(arguments: Arguments, parts: list[dict[str, int]]) -> tuple[int, int]:
-    """Does the parts on Ray; gives the numbers of images and of damaged ones."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report home
-    # Ray takes away the GPUs of workers that ask for none; a future version will not.
+    """Process the parts on Ray; return the numbers of images and of damaged images."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no usage reports to Ray
+    # Otherwise Ray hides the GPUs from workers that request none; future versions will not.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
@@ -240,7 +240,7 @@ def run_on_ray(arguments: Arguments, parts: list[dict[str, int]]) -> tuple[int, 
     )
     try:
         ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
-        # One block for each part: a slow one keeps no other waiting.
+        # One block per part, so that a slow part does not delay others.
         done = ray.data.from_items(parts, override_num_blocks=len(parts)).map_batches(
             Worker,
             fn_constructor_args=(arguments,),
@@ -256,13 +256,13 @@ def run_on_ray(arguments: Arguments, parts: list[dict[str, int]]) -> tuple[int, 
 
 
 def main() -> None:
-    """Runs the script."""
+    """Run the script."""
     arguments = tyro.cli(Arguments, description=__doc__)
     count = len(Source(arguments.source))
     parts = plan_parts(arguments, count)
     print(f"{count:,} images, {len(parts)} parts to do")
     images, damaged = run_on_ray(arguments, parts) if parts else (0, 0)
-    print(f"{images:,} images done, {damaged} of them cannot be read; parts in {arguments.out}")
+    print(f"{images:,} images done, {damaged} of them unreadable; parts in {arguments.out}")
 
 
 if __name__ == "__main__":

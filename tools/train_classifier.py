@@ -1,11 +1,11 @@
-"""Fine-tunes a classifier on your own images: one folder for each class.
+"""Fine-tune a classifier on your own images, in one folder per class.
 
     python tools/train_classifier.py --data hymenoptera --weights mobilenet_v2_features.pth
     python tools/train_classifier.py --data hymenoptera --model resnet50 --weights resnet50.pth
     python tools/train_classifier.py --data hymenoptera --resume --out runs/classifier
 
-The folder holds train/CLASS/*.jpg and val/CLASS/*.jpg. The recipe is the book's: the backbone was
-trained on other images and learns slowly, the new head ten times as fast. This is `cvlib train`
+The folder holds train/CLASS/*.jpg and val/CLASS/*.jpg. The recipe is the book's: a low learning
+rate for the pretrained backbone and ten times that rate for the new head. This is `cvlib train`
 with the defaults of the lesson.
 """
 
@@ -30,31 +30,31 @@ MODEL = "mobilenet_v2"
 
 @dataclass(frozen=True)
 class Arguments(TrainConfig):
-    """Fine-tunes a classifier and writes a run folder with checkpoints, figures and curves."""
+    """Fine-tune a classifier and write a run folder with checkpoints, metrics and curves."""
 
     data: Path = Path("hymenoptera")
-    """Folder with train and val, which hold a folder of images for each class."""
+    """Folder with train and val, which hold one folder of images per class."""
     cache: bool = True
-    """Keep decoded images in memory: decoding costs as much as a small network's step. With
-    --no-cache they are read anew in every epoch, for sets that do not fit."""
+    """Keep decoded images in memory: decoding costs as much as a step of a small network. With
+    --no-cache they are read again in every epoch, for datasets that do not fit."""
     model: str = MODEL
     """Name of a classifier, such as resnet18 or efficientnet_b0."""
     weights: Path | None = None
-    """File of weights for the backbone. Unset: random ones, which need far more images."""
+    """Weight file for the backbone. By default random weights, which need far more images."""
     stride_in_1x1: bool = False
-    """For weights of the original ResNet, as Caffe and Keras have them."""
+    """Stride in the 1x1 convolutions, for weights of the original ResNet (Caffe, Keras)."""
     image_size: int = 224
-    """Height and width of the images that the model gets."""
+    """Height and width of the model's input."""
     config: Path | None = None
     """YAML file of settings, such as run.yaml of another run; the other options override it."""
     out: Path = Path("runs/classifier")
     """Run folder."""
     resume: bool = False
-    """Go on with the run in --out; with the settings in its run.yaml."""
+    """Continue the run in --out with the settings in its run.yaml."""
 
 
 def main() -> int:
-    """Runs the script; gives the exit code."""
+    """Run the script and return the exit code."""
     defaults = config_for(MODEL).as_dict()
     arguments = parse_command_line(
         Arguments, description=__doc__ or "", base=lambda: Arguments(**defaults)
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def model_options(arguments: Arguments) -> dict[str, Any]:
-    """What the classifier is made with."""
+    """Return the arguments of ``create_model``."""
     return {
         "image_size": (arguments.image_size, arguments.image_size),
         "weights": arguments.weights,

@@ -1,4 +1,4 @@
-"""Trains TinySSD on bananas: real ones when they are at hand, drawn ones otherwise.
+"""Train TinySSD on bananas: on real ones if available, otherwise on synthetic ones.
 
     python tools/train_ssd.py --data banana-detection
     python tools/train_ssd.py --synthetic --images 16000 --out runs/mine
@@ -28,42 +28,42 @@ from cvlib.engine.device import from_first, join_processes
 from cvlib.engine.memory import keep_freed_memory
 from cvlib.models import create_model
 
-# Drawn images hold more objects, smaller and partly hidden ones, and take longer to learn.
+# Synthetic images hold more objects, some small or partly hidden, and need longer training.
 SYNTHETIC_IMAGES = 24_000
 SYNTHETIC_EPOCH = 2000
 SYNTHETIC_VAL = 200
-# Drawn validation images must not be among the training images of any seed in use.
+# Far from the seeds of training images, so that no validation image is among them.
 SYNTHETIC_VAL_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
 class Arguments(TrainConfig):
-    """Trains TinySSD on bananas and writes a run folder with checkpoints, figures and images."""
+    """Train TinySSD on bananas and write a run folder with checkpoints, metrics and images."""
 
     images: int = TrainConfig.images
-    """Images to train on altogether, in as many epochs as come nearest to it. Left at its
-    default, it becomes 24,000 when the images are drawn."""
+    """Total number of training images, rounded to whole epochs. The default becomes 24,000 for
+    synthetic images."""
     loss: Literal["multibox", "book"] = "multibox"
     """"multibox": quality focal loss and generalised IoU. "book": cross-entropy over all anchors
     and L1."""
     config: Path | None = None
     """YAML file of settings, such as run.yaml of another run; the other options override it."""
     data: Path | None = None
-    """Folder or file of a detection set, in any layout. Unset: the book's bananas, from the cache
-    or downloaded; without a network, drawn bananas."""
+    """Folder or file of a detection dataset, in any layout. By default the book's bananas, from the
+    cache or downloaded; without a network, synthetic bananas."""
     cache: bool = True
-    """Keep decoded images in memory; --no-cache for sets that do not fit, and for shards."""
+    """Keep decoded images in memory; use --no-cache for shards and datasets that do not fit."""
     synthetic: bool = False
-    """Train on drawn bananas even when real ones are at hand."""
+    """Train on synthetic bananas even if real ones are available."""
     out: Path | None = None
-    """Run folder. Unset: runs/ssd, runs/ssd-2, and so on."""
+    """Run folder. By default runs/ssd, runs/ssd-2, and so on."""
     resume: bool = False
-    """Go on with the run in --out (unset: the newest) where it was interrupted, with its data and
-    settings; other options of the training are not read."""
+    """Continue the interrupted run in --out (by default the newest) with its data and settings;
+    other training options are ignored."""
     threads: int | None = None
-    """Threads for computation; unset: all cores."""
+    """Number of CPU threads. By default all cores."""
     download_timeout: float = 10.0
-    """Seconds to wait for the download's server."""
+    """Seconds to wait for the download server."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,20 +72,20 @@ class Arguments(TrainConfig):
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Images that the code draws, in place of files."""
+class SyntheticSource:
+    """Synthetic bananas in place of files."""
 
     seed: int
     length: int
 
     def open(self) -> tuple[SyntheticBananas, SyntheticBananas]:
-        """The training and the validation set."""
+        """Return the training and validation datasets."""
         val = SyntheticBananas(SYNTHETIC_VAL, seed=SYNTHETIC_VAL_SEED)
         return SyntheticBananas(self.length, seed=self.seed), val
 
 
-def choose_source(arguments: Arguments) -> Source | Drawn:
-    """The folder given or in the cache, or the drawn set when there is none."""
+def choose_source(arguments: Arguments) -> Source | SyntheticSource:
+    """Return the dataset of --data or the cache, otherwise synthetic bananas."""
     folder = arguments.data
     if folder is None and not arguments.synthetic:
         try:
@@ -94,28 +94,28 @@ def choose_source(arguments: Arguments) -> Source | Drawn:
             print(f"no real bananas: {error}")
     if folder is not None:
         return Source(str(folder.resolve()), seed=arguments.seed, cache=arguments.cache)
-    return Drawn(arguments.seed, min(SYNTHETIC_EPOCH, arguments.images))
+    return SyntheticSource(arguments.seed, min(SYNTHETIC_EPOCH, arguments.images))
 
 
-def read_source(facts: dict[str, Any]) -> Source | Drawn:
-    """What the ``data.json`` of a run says."""
-    return Source(**facts) if "data" in facts else Drawn(**facts)
+def read_source(facts: dict[str, Any]) -> Source | SyntheticSource:
+    """Return the source described by the ``data.json`` of a run."""
+    return Source(**facts) if "data" in facts else SyntheticSource(**facts)
 
 
 def find_folder(arguments: Arguments) -> Path:
-    """The run folder: a new one, or the one to resume."""
+    """Return a new run folder, or the one to resume."""
     if arguments.out is not None:
         return arguments.out
     if not arguments.resume:
         return choose_folder("ssd")
-    found = sorted(Path("runs").glob("ssd*/last.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError("--resume: expected a run in runs/ssd*, found none; give --out")
-    return found[-1].parent
+    checkpoints = sorted(Path("runs").glob("ssd*/last.pt"), key=lambda path: path.stat().st_mtime)
+    if not checkpoints:
+        raise FileNotFoundError("--resume: expected a run in runs/ssd*, found none; pass --out")
+    return checkpoints[-1].parent
 
 
 def main() -> int:
-    """Runs the script; gives the exit code."""
+    """Run the script and return the exit code."""
     arguments = parse_command_line(Arguments, description=__doc__ or "")
     torch.set_flush_denormal(True)
     keep_freed_memory()
@@ -130,10 +130,10 @@ def main() -> int:
     else:
         source = from_first(lambda: choose_source(arguments))
         options, config = {"loss": arguments.loss}, arguments.train_config()
-        if isinstance(source, Drawn) and config.images == TrainConfig.images:
+        if isinstance(source, SyntheticSource) and config.images == TrainConfig.images:
             config = replace(config, images=SYNTHETIC_IMAGES)
-    if isinstance(source, Drawn):
-        log("training on the synthetic set (drawn bananas); --data gives real ones")
+    if isinstance(source, SyntheticSource):
+        log("training on synthetic bananas; choose real ones with --data")
     torch.manual_seed(config.seed)
     train, val = source.open()
     model = create_model("tiny_ssd", train.classes, **options)

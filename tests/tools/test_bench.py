@@ -88,8 +88,14 @@ def test_bench_data_takes_a_folder_and_workers(tmp_path, bench_data):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--task", "guessing"), "bench_data: expected --task one of detection, segmentation, cl"),
-        (("--only", "nonsense"), "bench_data: expected --only a part of a recipe's name, got non"),
+        (
+            ("--task", "guessing"),
+            "bench_data: expected --task to be one of detection, segmentation, cl",
+        ),
+        (
+            ("--only", "nonsense"),
+            "bench_data: expected --only to be part of a recipe's name, got non",
+        ),
         (("--data", "no/such/folder"), "bench_data: expected JPEG images in no/such/folder, got"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The benchmark of the evaluation runs, compares the figures and writes them; not its speed."""
+"""The evaluation benchmark compares metrics and writes its measurements; not its speed."""
 
 import json
 import os

@@ -135,15 +135,17 @@ def test_parquet_has_the_same_rows(folder, tmp_path):
 
 def test_parts_of_something_else_are_refused(folder, tmp_path):
     work(options(folder, tmp_path / "out"))
-    with pytest.raises(ValueError, match=r"predict_ray: expected the plan .* another part_size"):
+    with pytest.raises(
+        ValueError, match=r"predict_ray: expected the settings .* another part_size"
+    ):
         work(options(folder, tmp_path / "out", part_size=3))
 
 
 def test_messages(folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"predict_ray: expected images, got .* without"):
+    with pytest.raises(FileNotFoundError, match="predict_ray: expected `source` with images"):
         predict_ray.Source(tmp_path / "empty")
-    with pytest.raises(ValueError, match="expected part_size >= 1, got 0"):
+    with pytest.raises(ValueError, match="expected `part_size` >= 1, got 0"):
         options(folder, tmp_path, part_size=0)
 
 
@@ -157,7 +159,7 @@ def test_two_workers_on_ray(folder, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "5 images done, 1 of them cannot be read" in done.stdout
+    assert "5 images done, 1 of them unreadable" in done.stdout
     check(read(tmp_path / "out"), folder)
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert "5 images, 0 parts to do" in again.stdout

@@ -161,11 +161,11 @@ def test_a_set_in_shards_can_be_trained_on(tool, tmp_path):
     )
 
 
-def test_without_a_network_drawn_bananas_are_used_and_named(tool, tmp_path):
+def test_without_a_network_synthetic_bananas_are_used_and_named(tool, tmp_path):
     arguments = ["--download-timeout", 0.5, "--epochs", 1, *FAST]
     assert tool(*arguments, script=FEW) == 0, tool.err
     assert "no real bananas" in tool.out
-    assert "synthetic set (drawn bananas)" in tool.out
+    assert "training on synthetic bananas" in tool.out
     assert files(tmp_path / "runs" / "ssd") == FILES
 
 
@@ -173,7 +173,7 @@ def test_synthetic_does_not_ask_the_network(tool, tmp_path):
     arguments = ["--synthetic", "--epochs", 1, "--out", "a", *FAST]
     assert tool(*arguments, script=FEW) == 0, tool.err
     assert "no real bananas" not in tool.out
-    assert "synthetic set (drawn bananas)" in tool.out
+    assert "training on synthetic bananas" in tool.out
     assert files(tmp_path / "a") == FILES
 
 

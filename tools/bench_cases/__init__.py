@@ -1,4 +1,4 @@
-"""Benchmark cases, one file for each family of operators."""
+"""Benchmark cases, one file per family of operators."""
 
 from bench_cases.conv_transpose import conv_transpose_cases
 from bench_cases.iou import iou_cases, max_iou_cases, paired_cases, similarity_cases

@@ -1,4 +1,4 @@
-"""Cases of the transposed convolution: FCN's, those of other models, and a tiny one."""
+"""Cases of the transposed convolution: of FCN, of other models, and a tiny one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from bench_cases.case import Case, close, size_in_bytes
 from cvlib.ops.conv_transpose import _backward_reference, _reference, conv_transpose2d
 
-# Name, images, channels (the same in and out), groups, kernel, stride, padding, input size.
+# Name, images, channels (in and out), groups, kernel, stride, padding, input size.
 SHAPES = (
     ("FCN-32s, 1 x 21", 1, 21, 1, 64, 32, 16, (10, 15)),
     ("FCN-32s, 8 x 21", 8, 21, 1, 64, 32, 16, (10, 15)),
@@ -28,7 +28,7 @@ SHAPES = (
     ("tiny, own kernel", 1, 1, 1, 16, 8, 4, (1, 1)),
 )
 
-# Kernel, stride, channels, groups, input size: on both sides of the rule of conv_transpose.py.
+# Kernel, stride, channels, groups, input size: on both sides of the rule in conv_transpose.py.
 RULE = (
     (64, 32, 21, 1, (10, 15)),
     (32, 16, 21, 1, (20, 30)),
@@ -48,13 +48,13 @@ RULE = (
 def with_gradients(
     function: Callable[..., Tensor], x: Tensor, weight: Tensor, grad: Tensor, options: Any
 ) -> tuple[Tensor, ...]:
-    """The output and the gradients of input and weight."""
+    """Return the output and the gradients of input and weight."""
     output = function(x, weight, None, *options)
     return output.detach(), *torch.autograd.grad(output, (x, weight), grad)
 
 
 def conv_transpose_cases(device: str) -> Iterator[Case]:
-    """Forward alone, and forward with both gradients, against PyTorch."""
+    """Forward alone, and forward with both gradients."""
     for name, images, channels, groups, kernel, stride, padding, size in SHAPES:
         generator = torch.Generator().manual_seed(0)
         shapes = (images, channels, *size), (channels, channels // groups, kernel, kernel)
@@ -97,7 +97,7 @@ def run_both(
     tensors: tuple[Tensor, ...],
     options: Any,
 ) -> Any:
-    """The operators without autograd."""
+    """Run forward and backward operators without autograd."""
     x, weight, grad = tensors
     stride, padding, groups = options
     output = forward(x, weight, None, stride, stride, padding, padding, 0, 0, groups)
@@ -106,7 +106,7 @@ def run_both(
 
 
 def conv_transpose_rule_cases(device: str) -> Iterator[Case]:
-    """Own kernels against PyTorch whether or not the public function would take them."""
+    """Both kernels of each shape, whichever of them the public function would choose."""
     operators = torch.ops.cvlib
     for kernel, stride, channels, groups, size in RULE:
         generator = torch.Generator().manual_seed(0)

@@ -59,12 +59,12 @@ def similarity_cases(device: str) -> Iterator[Case]:
 
 
 def paired_cases(device: str) -> Iterator[Case]:
-    """Losses: the value of each pair and its gradient."""
+    """Losses of pairs of boxes and their gradients."""
     generator = torch.Generator().manual_seed(6)
     for n in (2, 100_000):
-        wanted = random_boxes(n, generator, device)
+        targets = random_boxes(n, generator, device)
         moved = torch.randn(n, 2, generator=generator).repeat(1, 2).to(device) * 8
-        found = (wanted + moved).requires_grad_()
+        boxes = (targets + moved).requires_grad_()
         kinds: list[tuple[Similarity, Similarity]] = [
             (cvlib.ops.paired_generalized_box_iou, torchvision.ops.generalized_box_iou_loss),
             (cvlib.ops.paired_distance_box_iou, torchvision.ops.distance_box_iou_loss),
@@ -75,20 +75,22 @@ def paired_cases(device: str) -> Iterator[Case]:
                 own.__name__,
                 f"{n}, with gradient",
                 "torchvision",
-                partial(_loss_and_gradient, lambda a, b, f=own: (1 - f(a, b)).sum(), found, wanted),
-                partial(_loss_and_gradient, partial(peer, reduction="sum"), found, wanted),
+                partial(
+                    _loss_and_gradient, lambda a, b, f=own: (1 - f(a, b)).sum(), boxes, targets
+                ),
+                partial(_loss_and_gradient, partial(peer, reduction="sum"), boxes, targets),
                 None,
                 close,
                 # Boxes twice, the gradient of the loss and that of the boxes.
-                bytes_moved=2 * size_in_bytes(found, wanted) + 8 * n + 2 * size_in_bytes(found),
+                bytes_moved=2 * size_in_bytes(boxes, targets) + 8 * n + 2 * size_in_bytes(boxes),
                 operations=150 * n,
             )
 
 
-def _loss_and_gradient(loss: Similarity, found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    value = loss(found, wanted)
-    (gradient,) = torch.autograd.grad(value, found)
-    return value.detach() / len(found), gradient
+def _loss_and_gradient(loss: Similarity, boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    value = loss(boxes, targets)
+    (gradient,) = torch.autograd.grad(value, boxes)
+    return value.detach() / len(boxes), gradient
 
 
 def max_iou_cases(device: str) -> Iterator[Case]:

@@ -15,43 +15,43 @@ from bench_cases.case import Case, close, size_in_bytes
 from cvlib.ops.focal import _backward_reference, _loss_reference, sigmoid_focal_loss
 from cvlib.ops.multibox_loss import _ssd_loss_backward_reference, _ssd_loss_reference, ssd_loss
 
-# Of all anchors; a detector's batch has fewer than that.
+# Share of positive anchors; batches of detectors have fewer.
 POSITIVE = 0.01
 SUM = 2
 
 
 def with_gradient(loss: Callable[..., Tensor], inputs: Tensor, targets: Tensor) -> Any:
-    """The sum of a loss and its gradient."""
+    """Return the sum of a loss and its gradient."""
     total = loss(inputs, targets, reduction="sum")
     return total.detach(), torch.autograd.grad(total, inputs)[0]
 
 
 def focal_reference(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The reference of both directions."""
+    """Run the reference forward and backward."""
     inputs = inputs.detach()
     settings = (inputs, targets, 0.25, 2.0, SUM)
     return _loss_reference(*settings), _backward_reference(inputs.new_ones(()), *settings)
 
 
 def loss_close(a: Any, b: Any) -> bool:
-    """As `close`, but torchvision's sum of millions in float32 has only four digits."""
+    """Like ``close``; torchvision's float32 sums of millions are only accurate to four digits."""
     if isinstance(a, tuple):
         return close(a[1:], b[1:]) and loss_close(a[0], b[0])
     return abs(float(a) - float(b)) <= 1e-3 * abs(float(b))
 
 
 def one_hot(classes: Tensor, columns: int) -> Tensor:
-    """Numbers for classes, as torchvision wants them."""
+    """Return classes as one-hot targets, which torchvision needs."""
     return (classes[..., None] == torch.arange(columns, device=classes.device)).float()
 
 
 def with_gradient_of_one_hot(loss: Callable[..., Tensor], inputs: Tensor, classes: Tensor) -> Any:
-    """As `with_gradient`, from classes, for those who need numbers."""
+    """Like ``with_gradient``, but converts classes to one-hot targets first."""
     return with_gradient(loss, inputs, one_hot(classes, inputs.shape[-1]))
 
 
 def focal_cases(device: str) -> Iterator[Case]:
-    """Both directions of the sum, the forward alone, targets as numbers and as classes."""
+    """Forward with gradient and forward alone, with dense targets and with classes."""
     generator = torch.Generator().manual_seed(4)
     tv = torchvision.ops.sigmoid_focal_loss
     for shape in ((32, 8732, 81), (8, 100, 80), (10, 4)):
@@ -102,7 +102,7 @@ def focal_cases(device: str) -> Iterator[Case]:
 def ssd_loss_in_pytorch(
     class_logits: Tensor, offsets: Tensor, classes: Tensor, target_offsets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The lines of torchvision's SSD.compute_loss behind its encoding of boxes."""
+    """Torchvision's ``SSD.compute_loss`` after its encoding of boxes."""
     positive = classes > 0
     boxes = F.smooth_l1_loss(offsets[positive], target_offsets[positive], reduction="sum")
     entropy = F.cross_entropy(class_logits.flatten(0, 1), classes.flatten(), reduction="none")
@@ -116,15 +116,14 @@ def ssd_loss_in_pytorch(
 
 
 def both_gradients(loss: Callable[..., Any], arguments: tuple[Tensor, ...]) -> Any:
-    """Both losses and the gradients of their sum."""
+    """Return both losses and the gradients of their sum."""
     losses = loss(*arguments)
-    return *(one.detach() for one in losses), *torch.autograd.grad(sum(losses), arguments[:2])
+    return *(value.detach() for value in losses), *torch.autograd.grad(sum(losses), arguments[:2])
 
 
 def ssd_reference(arguments: tuple[Tensor, Tensor, Tensor, Tensor]) -> Any:
-    """The reference of both directions."""
-    logits, offsets, classes, wanted = (one.detach() for one in arguments)
-    inputs = (logits, offsets, classes, wanted)
+    """Run the reference forward and backward."""
+    inputs = tuple(tensor.detach() for tensor in arguments)
     class_loss, box_loss, divisor, log_sum_exp, kept = _ssd_loss_reference(*inputs, 3.0)
     one = torch.ones_like(class_loss)
     grads = _ssd_loss_backward_reference(one, one, *inputs, divisor, log_sum_exp, kept)
@@ -132,21 +131,21 @@ def ssd_reference(arguments: tuple[Tensor, Tensor, Tensor, Tensor]) -> Any:
 
 
 def ssd_loss_cases(device: str) -> Iterator[Case]:
-    """SSD300's anchors with the classes of VOC and COCO, TinySSD's, and very few."""
+    """SSD300 with the classes of VOC and of COCO, TinySSD, and a case of very few anchors."""
     generator = torch.Generator().manual_seed(5)
     for shape in ((32, 8732, 21), (32, 8732, 81), (32, 5444, 2), (1, 10, 4)):
         logits = (2 * torch.randn(shape, generator=generator)).to(device).requires_grad_()
-        offsets, wanted = (
+        offsets, target_offsets = (
             torch.randn(*shape[:2], 4, generator=generator).to(device) for _ in range(2)
         )
         drawn = torch.randint(shape[2], shape[:2], generator=generator)
         positive = torch.rand(shape[:2], generator=generator) < POSITIVE
         classes = torch.where(positive, drawn, 0).to(device)
-        arguments = (logits, offsets.requires_grad_(), classes, wanted)
+        arguments = (logits, offsets.requires_grad_(), classes, target_offsets)
         yield Case(
             "ssd_loss",
             f"{' x '.join(map(str, shape))}, with gradient",
-            "torchvision's lines",
+            "torchvision's code",
             partial(both_gradients, ssd_loss, arguments),
             partial(both_gradients, ssd_loss_in_pytorch, arguments),
             partial(ssd_reference, arguments),

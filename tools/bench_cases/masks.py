@@ -1,4 +1,4 @@
-"""Cases of masks: pasting, boxes and IoU, at the sizes of Mask R-CNN."""
+"""Cases of masks: pasting, boxes, IoU and run lengths, at the sizes of Mask R-CNN."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CANVAS = (800, 1333)
 def predictions(
     count: int, canvas: tuple[int, int], generator: torch.Generator, device: str
 ) -> tuple[Tensor, Tensor]:
-    """Round objects as 28 x 28 probabilities, in boxes of 16 to 316 pixels inside of the canvas."""
+    """Draw round objects as 28 x 28 probabilities, with boxes of 16 to 316 pixels in the canvas."""
     center = torch.rand(count, 2, 1, generator=generator) * 8 + 10
     squares = (torch.arange(28) + 0.5 - center) ** 2
     distance = (squares[:, 1, :, None] + squares[:, 0, None, :]).sqrt()
@@ -49,7 +49,7 @@ def predictions(
 def sample_in_pytorch(
     masks: Tensor, boxes: Tensor, canvas: tuple[int, int], threshold: float | None = 0.5
 ) -> Tensor:
-    """detectron2's way on the CPU: one box at a time, grid_sample over the pixels around it."""
+    """Paste like detectron2 on the CPU: box by box, with grid_sample over the pixels around it."""
     height, width = canvas
     dtype = masks.dtype if threshold is None else torch.bool
     out = torch.zeros(len(masks), height, width, dtype=dtype, device=masks.device)
@@ -68,17 +68,17 @@ def sample_in_pytorch(
 
 
 def paste_in_torchvision(masks: Tensor, boxes: Tensor, canvas: tuple[int, int]) -> Tensor:
-    """Pastes as Mask R-CNN of torchvision does."""
+    """Paste like torchvision's Mask R-CNN."""
     return paste_masks_in_image(masks[:, None], boxes, canvas)[:, 0] >= 0.5
 
 
-def few_differ(a: Tensor, b: Tensor, most: float) -> bool:
-    """Decisions that differ in at most this share of all pixels."""
-    return (a != b).float().mean().item() <= most
+def nearly_equal(a: Tensor, b: Tensor, max_share: float) -> bool:
+    """Whether at most this share of the pixels differs."""
+    return (a != b).float().mean().item() <= max_share
 
 
 def paste_cases(device: str) -> Iterator[Case]:
-    """Pasting as masks and as probabilities, and two small masks for the cost of a call."""
+    """Pasting as masks and as probabilities, and two small masks to show the cost of a call."""
     generator = torch.Generator().manual_seed(0)
     for count, canvas in ((100, CANVAS), (2, (32, 32))):
         masks, boxes = predictions(count, canvas, generator, device)
@@ -96,8 +96,8 @@ def paste_cases(device: str) -> Iterator[Case]:
             name,
             "torchvision",
             peer=partial(paste_in_torchvision, masks, boxes, canvas),
-            # It rounds the corners of boxes, so edges lie up to a pixel away.
-            agree=partial(few_differ, most=0.002 if count > 2 else 0.2),
+            # torchvision rounds the corners of boxes, so edges differ by up to a pixel.
+            agree=partial(nearly_equal, max_share=0.002 if count > 2 else 0.2),
             **shared,
         )
         yield Case(
@@ -105,7 +105,7 @@ def paste_cases(device: str) -> Iterator[Case]:
             name,
             "grid_sample",
             peer=partial(sample_in_pytorch, masks, boxes, canvas),
-            agree=partial(few_differ, most=1e-6),
+            agree=partial(nearly_equal, max_share=1e-6),
             **shared,
         )
     masks, boxes = predictions(100, CANVAS, generator, device)
@@ -124,18 +124,20 @@ def paste_cases(device: str) -> Iterator[Case]:
     )
 
 
-def objects(count: int, canvas: tuple[int, int], generator: torch.Generator, device: str) -> Tensor:
-    """Pasted masks in memory of which every page is there."""
+def draw_masks(
+    count: int, canvas: tuple[int, int], generator: torch.Generator, device: str
+) -> Tensor:
+    """Draw pasted masks; the copy allocates every page of their memory."""
     return paste_masks(*predictions(count, canvas, generator, device), canvas).clone()
 
 
 def masks_to_boxes_cases(device: str) -> Iterator[Case]:
-    """Boxes of objects, of empty masks (all is read) and of two small ones."""
+    """Boxes of objects, of empty masks (every pixel is read) and of two small masks."""
     generator = torch.Generator().manual_seed(1)
     for name, masks in (
-        ("100 x 800 x 1333", objects(100, CANVAS, generator, device)),
+        ("100 x 800 x 1333", draw_masks(100, CANVAS, generator, device)),
         ("100 x 800 x 1333, empty", torch.zeros(100, *CANVAS, dtype=torch.bool, device=device)),
-        ("2 x 32 x 32", objects(2, (32, 32), generator, device)),
+        ("2 x 32 x 32", draw_masks(2, (32, 32), generator, device)),
     ):
         yield Case(
             "masks_to_boxes",
@@ -144,26 +146,26 @@ def masks_to_boxes_cases(device: str) -> Iterator[Case]:
             partial(masks_to_boxes, masks),
             partial(torchvision.ops.masks_to_boxes, masks),
             partial(_masks_to_boxes_reference, masks),
-            # torchvision gives the last pixel, not its far edge.
+            # torchvision returns the last pixel, not its far edge.
             lambda a, b: equal(a, b) or equal(a - a.new_tensor([0.0, 0, 1, 1]), b),
             bytes_moved=size_in_bytes(masks),
         )
 
 
 def iou_by_product(masks1: Tensor, masks2: Tensor) -> Tensor:
-    """The IoU matrix as one writes it in PyTorch: a product of flattened masks."""
+    """IoU matrix from a product of flattened masks."""
     first, second = masks1.flatten(1).float(), masks2.flatten(1).float()
     shared = first @ second.t()
     return (shared / (first.sum(1)[:, None] + second.sum(1) - shared)).nan_to_num()
 
 
 def encode(masks: Tensor) -> list[Any]:
-    """Run lengths by pycocotools."""
-    return [coco.encode(np.asfortranarray(one.numpy().view(np.uint8))) for one in masks]
+    """Encode masks as run lengths with pycocotools."""
+    return [coco.encode(np.asfortranarray(mask.numpy().view(np.uint8))) for mask in masks]
 
 
 def iou_by_run_lengths(masks1: Tensor, masks2: Tensor) -> Tensor:
-    """The IoU matrix by pycocotools, encoding included."""
+    """IoU matrix from pycocotools, including the encoding."""
     return _iou_of_runs(encode(masks1), encode(masks2))
 
 
@@ -172,20 +174,20 @@ def _iou_of_runs(first: list[Any], second: list[Any]) -> Tensor:
 
 
 def mask_iou_cases(device: str) -> Iterator[Case]:
-    """Objects against objects, noise against noise (no pixel can be skipped), and small masks."""
+    """IoU of objects, of noise (no pixel can be skipped) and of small masks."""
     generator = torch.Generator().manual_seed(2)
     noise = torch.rand(2, 20, *CANVAS, generator=generator) < 0.5
     for name, masks, others in (
         (
             "100 x 100 at 800 x 1333",
-            objects(100, CANVAS, generator, device),
-            objects(100, CANVAS, generator, device),
+            draw_masks(100, CANVAS, generator, device),
+            draw_masks(100, CANVAS, generator, device),
         ),
         ("20 x 20 at 800 x 1333, noise", *noise.to(device)),
         (
             "2 x 2 at 32 x 32",
-            objects(2, (32, 32), generator, device),
-            objects(2, (32, 32), generator, device),
+            draw_masks(2, (32, 32), generator, device),
+            draw_masks(2, (32, 32), generator, device),
         ),
     ):
         peers: dict[str, Any] = {"matrix product": partial(iou_by_product, masks, others)}
@@ -207,23 +209,23 @@ def mask_iou_cases(device: str) -> Iterator[Case]:
 
 
 def encode_after_sampling(masks: Tensor, boxes: Tensor) -> list[Any]:
-    """detectron2's way to COCO's evaluation: a canvas for each mask, then pycocotools."""
+    """Prepare COCO evaluation like detectron2: a canvas for each mask, then pycocotools."""
     return encode(sample_in_pytorch(masks, boxes, CANVAS))
 
 
 def decode(runs: list[Any]) -> Tensor:
-    """Masks in row-major order by pycocotools."""
+    """Decode run lengths with pycocotools, in row-major order."""
     return torch.from_numpy(coco.decode(runs)).permute(2, 0, 1).contiguous().bool()
 
 
-def same_runs(ours: list[Any], theirs: list[Any]) -> bool:
-    """Run lengths of masks that are equal but for pixels within rounding of the threshold."""
-    pairs = zip(ours, theirs, strict=True)
-    return all(coco.iou([a], [b], [0]).item() > 0.999 for a, b in pairs)
+def nearly_equal_runs(a: list[Any], b: list[Any]) -> bool:
+    """Whether masks are equal except for pixels within rounding of the threshold."""
+    pairs = zip(a, b, strict=True)
+    return all(coco.iou([x], [y], [0]).item() > 0.999 for x, y in pairs)
 
 
 def rle_cases(device: str) -> Iterator[Case]:
-    """Run lengths from predictions, from masks, and back."""
+    """Run lengths from predictions and from masks, and decoding."""
     if device != "cpu":
         return
     generator = torch.Generator().manual_seed(3)
@@ -237,8 +239,8 @@ def rle_cases(device: str) -> Iterator[Case]:
         partial(paste_masks_rle, masks, boxes, CANVAS),
         partial(encode_after_sampling, masks, boxes),
         None,
-        same_runs,
-        bytes_moved=size_in_bytes(masks, boxes) + sum(len(one["counts"]) for one in runs),
+        nearly_equal_runs,
+        bytes_moved=size_in_bytes(masks, boxes) + sum(len(run["counts"]) for run in runs),
     )
     yield Case(
         "masks_to_rle",
@@ -247,7 +249,7 @@ def rle_cases(device: str) -> Iterator[Case]:
         partial(masks_to_rle, pasted),
         partial(encode, pasted),
         None,
-        same_runs,
+        nearly_equal_runs,
         bytes_moved=size_in_bytes(pasted),
     )
     yield Case(

@@ -1,4 +1,4 @@
-"""Cases of matching, targets and detections, against PyTorch as one writes it."""
+"""Cases of matching, targets and detections, against straightforward PyTorch code."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from cvlib.ops.multibox import _multibox_detection_reference, _multibox_target_r
 
 
 def banana_anchors(device: str) -> Tensor:
-    """The 5,444 anchors of TinySSD on 256 x 256 pixels."""
+    """Return the 5,444 anchors of TinySSD on 256 x 256 pixels."""
     levels = zip((32, 16, 8, 4, 1), SIZES, strict=True)
     return torch.cat([multibox_prior((n, n), s, RATIOS, device=device) for n, s in levels])
 
 
 def assign_in_pytorch(anchors: Tensor, boxes: Tensor, threshold: float) -> Tensor:
-    """The book's assignment for one image, as one writes it in PyTorch."""
+    """The book's assignment of anchors, for one image."""
     iou = torchvision.ops.box_iou(anchors, boxes)
     best, index = iou.max(dim=1)
     matched = torch.where(best >= threshold, index, -1)
@@ -39,12 +39,12 @@ def assign_in_pytorch(anchors: Tensor, boxes: Tensor, threshold: float) -> Tenso
 
 
 def assign_batch_in_pytorch(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """The book's assignment, a Python loop over the images of the batch."""
-    return torch.stack([assign_in_pytorch(anchors, one, 0.5) for one in boxes])
+    """The book's assignment of anchors, in a Python loop over the batch."""
+    return torch.stack([assign_in_pytorch(anchors, image_boxes, 0.5) for image_boxes in boxes])
 
 
 def target_in_pytorch(anchors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The book's training targets: a Python loop over the images of the batch."""
+    """The book's training targets, in a Python loop over the batch."""
     offsets, masks, classes = [], [], []
     for rows in labels:
         matched = assign_in_pytorch(anchors, rows[:, 1:], 0.5)
@@ -58,7 +58,7 @@ def target_in_pytorch(anchors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def detect_in_pytorch(probabilities: Tensor, offsets: Tensor, anchors: Tensor) -> Tensor:
-    """The book's detection: a Python loop over the images, torchvision's suppression."""
+    """The book's detection, in a Python loop over the batch, with torchvision's suppression."""
     results = []
     for probability, offset in zip(probabilities, offsets.unflatten(1, (-1, 4)), strict=True):
         confidence, label = probability[1:].max(dim=0)
@@ -67,9 +67,9 @@ def detect_in_pytorch(probabilities: Tensor, offsets: Tensor, anchors: Tensor) -
         is_kept = torch.zeros_like(label, dtype=torch.bool).index_fill_(0, kept, True)
         order = torch.cat([kept, (~is_kept).nonzero()[:, 0]])
         low = confidence < 0.009999999
-        found = torch.where(is_kept & ~low, label, -1).float()
+        classes = torch.where(is_kept & ~low, label, -1).float()
         confidence = torch.where(low, 1 - confidence, confidence)
-        results.append(torch.cat([found[:, None], confidence[:, None], boxes], dim=1)[order])
+        results.append(torch.cat([classes[:, None], confidence[:, None], boxes], dim=1)[order])
     return torch.stack(results)
 
 

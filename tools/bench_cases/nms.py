@@ -19,12 +19,12 @@ from bench_cases.case import (
 )
 from cvlib.ops.nms import _nms_reference
 
-# The plain reference takes a Python step for each kept box.
-_LARGEST_REFERENCE = 10_000
+# The reference takes one Python step per kept box.
+_MAX_REFERENCE_BOXES = 10_000
 
 
 def nms_cases(device: str) -> Iterator[Case]:
-    """Suppression of random and of clustered boxes, whole and cut off."""
+    """Suppression of random and clustered boxes, with and without a limit."""
     generator = torch.Generator().manual_seed(1)
     kinds = [("random", random_boxes, n) for n in (10, 100, 1000, 10_000, 50_000)]
     kinds += [("clustered", clustered_boxes, n) for n in (10_000, 50_000)]
@@ -38,7 +38,7 @@ def nms_cases(device: str) -> Iterator[Case]:
             "torchvision",
             partial(cvlib.nms, boxes, scores, 0.5),
             partial(torchvision.ops.nms, boxes, scores, 0.5),
-            reference if n <= _LARGEST_REFERENCE else None,
+            reference if n <= _MAX_REFERENCE_BOXES else None,
             equal,
             bytes_moved=size_in_bytes(boxes, scores),
         )
@@ -63,14 +63,13 @@ def batched_nms_cases(device: str) -> Iterator[Case]:
         scores = random_scores(n, generator, device)
         labels = torch.randint(80, (n,), generator=generator).to(device)
         reference = partial(_nms_reference, boxes, scores, labels, None, 0.5, -1)
-        # Without offsets of coordinates the boxes of a class are compared with full precision.
         yield Case(
             "batched_nms",
             f"{n}, 80 classes",
             "torchvision",
             partial(cvlib.batched_nms, boxes, scores, labels, 0.5),
             partial(torchvision.ops.batched_nms, boxes, scores, labels, 0.5),
-            reference if n <= _LARGEST_REFERENCE else None,
+            reference if n <= _MAX_REFERENCE_BOXES else None,
             equal,
             bytes_moved=size_in_bytes(boxes, scores, labels),
         )

@@ -15,12 +15,12 @@ from cvlib.ops.multiscale_roi import MultiScaleRoIAlign
 from cvlib.ops.roi import roi_align
 from cvlib.ops.roi_pool import roi_pool
 
-IMAGE = (800, 1088)  # an image as Faster R-CNN resizes it
+IMAGE = (800, 1088)  # typical size after Faster R-CNN's resizing
 CHANNELS = 256
 
 
 def proposals(count: int, generator: torch.Generator) -> Tensor:
-    """Boxes of 16 to 512 pixels a side, small ones as often as large ones, clipped to the image."""
+    """Draw boxes with log-uniform sides of 16 to 512 pixels, clipped to the image."""
     height, width = IMAGE
     side = 16 * 32 ** torch.rand(count, 1, generator=generator)
     shape = 2 ** (torch.rand(count, 1, generator=generator) * 2 - 1)
@@ -32,7 +32,7 @@ def proposals(count: int, generator: torch.Generator) -> Tensor:
 
 
 def taps(boxes: Tensor, bins: int, ratio: int, scale: float) -> int:
-    """Pixels of one channel that the bins of all boxes read, each pixel once for each bin.
+    """Return the number of pixel reads of all bins in one channel, each pixel once per bin.
 
     With two samples a bin reads at most four rows and columns; adaptive samples read every pixel.
     """
@@ -45,13 +45,13 @@ def taps(boxes: Tensor, bins: int, ratio: int, scale: float) -> int:
 def with_gradient(
     pool: Callable[[Any], Tensor], inputs: list[Tensor], weight: Tensor
 ) -> Callable[[], Any]:
-    """A call of the backward alone."""
+    """Return a call that runs only the backward pass."""
     pooled = pool(inputs)
     return lambda: torch.autograd.grad(pooled, inputs, weight, retain_graph=True)
 
 
 def roi_cases(device: str) -> Iterator[Case]:
-    """RoI align and RoI pool, forward and backward, on one map of stride 4."""
+    """RoI align and RoI pool, forward and backward, on one feature map of stride 4."""
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(1, CHANNELS, IMAGE[0] // 4, IMAGE[1] // 4, generator=generator).to(device)
     many = proposals(1000, generator)
@@ -105,7 +105,7 @@ def multiscale_roi_cases(device: str) -> Iterator[Case]:
         str(i): torch.randn(2, CHANNELS, IMAGE[0] >> k, IMAGE[1] >> k, generator=generator)
         for i, k in enumerate((2, 3, 4, 5))
     }
-    maps = {name: one.to(device).requires_grad_() for name, one in maps.items()}
+    maps = {name: features.to(device).requires_grad_() for name, features in maps.items()}
     boxes = [proposals(1000, generator).to(device) for _ in range(2)]
     arguments = list(maps), 7, 2
     shapes = [IMAGE] * 2
@@ -113,7 +113,7 @@ def multiscale_roi_cases(device: str) -> Iterator[Case]:
     weight = torch.randn(2000, CHANNELS, 7, 7, generator=generator).to(device)
     moved = size_in_bytes(*maps.values(), weight)
     work = 2 * taps(torch.cat(boxes), 7, 2, 0.125) * CHANNELS
-    constant = {name: one.detach() for name, one in maps.items()}
+    constant = {name: features.detach() for name, features in maps.items()}
     yield Case(
         "multiscale_roi_align",
         "2 x 1000 boxes, 4 levels, 7x7",

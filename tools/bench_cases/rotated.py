@@ -20,7 +20,7 @@ from cvlib.ops.rotated import (
 
 
 def random_rotated_boxes(count: int, generator: torch.Generator, device: str) -> Tensor:
-    """Boxes with sides of 16 to 144 pixels and any angle, anywhere in an 800 x 800 image."""
+    """Draw boxes with sides of 16 to 144 pixels and any angle, in an 800 x 800 image."""
     center = torch.rand(count, 2, generator=generator) * 800
     sides = 16 + torch.rand(count, 2, generator=generator) * 128
     angle = torch.rand(count, 1, generator=generator) * 360 - 180
@@ -28,7 +28,7 @@ def random_rotated_boxes(count: int, generator: torch.Generator, device: str) ->
 
 
 def aerial_boxes(count: int, generator: torch.Generator, device: str) -> Tensor:
-    """Ten boxes around each object of an aerial image of 1024 x 1024: long, of many sizes."""
+    """Draw ten boxes around each object of a 1024 x 1024 aerial image, long and of many sizes."""
     objects = count // 10
     length = 10 ** (1 + 1.2 * torch.rand(objects, 1, generator=generator))
     ratio = 1 + 3 * torch.rand(objects, 1, generator=generator)
@@ -44,20 +44,20 @@ def aerial_boxes(count: int, generator: torch.Generator, device: str) -> Tensor:
 
 
 def greedy_over_torchvision(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Suppression as one writes it with torchvision, which has none for rotated boxes."""
-    rest, kept = scores.argsort(descending=True, stable=True), []
-    while len(rest):
-        best, rest = rest[:1], rest[1:]
+    """Greedy suppression with torchvision's IoU; torchvision has no NMS of rotated boxes."""
+    remaining, kept = scores.argsort(descending=True, stable=True), []
+    while len(remaining):
+        best, remaining = remaining[:1], remaining[1:]
         kept.append(best)
-        iou = torchvision.ops.box_iou(boxes[best], boxes[rest], fmt="cxcywhr")[0]
-        rest = rest[iou <= threshold]
+        iou = torchvision.ops.box_iou(boxes[best], boxes[remaining], fmt="cxcywhr")[0]
+        remaining = remaining[iou <= threshold]
     return torch.cat(kept)
 
 
 def greedy_class_by_class(
     boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float
 ) -> Tensor:
-    """The same for each class, then all kept boxes best first."""
+    """Suppress each class on its own, then sort all kept boxes by score."""
     kept = []
     for label in labels.unique():
         rows = (labels == label).nonzero()[:, 0]
@@ -66,17 +66,17 @@ def greedy_class_by_class(
     return keep[scores[keep].argsort(descending=True, stable=True)]
 
 
-def nearly_everywhere(a: Tensor, b: Tensor) -> bool:
-    """Close, but for one pair in 10,000: torchvision loses corners now and then.
+def nearly_all_close(a: Tensor, b: Tensor) -> bool:
+    """Whether all but one value in 10,000 are close: torchvision sometimes loses corners.
 
     The IoU of (25.61398, 31.14142, 136.42062, 136.948, -102.00162) and (19.465956, 9.053608,
-    138.0786, 88.23143, 164.36057) is 0.5701; torchvision 0.29.1 gives 0.2278.
+    138.0786, 88.23143, 164.36057) is 0.5701; torchvision 0.29.1 returns 0.2278.
     """
     return bool(((a - b).abs() > 1e-4).sum() <= 1e-4 * a.numel())
 
 
 def rotated_iou_cases(device: str) -> Iterator[Case]:
-    """IoU of all pairs and pair by pair, and with the gradient."""
+    """IoU of all pairs and of matching pairs."""
     generator = torch.Generator().manual_seed(0)
     for n, m, kind in (
         (1000, 1000, "random"),
@@ -94,7 +94,7 @@ def rotated_iou_cases(device: str) -> Iterator[Case]:
             partial(box_iou_rotated, a, b),
             partial(torchvision.ops.box_iou, a, b, fmt="cxcywhr"),
             partial(_box_iou_rotated_reference, a, b),
-            nearly_everywhere,
+            nearly_all_close,
             bytes_moved=size_in_bytes(a, b) + 4 * n * m,
             operations=(200 if kind == "all overlap" else 8) * n * m,
         )
@@ -108,21 +108,21 @@ def rotated_iou_cases(device: str) -> Iterator[Case]:
             partial(paired_box_iou_rotated, a, b),
             partial(pairs_from_torchvision, a, b),
             partial(_paired_box_iou_rotated_reference, a, b),
-            nearly_everywhere,
+            nearly_all_close,
             bytes_moved=size_in_bytes(a, b) + 4 * n,
             operations=280 * n,
         )
 
 
 def pairs_from_torchvision(a: Tensor, b: Tensor) -> Tensor:
-    """The diagonals of small matrices: torchvision has no function of pairs."""
-    parts = zip(a.split(4), b.split(4), strict=True)
-    matrices = (torchvision.ops.box_iou(x, y, fmt="cxcywhr") for x, y in parts)
+    """IoU of pairs from the diagonals of small matrices: torchvision has no paired IoU."""
+    blocks = zip(a.split(4), b.split(4), strict=True)
+    matrices = (torchvision.ops.box_iou(x, y, fmt="cxcywhr") for x, y in blocks)
     return torch.cat([matrix.diagonal() for matrix in matrices])
 
 
 def rotated_nms_cases(device: str) -> Iterator[Case]:
-    """Suppression of random boxes and of those of an aerial image."""
+    """Suppression of random boxes and of boxes in an aerial image."""
     generator = torch.Generator().manual_seed(1)
     for n, kind, threshold in (
         (5000, "random", 0.5),

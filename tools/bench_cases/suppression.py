@@ -1,4 +1,4 @@
-"""Cases of suppression beyond `nms`: soft, matrix, fusion of models, all classes of a batch."""
+"""Cases of other suppression: soft and matrix NMS, fusion of models, multiclass NMS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cvlib.ops.soft_nms import _soft_nms_reference, soft_nms
 def soft_nms_in_pytorch(
     boxes: Tensor, scores: Tensor, method: str, max_output: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Soft suppression as one writes it in PyTorch: a loop whose body is whole tensors."""
+    """Soft NMS as a Python loop over whole tensors."""
     scores = scores.clone()
     keep: list[Tensor] = []
     kept_scores: list[Tensor] = []
@@ -47,12 +47,12 @@ def soft_nms_in_pytorch(
 
 
 def mostly_close(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> bool:
-    """Scores agree but for rounding; indices do where rounding does not swap two boxes."""
+    """Whether scores agree up to rounding, and indices except for boxes swapped by rounding."""
     return close(a[1], b[1]) and bool((a[0] == b[0]).float().mean() > 0.9)
 
 
 def soft_nms_cases(device: str) -> Iterator[Case]:
-    """Soft suppression, whole and cut off."""
+    """Soft NMS with and without a limit."""
     generator = torch.Generator().manual_seed(4)
     sizes = [("random", random_boxes, n) for n in (10, 1000, 10_000)]
     for kind, make, n in [*sizes, ("clustered", clustered_boxes, 10_000)]:
@@ -77,7 +77,7 @@ def soft_nms_cases(device: str) -> Iterator[Case]:
 
 
 def matrix_nms_in_pytorch(boxes: Tensor, scores: Tensor, kernel: str) -> Tensor:
-    """Matrix suppression as the paper writes it: N x N matrices."""
+    """Matrix NMS as in the paper, with N x N matrices."""
     order = scores.argsort(descending=True, stable=True)
     iou = torchvision.ops.box_iou(boxes[order], boxes[order]).triu(diagonal=1)
     largest = iou.amax(0)[:, None]
@@ -91,12 +91,12 @@ def matrix_nms_in_pytorch(boxes: Tensor, scores: Tensor, kernel: str) -> Tensor:
 
 
 def matrix_nms_by_reference(boxes: Tensor, scores: Tensor, *settings: Any) -> Tensor:
-    """What the public function does with the reference's factors."""
+    """Multiply the scores by the reference's factors, like the public function."""
     return scores * _matrix_nms_reference(boxes, scores, *settings)
 
 
 def matrix_nms_cases(device: str) -> Iterator[Case]:
-    """Matrix suppression; the peer's matrices of 5,000 boxes are 100 MB each."""
+    """Matrix NMS; each of the peer's matrices takes 100 MB for 5,000 boxes."""
     generator = torch.Generator().manual_seed(5)
     sizes = [("random", random_boxes, n) for n in (10, 500, 2000, 5000)]
     for kind, make, n in [*sizes, ("clustered", clustered_boxes, 2000)]:
@@ -118,9 +118,9 @@ def matrix_nms_cases(device: str) -> Iterator[Case]:
 def fuse_in_pytorch(
     boxes: list[Tensor], scores: list[Tensor], labels: list[Tensor]
 ) -> tuple[Tensor, ...]:
-    """The published algorithm with vectorised matching, as its authors have it in NumPy."""
-    all_boxes, all_scores, all_labels = (torch.cat(one) for one in (boxes, scores, labels))
-    found = []
+    """Weighted boxes fusion with vectorised matching, like its authors' NumPy code."""
+    all_boxes, all_scores, all_labels = (torch.cat(field) for field in (boxes, scores, labels))
+    results = []
     for label in all_labels.unique():
         own = (all_labels == label).nonzero()[:, 0]
         own = own[all_scores[own].argsort(descending=True, stable=True)]
@@ -129,40 +129,41 @@ def fuse_in_pytorch(
         count = 0
         for i in own:
             box, score = all_boxes[i], all_scores[i]
-            at, most = count, torch.zeros(())
+            cluster = count
             if count:
-                most, nearest = torchvision.ops.box_iou(box[None], fused[:count])[0].max(dim=0)
-                at = int(nearest) if most > 0.55 else count
-            count += at == count
-            sums[at] += box * score
-            totals[at] += score
-            sizes[at] += 1
-            fused[at] = sums[at] / totals[at] if sizes[at] > 1 else box
+                iou, nearest = torchvision.ops.box_iou(box[None], fused[:count])[0].max(dim=0)
+                cluster = int(nearest) if iou > 0.55 else count
+            count += cluster == count
+            sums[cluster] += box * score
+            totals[cluster] += score
+            sizes[cluster] += 1
+            fused[cluster] = sums[cluster] / totals[cluster] if sizes[cluster] > 1 else box
         size = sizes[:count, 0]
         score = totals[:count, 0] / size * size.clamp(max=len(boxes)) / len(boxes)
-        found.append((fused[:count], score, label.expand(count)))
-    fused, score, label = (torch.cat(one) for one in zip(*found, strict=True))
+        results.append((fused[:count], score, label.expand(count)))
+    fused, score, label = (torch.cat(field) for field in zip(*results, strict=True))
     order = score.argsort(descending=True, stable=True)
     return fused[order], score[order], label[order]
 
 
-def close_to_sets(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
-    """Fused scores agree; boxes with equal scores may be swapped."""
+def close_up_to_order(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
+    """Whether fused scores and sums of boxes agree; boxes of equal scores may be swapped."""
     return close(a[1], b[1]) and close(a[0].sum(0), b[0].sum(0))
 
 
 def fusion_cases(device: str) -> Iterator[Case]:
-    """Five models that see the same objects."""
+    """Fusion of five models that detect the same objects."""
     generator = torch.Generator().manual_seed(6)
     for n, objects, classes in ((5, 3, 2), (100, 60, 80), (1000, 300, 10)):
-        places = random_boxes(objects, generator, device)
-        kinds = torch.randint(classes, (objects,), generator=generator).to(device)
+        object_boxes = random_boxes(objects, generator, device)
+        object_labels = torch.randint(classes, (objects,), generator=generator).to(device)
         boxes, scores, labels = [], [], []
         for _ in range(5):
-            seen = torch.randint(objects, (n,), generator=generator).to(device)
-            boxes.append(places[seen] + torch.randn(n, 4, generator=generator).to(device) * 2)
+            chosen = torch.randint(objects, (n,), generator=generator).to(device)
+            noise = torch.randn(n, 4, generator=generator).to(device) * 2
+            boxes.append(object_boxes[chosen] + noise)
             scores.append(torch.rand(n, generator=generator).to(device))
-            labels.append(kinds[seen])
+            labels.append(object_labels[chosen])
         yield Case(
             "weighted_boxes_fusion",
             f"5 x {n}, {classes} classes",
@@ -170,39 +171,43 @@ def fusion_cases(device: str) -> Iterator[Case]:
             partial(weighted_boxes_fusion, boxes, scores, labels),
             partial(fuse_in_pytorch, boxes, scores, labels),
             None,
-            close_to_sets,
+            close_up_to_order,
             bytes_moved=2 * size_in_bytes(*boxes, *scores, *labels),
         )
 
 
 def detect_in_torchvision(
-    boxes: Tensor, scores: Tensor, threshold: float, iou: float, topk: int | None, most: int
+    boxes: Tensor, scores: Tensor, threshold: float, iou: float, topk: int | None, limit: int
 ) -> list[tuple[Tensor, ...]]:
-    """The last step of torchvision's detectors: SSD's with ``topk``, else Faster R-CNN's."""
+    """Last step of torchvision's detectors: SSD's with ``topk``, otherwise Faster R-CNN's."""
     results: list[tuple[Tensor, ...]] = []
-    for own_boxes, own_scores in zip(boxes, scores, strict=True):
+    for image_boxes, image_scores in zip(boxes, scores, strict=True):
         if topk is None:
-            label = torch.arange(own_scores.shape[1], device=scores.device).expand_as(own_scores)
-            flat = own_scores.reshape(-1)
-            found = torch.where(flat > threshold)[0]
-            own = own_boxes.reshape(-1, 4)[found]
-            candidates: tuple[Tensor, ...] = (own, flat[found], label.reshape(-1)[found])
+            classes = torch.arange(image_scores.shape[1], device=scores.device)
+            label = classes.expand_as(image_scores).reshape(-1)
+            flat = image_scores.reshape(-1)
+            above = torch.where(flat > threshold)[0]
+            candidates: tuple[Tensor, ...] = (
+                image_boxes.reshape(-1, 4)[above],
+                flat[above],
+                label[above],
+            )
         else:
-            parts = []
-            for k in range(own_scores.shape[1]):
-                score = own_scores[:, k]
+            per_class = []
+            for k in range(image_scores.shape[1]):
+                score = image_scores[:, k]
                 above = score > threshold
-                score, box = score[above], own_boxes[above]
+                score, box = score[above], image_boxes[above]
                 score, best = score.topk(min(topk, len(score)))
-                parts.append((box[best], score, torch.full_like(score, k, dtype=torch.int64)))
-            candidates = tuple(torch.cat(one) for one in zip(*parts, strict=True))
-        keep = torchvision.ops.batched_nms(*candidates, iou)[:most]
-        results.append(tuple(one[keep] for one in candidates))
+                per_class.append((box[best], score, torch.full_like(score, k, dtype=torch.int64)))
+            candidates = tuple(torch.cat(field) for field in zip(*per_class, strict=True))
+        keep = torchvision.ops.batched_nms(*candidates, iou)[:limit]
+        results.append(tuple(field[keep] for field in candidates))
     return results
 
 
 def same_detections(own: Any, peer: Any) -> bool:
-    """Equal scores and labels of each image, where torchvision has not swapped equal scores."""
+    """Whether scores and labels are equal, except where torchvision swaps equal scores."""
     if not isinstance(peer, list):
         return all(torch.equal(x, y) for x, y in zip(own, peer, strict=True))
     return all(
@@ -216,7 +221,7 @@ def same_detections(own: Any, peer: Any) -> bool:
 
 
 def class_scores(shape: tuple[int, int, int], share: float, generator: torch.Generator) -> Tensor:
-    """Probabilities without background; this share of the rows hesitates between two classes."""
+    """Draw probabilities without background; ``share`` of the rows have two likely classes."""
     batch, rows, classes = shape
     logits = torch.randn(*shape, generator=generator)
     has_object = torch.rand(batch, rows, 1, generator=generator) < share

@@ -1,4 +1,4 @@
-"""Cases of bilinear upsampling, against the interpolation of PyTorch itself."""
+"""Cases of bilinear upsampling, against PyTorch's interpolation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cvlib.ops.upsample import _backward_reference, _reference, upsample_bilinea
 
 @dataclass(frozen=True)
 class Shape:
-    """Images and what becomes of them."""
+    """Shape of the images and the size to resize them to."""
 
     name: str
     images: tuple[int, int, int, int]
@@ -25,8 +25,8 @@ class Shape:
     align_corners: bool = False
 
 
-# Class scores of a segmentation network, feature maps twice as large and half as large, images,
-# and the cost of a call.
+# Class scores of a segmentation network, feature maps doubled and halved, images, and the smallest
+# case for the cost of a call.
 SHAPES = (
     Shape("1x21x10x15 to 320x480", (1, 21, 10, 15), (320, 480)),
     Shape("8x21x10x15 to 320x480", (8, 21, 10, 15), (320, 480)),
@@ -39,19 +39,19 @@ SHAPES = (
 
 
 def close_sums(terms: float, a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> bool:
-    """Gradients that agree but for rounding: PyTorch adds up `terms` numbers one after another."""
-    return close([one / terms for one in a], [one / terms for one in b])
+    """Whether gradients agree up to rounding; PyTorch sums `terms` numbers one after another."""
+    return close([grad / terms for grad in a], [grad / terms for grad in b])
 
 
 def gradient_of(resize: Any, images: Tensor, weight: Tensor) -> Call:
-    """A call that runs the backward alone, again and again over one graph."""
+    """Return a call that runs only the backward pass, repeatedly over one graph."""
     images = images.detach().requires_grad_()
     resized = resize(images)
     return partial(torch.autograd.grad, resized, images, weight, retain_graph=True)
 
 
 def reference_gradient(images: Tensor, weight: Tensor, align_corners: bool) -> tuple[Tensor]:
-    """The gradient as the reference computes it, in the form of `torch.autograd.grad`."""
+    """Return the reference's gradient, in the form of ``torch.autograd.grad``."""
     height, width = images.shape[2:]
     return (_backward_reference(weight, height, width, 0.0, 0.0, align_corners),)
 
