@@ -21,11 +21,12 @@ from cvlib import (
     predict,
 )
 from cvlib._files import save_json
+from cvlib.data.files.images import read_image
 from cvlib.engine.checkpoint import load_checkpoint, save_checkpoint
 from cvlib.engine.report import plot_history
 from cvlib.metrics import evaluate_boxes
 from cvlib.models.tiny_ssd import Predictions
-from cvlib.predict import find_files, read_image
+from cvlib.predict.sources import find_files
 from cvlib.structures import GroundTruth
 from cvlib.targets import check_targets
 

@@ -232,7 +232,7 @@ def test_a_damaged_video(tool, tmp_path, model):
     assert code == 1
     assert "Traceback" not in tool.err
     # OpenCV and FFmpeg may have said something before.
-    assert re.search(r"skipped: read_video: .*a\.mp4 is damaged", tool.err)
+    assert re.search(r"skipped: read_frames: .*a\.mp4, which is damaged", tool.err)
 
 
 @pytest.mark.parametrize("threshold", ["-0.1", "1.5", "nan"])

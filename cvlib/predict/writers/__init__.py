@@ -1,4 +1,4 @@
-"""What a model sees, to files: images, videos, COCO, YOLO, CSV, JSON, class maps."""
+"""Writers of results: images, videos, COCO, YOLO, CSV, JSON, class maps."""
 
 from cvlib.predict.writers.folder import OutputFolder
 from cvlib.predict.writers.result_writers import KINDS, Kind, Writers
