@@ -71,10 +71,12 @@ def test_a_folder_and_a_video(tool, tmp_path, model):
     assert tool(model, "photos", "clip.mp4", "--out", "found", *LOW) == 0, tool.err
     out = tmp_path / "found"
     assert names(out) == ["a.png", "b.png", "clip.mp4", "predictions.json"]
-    found = rows(out)
-    assert [row["file"] for row in found] == ["photos/a.png", "photos/sub/b.jpg"] + ["clip.mp4"] * 4
-    assert [row.get("frame") for row in found] == [None, None, 0, 1, 2, 3]
-    for row, (width, height) in zip(found, [(80, 60), (50, 90)] + [(64, 48)] * 4, strict=True):
+    results = rows(out)
+    assert [row["file"] for row in results] == ["photos/a.png", "photos/sub/b.jpg"] + [
+        "clip.mp4"
+    ] * 4
+    assert [row.get("frame") for row in results] == [None, None, 0, 1, 2, 3]
+    for row, (width, height) in zip(results, [(80, 60), (50, 90)] + [(64, 48)] * 4, strict=True):
         assert len(row["objects"]) > 0
         for one in row["objects"]:
             assert one["class"] in ("cat", "dog")
@@ -184,7 +186,7 @@ def test_a_damaged_video(tool, tmp_path, model):
     code = tool(model, "a.mp4", *LOW)
     assert code == 1
     assert "Traceback" not in tool.err
-    # OpenCV and FFmpeg may have said something before.
+    # OpenCV and FFmpeg may have printed messages before.
     assert re.search(r"skipped: read_frames: .*a\.mp4, which is damaged", tool.err)
 
 
