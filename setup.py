@@ -146,7 +146,7 @@ def make_build_command() -> type:
                 print(
                     f"\nWARNING: {extension.name} could not be built ({error}).\n"
                     "cvlib works without it, but much slower, on its plain-PyTorch reference. "
-                    f"Install a C++20 compiler and try again, or set {option}=1 to stop at the failure.\n",
+                    f"Install a C++20 compiler and try again; {option}=1 stops on failure.\n",
                     file=sys.stderr,
                 )
 

@@ -273,5 +273,6 @@ def test_a_missing_source_is_an_error_at_the_call(model, tmp_path):
 @pytest.mark.parametrize("views", [None, Views(flip=True)])
 def test_a_threshold_in_percent_is_an_error(tmp_path, model, views):
     save_image(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"predict: expected .*score_threshold.*\[0, 1\], got 1.5"):
+    message = r"predict: expected `score_threshold` to be in \[0, 1\], got 1.5"
+    with pytest.raises(ValueError, match=message):
         predict(model, tmp_path, score_threshold=1.5, views=views)

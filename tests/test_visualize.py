@@ -30,9 +30,6 @@ def image():
     return torch.full((3, 90, 120), 40, dtype=torch.uint8)
 
 
-# --- to_pil ----------------------------------------------------------------------------------
-
-
 def test_to_pil_keeps_every_pixel():
     image = torch.arange(3 * 5 * 7, dtype=torch.uint8).view(3, 5, 7)
     scene = to_pil(image)
@@ -52,9 +49,6 @@ def test_to_pil_keeps_every_pixel():
 def test_to_pil_refuses_other_images(image):
     with pytest.raises(ValueError, match=r"to_pil: expected `image` to be uint8 of shape"):
         to_pil(image)
-
-
-# --- draw ------------------------------------------------------------------------------------
 
 
 def test_the_outline_is_where_the_box_is(image):
@@ -162,9 +156,6 @@ def test_classes_of_pixels_are_tinted_and_void_stays(image):
         ValueError, match=r"draw: expected `result` to be a segmentation .* \(90, 1"
     ):
         draw(image, Segmentation(labels[:9], ("left", "right"), void=-1))
-
-
-# --- truth and comparison --------------------------------------------------------------------
 
 
 def test_truth_is_drawn_white(image):

@@ -43,10 +43,7 @@ def target_of(*boxes, size=(90, 120), **more):
     }
 
 
-# --- one image -----------------------------------------------------------------------------
-
-
-def test_masks_are_tinted_inside_alone(image):
+def test_masks_are_tinted_only_inside(image):
     mask = torch.zeros(1, 90, 120, dtype=torch.uint8)
     mask[0, 50:60, 40:80] = 1
     target = target_of((30, 40, 90, 80), masks=tv_tensors.Mask(mask))
@@ -119,9 +116,6 @@ def test_class_colours_are_distinct_and_stay_with_their_class():
     assert distance[~np.eye(21, dtype=bool)].min() > 60
 
 
-# --- sheets ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("count", [1, 2, 7, 8])
 def test_sheet_shows_every_image(count):
     tiles = [Tile(Image.new("RGB", (50, 40), (i + 1, 0, 255)), "a caption") for i in range(count)]
@@ -174,9 +168,6 @@ def test_transforms_are_shown_as_training_sees_them():
         show_transforms(bananas, 1, "nonsense")
 
 
-# --- anchors ---------------------------------------------------------------------------------
-
-
 def test_levels_are_found_from_the_anchors():
     model = TinySSD(CLASSES, image_size=(128, 192))
     shapes = [(one.rows, one.columns, one.per_cell) for one in split_levels(model.anchors)]
@@ -217,7 +208,7 @@ def test_matches_are_those_of_training(image, monkeypatch):
     shown = sum(int(tile.caption.split(": ")[1].split(" of ")[0]) for tile in tiles[1:])
     assert shown == int(assigned.positive.sum())
     red = (pixels(tiles[0].image) == (255, 48, 48)).all(-1)
-    assert red[400:440].any() and not red[:300].any(), "the small object alone is marked"
+    assert red[400:440].any() and not red[:300].any(), "only the small object is marked"
 
 
 def test_targets_of_an_image_without_objects(image):

@@ -14,6 +14,7 @@ from cvlib.data.transforms import Resize
 from cvlib.ops import box_iou, match_anchors
 from cvlib.visualize.drawing import (
     PALETTE,
+    class_name,
     colour_of,
     draw_dashed_box,
     font_for,
@@ -141,10 +142,9 @@ def show_targets(
 ) -> Image.Image:
     """Draw the anchors that `match_anchors` assigns to each object.
 
-    The first tile shows the objects, each with its number of matched anchors and its best IoU. An
-    object whose best IoU is below the threshold is dashed in red: at most one anchor is matched to
-    it, and fits badly. The other tiles show the matched anchors of each feature map in the colours
-    of their objects.
+    The first tile shows the objects with the number of matched anchors and the best IoU, dashed in
+    red if that is below the threshold (at most one anchor is matched to them, and fits badly). The
+    other tiles show the matched anchors of each feature map in the colours of their objects.
 
     Args:
         model: Model with ``anchors`` and ``image_size``.
@@ -175,7 +175,7 @@ def show_targets(
     matched = match_anchors(model.anchors.cpu(), normalised, iou_threshold)
     best_ious = box_iou(normalised, model.anchors.cpu()).amax(1)
     boxes = normalised * torch.tensor([canvas.width, canvas.height] * 2)
-    names = [classes[label] if label < len(classes) else str(label) for label in labels]
+    names = [class_name(classes, label) for label in labels]
     tiles = [_objects_tile(canvas, boxes, names, matched, best_ious, iou_threshold)]
     unused = []
     for number, level in enumerate(split_levels(anchors), start=1):
@@ -187,8 +187,7 @@ def show_targets(
         f"{len(boxes)} object{'s' * (len(boxes) != 1)}, {int((matched >= 0).sum())} of "
         f"{len(anchors):,} anchors matched at IoU {iou_threshold:g}"
     )
-    unmatched = int((best_ious < iou_threshold).sum())
-    if unmatched:
+    if unmatched := int((best_ious < iou_threshold).sum()):
         title += f"; no anchor fits {unmatched} (red)"
     if unused:
         title += f"; none on map{'s' * (len(unused) > 1)} {', '.join(unused)}"

@@ -92,7 +92,7 @@ def draw_truth(
     width, font = line_width(canvas), font_for(canvas)
     rows = zip(truth.boxes.tolist(), labels, truth.crowds.tolist(), colours, strict=True)
     for box, label, is_crowd, colour in rows:
-        name = classes[label] if label < len(classes) else str(label)
+        name = class_name(classes, label)
         if is_crowd:
             draw_dashed_box(painter, box, colour, width)
             name += " (crowd)"
@@ -137,6 +137,11 @@ def draw_dashed_box(
         end = min(y + _DASH, y2)
         painter.line([(x1, y), (x1, end)], fill=colour, width=width)
         painter.line([(x2, y), (x2, end)], fill=colour, width=width)
+
+
+def class_name(classes: Sequence[str], label: int) -> str:
+    """Return the name of a class, or its number if it has none."""
+    return classes[label] if label < len(classes) else str(label)
 
 
 def colour_of(label: int) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cvlib.data.transforms import Resize, TransformedDataset, make_transform
-from cvlib.visualize.drawing import as_image, draw_target
+from cvlib.visualize.drawing import as_image, class_name, draw_target
 from cvlib.visualize.segmentation import draw_segmentation
 from cvlib.visualize.sheets import Tile, enlarge, make_sheet
 
@@ -34,8 +34,7 @@ def draw_sample(image: Tensor, target: Mapping[str, Any], classes: Sequence[str]
     if "mask" in target:
         count = f"{len(target['mask'].unique())} classes"
         return Tile(draw_segmentation(image, target["mask"], classes), count)
-    label = int(target["label"])
-    return Tile(as_image(image), classes[label] if label < len(classes) else str(label))
+    return Tile(as_image(image), class_name(classes, int(target["label"])))
 
 
 def show_batch(
