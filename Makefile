@@ -40,6 +40,7 @@ lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*')
 	$(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/python .ci/check_words.py
 
 format: setup
 	$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .

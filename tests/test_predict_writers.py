@@ -12,7 +12,8 @@ from PIL import Image
 
 from cvlib.models import TinySSD, create_model
 from cvlib.predict import Sources, predict
-from cvlib.predict.writers import OutputFolder, Writers
+from cvlib.predict.writers.folder import OutputFolder
+from cvlib.predict.writers.result_writers import Writers
 
 
 def write(model, sources, out, kinds, **options):

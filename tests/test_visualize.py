@@ -9,8 +9,9 @@ from PIL import Image
 
 from cvlib.ops.rle import masks_to_rle
 from cvlib.structures import Classification, Detections, GroundTruth, Segmentation
-from cvlib.visualize import draw, draw_comparison, draw_truth
+from cvlib.visualize import draw, draw_truth
 from cvlib.visualize.drawing import to_pil
+from cvlib.visualize.results import draw_comparison
 
 CLASSES = tuple(f"class {k}" for k in range(9))
 

@@ -27,13 +27,13 @@ from cvlib.geometry.view import VOID
 from cvlib.models import TinySSD
 from cvlib.structures import GroundTruth
 from cvlib.visualize import (
-    draw_comparison,
     draw_truth,
     show_anchors,
     show_batch,
     show_targets,
     show_transforms,
 )
+from cvlib.visualize.results import draw_comparison
 
 # Differs from the seeds of all training runs.
 GALLERY_SEED = 2_000_000

@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torch import Tensor
 
-from cvlib.structures import GroundTruth, Masks
-from cvlib.structures.masks import each_bitmap
+from cvlib.structures import GroundTruth
+from cvlib.structures.masks import Masks, each_bitmap
 
 # Distinct on dark and light images and to colour-blind people (Okabe and Ito).
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
