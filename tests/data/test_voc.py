@@ -57,8 +57,8 @@ def test_classes_define_the_order_and_unknown_names_are_errors(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "kind", "message"),
     [
-        ("cat", TypeError, "read_voc: expected classes"),
-        ([], ValueError, "read_voc: expected classes"),
+        ("cat", TypeError, "read_voc: expected `classes`"),
+        ([], ValueError, "read_voc: expected `classes`"),
         (["cat", "cat"], ValueError, "got 'cat' twice"),
     ],
 )

@@ -14,7 +14,7 @@ from cvlib.data.formats.yolo_writer import write_yolo
 
 def test_round_trip_of_boxes(test_data, tmp_path):
     table = read_voc(test_data / "bccd-voc", "val")
-    with pytest.warns(UserWarning, match="left out labels"):
+    with pytest.warns(UserWarning, match="dropped invalid labels"):
         cells = DetectionDataset(table, bad_labels="drop")
     path = write_yolo({"val": cells}, tmp_path / "yolo")
     assert path == tmp_path / "yolo/data.yaml"
