@@ -1,4 +1,4 @@
-"""Clean data sets, painted, one of each kind, to be changed in a copy."""
+"""Clean painted datasets of all tasks, which tests copy and change."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CLASSES = ("apple", "plum")
 
 
 def paint(seed: int, count: int = 4) -> tuple[np.ndarray, list[list[float]], list[int]]:
-    """An image (H, W, 3) with ellipses, their outlines, and their classes."""
+    """Paint ellipses; return the image (H, W, 3), their outlines and their classes."""
     rng = np.random.default_rng((7, seed))
     image = np.ascontiguousarray(paint_background(rng, WIDTH)[:HEIGHT])
     outlines, labels = [], []
-    for place in range(count):  # one in each quarter of the width, so that no two overlap
+    for place in range(count):  # side by side, so that no two overlap
         radii = rng.uniform(10, 28), rng.uniform(12, 60)
         x = WIDTH / count * (place + 0.5)
         y = rng.uniform(radii[1] + 2, HEIGHT - radii[1] - 2)
@@ -76,7 +76,7 @@ def coco_content(folder: Path, split: str, seeds: range) -> dict[str, Any]:
 
 
 def turn_by_exif(path: Path, orientation: int) -> None:
-    """Leaves the stored pixels as they are and says that they are to be shown turned."""
+    """Set the EXIF orientation of an image without changing its pixels."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.open(path).copy().save(path, exif=exif)
@@ -84,7 +84,7 @@ def turn_by_exif(path: Path, orientation: int) -> None:
 
 @dataclass
 class CocoSet:
-    """A COCO set of 20 and 8 images, to be changed and saved."""
+    """A COCO dataset of 20 and 8 images that can be changed and saved."""
 
     folder: Path
     train: dict[str, Any] = field(default_factory=dict)
@@ -92,14 +92,14 @@ class CocoSet:
 
     @classmethod
     def make(cls, folder: Path) -> CocoSet:
-        one = cls(
+        dataset = cls(
             folder,
             coco_content(folder, "train", range(20)),
             coco_content(folder, "val", range(50, 58)),
         )
         (folder / "annotations").mkdir()
-        one.save()
-        return one
+        dataset.save()
+        return dataset
 
     @classmethod
     def copy(cls, clean: Path, folder: Path) -> CocoSet:
@@ -149,7 +149,7 @@ class CocoSet:
 
 @dataclass
 class Lists:
-    """What `read_lists` takes."""
+    """Arguments of `read_lists`."""
 
     folder: Path
     paths: list[Path]
@@ -158,14 +158,14 @@ class Lists:
 
     @classmethod
     def make(cls, folder: Path) -> Lists:
-        one = cls(folder, [], [], [])
+        dataset = cls(folder, [], [], [])
         for seed in range(12):
             image, outlines, labels = paint(seed)
-            one.paths.append(folder / f"{seed}.jpg")
-            save(one.paths[-1], image)
-            one.boxes.append(np.array([box_of(outline) for outline in outlines]))
-            one.labels.append(labels)
-        return one
+            dataset.paths.append(folder / f"{seed}.jpg")
+            save(dataset.paths[-1], image)
+            dataset.boxes.append(np.array([box_of(outline) for outline in outlines]))
+            dataset.labels.append(labels)
+        return dataset
 
     def table(self) -> Any:
         return read_lists(self.paths, self.boxes, self.labels, CLASSES)
@@ -173,7 +173,7 @@ class Lists:
 
 @dataclass
 class Masks:
-    """A segmentation set."""
+    """A segmentation dataset."""
 
     folder: Path
     images: list[Path]
@@ -182,7 +182,7 @@ class Masks:
 
     @classmethod
     def make(cls, folder: Path) -> Masks:
-        one = cls(folder, [], [])
+        dataset = cls(folder, [], [])
         for seed in range(6):
             image, outlines, labels = paint(seed)
             mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -190,16 +190,16 @@ class Masks:
                 points = np.array(outline).reshape(-1, 2).round().astype(np.int32)
                 cv2.fillPoly(mask, [points], label + 1)
                 cv2.polylines(mask, [points], True, 255, 1)
-            one.images.append(folder / f"images/{seed}.jpg")
-            one.masks.append(folder / f"masks/{seed}.png")
-            save(one.images[-1], image)
-            save(one.masks[-1], mask)
-        return one
+            dataset.images.append(folder / f"images/{seed}.jpg")
+            dataset.masks.append(folder / f"masks/{seed}.png")
+            save(dataset.images[-1], image)
+            save(dataset.masks[-1], mask)
+        return dataset
 
 
 @dataclass
 class Folders:
-    """A classification set in the layout of ImageFolder."""
+    """A classification dataset in the layout of ImageFolder."""
 
     folder: Path
 

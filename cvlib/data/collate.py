@@ -1,4 +1,4 @@
-"""Samples of different numbers of objects made into one batch of tensors."""
+"""Collating samples with different numbers of objects into a batch of tensors."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 
 Sample = tuple[Tensor, Mapping[str, Any]]
 
-# What tells the task of a sample: objects, a class for each pixel, a class for the image.
-_KINDS = ("boxes", "mask", "label")
+# Target keys that identify detection, segmentation and classification.
+_TASK_KEYS = ("boxes", "mask", "label")
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Any]]:
     """Stack samples into a batch, padding boxes, labels and crowd flags with -1.
 
     Args:
-        samples: Pairs ``(image, target)`` as the datasets of ``cvlib.data`` give them: image
-            uint8 (3, H, W), all of one size; target with ``image_id`` int and
+        samples: Pairs ``(image, target)`` as in the datasets of ``cvlib.data``: image uint8
+            (3, H, W), all of one size; target with ``image_id`` int and
 
             - for detection ``boxes`` float32 (N, 4) and ``labels`` int64 (N,); also ``iscrowd``
-              int64 (N,) and ``masks`` uint8 (N, H, W), where all samples have them. N differs
-              from sample to sample and may be 0;
+              int64 (N,) and ``masks`` uint8 (N, H, W), if all samples have them. N differs from
+              sample to sample and may be 0;
             - for segmentation ``mask`` uint8 (H, W);
             - for classification ``label`` int64, a single number.
 
     Returns:
-        ``(images, targets)``: images uint8 (B, 3, H, W), channels-last in memory where those of
-        the samples are; targets a dict of ``image_id`` int64 (B,) and
+        ``(images, targets)``: images uint8 (B, 3, H, W), channels-last in memory if those of the
+        samples are; targets a dict of ``image_id`` int64 (B,) and
 
         - for detection ``boxes`` float32 (B, M, 4), ``labels`` and ``iscrowd`` int64 (B, M), rows
           past a sample's own N filled with -1, and ``masks``, a list of B tensors uint8 (N, H, W).
@@ -38,9 +38,9 @@ def collate(samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Any]]:
         - for classification ``label`` int64 (B,).
 
     Raises:
-        TypeError: an image is not uint8.
-        ValueError: no samples, samples of two tasks, images of different sizes, boxes that do not
-            match labels, masks that do not match boxes or image.
+        TypeError: An image is not uint8.
+        ValueError: There are no samples, or their tasks or image sizes differ, or boxes, labels,
+            crowd flags and masks of a sample do not match.
 
     Example:
         >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
@@ -53,21 +53,21 @@ def collate(samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Any]]:
                 [-1]]))
     """
     if len(samples) == 0:
-        raise ValueError("collate: expected at least one sample, got none")
-    # as_subclass: every operation on a tv_tensor costs several microseconds more.
+        raise ValueError("collate: expected `samples` to have at least one sample, got none")
+    # Plain tensors, because every operation on a tv_tensor takes several microseconds more.
     images = [image.as_subclass(Tensor) for image, _ in samples]
     targets = [target for _, target in samples]
     _check_images(images, targets)
-    stackers = {"boxes": _stack_objects, "mask": _stack_maps, "label": _stack_labels}
-    batch = stackers[_kind_of(targets)](targets, images)
-    batch["image_id"] = torch.tensor([int(one["image_id"]) for one in targets], dtype=torch.int64)
+    stackers = {"boxes": _stack_objects, "mask": _stack_masks, "label": _stack_labels}
+    batch = stackers[_find_task_key(targets)](targets, images)
+    batch["image_id"] = torch.tensor([int(t["image_id"]) for t in targets], dtype=torch.int64)
     return _stack_images(images), batch
 
 
 def _stack_images(images: list[Tensor]) -> Tensor:
     if any(image.stride(0) != 1 or image.device.type != "cpu" for image in images):
         return torch.stack(images)
-    # Copied by NumPy: torch.stack takes ten times as long for this order of memory.
+    # Copied by NumPy, because torch.stack takes ten times as long for channels-last images.
     size = (len(images), *images[0].shape)
     batch = torch.empty(size, dtype=torch.uint8, memory_format=torch.channels_last)
     for slot, image in zip(batch.permute(0, 2, 3, 1).numpy(), images, strict=True):
@@ -79,7 +79,7 @@ def _stack_objects(targets: list[Mapping[str, Any]], images: list[Tensor]) -> di
     boxes = [target["boxes"].as_subclass(Tensor) for target in targets]
     labels = [target["labels"] for target in targets]
     _check_objects(boxes, labels, targets)
-    slots, width = _slots([len(one) for one in labels])
+    slots, width = _find_slots([len(label) for label in labels])
     batch: dict[str, Any] = {
         "boxes": _pad(boxes, slots, width, torch.float32),
         "labels": _pad(labels, slots, width, torch.int64),
@@ -95,29 +95,29 @@ def _stack_objects(targets: list[Mapping[str, Any]], images: list[Tensor]) -> di
     return batch
 
 
-def _stack_maps(targets: list[Mapping[str, Any]], images: list[Tensor]) -> dict[str, Any]:
-    maps = [target["mask"].as_subclass(Tensor) for target in targets]
+def _stack_masks(targets: list[Mapping[str, Any]], images: list[Tensor]) -> dict[str, Any]:
+    masks = [target["mask"].as_subclass(Tensor) for target in targets]
     size = images[0].shape[1:]
-    for one, target in zip(maps, targets, strict=True):
-        if one.shape != size:
+    for mask, target in zip(masks, targets, strict=True):
+        if mask.shape != size:
             raise ValueError(
-                f"collate: expected a mask of the image's size {tuple(size)}, got "
-                f"{tuple(one.shape)} in image_id {target['image_id']}"
+                f"collate: expected `mask` of the image size {tuple(size)}, got "
+                f"{tuple(mask.shape)} in image_id {target['image_id']}"
             )
-    return {"mask": torch.stack(maps)}
+    return {"mask": torch.stack(masks)}
 
 
 def _stack_labels(targets: list[Mapping[str, Any]], images: list[Tensor]) -> dict[str, Any]:
-    return {"label": torch.tensor([int(one["label"]) for one in targets], dtype=torch.int64)}
+    return {"label": torch.tensor([int(t["label"]) for t in targets], dtype=torch.int64)}
 
 
-def _kind_of(targets: list[Mapping[str, Any]]) -> str:
-    """Which of the three kinds of target all samples have."""
-    for kind in _KINDS:
-        if all(kind in target for target in targets):
-            return kind
-    first = next((kind for kind in _KINDS if kind in targets[0]), "none of them")
-    other = next((one for one in targets if first not in one), targets[0])
+def _find_task_key(targets: list[Mapping[str, Any]]) -> str:
+    """Return the key of `_TASK_KEYS` that all targets have."""
+    for key in _TASK_KEYS:
+        if all(key in target for target in targets):
+            return key
+    first = next((key for key in _TASK_KEYS if key in targets[0]), "none of them")
+    other = next((target for target in targets if first not in target), targets[0])
     raise ValueError(
         "collate: expected targets that all have boxes, mask or label, got "
         f"{first} in image_id {targets[0].get('image_id')} and {', '.join(other) or 'nothing'} in "
@@ -125,8 +125,8 @@ def _kind_of(targets: list[Mapping[str, Any]]) -> str:
     )
 
 
-def _slots(counts: list[int]) -> tuple[Tensor, int]:
-    """Where each object goes in a table of a row for each image, and how wide that table is."""
+def _find_slots(counts: list[int]) -> tuple[Tensor, int]:
+    """Return the flat position of each object in a table with a row per image, and its width."""
     width = max(1, *counts)
     slots = [row * width + column for row, count in enumerate(counts) for column in range(count)]
     return torch.tensor(slots, dtype=torch.int64).reshape(-1), width
@@ -167,7 +167,7 @@ def _check_objects(
     for box, label, target in zip(boxes, labels, targets, strict=True):
         if box.ndim != 2 or box.shape[1] != 4 or label.shape != box.shape[:1]:
             raise ValueError(
-                "collate: expected boxes of shape (N, 4) and labels of shape (N,), got "
+                "collate: expected `boxes` of shape (N, 4) and `labels` of shape (N,), got "
                 f"{tuple(box.shape)} and {tuple(label.shape)} in image_id {target['image_id']}"
             )
 
@@ -179,11 +179,11 @@ def _check_rows(
     targets: list[Mapping[str, Any]],
     size: Sequence[int] = (),
 ) -> None:
-    """Refuses what has not one row, of the given size, for each object."""
+    """Raise ValueError unless values have one row of the given size per object."""
     for value, label, target in zip(values, labels, targets, strict=True):
         expected = (len(label), *size)
         if tuple(value.shape) != expected:
             raise ValueError(
-                f"collate: expected {name} of shape {expected}, as the boxes have it, got "
+                f"collate: expected `{name}` of shape {expected}, one row per box, got "
                 f"{tuple(value.shape)} in image_id {target['image_id']}"
             )

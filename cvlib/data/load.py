@@ -11,7 +11,7 @@ from cvlib.data.datasets.base import describe
 from cvlib.data.datasets.classification import ClassificationDataset
 from cvlib.data.datasets.detection import BadLabels, DetectionDataset
 from cvlib.data.datasets.segmentation import SegmentationDataset
-from cvlib.data.files.folders import canonical_split, describe_folder, shown
+from cvlib.data.files.folders import canonical_split, describe_folder, escape
 from cvlib.data.labels.table import LabelTable
 from cvlib.data.layouts import LAYOUTS, Layout, find_layouts, only_subfolder
 from cvlib.data.shards.dataset import ShardDataset
@@ -74,10 +74,10 @@ def load_dataset(
     else:
         dataset = data
     place = f", split {name} of {', '.join(splits)}" if name is not None else ""
-    log(f"{shown(root)}: {layout.title} ({evidence}){place}: {describe(dataset)}")
+    log(f"{escape(root)}: {layout.title} ({evidence}){place}: {describe(dataset)}")
     for finding in data.findings:
         if finding.severity == "info":
-            log(f"  {shown(str(finding))}")
+            log(f"  {escape(str(finding))}")
     return dataset
 
 
@@ -112,7 +112,7 @@ def recognise(path: Path, format: str | None) -> tuple[Path, Layout, str]:
         )
     if not path.exists():
         raise FileNotFoundError(
-            f"load_dataset: expected `path` to be an existing file or folder, got {shown(path)}, "
+            f"load_dataset: expected `path` to be an existing file or folder, got {escape(path)}, "
             "which does not exist"
         )
     candidates = find_layouts(path)
@@ -127,7 +127,7 @@ def recognise(path: Path, format: str | None) -> tuple[Path, Layout, str]:
             f'format="{layout.format}" for {layout.title} ({text})' for layout, text in candidates
         )
         raise ValueError(
-            f"load_dataset: expected one layout in {shown(path)}, got {len(candidates)}; pass "
+            f"load_dataset: expected one layout in {escape(path)}, got {len(candidates)}; pass "
             f"{options}"
         )
     if not candidates:
@@ -143,7 +143,7 @@ def _describe(path: Path) -> str:
     if path.is_dir():
         return describe_folder(path)
     advice = "; unpack it first" if path.suffix in _ARCHIVE_SUFFIXES else ""
-    return f"the file {shown(path)}{advice}"
+    return f"the file {escape(path)}{advice}"
 
 
 def _choose_split(split: str | None, splits: list[str], path: Path) -> str | None:
@@ -154,10 +154,10 @@ def _choose_split(split: str | None, splits: list[str], path: Path) -> str | Non
         return split
     if not splits:
         raise ValueError(
-            f"load_dataset: expected no `split`, since {shown(path)} has none, got {split!r}; "
+            f"load_dataset: expected no `split`, since {escape(path)} has none, got {split!r}; "
             "omit it, and split the dataset after loading"
         )
-    expected = f"load_dataset: expected `split` to be one of {', '.join(splits)} in {shown(path)}"
+    expected = f"load_dataset: expected `split` to be one of {', '.join(splits)} in {escape(path)}"
     if split is None:
         raise ValueError(f"{expected}, got none; for example split={splits[0]!r}")
     synonyms = [name for name in splits if canonical_split(name) == canonical_split(split)]

@@ -1,4 +1,4 @@
-"""Small sets on disk, one of each task."""
+"""Small datasets on disk, one of each task."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from cvlib.data import ClassificationDataset, DetectionDataset, SegmentationData
 
 @pytest.fixture
 def detection(tmp_path):
-    """Seven images in several formats, with none to two objects, masks, a crowd and an id gap."""
+    """Seven images in several formats, with none to two objects, some with masks."""
     suffixes = ["jpg", "png", "webp", "bmp", "gif", "tif", "jpg"]
     paths = [paint(tmp_path / f"p.{i}.{s}", 20 * i) for i, s in enumerate(suffixes)]
     boxes = [[[1.5, 2, 8.25, 9], [0, 0, 32, 24]][: i % 3] for i in range(7)]

@@ -1,4 +1,4 @@
-"""Small samples of every task, whose images show where their objects are."""
+"""Small samples of all tasks, with visible objects."""
 
 import torch
 from torchvision import tv_tensors
@@ -7,7 +7,7 @@ SIZE = (48, 64)
 
 
 def detection_sample(count=3, size=SIZE, seed=0, masks=False, image_id=0):
-    """Grey noise with bright rectangles, one for each box; areas are those of the boxes."""
+    """Return grey noise with a bright rectangle in each box; areas are those of the boxes."""
     generator = torch.Generator().manual_seed(seed)
     height, width = size
     image = torch.randint(0, 60, (3, height, width), dtype=torch.uint8, generator=generator)
@@ -33,7 +33,7 @@ def detection_sample(count=3, size=SIZE, seed=0, masks=False, image_id=0):
 
 
 def segmentation_sample(size=SIZE, seed=0):
-    """Left half class 0, right half class 3; pixels have the class as their red value."""
+    """Return a sample with class 0 left and class 3 right, whose red channel is the class."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(size, dtype=torch.uint8)
     mask[:, size[1] // 2 :] = 3

@@ -1,4 +1,4 @@
-"""Images, archives and comparisons that the tests of shards share."""
+"""Images, archives and comparisons for the tests of shards."""
 
 import io
 import tarfile
@@ -11,11 +11,11 @@ SIZE = (24, 32)
 
 
 def quiet(line):
-    """Says nothing."""
+    """A log that discards its lines."""
 
 
 def paint(path, number, *, mode="RGB", exif=None):
-    """An image whose pixels tell its number."""
+    """Save an image filled with a number."""
     pixels = np.full((*SIZE, 3), number, dtype=np.uint8)
     pixels[:, :4] = 255
     options = {"exif": exif} if exif else {}
@@ -23,19 +23,21 @@ def paint(path, number, *, mode="RGB", exif=None):
     return path
 
 
-def assert_equal(one, other):
-    assert torch.equal(one[0], other[0]) and type(one[0]) is type(other[0])
-    assert one[1].keys() == other[1].keys()
-    for name, value in one[1].items():
+def assert_equal(actual, expected):
+    (image, target), (expected_image, expected_target) = actual, expected
+    assert torch.equal(image, expected_image) and type(image) is type(expected_image)
+    assert target.keys() == expected_target.keys()
+    for name, value in target.items():
+        other = expected_target[name]
         if isinstance(value, torch.Tensor):
-            assert value.dtype == other[1][name].dtype and type(value) is type(other[1][name])
-            assert torch.equal(value, other[1][name]), name
+            assert value.dtype == other.dtype and type(value) is type(other)
+            assert torch.equal(value, other), name
         else:
-            assert value == other[1][name]
+            assert value == other
 
 
 def write_tar(path, *members):
-    """Members: names with bytes, or whole headers with bytes."""
+    """Write members, pairs of a name or header and bytes, to a tar file."""
     with tarfile.open(path, "w") as tar:
         for name, data in members:
             info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)

@@ -376,7 +376,7 @@ def test_one_finding_is_counted_once(tmp_path: Path) -> None:
     with pytest.raises(BadLabelsError, match=r"bad_labels=.drop., or --bad-labels") as caught:
         DetectionDataset(dataset.table())
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    with pytest.warns(UserWarning, match="cannot be right, 1 finding, the first"):
+    with pytest.warns(UserWarning, match="dropped invalid labels, 1 finding, the first"):
         DetectionDataset(dataset.table(), bad_labels="drop")
     dataset.boxes = [box / 300 for box in dataset.boxes]
     with pytest.raises(BadLabelsError) as caught:

@@ -217,7 +217,7 @@ def test_invalid_annotations_are_named_and_left_out(tmp_path, facts, code, messa
     assert finding.file == str(path)
     with pytest.raises(BadLabelsError, match=rf"a\.json, annotation 17: .*{message}"):
         DetectionDataset(table)
-    with pytest.warns(UserWarning, match=r"left out labels .* 1 finding, .*annotation 17"):
+    with pytest.warns(UserWarning, match=r"dropped invalid labels, 1 finding, .*annotation 17"):
         dataset = DetectionDataset(table, bad_labels="drop")
     assert len(dataset.target(0)["boxes"]) == 2
 
@@ -254,7 +254,7 @@ def test_annotations_without_an_id_are_numbered_after_the_others(tmp_path):
     (finding,) = table.findings
     assert (finding.severity, finding.code) == ("warning", "bad-id")
     assert "got 3 without; they are numbered from 5" in finding.message
-    with pytest.warns(UserWarning, match="odd labels, 1 finding"):
+    with pytest.warns(UserWarning, match="suspicious labels, 1 finding"):
         DetectionDataset(table)
 
 

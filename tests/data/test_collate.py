@@ -56,7 +56,7 @@ def test_batch_of_empty_images_keeps_one_slot():
     assert targets["labels"].tolist() == [[-1]] * 2
 
 
-def test_takes_dataset_samples():
+def test_dataset_samples_are_collated():
     bananas = SyntheticBananas(4, image_size=64)
     images, targets = collate([bananas[i] for i in range(4)])
     assert images.shape == (4, 3, 64, 64)
@@ -83,38 +83,38 @@ def test_crowds_are_padded_and_masks_listed():
     assert targets.keys() == {"boxes", "labels", "image_id", "iscrowd", "masks"}
 
 
-def test_crowds_and_masks_are_left_out_where_a_sample_has_none():
+def test_crowds_and_masks_are_omitted_if_a_sample_has_none():
     _, targets = collate([detection(3, 0), sample(1, 1)])
     assert targets.keys() == {"boxes", "labels", "image_id"}
 
 
-def test_maps_of_classes_are_stacked():
-    maps = [torch.full((6, 8), value, dtype=torch.uint8) for value in (3, 255)]
-    samples = [(sample(0)[0], {"mask": tv_tensors.Mask(m), "image_id": 4}) for m in maps]
+def test_class_masks_are_stacked():
+    masks = [torch.full((6, 8), value, dtype=torch.uint8) for value in (3, 255)]
+    samples = [(sample(0)[0], {"mask": tv_tensors.Mask(m), "image_id": 4}) for m in masks]
     images, targets = collate(samples)
     assert images.shape == (2, 3, 6, 8)
-    assert torch.equal(targets["mask"], torch.stack(maps))
+    assert torch.equal(targets["mask"], torch.stack(masks))
     assert targets["mask"].dtype == torch.uint8 and type(targets["mask"]) is torch.Tensor
     assert targets["image_id"].tolist() == [4, 4]
 
 
-def test_labels_of_images_are_stacked():
+def test_image_labels_are_stacked():
     samples = [(sample(0)[0], {"label": torch.tensor(k), "image_id": k}) for k in (2, 0)]
     _, targets = collate(samples)
     assert targets["label"].tolist() == [2, 0] and targets["label"].dtype == torch.int64
 
 
-def test_interleaved_images_stay_interleaved():
+def test_channels_last_images_stay_channels_last():
     samples = [sample(1, i) for i in range(3)]
     plain, _ = collate(samples)
-    interleaved = [
+    channels_last = [
         (image.permute(1, 2, 0).contiguous().permute(2, 0, 1), target) for image, target in samples
     ]
-    images, _ = collate(interleaved)
+    images, _ = collate(channels_last)
     assert torch.equal(images, plain)
     assert plain.is_contiguous()
     assert images.is_contiguous(memory_format=torch.channels_last)
-    mixed, _ = collate([interleaved[0], *samples[1:]])
+    mixed, _ = collate([channels_last[0], *samples[1:]])
     assert torch.equal(mixed, plain)
 
 
@@ -126,7 +126,7 @@ def test_samples_of_two_tasks(other):
 
 def test_mask_of_another_size():
     target = {"mask": torch.zeros(6, 9, dtype=torch.uint8), "image_id": 5}
-    message = r"expected a mask of the image's size \(6, 8\), got \(6, 9\) in image_id 5"
+    message = r"expected `mask` of the image size \(6, 8\), got \(6, 9\) in image_id 5"
     with pytest.raises(ValueError, match=message):
         collate([(sample(0)[0], target)])
 
@@ -134,8 +134,8 @@ def test_mask_of_another_size():
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("iscrowd", torch.zeros(1), r"iscrowd of shape \(2,\), as the boxes have it, got \(1,\)"),
-        ("masks", torch.zeros(2, 6, 6), r"masks of shape \(2, 6, 8\), as .*, got \(2, 6, 6\)"),
+        ("iscrowd", torch.zeros(1), r"`iscrowd` of shape \(2,\), one row per box, got \(1,\)"),
+        ("masks", torch.zeros(2, 6, 6), r"`masks` of shape \(2, 6, 8\), .*, got \(2, 6, 6\)"),
     ],
 )
 def test_rows_and_boxes_disagree(name, value, message):
@@ -145,7 +145,7 @@ def test_rows_and_boxes_disagree(name, value, message):
 
 
 def test_no_samples():
-    with pytest.raises(ValueError, match="collate: expected at least one sample, got none"):
+    with pytest.raises(ValueError, match="expected `samples` to have at least one sample"):
         collate([])
 
 

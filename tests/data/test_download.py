@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
         if start:
             first = start + server.range_error
             self.send_header("Content-Range", f"bytes {first}-/{len(server.body)}")
-        if server.tells_length:
+        if server.sends_length:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         cut = server.cuts.pop(0) if server.cuts else None
@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps silent about clients that hang up, which is what some tests do."""
+    """Ignores clients that hang up, as some tests do."""
 
     def handle_error(self, request, client_address):
         pass
@@ -65,7 +65,7 @@ class Server(ThreadingHTTPServer):
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     server = Server(("127.0.0.1", 0), Handler)
-    server.body, server.accepts_ranges, server.tells_length = BODY, True, True
+    server.body, server.accepts_ranges, server.sends_length = BODY, True, True
     server.cuts, server.ranges, server.status = [], [], None
     server.delay, server.range_error = 0, 0
     server.url = f"http://127.0.0.1:{server.server_port}/file.zip"
@@ -90,28 +90,28 @@ def get(server, target, **kwargs):
     return download(server.url, target, sha1=SHA1, progress=False, **kwargs)
 
 
-def test_whole(server, target):
+def test_a_file_is_downloaded(server, target):
     assert get(server, target) == target
     assert target.read_bytes() == BODY
     assert [path.name for path in target.parent.iterdir()] == ["file.zip"]
     assert server.ranges == [None]
 
 
-def test_present_file_is_not_fetched(server, target):
+def test_an_existing_file_is_kept(server, target):
     target.parent.mkdir()
     target.write_bytes(BODY)
     get(server, str(target))
     assert server.ranges == []
 
 
-def test_wrong_present_file_is_replaced(server, target):
+def test_an_existing_file_with_a_wrong_checksum_is_replaced(server, target):
     target.parent.mkdir()
     target.write_bytes(b"old")
     get(server, target)
     assert target.read_bytes() == BODY
 
 
-def test_part_is_continued(server, target):
+def test_a_partial_file_is_resumed(server, target):
     target.parent.mkdir()
     part_of(target).write_bytes(BODY[:300_000])
     get(server, target)
@@ -119,7 +119,7 @@ def test_part_is_continued(server, target):
     assert server.ranges == ["bytes=300000-"]
 
 
-def test_complete_part_is_taken(server, target):
+def test_a_complete_partial_file_is_used(server, target):
     target.parent.mkdir()
     part_of(target).write_bytes(BODY)
     get(server, target)
@@ -128,7 +128,7 @@ def test_complete_part_is_taken(server, target):
 
 
 @pytest.mark.parametrize("part", [b"x" * 1000, BODY + b"more"], ids=["other", "too-long"])
-def test_wrong_part_is_fetched_anew_once(server, target, part):
+def test_a_wrong_partial_file_is_downloaded_again_once(server, target, part):
     target.parent.mkdir()
     part_of(target).write_bytes(part)
     get(server, target)
@@ -136,14 +136,14 @@ def test_wrong_part_is_fetched_anew_once(server, target, part):
     assert server.ranges == [f"bytes={len(part)}-", None]
 
 
-def test_broken_connection_is_taken_up_again(server, target):
+def test_broken_connections_are_resumed(server, target):
     server.cuts = [250_000, 100_000, 7]
     get(server, target)
     assert target.read_bytes() == BODY
     assert server.ranges == [None, "bytes=250000-", "bytes=350000-", "bytes=350007-"]
 
 
-def test_server_without_ranges_starts_anew(server, target):
+def test_server_without_ranges_restarts(server, target):
     server.accepts_ranges = False
     server.cuts = [250_000]
     get(server, target)
@@ -160,7 +160,7 @@ def test_server_without_ranges_that_always_breaks_is_given_up(server, target):
 
 
 def test_server_without_length(server, target):
-    server.tells_length = False
+    server.sends_length = False
     get(server, target)
     assert target.read_bytes() == BODY
 
@@ -169,7 +169,7 @@ def test_server_that_sends_another_range(server, target):
     target.parent.mkdir()
     part_of(target).write_bytes(BODY[:10])
     server.range_error = 1
-    with pytest.raises(ConnectionError, match="bytes from 10 were asked for, others were sent"):
+    with pytest.raises(ConnectionError, match="requested bytes from 10, got others"):
         get(server, target)
 
 
@@ -259,12 +259,12 @@ def test_unwritable_destination(server, tmp_path):
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/a", "a.zip"])
 def test_url_must_be_http(target, url):
-    with pytest.raises(ValueError, match="expected url to start with http"):
+    with pytest.raises(ValueError, match="expected `url` to start with http"):
         download(url, target, sha1=SHA1)
 
 
 def test_sha1_must_be_one(target):
-    with pytest.raises(ValueError, match="expected sha1 of 40 hexadecimal digits, got 'abc'"):
+    with pytest.raises(ValueError, match="expected `sha1` of 40 hexadecimal digits, got 'abc'"):
         download("http://host/a", target, sha1="abc")
 
 
@@ -311,7 +311,7 @@ def test_extract_into_a_used_folder(tmp_path):
     archive = make_zip(tmp_path / "a.zip", [("a.txt", b"1")])
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("precious")
-    with pytest.raises(FileExistsError, match="expected destination a new or empty folder, got"):
+    with pytest.raises(FileExistsError, match="`destination` to be a new or empty folder, got"):
         extract_zip(archive, tmp_path / "out")
     assert (tmp_path / "out/mine").read_text() == "precious"
 
@@ -361,7 +361,7 @@ def test_bomb_that_lies_about_its_size(tmp_path):
     for start, offset in ((data.index(b"PK\x03\x04"), 22), (data.index(b"PK\x01\x02"), 24)):
         data[start + offset : start + offset + 4] = (100).to_bytes(4, "little")
     archive.write_bytes(data)
-    assert_refused(archive, "expected a whole zip file")
+    assert_refused(archive, "expected a complete zip file")
 
 
 @pytest.mark.parametrize("kind", ["half", "flipped", "text"])
@@ -371,7 +371,7 @@ def test_damaged_archive(tmp_path, kind):
     middle = len(data) // 2
     flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
     archive.write_bytes({"half": data[:middle], "flipped": flipped, "text": b"no"}[kind])
-    assert_refused(archive, r"expected a whole zip file, got .*a\.zip: .*; fetch it again")
+    assert_refused(archive, r"expected a complete zip file, got .*a\.zip: .*; download it again")
 
 
 def test_damaged_deflate_stream(tmp_path):
@@ -379,11 +379,11 @@ def test_damaged_deflate_stream(tmp_path):
     data = bytearray(archive.read_bytes())
     data[60:80] = b"\xff" * 20
     archive.write_bytes(data)
-    assert_refused(archive, "expected a whole zip file")
+    assert_refused(archive, "expected a complete zip file")
 
 
 def test_missing_archive(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"got no file .*a\.zip"):
+    with pytest.raises(FileNotFoundError, match=r"got .*a\.zip, which does not exist"):
         extract_zip(tmp_path / "a.zip", tmp_path / "out")
 
 

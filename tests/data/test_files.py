@@ -1,4 +1,4 @@
-"""Reading text, staying inside of a folder, listing images. (Writing: tests/engine.)"""
+"""Reading text, paths within a folder, listing images. (Writing: tests/engine.)"""
 
 import os
 
@@ -26,12 +26,12 @@ def test_utf_8_with_and_without_mark(tmp_path, data):
         (b"version https://git-lfs.github.com/spec/v1\n", "got a Git LFS pointer in .*git lfs"),
     ],
 )
-def test_what_is_no_text(tmp_path, data, message):
+def test_files_that_are_not_text(tmp_path, data, message):
     with pytest.raises(ValueError, match=f"^f: .*{message}.*"):
         read_text(write(tmp_path / "a", data), "f", "a list")
 
 
-def test_what_is_no_file(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", ""):
         with pytest.raises(
@@ -71,7 +71,7 @@ def test_paths_that_climb_out(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["", "  ", None, 5, ["a"], b"a.png", "\ud800.png"])
-def test_what_is_no_path(tmp_path, name):
+def test_values_that_are_not_paths(tmp_path, name):
     with pytest.raises(ValueError, match="expected the path of a file, got"):
         inside(tmp_path, name)
 

@@ -86,7 +86,7 @@ def test_hidden_folders_are_not_classes(tmp_path):
 def test_other_files_are_a_warning(tmp_path):
     root = write_set(tmp_path, ["ant/a.png", "bee/a.png", "loose.png"])
     (root / "ant/notes.txt").write_text("x")
-    with pytest.warns(UserWarning, match="odd files, 2 findings"):
+    with pytest.warns(UserWarning, match="suspicious files, 2 findings"):
         dataset = read_folder(root)
     assert [f.code for f in dataset.findings] == ["not-an-image", "image-without-class"]
     assert len(dataset) == 2
@@ -162,11 +162,11 @@ def test_damaged_images_are_named(tmp_path, content):
 @pytest.mark.parametrize(
     ("labels", "kind", "message"),
     [
-        ([0], ValueError, r"a label for each of 2 images, got shape \(1,\)"),
-        ([0, 2], ValueError, r"labels in 0\.\.1, got 2 for b\.jpg and 0 more outside"),
-        ([-1, 0], ValueError, r"labels in 0\.\.1, got -1 for a\.jpg"),
-        ([0.0, 1.0], TypeError, "expected labels to be integers, got float64"),
-        (["a", "b"], TypeError, "expected labels to be integers"),
+        ([0], ValueError, r"`labels` of shape \(2,\), one per image, got \(1,\)"),
+        ([0, 2], ValueError, r"`labels` in 0\.\.1, got 2 for b\.jpg and 0 more outside"),
+        ([-1, 0], ValueError, r"`labels` in 0\.\.1, got -1 for a\.jpg"),
+        ([0.0, 1.0], TypeError, "expected `labels` to be integers, got float64"),
+        (["a", "b"], TypeError, "expected `labels` to be integers"),
     ],
 )
 def test_wrong_labels(labels, kind, message):

@@ -1,4 +1,4 @@
-"""read_image and read_image_size: every kind of image, and the damaged ones."""
+"""read_image and read_image_size, for all formats and for damaged files."""
 
 import io
 import os
@@ -111,7 +111,7 @@ def test_every_kind_of_png_becomes_rgb(tmp_path, write):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
-def test_jpeg_is_what_pillow_sees(tmp_path, mode, options):
+def test_jpeg_agrees_with_pillow(tmp_path, mode, options):
     Image.fromarray(SMOOTH).convert(mode).save(tmp_path / "a.jpg", **options)
     expected = np.asarray(Image.open(tmp_path / "a.jpg").convert("RGB"))
     image = read_image(tmp_path / "a.jpg")
@@ -206,7 +206,7 @@ def test_20_000_pixels_wide(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_all_eight_orientations(tmp_path, kind, orientation):
-    # Pillow's own turning is the oracle.
+    # The reference is exif_transpose of Pillow.
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010F] = "a camera's name, so that the block has more than one entry"
@@ -236,7 +236,7 @@ def test_orientation_in_both_byte_orders(tmp_path, order):
     "block",
     [b"", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b"XX*\0" + bytes(20)],
 )
-def test_damaged_exif_counts_as_none(block):
+def test_damaged_exif_is_ignored(block):
     data = encoded(Image.fromarray(SMOOTH), "JPEG")
     segment = b"Exif\0\0" + block
     marked = data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
@@ -308,8 +308,8 @@ def test_truncated(tmp_path, kind, share):
         read_image(path)
 
 
-def test_truncated_jpeg_whose_preview_is_whole():
-    # The end mark of the preview in the EXIF block must not pass for that of the image.
+def test_truncated_jpeg_with_a_complete_preview():
+    # The end marker of the preview in the EXIF block must not be taken for that of the image.
     preview = encoded(Image.fromarray(RGB[:8, :8]), "JPEG")
     data = encoded(Image.fromarray(RGB), "JPEG")
     segment = b"Exif\0\0II*\0" + struct.pack("<IHI", 8, 0, 0) + preview
@@ -339,10 +339,10 @@ def test_truncated_jpeg_whose_preview_is_whole():
         (b"12345678901", "bytes b'12345678'"),
     ],
 )
-def test_not_a_image(tmp_path, data, kind):
+def test_not_an_image(tmp_path, data, kind):
     path = tmp_path / "a.png"
     path.write_bytes(data)
-    expected = rf"expected a whole image \(JPEG, PNG, WebP, .*\), got {kind}.* in .*a\.png"
+    expected = rf"expected a complete image \(JPEG, PNG, WebP, .*\), got {kind}.* in .*a\.png"
     with pytest.raises(UnreadableImageError, match="read_image_size: " + expected):
         read_image_size(path)
     with pytest.raises(UnreadableImageError, match="read_image: " + expected):
@@ -354,7 +354,7 @@ def test_missing_folder_and_pipe(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"got .*b\.png, which does not exist"):
         read_image(tmp_path / "b.png")
     for name in ("", "pipe.jpg"):
-        with pytest.raises(FileNotFoundError, match="which is no file"):
+        with pytest.raises(FileNotFoundError, match="which is not a file"):
             read_image(tmp_path / name)
         with pytest.raises((OSError, UnreadableImageError)):
             read_image_size(tmp_path / name)
@@ -437,7 +437,7 @@ for kind, options in kinds:
     whole = np.frombuffer(file.getvalue(), np.uint8)
     for _ in range(int(sys.argv[2])):
         data = whole.copy()
-        # Half of the flips strike the header, where decoders are weakest.
+        # Half of the flips are in the header, where decoders are weakest.
         reach = len(data) if rng.random() < 0.5 else min(64, len(data))
         places = rng.integers(2, reach, rng.integers(1, 12))
         data[places] = rng.integers(0, 256, len(places))
@@ -454,7 +454,7 @@ print(read, refused)
 
 
 def run_fuzz(seed, rounds):
-    # In a process of its own, because a decoder that dies would take the tests with it.
+    # In a subprocess, because a decoder may crash.
     environment = os.environ | {"CVLIB_MAX_PIXELS": "10000000"}
     command = [sys.executable, "-c", FUZZ, str(seed), str(rounds)]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -76,8 +76,8 @@ def test_invalid_boxes_are_named_by_image_and_index(images):
     [
         ({"classes": "cat"}, TypeError, r"got the string 'cat'; write \('cat',\)"),
         ({"classes": [0, 1]}, TypeError, r"a sequence of names, got \[0, 1\]"),
-        ({"classes": ["cat", "cat"]}, ValueError, "with different names, .*, got 'cat' twice"),
-        ({"classes": []}, ValueError, "with different names, at least one, got none"),
+        ({"classes": ["cat", "cat"]}, ValueError, "unique names, .*, got 'cat' twice"),
+        ({"classes": []}, ValueError, "unique names, at least one, got none"),
         ({"format": "yolo"}, ValueError, "`format` to be one of xyxy, xywh, cxcywh, got 'yolo'"),
         ({"boxes": [[]]}, ValueError, "`boxes` to have an entry for each of 2 images, got 1"),
         ({"labels": [[]]}, ValueError, "`labels` to have an entry for each of 2 images, got 1"),

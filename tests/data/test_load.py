@@ -373,7 +373,7 @@ def test_bad_labels(tmp_path):
     write(tmp_path / "Annotations/a.xml", XML.replace("<xmax>4", "<xmax>99"))
     with pytest.raises(BadLabelsError, match=r"a\.xml, object 1: expected a box inside"):
         load_dataset(tmp_path, "train", log=str)
-    with pytest.warns(UserWarning, match="left out labels that cannot be right"):
+    with pytest.warns(UserWarning, match="dropped invalid labels"):
         dataset = load_dataset(tmp_path, "train", bad_labels="drop", log=str)
     assert dataset.table.num_objects == 0
 

@@ -125,7 +125,7 @@ def test_missing_masks_and_masks_without_image(tmp_path):
     ("mask", "message"),
     [
         (NUMBERS.T.copy(), "expected a mask of the size of its image, (20, 30)"),
-        (np.zeros((20, 30, 3), np.uint8), "expected a mask of numbers (palette or grey)"),
+        (np.zeros((20, 30, 3), np.uint8), "expected a mask of class indices (palette or grey)"),
         (np.full((20, 30), -1, np.int32), "got 1 numbers from -1 to -1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Masks of class numbers: how files are read, the data set, and VOC's layout of it."""
+"""Masks of class indices: reading files, SegmentationDataset, and the layout of VOC."""
 
 import os
 import pickle
@@ -23,7 +23,7 @@ CLASSES = ("road", "sky", "tree")
 
 
 def save_palette(path, numbers=NUMBERS, colours=None, **options):
-    """A palette image; its colours are random, so that they cannot be what is read."""
+    """Save a palette image with random colours, which must not matter."""
     image = Image.fromarray(np.asarray(numbers, dtype=np.uint8)).convert("P")
     image.frombytes(np.asarray(numbers, dtype=np.uint8).tobytes())
     if colours is None:
@@ -45,7 +45,7 @@ def save_image(path, size=(4, 3), **options):
 
 
 def write_set(root, masks, splits=None, classes=CLASSES):
-    """VOC's layout: an image of 4 x 3 for each mask."""
+    """Write masks in the layout of VOC, with an image of 4 x 3 each."""
     (root / "ImageSets/Segmentation").mkdir(parents=True, exist_ok=True)
     (root / "SegmentationClass").mkdir(exist_ok=True)
     for stem, numbers in masks.items():
@@ -58,8 +58,8 @@ def write_set(root, masks, splits=None, classes=CLASSES):
     return root
 
 
-def one(tmp_path, **options):
-    """A data set of one image with the mask ``m.png``."""
+def make(tmp_path, **options):
+    """Create a dataset of one image with the mask ``m.png``."""
     save_image(tmp_path / "a.jpg")
     return SegmentationDataset([tmp_path / "a.jpg"], [tmp_path / "m.png"], CLASSES, **options)
 
@@ -110,12 +110,12 @@ def test_void_of_another_number(tmp_path):
     assert read_classes(tmp_path / "m.png", 10, void=0).tolist() == [[255, 1, 9, 2]]
 
 
-def test_numbers_that_are_no_class_name_file_value_and_place(tmp_path):
+def test_errors_about_unknown_classes_name_file_value_and_place(tmp_path):
     save_palette(tmp_path / "m.png", [[0, 1, 2], [7, 7, 9]])
     with pytest.raises(UnreadableImageError) as caught:
         read_classes(tmp_path / "m.png", 2)
     text = str(caught.value)
-    assert "expected class numbers 0..1 or 255 for void, got 2 (1 pixels), 7 (2 pixels), 9" in text
+    assert "expected class indices 0..1 or 255 for void, got 2 (1 pixels), 7 (2 pixels), 9" in text
     assert f"first at column 2, row 0, in {tmp_path / 'm.png'}; name every class" in text
     assert caught.value.path == str(tmp_path / "m.png")
 
@@ -142,8 +142,8 @@ def test_colours_become_numbers(tmp_path):
         [0, 1],
         [2, 255],
     ]
-    own = [(0, 128, 0), (128, 0, 0), (224, 224, 192), (0, 0, 0)]
-    assert read_classes(tmp_path / "m.png", 3, palette=own).tolist() == [[255, 1], [0, 2]]
+    palette = [(0, 128, 0), (128, 0, 0), (224, 224, 192), (0, 0, 0)]
+    assert read_classes(tmp_path / "m.png", 3, palette=palette).tolist() == [[255, 1], [0, 2]]
 
 
 def test_unknown_colours(tmp_path):
@@ -159,7 +159,7 @@ def test_unknown_colours(tmp_path):
 def test_transparent_pixels(tmp_path):
     pixels = np.zeros((3, 4, 4), dtype=np.uint8)
     Image.fromarray(pixels, "RGBA").save(tmp_path / "m.png")
-    with pytest.raises(UnreadableImageError, match="transparent pixels, of which nobody knows"):
+    with pytest.raises(UnreadableImageError, match="transparent pixels have no class"):
         read_classes(tmp_path / "m.png", 3, palette=voc_palette(3))
     pixels[..., 3] = 255
     Image.fromarray(pixels, "RGBA").save(tmp_path / "m.png")
@@ -168,7 +168,7 @@ def test_transparent_pixels(tmp_path):
 
 def test_lossy_masks(tmp_path):
     Image.fromarray(NUMBERS).save(tmp_path / "m.png", format="JPEG")
-    with pytest.raises(UnreadableImageError, match="JPEG, which blurs numbers at every edge"):
+    with pytest.raises(UnreadableImageError, match="JPEG, which blurs class indices at every edge"):
         read_classes(tmp_path / "m.png", 3)
 
 
@@ -193,7 +193,7 @@ def test_bombs(tmp_path, monkeypatch):
 
 def test_sample(tmp_path):
     save_palette(tmp_path / "m.png")
-    image, target = one(tmp_path)[0]
+    image, target = make(tmp_path)[0]
     assert isinstance(image, tv_tensors.Image)
     assert (image.dtype, image.shape) == (torch.uint8, (3, 3, 4))
     assert isinstance(target["mask"], tv_tensors.Mask)
@@ -204,12 +204,12 @@ def test_sample(tmp_path):
 
 def test_transform_gets_both(tmp_path):
     save_palette(tmp_path / "m.png")
-    _, target = one(tmp_path, transform=v2.RandomHorizontalFlip(1.0))[-1]
+    _, target = make(tmp_path, transform=v2.RandomHorizontalFlip(1.0))[-1]
     assert np.array_equal(target["mask"].numpy(), NUMBERS[:, ::-1])
 
 
 def test_index_out_of_range(tmp_path):
-    dataset = one(tmp_path)
+    dataset = make(tmp_path)
     for index in (1, -2):
         with pytest.raises(IndexError, match=f"SegmentationDataset: expected index .* {index}"):
             dataset[index]
@@ -218,12 +218,12 @@ def test_index_out_of_range(tmp_path):
 def test_sizes_that_differ(tmp_path):
     save_palette(tmp_path / "m.png", NUMBERS.T)
     with pytest.raises(UnreadableImageError, match=r"got \(4, 3\) .*m\.png and \(3, 4\)"):
-        one(tmp_path)[0]
+        make(tmp_path)[0]
 
 
 def test_mask_drawn_on_the_stored_image(tmp_path):
     save_palette(tmp_path / "m.png")
-    dataset = one(tmp_path)
+    dataset = make(tmp_path)
     exif = Image.Exif()
     exif[0x0112] = 6
     save_image(tmp_path / "a.jpg", exif=exif)
@@ -234,7 +234,7 @@ def test_mask_drawn_on_the_stored_image(tmp_path):
 @pytest.mark.parametrize("missing", ["a.jpg", "m.png"])
 def test_missing_files(tmp_path, missing):
     save_palette(tmp_path / "m.png")
-    dataset = one(tmp_path)
+    dataset = make(tmp_path)
     os.remove(tmp_path / missing)
     with pytest.raises(UnreadableImageError, match=rf"at index 0, got: .*{missing}") as caught:
         dataset[0]
@@ -244,11 +244,11 @@ def test_missing_files(tmp_path, missing):
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"masks": []}, ValueError, "expected a mask for each of 1 images, got 0 masks"),
+        ({"masks": []}, ValueError, "expected `masks` for each of 1 images, got 0 masks"),
         ({"classes": "road"}, TypeError, r"a sequence of names, got the string 'road'; write"),
-        ({"classes": []}, ValueError, "at least one, got none"),
+        ({"classes": []}, ValueError, "unique names, at least one, got none"),
         ({"classes": ["a", "a"]}, ValueError, "got 'a' twice"),
-        ({"classes": [str(i) for i in range(256)]}, ValueError, "at most 255 classes, got 256"),
+        ({"classes": [str(i) for i in range(256)]}, ValueError, "at most 255 `classes`, got 256"),
         ({"palette": [(0, 0, 0)]}, ValueError, "a colour for each of 3 classes, got 1"),
     ],
 )
@@ -262,7 +262,7 @@ def test_findings_are_errors_or_warnings():
     error, warning = Finding("error", "x", "is wrong"), Finding("warning", "y", "is odd")
     with pytest.raises(BadLabelsError, match="is wrong"):
         SegmentationDataset([], [], CLASSES, findings=[error])
-    with pytest.warns(UserWarning, match="odd files, 1 finding, the first: is odd"):
+    with pytest.warns(UserWarning, match="suspicious files, 1 finding, the first: is odd"):
         dataset = SegmentationDataset([], [], CLASSES, findings=[warning])
     assert dataset.findings == (warning,)
 
@@ -279,7 +279,7 @@ def test_cache_and_subset(tmp_path):
     assert torch.equal(part[0][1]["mask"], before[0])
     assert part[0][0].max() > 9
     assert [os.path.basename(path) for path in part.images] == ["c.jpg", "a.jpg"]
-    assert torch.equal(dataset[2][1]["mask"], before[0])  # one cache for both
+    assert torch.equal(dataset[2][1]["mask"], before[0])  # both share a cache
     with pytest.raises(IndexError):
         dataset.subset([3])
 
@@ -295,29 +295,29 @@ def test_split(tmp_path):
     assert [first.count_pixels()[1], second.count_pixels()[1]] == [12, 24]
 
 
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_workers(tmp_path, start):
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers(tmp_path, method):
     masks = {name: NUMBERS for name in "abc"}
     dataset = read_voc_segmentation(write_set(tmp_path, masks), cache=True)
-    loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context=start)
+    loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context=method)
     read = [target["mask"] for _, target in loader]
     assert all(np.array_equal(mask.numpy(), NUMBERS) for mask in read)
     for path in tmp_path.glob("*/a.*"):
         path.unlink()
-    assert np.array_equal(dataset[0][1]["mask"].numpy(), NUMBERS)  # the worker has filled it
+    assert np.array_equal(dataset[0][1]["mask"].numpy(), NUMBERS)  # filled by the worker
 
 
 def test_pickle(tmp_path):
     save_palette(tmp_path / "m.png")
-    again = pickle.loads(pickle.dumps(one(tmp_path, cache=True)))
+    again = pickle.loads(pickle.dumps(make(tmp_path, cache=True)))
     assert np.array_equal(again[0][1]["mask"].numpy(), NUMBERS)
 
 
 def test_pixels_are_counted(tmp_path):
     save_palette(tmp_path / "m.png")
-    assert one(tmp_path).count_pixels().tolist() == [4, 3, 3, 2]
-    assert one(tmp_path).mask_size(0) == (3, 4)
-    assert one(tmp_path).image_size(0) == (3, 4)
+    assert make(tmp_path).count_pixels().tolist() == [4, 3, 3, 2]
+    assert make(tmp_path).mask_size(0) == (3, 4)
+    assert make(tmp_path).image_size(0) == (3, 4)
 
 
 def test_splits_and_classes(tmp_path):

@@ -1,4 +1,4 @@
-"""Sets in tar files: what goes in comes out, and WebDataset agrees."""
+"""Datasets in tar files: samples survive the round trip, and WebDataset agrees."""
 
 import gc
 import json
@@ -35,7 +35,7 @@ def test_samples_come_back_as_they_were(task, request, tmp_path):
     assert_equal(shards[-1], dataset[len(dataset) - 1])
 
 
-def test_a_shard_holds_so_many_images_and_the_bytes_of_their_files(detection, tmp_path):
+def test_shards_have_a_limited_number_of_images_and_the_bytes_of_their_files(detection, tmp_path):
     write_shards(detection, tmp_path / "s", per_shard=3, log=quiet)
     names = sorted(path.name for path in (tmp_path / "s").iterdir())
     assert names == [
@@ -56,7 +56,7 @@ def test_a_shard_is_closed_when_it_is_large(classification, tmp_path):
     assert_equal(ShardDataset(tmp_path / "s")[4], classification[4])
 
 
-def test_equal_sets_give_equal_bytes_and_a_seed_another_order(classification, tmp_path):
+def test_equal_datasets_give_equal_bytes_and_a_seed_another_order(classification, tmp_path):
     for name, seed in (("a", None), ("b", None), ("c", 3)):
         write_shards(classification, tmp_path / name, seed=seed, log=quiet)
     a, b, c = ((tmp_path / n / "shard-000000.tar").read_bytes() for n in "abc")
@@ -110,13 +110,13 @@ def test_webdataset_reads_what_was_written(detection, segmentation, tmp_path):
     write_shards(detection, tmp_path / "d", per_shard=10, log=quiet)
     write_shards(segmentation, tmp_path / "s", per_shard=10, log=quiet)
     url = str(tmp_path / "d" / "shard-000000.tar")
-    found = list(wds.WebDataset(url, shardshuffle=False).decode("pilrgb"))
-    assert len(found) == 7
-    for i, sample in enumerate(found):
-        scene = next(v for k, v in sample.items() if isinstance(v, Image.Image))
+    samples = list(wds.WebDataset(url, shardshuffle=False).decode("pilrgb"))
+    assert len(samples) == 7
+    for i, sample in enumerate(samples):
+        decoded = next(v for k, v in sample.items() if isinstance(v, Image.Image))
         image, target = detection[i]
         if i not in (0, 6):  # two decoders may round a JPEG differently
-            assert np.array_equal(np.asarray(scene), image.permute(1, 2, 0).numpy())
+            assert np.array_equal(np.asarray(decoded), image.permute(1, 2, 0).numpy())
         assert sample["json"]["boxes"] == target["boxes"].tolist()
         assert sample["json"]["labels"] == target["labels"].tolist()
         assert sample["json"]["file_name"] == detection.table.path(i).name
@@ -126,7 +126,7 @@ def test_webdataset_reads_what_was_written(detection, segmentation, tmp_path):
     gc.collect()  # here, where the warning about its files is expected
 
 
-def test_what_webdataset_wrote_is_read(classification, detection, tmp_path):
+def test_files_of_webdataset_are_read(classification, detection, tmp_path):
     wds = pytest.importorskip("webdataset")
     (tmp_path / "c").mkdir()
     with wds.ShardWriter(str(tmp_path / "c" / "%06d.tar"), maxcount=2, verbose=0) as writer:
@@ -154,13 +154,13 @@ def test_what_webdataset_wrote_is_read(classification, detection, tmp_path):
         assert shards[i][1]["image_id"] == i
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_give_the_same_samples(classification, tmp_path, start):
-    if start not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"no {start} here")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_give_equal_samples(classification, tmp_path, method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"{method} is not available")
     write_shards(classification, tmp_path / "s", per_shard=2, log=quiet)
     loader = DataLoader(
-        ShardDataset(tmp_path / "s"), None, num_workers=2, multiprocessing_context=start
+        ShardDataset(tmp_path / "s"), None, num_workers=2, multiprocessing_context=method
     )
     for i, sample in enumerate(loader):
         assert_equal(sample, classification[i])
@@ -174,16 +174,16 @@ def test_offsets_are_mapped_and_not_copied_to_workers(tmp_path):
     assert_equal(pickle.loads(pickle.dumps(shards))[3], shards[3])
 
 
-def test_two_parts(classification, tmp_path):
+def test_split_shares_no_image(classification, tmp_path):
     write_shards(classification, tmp_path / "s", log=quiet)
-    whole = ShardDataset(tmp_path / "s")
-    parts = whole.split(0.6, seed=1)
+    dataset = ShardDataset(tmp_path / "s")
+    parts = dataset.split(0.6, seed=1)
     names = [[part.name(i) for i in range(len(part))] for part in parts]
-    assert len(names[0]) == round(0.6 * len(whole))
-    assert sorted(names[0] + names[1]) == sorted(whole.name(i) for i in range(len(whole)))
-    assert names[0] != [whole.name(i) for i in range(len(names[0]))]
-    with pytest.raises(ValueError, match="split: expected fraction between 0 and 1, got 2"):
-        whole.split(2)
+    assert len(names[0]) == round(0.6 * len(dataset))
+    assert sorted(names[0] + names[1]) == sorted(dataset.name(i) for i in range(len(dataset)))
+    assert names[0] != [dataset.name(i) for i in range(len(names[0]))]
+    with pytest.raises(ValueError, match="split: expected `fraction` between 0 and 1, got 2"):
+        dataset.split(2)
 
 
 def test_several_folders_and_a_subset(classification, tmp_path):
@@ -197,22 +197,22 @@ def test_several_folders_and_a_subset(classification, tmp_path):
         part[1]
 
 
-def test_bytes_may_come_from_elsewhere(classification, tmp_path):
+def test_bytes_may_come_from_remote_storage(classification, tmp_path):
     write_shards(classification, tmp_path / "s", per_shard=2, log=quiet)
     store = {}
     for path in sorted((tmp_path / "s").glob("*.tar")):
         store[path.name] = path.read_bytes()
         path.unlink()
-    asked = []
+    requests = []
 
     def fetch(path, start, length):
-        asked.append((Path(path).name, length))
+        requests.append((Path(path).name, length))
         return store[Path(path).name][start : start + length]
 
     shards = ShardDataset(tmp_path / "s", fetch=fetch)
     assert_equal(shards[3], classification[3])
-    assert [name for name, _ in asked] == ["shard-000001.tar"]
-    assert asked[0][1] < len(store["shard-000001.tar"])
+    assert [name for name, _ in requests] == ["shard-000001.tar"]
+    assert requests[0][1] < len(store["shard-000001.tar"])
 
 
 def test_a_transform_is_applied(classification, tmp_path):
@@ -222,14 +222,14 @@ def test_a_transform_is_applied(classification, tmp_path):
 
 
 def test_messages_of_writing(classification, tmp_path):
-    with pytest.raises(ValueError, match="write_shards: expected per_shard >= 1, got 0"):
+    with pytest.raises(ValueError, match="write_shards: expected `per_shard` >= 1, got 0"):
         write_shards(classification, tmp_path / "s", per_shard=0)
-    with pytest.raises(ValueError, match="write_shards: expected max_bytes >= 1, got 0"):
+    with pytest.raises(ValueError, match="write_shards: expected `max_bytes` >= 1, got 0"):
         write_shards(classification, tmp_path / "s", max_bytes=0)
     with pytest.raises(ValueError, match="write_shards: expected at least one image"):
         write_shards(classification.subset([]), tmp_path / "s")
     write_shards(classification, tmp_path / "s", log=quiet)
-    with pytest.raises(FileExistsError, match="write_shards: expected a folder without shards"):
+    with pytest.raises(FileExistsError, match="write_shards: expected `folder` without shards"):
         write_shards(classification, tmp_path / "s")
     classification.task = "captions"
     with pytest.raises(ValueError, match="write_shards: expected a known task, got 'captions'"):
@@ -244,15 +244,15 @@ def test_messages_of_opening(classification, detection, tmp_path):
     with pytest.raises(ValueError, match="expected samples in"):
         ShardDataset(tmp_path / "e", classes=("x",))
     write_tar(tmp_path / "e" / "a.tar", ("0.png", png()))
-    with pytest.raises(ValueError, match="expected classes, got none"):
+    with pytest.raises(ValueError, match="expected `classes`, got none"):
         ShardDataset(tmp_path / "e")
     with pytest.raises(ValueError, match=r"expected samples with json, cls or mask\.png, got png"):
         ShardDataset(tmp_path / "e", classes=("x",))
     write_shards(classification, tmp_path / "c", log=quiet)
     write_shards(detection, tmp_path / "d", log=quiet)
-    with pytest.raises(ValueError, match="expected folders of one set, got 2 sets"):
+    with pytest.raises(ValueError, match="one task and equal classes, got 2 datasets"):
         ShardDataset([tmp_path / "c", tmp_path / "d"])
-    with pytest.raises(ValueError, match=r"expected classes .* as in index\.json"):
+    with pytest.raises(ValueError, match=r"expected `classes` .* as in index\.json"):
         ShardDataset(tmp_path / "c", classes=("x",))
     with pytest.raises(ValueError, match="load_dataset: expected `cache` to be False for shards"):
         load_dataset(tmp_path / "c", cache=True, log=quiet)
@@ -260,14 +260,14 @@ def test_messages_of_opening(classification, detection, tmp_path):
     with pytest.raises(ValueError, match="expected 6 offsets, got int64"):
         ShardDataset(tmp_path / "c")
     (tmp_path / "c" / "offsets.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(ValueError, match=r"expected .*offsets\.npy as it was written"):
+    with pytest.raises(ValueError, match=r"expected offsets in .*offsets\.npy, got"):
         ShardDataset(tmp_path / "c")
     index = tmp_path / "d" / "index.json"
     index.write_text(index.read_text().replace('"version": 1', '"version": 9'))
     with pytest.raises(ValueError, match="expected version 1, got 9"):
         ShardDataset(tmp_path / "d")
     index.write_text('{"format": "cvlib-shards", "version": 1}')
-    with pytest.raises(ValueError, match="expected a whole index"):
+    with pytest.raises(ValueError, match="expected a valid index"):
         ShardDataset(tmp_path / "d")
-    with pytest.raises(ValueError, match="ShardStream: expected shards and a known task, got 0"):
+    with pytest.raises(ValueError, match="expected `shards` and a known `task`, got 0"):
         ShardStream([], ("x",), "detection")

@@ -1,4 +1,4 @@
-"""SyntheticBananas: the promises about boxes, and independence from everything but the seed."""
+"""SyntheticBananas: properties of boxes, and independence from everything but the seed."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +20,11 @@ from cvlib.data.synthetic import bananas as synthetic
 from cvlib.ops import masks_to_boxes
 
 
-def same(one, other):
-    return torch.equal(one[0], other[0]) and all(
-        torch.equal(torch.as_tensor(one[1][key]), torch.as_tensor(other[1][key])) for key in one[1]
+def are_equal(first, second):
+    (image, target), (other_image, other_target) = first, second
+    return torch.equal(image, other_image) and all(
+        torch.equal(torch.as_tensor(target[key]), torch.as_tensor(other_target[key]))
+        for key in target
     )
 
 
@@ -128,7 +130,7 @@ def test_box_is_the_extent_of_the_drawn_pixels(seed, side, x, y):
     blue = np.zeros((200, 200, 3), np.uint8) + np.array([0, 0, 255], np.uint8)
     scene = synthetic._Scene(blue.copy(), np.zeros((200, 200), np.uint8))
     if not synthetic._claim(scene, banana):
-        return  # too much of it is outside of the image
+        return  # too much of it is outside the image
     synthetic._blend(scene.image, banana, painter.paint(banana, peel))
     difference = cv2.absdiff(scene.image, blue).max(2)
     rows, columns = np.nonzero(difference > 64)  # covered by a quarter or more
@@ -142,7 +144,7 @@ def test_box_is_the_extent_of_the_drawn_pixels(seed, side, x, y):
 def test_bananas_stay_visible():
     hidden = 0
     for index in range(150):
-        scene = synthetic._compose(1, index, 128, 4)
+        scene = synthetic._compose_scene(1, index, 128, 4)
         for number, total in enumerate(scene.pixels, start=1):
             visible = np.count_nonzero(scene.owners == number)
             assert visible >= 0.6 * total
@@ -151,11 +153,11 @@ def test_bananas_stay_visible():
 
 
 def test_access_order_does_not_matter():
-    one, other = (SyntheticBananas(12, image_size=64, seed=5) for _ in range(2))
-    forward = [one[index] for index in range(12)]
-    synthetic._peel.cache_clear()
-    backward = [other[index] for index in reversed(range(12))][::-1]
-    assert all(same(a, b) for a, b in zip(forward, backward, strict=True))
+    first, second = (SyntheticBananas(12, image_size=64, seed=5) for _ in range(2))
+    forward = [first[index] for index in range(12)]
+    synthetic._cached_peel.cache_clear()
+    backward = [second[index] for index in reversed(range(12))][::-1]
+    assert all(are_equal(a, b) for a, b in zip(forward, backward, strict=True))
 
 
 def test_global_generators_are_neither_used_nor_changed():
@@ -166,25 +168,25 @@ def test_global_generators_are_neither_used_nor_changed():
     torch.manual_seed(2)
     second = bananas[2]
     torch.set_rng_state(state)
-    assert same(first, second)
+    assert are_equal(first, second)
     assert np.array_equal(numbers, np.random.get_state()[1])  # noqa: NPY002
 
 
 def test_length_does_not_matter_but_seed_does():
     short, long = SyntheticBananas(3, image_size=64), SyntheticBananas(9**9, image_size=64)
     other = SyntheticBananas(3, image_size=64, seed=1)
-    assert same(short[2], long[2])
-    assert not same(short[2], other[2])
-    assert not same(short[1], short[2])
+    assert are_equal(short[2], long[2])
+    assert not are_equal(short[2], other[2])
+    assert not are_equal(short[1], short[2])
 
 
 def test_python_threads_do_not_matter():
     bananas = SyntheticBananas(40, image_size=64, seed=8)
     alone = [bananas[index] for index in range(40)]
-    synthetic._peel.cache_clear()
+    synthetic._cached_peel.cache_clear()
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(bananas.__getitem__, range(40)))
-    assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+    assert all(are_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_opencv_threads_do_not_matter_and_are_left_alone():
@@ -197,7 +199,7 @@ def test_opencv_threads_do_not_matter_and_are_left_alone():
         single = [bananas[index] for index in range(10)]
     finally:
         cv2.setNumThreads(before)
-    assert all(same(a, b) for a, b in zip(many, single, strict=True))
+    assert all(are_equal(a, b) for a, b in zip(many, single, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -207,29 +209,37 @@ def test_workers_do_not_matter():
     loader = DataLoader(
         bananas, 4, num_workers=2, collate_fn=collate, multiprocessing_context="fork"
     )
-    assert all(same(a, b) for a, b in zip(expected, loader, strict=True))
+    assert all(are_equal(a, b) for a, b in zip(expected, loader, strict=True))
 
 
 def test_pickles():
     bananas = SyntheticBananas(5, image_size=64, seed=8, max_objects=2)
-    assert same(bananas[3], pickle.loads(pickle.dumps(bananas))[3])
+    assert are_equal(bananas[3], pickle.loads(pickle.dumps(bananas))[3])
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"length": -1}, ValueError, "expected length from 0 to 2147483647, got -1"),
-        ({"length": 2.0}, TypeError, "expected length an integer, got float"),
+        ({"length": -1}, ValueError, "expected `length` from 0 to 2147483647, got -1"),
+        ({"length": 2.0}, TypeError, "expected `length` to be an integer, got float"),
         (
             {"length": 1, "image_size": 31},
             ValueError,
-            "expected image_size from 32 to 4096, got 31",
+            "expected `image_size` from 32 to 4096, got 31",
         ),
-        ({"length": 1, "image_size": (64, 64)}, TypeError, "image_size an integer, got tuple"),
-        ({"length": 1, "seed": -1}, ValueError, "expected seed from 0 to 4294967295, got -1"),
-        ({"length": 1, "seed": None}, TypeError, "expected seed an integer, got NoneType"),
-        ({"length": 1, "max_objects": 0}, ValueError, "expected max_objects from 1 to 16, got 0"),
-        ({"length": 1, "max_objects": 17}, ValueError, "expected max_objects from 1 to 16, got 17"),
+        (
+            {"length": 1, "image_size": (64, 64)},
+            TypeError,
+            "`image_size` .*, got tuple",
+        ),
+        ({"length": 1, "seed": -1}, ValueError, "expected `seed` from 0 to 4294967295, got -1"),
+        ({"length": 1, "seed": None}, TypeError, "expected `seed` to be an integer, got NoneType"),
+        ({"length": 1, "max_objects": 0}, ValueError, "`max_objects` from 1 to 16, got 0"),
+        (
+            {"length": 1, "max_objects": 17},
+            ValueError,
+            "`max_objects` from 1 to 16, got 17",
+        ),
     ],
 )
 def test_errors(arguments, error, message):
@@ -248,20 +258,21 @@ def test_empty_dataset():
     assert list(SyntheticBananas(0)) == []
 
 
-def test_masks_cover_what_can_be_seen():
+def test_masks_cover_the_visible_parts():
     plain = SyntheticBananas(40, image_size=96, seed=2)
     masked = SyntheticBananas(40, image_size=96, seed=2, masks=True)
     smaller = 0
     for i in range(40):
-        (image, target), (same, wanted) = masked[i], plain[i]
-        assert torch.equal(image, same) and torch.equal(target["labels"], wanted["labels"])
+        (image, target), (plain_image, plain_target) = masked[i], plain[i]
+        assert torch.equal(image, plain_image)
+        assert torch.equal(target["labels"], plain_target["labels"])
         masks = target["masks"].as_subclass(torch.Tensor)
         boxes = target["boxes"].as_subclass(torch.Tensor)
         assert masks.shape == (len(boxes), 96, 96) and masks.dtype == torch.uint8
         assert (masks.sum(0) <= 1).all(), "a pixel shows one banana"
         assert torch.equal(boxes, masks_to_boxes(masks))
         assert torch.equal(target["area"], masks.flatten(1).sum(1).float())
-        whole = wanted["boxes"].as_subclass(torch.Tensor)
-        assert (boxes[:, :2] >= whole[:, :2]).all() and (boxes[:, 2:] <= whole[:, 2:]).all()
-        smaller += int((boxes != whole).any())
+        full = plain_target["boxes"].as_subclass(torch.Tensor)
+        assert (boxes[:, :2] >= full[:, :2]).all() and (boxes[:, 2:] <= full[:, 2:]).all()
+        smaller += int((boxes != full).any())
     assert smaller > 3, "some bananas are partly hidden"

@@ -103,7 +103,7 @@ def test_classes_define_the_order_and_unknown_names_are_errors(tmp_path):
 @pytest.mark.parametrize(("classes", "kind"), [("cat", TypeError), ([], ValueError)])
 def test_wrong_classes(tmp_path, classes, kind):
     root = write_set(tmp_path, {"a": xml(box_xml())})
-    with pytest.raises(kind, match="read_voc: expected classes"):
+    with pytest.raises(kind, match="read_voc: expected `classes`"):
         read_voc(root, classes=classes)
 
 

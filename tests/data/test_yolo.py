@@ -433,7 +433,7 @@ def test_damage_of_any_kind_is_an_error_or_a_finding(tmp_path_factory, changes):
 
 def test_round_trip_of_boxes(test_data, tmp_path):
     table = read_voc(test_data / "bccd-voc", "val")
-    with pytest.warns(UserWarning, match="left out labels"):
+    with pytest.warns(UserWarning, match="dropped invalid labels"):
         cells = DetectionDataset(table, bad_labels="drop")
     path = write_yolo({"val": cells}, tmp_path / "yolo")
     assert path == tmp_path / "yolo/data.yaml"

@@ -1,1 +1,1 @@
-"""Data sets of detection, segmentation and classification."""
+"""Datasets of images for detection, segmentation and classification."""

@@ -1,4 +1,4 @@
-"""The banana detection set of *Dive into Deep Learning*, or any set in its layout."""
+"""The banana detection dataset of *Dive into Deep Learning*, and others in its layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from cvlib.data.datasets.base import check_classes
 from cvlib.data.datasets.detection import DetectionDataset
-from cvlib.data.files.folders import natural_order
+from cvlib.data.files.folders import name_some, natural_order
 from cvlib.data.formats.banana import (
     SPLITS,
     Box,
@@ -25,35 +25,33 @@ class BananaDataset(DetectionDataset):
     """Images of ``bananas_{split}/images`` with the boxes of ``bananas_{split}/label.csv``.
 
     ``label.csv`` has the columns ``img_name,label,xmin,ymin,xmax,ymax``: corners in pixels, one
-    row per object, any number of rows per image. All of it is checked here, before training:
-    each row that cannot be right is an error that names its line. The images are decoded when
-    asked for.
+    row per object, any number of rows per image. All rows are checked when the dataset is opened,
+    and each invalid one is reported with its line. Images are decoded on access.
 
-    The samples come in the order in which the images first appear in ``label.csv``, then, by
-    name, the images without a row, which count as images without objects.
+    Samples are in the order in which images first appear in ``label.csv``, followed by images
+    without a row, which have no objects, in the order of their names.
 
     Args:
-        root: Folder that holds ``bananas_train`` and ``bananas_val`` (its parent, and either of
-            the two, are recognised as well).
+        root: Folder with ``bananas_train`` and ``bananas_val``, its parent, or one of the two.
         split: ``"train"`` or ``"val"``.
         classes: Class names; label ``i`` in the file is ``classes[i]``.
         transform: Called as ``transform(image, target)``, for instance from
-            ``torchvision.transforms.v2``; gives the pair that is returned.
-        cache: Keep decoded images in memory from their first use on (197 MB for the official
+            ``torchvision.transforms.v2``; returns the pair of the sample.
+        cache: Keep decoded images in memory after their first use (197 MB for the official
             1000); workers share them.
 
     Raises:
-        FileNotFoundError: ``root`` has no such split, or the split has no ``label.csv``.
+        FileNotFoundError: ``root`` lacks the split, or the split lacks ``label.csv``.
         TypeError: ``classes`` is a single string.
-        ValueError: ``split`` is unknown, there are no images, or ``label.csv`` has mistakes; up
-            to 20 are listed.
+        ValueError: ``split`` is unknown, there are no images, or ``label.csv`` has mistakes, of
+            which up to 20 are listed.
 
     Warns:
-        UserWarning: some images have no row in ``label.csv``.
+        UserWarning: Some images have no row in ``label.csv``.
 
     Note:
-        Checking 1000 images takes about 0.1 s. ``image_id`` is the number in the file name where
-        all names are different numbers, else the index.
+        Checking 1000 images takes about 0.1 s. ``image_id`` is the number in the file name if
+        these are unique numbers, otherwise the index.
 
     References:
         https://d2l.ai/chapter_computer-vision/object-detection-dataset.html
@@ -69,30 +67,31 @@ class BananaDataset(DetectionDataset):
         cache: bool = False,
     ) -> None:
         if split not in SPLITS:
-            raise ValueError(f"BananaDataset: expected split 'train' or 'val', got {split!r}")
+            raise ValueError(
+                f"BananaDataset: expected `split` to be 'train' or 'val', got {split!r}"
+            )
         classes = check_classes("BananaDataset", classes)
         folder = find_split(Path(root).expanduser(), split)
-        files = list_images(folder / "images")
-        rows = read_labels(folder / "label.csv", folder / "images", files, len(classes))
-        unlabelled = sorted(files - rows.keys(), key=natural_order)
+        names = list_images(folder / "images")
+        rows = read_labels(folder / "label.csv", folder / "images", names, len(classes))
+        unlabelled = sorted(names - rows.keys(), key=natural_order)
         _warn_about_unlabelled(unlabelled, folder)
-        table = _table(folder / "images", rows, [*rows, *unlabelled], classes)
+        table = _build_table(folder / "images", rows, [*rows, *unlabelled], classes)
         super().__init__(table, transform=transform, cache=cache)
 
 
 def _warn_about_unlabelled(names: list[str], folder: Path) -> None:
     if not names:
         return
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     warnings.warn(
         f"BananaDataset: expected a row in {folder / 'label.csv'} for every image, got none for "
-        f"{len(names)} ({shown}); they count as images without objects",
+        f"{len(names)} ({name_some(names)}); they count as images without objects",
         UserWarning,
         stacklevel=3,
     )
 
 
-def _table(
+def _build_table(
     images: Path, rows: dict[str, list[Box]], names: list[str], classes: Sequence[str]
 ) -> LabelTable:
     builder = TableBuilder("banana layout", images, list(classes), "line")

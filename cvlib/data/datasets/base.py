@@ -1,4 +1,4 @@
-"""What the data sets of all tasks share: decoding, cache, workers, parts."""
+"""Base classes of the datasets of all tasks: decoding, caching, sharing with workers, splitting."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from cvlib.data.files.shared_memory import ImageCache, SharedObject, is_for_work
 from cvlib.data.labels.findings import BadLabelsError, Finding, counted, errors_of
 from cvlib.data.labels.table import PackedList
 
-_Self = TypeVar("_Self", bound="ImageSet")
+_Self = TypeVar("_Self", bound="ImageDataset")
 
 
-class ImageSet(Dataset[Any], ABC):
-    """Images that are decoded when asked for; workers share their labels and the cache.
+class ImageDataset(Dataset[Any], ABC):
+    """Base class of datasets whose images are decoded on access.
 
-    Its columns must be there before it is initialised.
+    Subclasses set the attributes named in `columns` before they call ``__init__``.
 
     Args:
         count: Number of images.
         transform: Called as ``transform(image, target)``.
-        cache: Keep decoded images in memory from their first use on, as uint8.
-        upright: Turn images as their EXIF orientation says.
+        cache: Keep decoded images in memory after their first use, as uint8.
+        upright: Apply the EXIF orientation.
 
     Raises:
         MemoryError: The cache would take more than 80 % of the free memory.
     """
 
-    # Attributes that say something of each image, and that workers read in shared memory.
+    # Per-image attributes, which workers read from shared memory.
     columns: ClassVar[tuple[str, ...]]
-    # Whether `split` keeps the share of every class where nobody says.
+    # Default of `stratify` in `split`.
     stratified: ClassVar[bool] = False
 
     def __init__(
@@ -49,7 +49,7 @@ class ImageSet(Dataset[Any], ABC):
     ) -> None:
         self.transform = transform
         self.upright = upright
-        # Where in the cache each image lies: a subset shares that of the whole set.
+        # Cache slot of each image: a subset shares the cache of the full dataset.
         self._slots = np.arange(count)
         self._cache = ImageCache(self._sizes(), type(self).__name__) if cache else None
         self._shared: SharedObject | None = None
@@ -62,40 +62,43 @@ class ImageSet(Dataset[Any], ABC):
         return f"<{type(self).__name__}: {describe(self)}>"
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Height and width of an image as it is shown, from its header.
+        """Return height and width of an image as it is decoded, from its header.
 
         Raises:
             IndexError: ``index`` is out of range.
             UnreadableImageError: The header cannot be read.
         """
-        index = self._checked(index)
+        index = self._normalise_index(index)
         try:
             return read_image_size(self._path(index), upright=self.upright)
         except (OSError, ValueError) as error:
-            raise self._unreadable(index, error) from error
+            raise self._unreadable_error(index, error) from error
 
     def subset(self: _Self, indices: Sequence[int] | NDArray[np.int64]) -> _Self:
-        """The same set with some of its images, in the order given.
+        """Return the dataset of some images, in the order given.
 
         Raises:
             IndexError: An index is out of range.
-            TypeError: Booleans.
+            TypeError: ``indices`` are booleans.
         """
         if np.asarray(indices).dtype == np.bool_:
-            raise TypeError("subset: expected indices, got booleans; use numpy.flatnonzero")
-        return self._with(np.array([self._checked(one) for one in indices], dtype=np.int64))
+            raise TypeError(
+                "subset: expected `indices` to be integers, got booleans; use numpy.flatnonzero"
+            )
+        chosen = [self._normalise_index(index) for index in indices]
+        return self._select(np.array(chosen, dtype=np.int64))
 
     def split(
         self: _Self, fraction: float, seed: int = 0, *, stratify: bool | None = None
     ) -> tuple[_Self, _Self]:
-        """Two parts that share no image.
+        """Split the dataset into two that share no image.
 
         Args:
-            fraction: Between 0 and 1: share of the first part.
-            seed: The same seed gives the same parts.
-            stratify: Give both parts the same share of every class: of its objects, of its
-                images, or of the images that show it, for which every mask is read. By default
-                only where an image has one class.
+            fraction: Share of the first part, between 0 and 1.
+            seed: Random seed; equal seeds give equal parts.
+            stratify: Keep the share of every class in both parts, counted in objects for
+                detection and in images otherwise; for segmentation every mask is read. Default:
+                only for classification.
 
         Raises:
             ValueError: ``fraction`` is out of range, or a part would be empty.
@@ -103,18 +106,18 @@ class ImageSet(Dataset[Any], ABC):
         by_class = self.stratified if stratify is None else stratify
         labels = self._labels_by_image() if by_class else None
         first, second = split_images(len(self), fraction, seed, labels)
-        return self._with(first), self._with(second)
+        return self._select(first), self._select(second)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_shared": None}
         if is_for_worker():
-            if self._shared is None:  # made once: all workers read the same memory
+            if self._shared is None:  # created once, so that all workers read the same memory
                 self._shared = SharedObject({name: state[name] for name in self.columns})
             return {k: v for k, v in state.items() if k not in self.columns} | {
                 "_shared": self._shared
             }
         caches = [name for name, value in state.items() if isinstance(value, ImageCache)]
-        return state | dict.fromkeys(caches)  # a copy for elsewhere
+        return state | dict.fromkeys(caches)  # other copies start without a cache
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -123,22 +126,22 @@ class ImageSet(Dataset[Any], ABC):
 
     @abstractmethod
     def _path(self, index: int) -> Path:
-        """Where an image lies."""
+        """Path of an image."""
 
     @abstractmethod
-    def _select(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
-        """The columns of some images."""
+    def _select_columns(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        """Columns of some images, keyed by name."""
 
     @abstractmethod
     def _labels_by_image(self) -> list[NDArray[np.int64]]:
-        """The classes in each image, each as often as it counts."""
+        """Classes of each image, repeated as often as they count in a stratified split."""
 
     def _known_sizes(self) -> NDArray[np.int64]:
-        """Shape (P, 2): height and width; -1 where only the image tells."""
+        """Height and width of each image, shape (P, 2); -1 if only the image file knows."""
         return np.full((len(self), 2), -1, dtype=np.int64)
 
-    def _checked(self, index: int) -> int:
-        """The index from 0."""
+    def _normalise_index(self, index: int) -> int:
+        """Return the non-negative index, or raise IndexError."""
         index = operator.index(index)
         if not -len(self) <= index < len(self):
             name = type(self).__name__
@@ -153,19 +156,19 @@ class ImageSet(Dataset[Any], ABC):
         try:
             image = read_image(self._path(index), upright=self.upright)
         except (OSError, ValueError) as error:
-            raise self._unreadable(index, error) from error
+            raise self._unreadable_error(index, error) from error
         if self._cache is not None:
             self._cache.put(slot, image)
         return image
 
-    def _unreadable(self, index: int, error: Exception) -> UnreadableImageError:
+    def _unreadable_error(self, index: int, error: Exception) -> UnreadableImageError:
         return UnreadableImageError(
             f"{type(self).__name__}: expected a readable image at index {index}, got: {error}",
             self._path(index),
         )
 
     def _sizes(self) -> NDArray[np.int64]:
-        """Shape (P, 2): height and width; -1 where the image cannot be read."""
+        """Height and width of each image, shape (P, 2); -1 if the image cannot be read."""
         sizes = self._known_sizes()
         for index in np.flatnonzero(sizes[:, 0] < 0):
             try:
@@ -175,32 +178,32 @@ class ImageSet(Dataset[Any], ABC):
         return sizes
 
     def _copy(self: _Self, **changes: Any) -> _Self:
-        other = object.__new__(type(self))  # not copy.copy, which would pickle the cache away
+        other = object.__new__(type(self))  # copy.copy would drop the cache, see __getstate__
         other.__dict__.update(self.__dict__, _shared=None, **changes)
         return other
 
-    def _with(self: _Self, chosen: NDArray[np.int64]) -> _Self:
-        return self._copy(_slots=self._slots[chosen], **self._select(chosen))
+    def _select(self: _Self, indices: NDArray[np.int64]) -> _Self:
+        return self._copy(_slots=self._slots[indices], **self._select_columns(indices))
 
 
-class SingleLabelSet(ImageSet):
-    """Images with one label each: a class, or a mask.
+class SingleLabelDataset(ImageDataset):
+    """Base class of datasets with one label per image: a class, or a mask.
 
     Args:
-        images: Paths.
+        images: Image paths.
         classes: Class names.
-        transform: As of `ImageSet`.
-        cache: As of `ImageSet`.
-        findings: What a person should know of the files.
+        transform: See `ImageDataset`.
+        cache: See `ImageDataset`.
+        findings: Findings of the reader about the files.
 
     Raises:
-        BadLabelsError: Among the findings are errors.
+        BadLabelsError: ``findings`` has errors.
         MemoryError: The cache would take more than 80 % of the free memory.
         TypeError: ``classes`` is a single string.
-        ValueError: No class, or one twice.
+        ValueError: ``classes`` is empty or has duplicates.
 
     Warns:
-        UserWarning: Among the findings are warnings.
+        UserWarning: ``findings`` has warnings.
     """
 
     def __init__(
@@ -215,29 +218,30 @@ class SingleLabelSet(ImageSet):
         self.classes = tuple(check_classes(name, classes))
         self.images = PackedList(str(path) for path in images)
         self.findings = tuple(findings)
-        if wrong := errors_of(findings):
-            raise BadLabelsError(name, wrong)
-        odd = [finding for finding in findings if finding.severity == "warning"]
-        if odd:
-            text = f"{name}: odd files, {counted(len(odd), 'finding')}, the first: {odd[0]}"
+        if errors := errors_of(findings):
+            raise BadLabelsError(name, errors)
+        suspicious = [finding for finding in findings if finding.severity == "warning"]
+        if suspicious:
+            count = counted(len(suspicious), "finding")
+            text = f"{name}: suspicious files, {count}, the first: {suspicious[0]}"
             warnings.warn(text, UserWarning, stacklevel=3)
         super().__init__(len(self.images), transform, cache)
 
     def _path(self, index: int) -> Path:
         return Path(self.images[index])
 
-    def _select(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
+    def _select_columns(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         columns = {name: getattr(self, name) for name in self.columns}
         return {
-            name: PackedList(column[i] for i in chosen)
+            name: PackedList(column[i] for i in indices)
             if isinstance(column, PackedList)
-            else column[chosen]
+            else column[indices]
             for name, column in columns.items()
         }
 
 
 def describe(dataset: Any) -> str:
-    """The size of a data set in words: images, objects where it has a table, classes."""
+    """Describe the size of a dataset: images, objects if it has a label table, and classes."""
     count, table = len(dataset.classes), getattr(dataset, "table", None)
     names = f"{count} class{'es' if count > 1 else ''} ({name_some(dataset.classes)})"
     if table is None:
@@ -247,24 +251,26 @@ def describe(dataset: Any) -> str:
 
 
 def check_classes(function: str, classes: Sequence[str]) -> list[str]:
-    """The names as a list.
+    """Return class names as a list.
+
+    Args:
+        function: Function name used as the prefix of error messages.
+        classes: Class names.
 
     Raises:
-        TypeError: A single string, or names that are no strings.
-        ValueError: No name, or one twice.
+        TypeError: ``classes`` is a single string, or has names that are not strings.
+        ValueError: ``classes`` is empty or has duplicates.
     """
+    expected = f"{function}: expected `classes` to be"
     if isinstance(classes, str):
         raise TypeError(
-            f"{function}: expected classes a sequence of names, got the string {classes!r}; write "
-            f"({classes!r},)"
+            f"{expected} a sequence of names, got the string {classes!r}; write ({classes!r},)"
         )
     if not all(isinstance(name, str) for name in classes):
-        raise TypeError(f"{function}: expected classes a sequence of names, got {classes!r}")
+        raise TypeError(f"{expected} a sequence of names, got {classes!r}")
     names = list(classes)
-    twice = [name for place, name in enumerate(names) if name in names[:place]]
-    if twice or not names:
-        raise ValueError(
-            f"{function}: expected classes with different names, at least one, got "
-            + (f"{twice[0]!r} twice" if twice else "none")
-        )
+    duplicates = [name for place, name in enumerate(names) if name in names[:place]]
+    if duplicates or not names:
+        actual = f"{duplicates[0]!r} twice" if duplicates else "none"
+        raise ValueError(f"{expected} unique names, at least one, got {actual}")
     return names

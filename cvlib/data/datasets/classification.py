@@ -1,4 +1,4 @@
-"""Classification: images, each of one class."""
+"""Classification: images with one class each."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torchvision import tv_tensors
 
-from cvlib.data.datasets.base import SingleLabelSet
-from cvlib.data.files.folders import shown
+from cvlib.data.datasets.base import SingleLabelDataset
+from cvlib.data.files.folders import escape
 from cvlib.data.labels.findings import Finding
 
 
-class ClassificationDataset(SingleLabelSet):
+class ClassificationDataset(SingleLabelDataset):
     """Images with one class each.
 
     Args:
-        paths: Of the images; they are decoded when asked for, upright as EXIF says.
-        labels: The class of each image, 0..K-1.
+        paths: Image paths; images are decoded on access, with EXIF orientation applied.
+        labels: Class of each image, 0..K-1.
         classes: Names of the K classes.
         transform: Called as ``transform(image, target)``, for instance from
-            ``torchvision.transforms.v2``; gives the pair that is returned.
-        cache: Keep decoded images in memory from their first use on, as uint8; workers share
-            them.
-        findings: What a person should know of the files.
+            ``torchvision.transforms.v2``; returns the pair of the sample.
+        cache: Keep decoded images in memory after their first use, as uint8; workers share them.
+        findings: Findings of the reader about the files.
 
     Attributes:
         classes: Class names.
         task: ``"classification"``.
         images: Paths as strings.
         labels: Shape (P,), int64.
-        findings: As given.
-        transform: As given; may be replaced.
+        findings: See the argument.
+        transform: See the argument; may be replaced.
 
     Raises:
-        BadLabelsError: Among the findings are errors.
+        BadLabelsError: ``findings`` has errors.
         MemoryError: The cache would take more than 80 % of the free memory.
-        TypeError: ``classes`` is a single string, or labels are no integers.
-        ValueError: Lengths that differ, or a label that is none of the classes.
+        TypeError: ``classes`` is a single string, or ``labels`` are not integers.
+        ValueError: The lengths differ, or a label is outside 0..K-1.
 
     Warns:
-        UserWarning: Among the findings are warnings.
+        UserWarning: ``findings`` has warnings.
 
     Example:
         >>> data = ClassificationDataset(["a.jpg", "b.jpg"], [1, 0], ["ant", "bee"])
@@ -83,13 +82,13 @@ class ClassificationDataset(SingleLabelSet):
             IndexError: ``index`` is out of range.
             UnreadableImageError: The image is missing or damaged. A ``ValueError``.
         """
-        index = self._checked(index)
+        index = self._normalise_index(index)
         image = tv_tensors.Image(self._read(index))
         target = {"label": torch.tensor(int(self.labels[index])), "image_id": index}
         return (image, target) if self.transform is None else self.transform(image, target)
 
     def count_labels(self) -> NDArray[np.int64]:
-        """Counts the images of each class, shape (K,)."""
+        """Return the number of images of each class, shape (K,)."""
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
 
     def _labels_by_image(self) -> list[NDArray[np.int64]]:
@@ -102,18 +101,18 @@ def _check_labels(
     values = np.asarray(labels)
     if values.size and values.dtype.kind not in "iu":
         raise TypeError(
-            f"ClassificationDataset: expected labels to be integers, got {values.dtype}"
+            f"ClassificationDataset: expected `labels` to be integers, got {values.dtype}"
         )
     if values.shape != (len(paths),):
         raise ValueError(
-            f"ClassificationDataset: expected a label for each of {len(paths)} images, got shape "
-            f"{values.shape}"
+            f"ClassificationDataset: expected `labels` of shape ({len(paths)},), one per image, "
+            f"got {values.shape}"
         )
     outside = np.flatnonzero((values < 0) | (values >= num_classes))
     if len(outside):
         first = int(outside[0])
         raise ValueError(
-            f"ClassificationDataset: expected labels in 0..{num_classes - 1}, got "
-            f"{values[first]} for {shown(paths[first])} and {len(outside) - 1} more outside"
+            f"ClassificationDataset: expected `labels` in 0..{num_classes - 1}, got "
+            f"{values[first]} for {escape(paths[first])} and {len(outside) - 1} more outside"
         )
     return values.astype(np.int64)

@@ -1,4 +1,4 @@
-"""One detection set, whatever format its labels came in."""
+"""Object detection: images with boxes, and optionally masks, from any label format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
-from cvlib.data.datasets.base import ImageSet
+from cvlib.data.datasets.base import ImageDataset
 from cvlib.data.files.images import UnreadableImageError, read_image_size
 from cvlib.data.formats.coco_writer import table_to_coco, write_coco
 from cvlib.data.formats.in_memory import BoxFormat, read_lists
@@ -34,35 +34,36 @@ BadLabels = Literal["raise", "drop"]
 _Self = TypeVar("_Self", bound="DetectionDataset")
 
 
-class DetectionDataset(ImageSet):
-    """Images with boxes, and with masks where the labels have them.
+class DetectionDataset(ImageDataset):
+    """Images with boxes, and with masks if the labels have them.
 
-    Images are decoded when asked for. Labels are checked at once: each that cannot be right is
-    an error that names its file and row. Workers share the labels, and the cache.
+    Images are decoded on access. Labels are checked when the dataset is opened, and each invalid
+    one is reported with its file and row. Workers share the labels and the cache.
 
     Args:
-        table: The labels.
+        table: Labels.
         transform: Called as ``transform(image, target)``, for instance from
-            ``torchvision.transforms.v2``; gives the pair that is returned.
-        bad_labels: ``"raise"``, or ``"drop"``: leave wrong objects out, with one warning. A set
-            whose boxes are all misread, such as x, y, width, height for corners, always raises.
-        upright: Turn images as their EXIF orientation says, which is how labelling tools show
-            them; ``False`` where labels are in stored pixels. Where the labels claim a size that
-            only the other choice gives, reading the image is an error that says so.
-        cache: Keep decoded images in memory from their first use on, as uint8.
+            ``torchvision.transforms.v2``; returns the pair of the sample.
+        bad_labels: ``"raise"``, or ``"drop"`` to remove invalid objects with one warning. If the
+            boxes of the whole dataset are misread, for instance x, y, width, height as corners,
+            it always raises.
+        upright: Apply the EXIF orientation, as labelling tools do; False if the labels are in
+            stored pixels. If the size in the labels fits only the other choice, reading the image
+            raises an error that suggests it.
+        cache: Keep decoded images in memory after their first use, as uint8.
 
     Attributes:
         classes: Class names.
         task: ``"detection"``.
-        table: The labels of the objects that are left.
-        transform: As given; may be replaced.
+        table: Labels, without dropped objects.
+        transform: See the argument; may be replaced.
 
     Raises:
-        BadLabelsError: Wrong labels, and ``bad_labels`` is ``"raise"``.
+        BadLabelsError: Labels are invalid, and ``bad_labels`` is ``"raise"``.
         MemoryError: The cache would take more than 80 % of the free memory.
 
     Warns:
-        UserWarning: Labels were left out, or their files are odd.
+        UserWarning: Labels were dropped, or their files are suspicious.
 
     Example:
         >>> boxes = [[[0, 0, 8, 6], [2, 2, 4, 4]], []]
@@ -85,17 +86,17 @@ class DetectionDataset(ImageSet):
     ) -> None:
         if bad_labels not in ("raise", "drop"):
             raise ValueError(
-                f"DetectionDataset: expected bad_labels 'raise' or 'drop', got {bad_labels!r}"
+                f"DetectionDataset: expected `bad_labels` 'raise' or 'drop', got {bad_labels!r}"
             )
         findings, bad = find_bad_labels(table)
-        wrong = [*errors_of(table.findings), *findings]
-        # Where the layout of the whole set is misread, dropping would leave next to nothing.
+        errors = [*errors_of(table.findings), *findings]
+        # If the whole dataset is misread, dropping objects would leave next to nothing.
         is_misread = any(finding.code in DATASET_CODES for finding in findings)
-        if wrong and (bad_labels == "raise" or is_misread):
+        if errors and (bad_labels == "raise" or is_misread):
             advice = [ADVICE_FIX] if is_misread else [ADVICE_DROP, ADVICE_FIX]
-            raise BadLabelsError(f"{table.layout} in {table.root}", wrong, *advice)
-        self._warn(wrong, table.findings)
-        self.table = _without_faults(table, bad) if wrong else table
+            raise BadLabelsError(f"{table.layout} in {table.root}", errors, *advice)
+        self._warn(errors, table.findings)
+        self.table = _drop_objects(table, bad) if errors else table
         super().__init__(table.num_images, transform, cache, upright)
 
     @staticmethod
@@ -108,20 +109,20 @@ class DetectionDataset(ImageSet):
         format: BoxFormat = "xyxy",
         **options: Any,
     ) -> DetectionDataset:
-        """Makes a set of plain lists or arrays, one entry for each image.
+        """Create a dataset from lists or arrays with one entry per image.
 
         Args:
-            images: P paths.
-            boxes: P lists or arrays of shape (N, 4), in pixels; ``[]``: no objects.
-            labels: P lists or arrays of shape (N,): integers in 0..K-1, or names of classes.
-            classes: K names.
-            masks: P lists of N masks: polygons, run lengths, arrays (H, W) or ``None``.
-            format: Of the boxes: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
-            options: As of the class.
+            images: P image paths.
+            boxes: P lists or arrays of shape (N, 4), in pixels; ``[]`` for no objects.
+            labels: P lists or arrays of shape (N,): integers in 0..K-1, or class names.
+            classes: K class names.
+            masks: P lists of N masks: polygons, run lengths, arrays (H, W) or None.
+            format: Box format: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
+            options: Further arguments of the class.
 
         Raises:
-            TypeError: Labels, classes or paths of other kinds.
-            ValueError: Lists or shapes that do not fit together.
+            TypeError: Paths, labels or classes have another type.
+            ValueError: Lengths or shapes differ.
         """
         return DetectionDataset(
             read_lists(images, boxes, labels, classes, masks, format), **options
@@ -141,15 +142,15 @@ class DetectionDataset(ImageSet):
         Returns:
             ``(image, target)``: image uint8 (3, H, W) RGB; target with ``boxes`` float32 (N, 4)
             xyxy pixels, ``labels`` int64 (N,), ``image_id`` int, ``area`` float32 (N,),
-            ``iscrowd`` int64 (N,) (1 for VOC's difficult objects, too: neither to be learnt nor
-            to be counted), and ``masks`` uint8 (N, H, W) where the labels have them.
+            ``iscrowd`` int64 (N,), which is also 1 for VOC's difficult objects (neither trained
+            on nor counted), and ``masks`` uint8 (N, H, W) if the labels have them.
 
         Raises:
             IndexError: ``index`` is out of range.
-            UnreadableImageError: The image is missing or damaged, is not of the size that its
-                labels claim, or its masks cannot be decoded. A ``ValueError``.
+            UnreadableImageError: The image is missing or damaged, its size differs from that in
+                its labels, or its masks cannot be decoded. A ``ValueError``.
         """
-        index = self._checked(index)
+        index = self._normalise_index(index)
         image = self._read(index)
         size = int(image.shape[1]), int(image.shape[2])
         self._check_size(index, size)
@@ -158,56 +159,56 @@ class DetectionDataset(ImageSet):
         return sample if self.transform is None else self.transform(*sample)
 
     def target(self, index: int, size: tuple[int, int] | None = None) -> dict[str, Any]:
-        """The labels of an image, without decoding it.
+        """Return the target of an image without decoding the image.
 
         Args:
             index: -len to len - 1.
-            size: Height and width; by default what the labels claim, or else the file's header.
+            size: Height and width; by default those of `image_size`.
 
         Returns:
-            As `__getitem__`.
+            The target of `__getitem__`.
 
         Raises:
             UnreadableImageError: A mask cannot be decoded or has another size, or the header
                 cannot be read.
         """
-        index = self._checked(index)
+        index = self._normalise_index(index)
         size = self.image_size(index) if size is None else size
-        things = self.table.objects(index)
-        corners = self.table.boxes[things]
-        given = self.table.areas[things]
-        ignored = self.table.iscrowd[things] | self.table.difficult[things]
-        own = (corners[:, 2:] - corners[:, :2]).prod(1)
+        objects = self.table.objects(index)
+        corners = self.table.boxes[objects]
+        ignored = self.table.iscrowd[objects] | self.table.difficult[objects]
+        areas = self.table.areas[objects]
+        areas = np.where(np.isnan(areas), (corners[:, 2:] - corners[:, :2]).prod(1), areas)
         boxes = torch.from_numpy(corners.astype(np.float32))
         target = {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
-            "labels": torch.from_numpy(self.table.labels[things].copy()),
+            "labels": torch.from_numpy(self.table.labels[objects].copy()),
             "image_id": int(self.table.image_ids[index]),
-            "area": torch.from_numpy(np.where(np.isnan(given), own, given).astype(np.float32)),
+            "area": torch.from_numpy(areas.astype(np.float32)),
             "iscrowd": torch.from_numpy(ignored.astype(np.int64)),
         }
         if self.table.masks is not None:
             masks = torch.zeros(len(boxes), *size, dtype=torch.uint8)
-            for mask, thing in zip(masks, range(things.start, things.stop), strict=True):
-                mask.copy_(self._mask(index, thing, size))
+            for mask, row in zip(masks, range(objects.start, objects.stop), strict=True):
+                mask.copy_(self._decode_mask(index, row, size))
             target["masks"] = tv_tensors.Mask(masks)
         return target
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Height and width of an image: what the labels claim, or else the file's header.
+        """Return height and width of an image, from its labels or else from its header.
 
         Raises:
             UnreadableImageError: The header cannot be read.
         """
-        index = self._checked(index)
+        index = self._normalise_index(index)
         height, width = (int(side) for side in self.table.sizes[index])
         if height >= 0:
             return height, width
         return super().image_size(index)
 
     def image_info(self, index: int) -> dict[str, Any]:
-        """Facts about an image: ``path``, ``image_id``, ``height``, ``width``, ``label_file``."""
-        index = self._checked(index)
+        """Return ``path``, ``image_id``, ``height``, ``width`` and ``label_file`` of an image."""
+        index = self._normalise_index(index)
         height, width = self.image_size(index)
         return {
             "path": self.table.path(index),
@@ -218,32 +219,35 @@ class DetectionDataset(ImageSet):
         }
 
     def subset(self: _Self, chosen: Sequence[int] | Sequence[str] | NDArray[np.int64]) -> _Self:
-        """A part of the set.
+        """Return the dataset of some images, or of some classes.
 
         Args:
-            chosen: Indices of images, in the order wanted; or names of classes: the images
-                with at least one object of them, without the other objects, labels counted anew
-                in the order given.
+            chosen: Indices of images, in the wanted order; or class names, which keep the images
+                with at least one object of these classes, drop all other objects, and number the
+                classes in the order given.
 
         Raises:
             IndexError: An index is out of range.
-            ValueError: A name is none of the classes, or given twice.
+            TypeError: ``chosen`` is a single string, or booleans.
+            ValueError: A name is unknown or repeated.
         """
         if isinstance(chosen, str):
-            raise TypeError(f"subset: expected indices or names, got the string {chosen!r}")
-        names = [one for one in chosen if isinstance(one, str)]
+            raise TypeError(
+                f"subset: expected `chosen` to be indices or names, got the string {chosen!r}"
+            )
+        names = [name for name in chosen if isinstance(name, str)]
         if names and len(names) == len(chosen):
-            return self._of_classes(names)
+            return self._select_classes(names)
         return super().subset(chosen)  # type: ignore[arg-type]
 
     def rename_classes(self: _Self, names: Mapping[str, str]) -> _Self:
-        """The same set with other class names; classes that get one name become one class.
+        """Return the dataset with other class names; classes with equal names are merged.
 
         Args:
-            names: Old name to new name; classes that are not named keep theirs.
+            names: New names keyed by old ones; other classes keep their names.
 
         Raises:
-            ValueError: An old name is none of the classes.
+            ValueError: An old name is unknown.
         """
         self._check_names("rename_classes", names)
         renamed = [names.get(name, name) for name in self.classes]
@@ -255,18 +259,18 @@ class DetectionDataset(ImageSet):
         return self._copy(table=table)
 
     def to_coco(self) -> dict[str, Any]:
-        """The labels in COCO's layout, with the ids that their files gave."""
+        """Return the labels as COCO json, with the ids of their files."""
         return table_to_coco(self.table, self._sizes())
 
     def save_coco(self, path: str | Path) -> None:
-        """Writes `to_coco` as JSON, atomically."""
+        """Write `to_coco` to a JSON file, atomically."""
         write_coco(path, self.table, self._sizes())
 
     def _path(self, index: int) -> Path:
         return self.table.path(index)
 
-    def _select(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
-        return {"table": self.table.select(chosen)}
+    def _select_columns(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        return {"table": self.table.select(indices)}
 
     def _labels_by_image(self) -> list[NDArray[np.int64]]:
         return [self.table.labels[self.table.objects(index)] for index in range(len(self))]
@@ -279,36 +283,36 @@ class DetectionDataset(ImageSet):
         if height < 0 or (height, width) == size:
             return
         path = self.table.path(index)
-        hint = "label the right image, or correct the size"
+        advice = "label the right image, or correct the size"
         if (height, width) == read_image_size(path, upright=not self.upright):
-            hint = f"the labels are in {'stored' if self.upright else 'upright'} pixels: pass "
-            hint += f"upright={not self.upright}"
+            pixels = "stored" if self.upright else "upright"
+            advice = f"the labels are in {pixels} pixels: pass upright={not self.upright}"
         raise UnreadableImageError(
             f"{type(self).__name__}: expected the image at index {index} to have the size "
-            f"{width} x {height} that {self.table.label_file(index) or 'its labels'} claims, got "
-            f"{size[1]} x {size[0]} in {path}; {hint}",
+            f"{width} x {height} as in {self.table.label_file(index) or 'its labels'}, got "
+            f"{size[1]} x {size[0]} in {path}; {advice}",
             path,
         )
 
-    def _mask(self, index: int, thing: int, size: tuple[int, int]) -> Tensor:
-        """Of shape ``size``, bool."""
+    def _decode_mask(self, index: int, row: int, size: tuple[int, int]) -> Tensor:
+        """Decode the mask in row ``row`` of the table: shape ``size``, bool."""
         assert self.table.masks is not None
-        mask = self.table.masks[thing]
+        mask = self.table.masks[row]
         try:
             if not mask:
                 return torch.zeros(size, dtype=torch.bool)
             if isinstance(mask, dict):
-                return rle_to_masks([mask, {"size": size, "counts": [size[0] * size[1]]}])[0]
+                return rle_to_masks([mask], image_size=size)[0]
             return polygons_to_masks([mask], size)[0]
         except (TypeError, ValueError) as error:
             path = self.table.path(index)
             raise UnreadableImageError(
-                f"{type(self).__name__}: expected a mask of {path} in {self.table.row(thing)} of "
+                f"{type(self).__name__}: expected a mask of {path} in {self.table.row(row)} of "
                 f"{self.table.label_file(index) or 'its labels'}, got: {error}",
                 path,
             ) from error
 
-    def _of_classes(self: _Self, names: list[str]) -> _Self:
+    def _select_classes(self: _Self, names: list[str]) -> _Self:
         self._check_names("subset", names)
         if len(set(names)) < len(names):
             raise ValueError(f"subset: expected each class once, got {', '.join(names)}")
@@ -318,7 +322,7 @@ class DetectionDataset(ImageSet):
         table = self.table.without_objects(number[self.table.labels] < 0)
         ids = tuple(table.category_ids[place] for place in places)
         table = replace(table, classes=tuple(names), labels=number[table.labels], category_ids=ids)
-        return self._copy(table=table)._with(np.flatnonzero(np.diff(table.starts)))
+        return self._copy(table=table)._select(np.flatnonzero(np.diff(table.starts)))
 
     def _check_names(self, function: str, names: Sequence[str] | Mapping[str, str]) -> None:
         unknown = [name for name in names if name not in self.classes]
@@ -328,10 +332,10 @@ class DetectionDataset(ImageSet):
                 f"{', '.join(map(str, unknown))}"
             )
 
-    def _warn(self, wrong: list[Finding], findings: Sequence[Finding]) -> None:
-        """One warning about what was left out, one about what is odd."""
-        odd = [finding for finding in findings if finding.severity == "warning"]
-        for words, group in (("left out labels that cannot be right", wrong), ("odd labels", odd)):
+    def _warn(self, errors: list[Finding], findings: Sequence[Finding]) -> None:
+        """Warn once of dropped labels, and once of suspicious ones."""
+        suspicious = [finding for finding in findings if finding.severity == "warning"]
+        for words, group in (("dropped invalid labels", errors), ("suspicious labels", suspicious)):
             if group:
                 warnings.warn(
                     f"{type(self).__name__}: {words}, {counted(len(group), 'finding')}, the "
@@ -341,7 +345,7 @@ class DetectionDataset(ImageSet):
                 )
 
 
-def _without_faults(table: LabelTable, bad: NDArray[np.bool_]) -> LabelTable:
-    """What is left when wrong objects are dropped; that they were has been told."""
-    left = tuple(finding for finding in table.findings if finding.severity != "error")
-    return replace(table.without_objects(bad), findings=left)
+def _drop_objects(table: LabelTable, bad: NDArray[np.bool_]) -> LabelTable:
+    """Drop invalid objects, and the errors of which the caller has warned."""
+    findings = tuple(finding for finding in table.findings if finding.severity != "error")
+    return replace(table.without_objects(bad), findings=findings)

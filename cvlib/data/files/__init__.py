@@ -1,1 +1,1 @@
-"""Reading, downloading and sharing of image files."""
+"""Reading, downloading and sharing image files."""

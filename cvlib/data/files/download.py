@@ -1,4 +1,4 @@
-"""Downloads that can be interrupted, are checked, and never leave half a file or folder."""
+"""Resumable, verified downloads that never leave an incomplete file or folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BANANAS_URL = "http://d2l-data.s3-accelerate.amazonaws.com/banana-detection.zip"
 BANANAS_SHA1 = "5de26c8fce5ccdea9f91267273464dc968d20d72"
 
 _CHUNK = 1 << 18
-_FRUITLESS_ATTEMPTS = 3  # in a row, each without a single byte, before giving up
+_MAX_FAILURES = 3  # in a row, without receiving a byte
 _MAX_UNPACKED = 16 * 2**30
 _MAX_RATIO = 200  # deflate can reach 1030; images, labels and json stay below 30
 
@@ -35,16 +35,16 @@ def download(
     timeout: float = 10.0,
     progress: bool = True,
 ) -> Path:
-    """Fetch a file, going on where an earlier attempt stopped.
+    """Download a file, resuming an earlier attempt.
 
-    Bytes go to ``{destination}.part``, which is renamed when its checksum is right. A broken
-    connection is taken up again; when it cannot be, the part stays for the next call. When a
-    resumed file turns out wrong it is fetched once more from the start.
+    Bytes are written to ``{destination}.part``, which is renamed once its checksum is verified.
+    Broken connections are resumed; if that fails, the partial file is kept for the next call. A
+    resumed file with a wrong checksum is downloaded once more from the beginning.
 
     Args:
         url: Address, http or https.
-        destination: File to write. If it is there with the right checksum, nothing is fetched;
-            with a wrong one it is replaced.
+        destination: File to write. An existing file is kept if its checksum is right, and
+            replaced otherwise.
         sha1: Expected SHA-1, 40 hexadecimal digits.
         timeout: Seconds without an answer after which a connection counts as broken.
         progress: Show a progress bar on stderr.
@@ -53,19 +53,19 @@ def download(
         ``destination``.
 
     Raises:
-        ConnectionError: there is no network, the server refuses, or the connection keeps
+        ConnectionError: There is no network, the server refuses, or the connection keeps
             breaking.
-        ValueError: the file is not the expected one (it is removed), or an argument is wrong.
-        OSError: the file cannot be written, for instance because the disk is full; the part is
-            kept.
+        ValueError: The file has another checksum and was removed, or an argument is invalid.
+        OSError: The file cannot be written, for instance because the disk is full; the partial
+            file is kept.
 
     Note:
-        Two processes must not fetch the same destination at once: let one do it first.
+        Two processes must not download to the same destination at once.
     """
     if not url.startswith(("http://", "https://")):
-        raise ValueError(f"download: expected url to start with http:// or https://, got {url!r}")
+        raise ValueError(f"download: expected `url` to start with http:// or https://, got {url!r}")
     if not re.fullmatch(r"[0-9a-fA-F]{40}", sha1):
-        raise ValueError(f"download: expected sha1 of 40 hexadecimal digits, got {sha1!r}")
+        raise ValueError(f"download: expected `sha1` of 40 hexadecimal digits, got {sha1!r}")
     destination = Path(destination)
     if destination.is_file() and _sha1(destination) == sha1.lower():
         return destination
@@ -89,8 +89,8 @@ def download(
 
 
 def _fetch(url: str, part: Path, timeout: float, progress: bool) -> bool:
-    """Fetch until the server has nothing more to give; tell whether a part was continued."""
-    fruitless, resumed = 0, False
+    """Download to ``part``; return whether an existing partial file was resumed."""
+    failures, resumed = 0, False
     best = first = _size(part)
     while True:
         start = _size(part)
@@ -107,10 +107,10 @@ def _fetch(url: str, part: Path, timeout: float, progress: bool) -> bool:
             reason = str(error.reason)
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
-        # Against the best so far: a server that starts anew each time must not go on for ever.
-        fruitless = 0 if _size(part) > best else fruitless + 1
+        # Compared with the best size so far, in case a server restarts each time.
+        failures = 0 if _size(part) > best else failures + 1
         best = max(best, _size(part))
-        if fruitless == _FRUITLESS_ATTEMPTS or best == first:
+        if failures == _MAX_FAILURES or best == first:
             raise _unreachable(url, part, reason)
 
 
@@ -120,15 +120,15 @@ def _size(path: Path) -> int:
 
 def _unreachable(url: str, part: Path, reason: str) -> ConnectionError:
     kept = _size(part)
-    advice = f"the {kept} bytes so far are kept in {part}: run again to go on; " if kept else ""
+    advice = f"the {kept} bytes so far are kept in {part}: run again to resume; " if kept else ""
     return ConnectionError(
         f"download: expected an answer from {url}, got: {reason}; {advice}if this machine has no "
-        "network, fetch the file on another one and pass its folder (--data FOLDER)"
+        "network, download the file on another one and pass its folder (--data FOLDER)"
     )
 
 
 def _fetch_once(url: str, part: Path, start: int, timeout: float, progress: bool) -> bool:
-    """Append what the server sends; tell whether that was all of it."""
+    """Download from byte ``start`` on; return whether the file is complete."""
     request = urllib.request.Request(url, headers={"User-Agent": "cvlib"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -138,11 +138,11 @@ def _fetch_once(url: str, part: Path, start: int, timeout: float, progress: bool
         if error.code != 416 or not start:
             raise
         error.close()
-        return True  # nothing after `start`: complete, or too long, which the checksum finds
+        return True  # nothing after `start`: complete or too long, which the checksum decides
     with response:
         continues = response.status == 206 and _range_start(response) == start
         if response.status == 206 and not continues:
-            raise http.client.HTTPException(f"bytes from {start} were asked for, others were sent")
+            raise http.client.HTTPException(f"requested bytes from {start}, got others")
         length = response.headers.get("Content-Length")
         expected = int(length) if length and length.isdecimal() else None
         offset = start if continues else 0
@@ -184,7 +184,7 @@ def _copy(
 
 def _read(response: Any) -> bytes:
     try:
-        # read1 gives what has come; read would lose a started block when the connection breaks.
+        # Unlike read, read1 does not lose a partial block when the connection breaks.
         return response.read1(_CHUNK)
     except OSError as error:
         raise ConnectionError(str(error) or type(error).__name__) from error
@@ -193,13 +193,13 @@ def _read(response: Any) -> bytes:
 def _write(file: IO[bytes], block: bytes) -> None:
     rest = memoryview(block)
     while rest:
-        rest = rest[file.write(rest) :]  # a nearly full disk takes less than it is given
+        rest = rest[file.write(rest) :]  # a nearly full disk may accept only some
 
 
 @contextmanager
 def _opened(part: Path, mode: str) -> Iterator[IO[bytes]]:
     try:
-        # Unbuffered: an error belongs to the write that caused it, not to close().
+        # Unbuffered, so that errors are raised by write() rather than by close().
         file = open(part, mode, buffering=0)
     except OSError as error:
         raise _unwritable(part, error) from error
@@ -212,7 +212,7 @@ def _unwritable(part: Path, error: OSError) -> OSError:
     return OSError(
         error.errno,
         f"download: expected to write {part}, got: {error.strerror or error}; the {kept} bytes so "
-        "far are kept: make room and run again to go on",
+        "far are kept: make room and run again to resume",
     )
 
 
@@ -225,14 +225,14 @@ def _sha1(path: Path) -> str:
 
 
 def extract_zip(archive: str | Path, destination: str | Path) -> Path:
-    """Unpack a zip archive into a new folder, all of it or nothing.
+    """Extract a zip archive into a new folder, completely or not at all.
 
-    Refused are members with an absolute path or ``..``, links and other special files, encrypted
-    members, two members of one name, and archives that would unpack to more than 16 GiB or to
-    more than 200 times their size.
+    Archives are refused if they have absolute paths or ``..``, links or other special files,
+    encrypted members, or two members of one name, or if they would expand to more than 16 GiB or
+    200 times their size.
 
     Args:
-        archive: The zip file.
+        archive: Zip file.
         destination: Folder to create; it may exist if it is empty.
 
     Returns:
@@ -240,33 +240,35 @@ def extract_zip(archive: str | Path, destination: str | Path) -> Path:
 
     Raises:
         FileExistsError: ``destination`` exists and is not empty.
-        FileNotFoundError: there is no such archive.
-        ValueError: the archive is damaged or refused; nothing is written.
-        OSError: the disk is full; nothing is left behind.
+        FileNotFoundError: ``archive`` does not exist.
+        ValueError: The archive is damaged or refused; nothing is written.
+        OSError: The disk is full; nothing is left behind.
     """
     archive, destination = Path(archive), Path(destination)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise FileExistsError(
-            f"extract_zip: expected destination a new or empty folder, got {destination}; remove "
-            "it or choose another one"
+            f"extract_zip: expected `destination` to be a new or empty folder, got {destination}; "
+            "remove it or choose another one"
         )
     if not archive.is_file():
-        raise FileNotFoundError(f"extract_zip: expected a zip file, got no file {archive}")
+        raise FileNotFoundError(
+            f"extract_zip: expected `archive` to be a zip file, got {archive}, which does not exist"
+        )
     destination.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     try:
-        with zipfile.ZipFile(archive) as opened:
-            _check_members(archive, opened.infolist())
-            # mkdtemp's folder is private (0700); the one inside has the user's usual mode.
+        with zipfile.ZipFile(archive) as file:
+            _check_members(archive, file.infolist())
+            # mkdtemp's folder is private (0700); the one inside has the default mode.
             content = scratch / "content"
             content.mkdir()
-            opened.extractall(content)
+            file.extractall(content)
         if destination.exists():
             destination.rmdir()
         os.replace(content, destination)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise ValueError(
-            f"extract_zip: expected a whole zip file, got {archive}: {error}; fetch it again"
+            f"extract_zip: expected a complete zip file, got {archive}: {error}; download it again"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -274,13 +276,13 @@ def extract_zip(archive: str | Path, destination: str | Path) -> Path:
 
 
 def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for member in members:
-        reason = _refusal(member)
+        reason = _find_danger(member)
         name = str(PurePosixPath(member.filename))
-        if name in seen:
+        if name in names:
             reason = "it is there twice"
-        seen.add(name)
+        names.add(name)
         if reason:
             raise ValueError(
                 f"extract_zip: expected plain files and folders in {archive}, got member "
@@ -300,7 +302,8 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _refusal(member: zipfile.ZipInfo) -> str | None:
+def _find_danger(member: zipfile.ZipInfo) -> str | None:
+    """Return why a member must not be extracted, or None."""
     name = member.filename
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or PureWindowsPath(name).drive or ".." in parts:
@@ -314,27 +317,27 @@ def _refusal(member: zipfile.ZipInfo) -> str | None:
 
 
 def fetch_bananas(cache_dir: str | Path | None = None, *, timeout: float = 10.0) -> Path:
-    """Give the folder of the book's banana detection set, downloading it the first time.
+    """Download the banana detection dataset, unless it is cached.
 
     Args:
-        cache_dir: Where to keep it; by default ``$CVLIB_HOME``, else ``~/.cache/cvlib``.
-        timeout: Seconds without an answer after which the network counts as absent.
+        cache_dir: Cache folder; by default ``$CVLIB_HOME``, or ``~/.cache/cvlib``.
+        timeout: Seconds without an answer after which a connection counts as broken.
 
     Returns:
-        The folder that holds ``bananas_train`` and ``bananas_val``, for ``BananaDataset``.
+        Folder with ``bananas_train`` and ``bananas_val``, for ``BananaDataset``.
 
     Raises:
-        ConnectionError: it is not there and cannot be downloaded.
-        ValueError: the download is not the expected file.
-        FileExistsError: the cache holds an incomplete copy.
-        OSError: the disk is full.
+        ConnectionError: The dataset is not cached and cannot be downloaded.
+        ValueError: The downloaded file is not the expected one.
+        FileExistsError: The cache has an incomplete copy.
+        OSError: The disk is full.
     """
     if cache_dir is None:
         cache_dir = os.environ.get("CVLIB_HOME") or Path.home() / ".cache" / "cvlib"
     cache = Path(cache_dir).expanduser()
     unpacked = cache / "banana-detection"
-    if found := _find_bananas(unpacked):
-        return found
+    if (folder := _find_bananas(unpacked)) is not None:
+        return folder
     if unpacked.exists():
         raise FileExistsError(
             f"fetch_bananas: expected bananas_train and bananas_val in {unpacked}, got an "
@@ -343,20 +346,20 @@ def fetch_bananas(cache_dir: str | Path | None = None, *, timeout: float = 10.0)
     archive = cache / "banana-detection.zip"
     download(BANANAS_URL, archive, sha1=BANANAS_SHA1, timeout=timeout)
     extract_zip(archive, unpacked)
-    found = _find_bananas(unpacked)
-    if found is None:
+    folder = _find_bananas(unpacked)
+    if folder is None:
         raise ValueError(
             f"fetch_bananas: expected bananas_train and bananas_val in {archive}, got an archive "
             f"without them, unpacked in {unpacked}"
         )
     archive.unlink()
-    return found
+    return folder
 
 
 def _find_bananas(folder: Path) -> Path | None:
-    """Find the set in ``folder`` or one level below: the archive has a top folder of its own."""
-    inner = sorted(folder.iterdir()) if folder.is_dir() else []
-    for candidate in (folder, *inner):
+    """Find the dataset in a folder or one level below, as the archive has a top folder."""
+    subfolders = sorted(folder.iterdir()) if folder.is_dir() else []
+    for candidate in (folder, *subfolders):
         labels = [candidate / f"bananas_{split}" / "label.csv" for split in ("train", "val")]
         if all(path.is_file() for path in labels):
             return candidate

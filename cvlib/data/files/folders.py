@@ -1,4 +1,4 @@
-"""Listing folders of images and label files, whatever stands in them."""
+"""Listing of folders with images and label files."""
 
 from __future__ import annotations
 
@@ -9,113 +9,115 @@ from pathlib import Path
 
 from cvlib._files import IMAGE_SUFFIXES, is_folder
 
-# What tools leave behind beside the data; a notebook's checkpoints have become a class before.
-_RUBBISH = ("__MACOSX", "Thumbs.db", "desktop.ini")
-_SHOWN = 5
+# Left behind by tools; a notebook's hidden checkpoints are easily taken for a class.
+_IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_MAX_NAMES = 5
 SPLITS = ("train", "val", "test")
 
 
 def is_hidden(name: str) -> bool:
-    """Says whether a file or folder is no part of the data."""
-    return name.startswith(".") or name in _RUBBISH
+    """Whether a file or folder is hidden or left behind by a tool."""
+    return name.startswith(".") or name in _IGNORED
 
 
 def is_image(name: str) -> bool:
-    """Says whether a file name ends as images do."""
+    """Whether a file name has the suffix of an image format."""
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def natural_order(name: str | Path) -> list[tuple[int, int, str]]:
-    """Sort key that puts 2.png before 10.png."""
+    """Return a sort key that puts 2.png before 10.png."""
     parts = re.split(r"([0-9]+)", str(name))
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
 def list_files(folder: Path, wanted: Callable[[str], bool]) -> list[str]:
-    """Names of the files directly in a folder, in natural order.
+    """List the names of the files directly in a folder, in natural order.
 
     Args:
-        folder: It must exist.
-        wanted: Says of a name whether it counts; hidden ones never do.
+        folder: Existing folder.
+        wanted: Predicate on names; hidden files are never listed.
     """
     with os.scandir(folder) as entries:
-        every = [e for e in entries if not is_hidden(e.name) and wanted(e.name)]
-        names = [e.name for e in every if not is_folder(e)]
+        candidates = [e for e in entries if not is_hidden(e.name) and wanted(e.name)]
+        names = [e.name for e in candidates if not is_folder(e)]
     return sorted(names, key=natural_order)
 
 
 def list_folders(folder: Path) -> list[str]:
-    """Names of the folders directly in a folder, hidden ones left out, in natural order."""
+    """List the names of the folders directly in a folder, in natural order, except hidden ones."""
     with os.scandir(folder) as entries:
         names = [e.name for e in entries if not is_hidden(e.name) and is_folder(e)]
     return sorted(names, key=natural_order)
 
 
 def walk_files(folder: Path, wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:
-    """Files in a folder and all folders below it.
+    """List the files in a folder and all its subfolders.
 
     Links to folders are followed, but not into a folder that is being walked already.
 
     Args:
-        folder: It must exist.
-        wanted: Says of a name whether it counts; hidden ones never do.
+        folder: Existing folder.
+        wanted: Predicate on names; hidden files are never listed.
 
     Returns:
         Paths relative to ``folder`` with ``/``, folder by folder in natural order; and the links
         that lead back to a folder above them.
     """
-    found: list[str] = []
+    paths: list[str] = []
     loops: list[str] = []
 
     def walk(relative: str, above: frozenset[tuple[int, int]]) -> None:
-        here = folder / relative
-        status = os.stat(here)
+        current = folder / relative
+        status = os.stat(current)
         identity = (status.st_dev, status.st_ino)
         if identity in above:
             loops.append(relative)
             return
-        found.extend(join(relative, name) for name in list_files(here, wanted))
-        for name in list_folders(here):
+        paths.extend(join(relative, name) for name in list_files(current, wanted))
+        for name in list_folders(current):
             walk(join(relative, name), above | {identity})
 
     walk("", frozenset())
-    return found, loops
+    return paths, loops
 
 
 def has_file(folder: Path, wanted: Callable[[str], bool]) -> bool:
-    """Says whether there is such a file in a folder or below, without listing all of them."""
+    """Whether a folder or a subfolder has a file of a wanted name; stops at the first one."""
     return any(wanted(name) for _, _, names in os.walk(folder) for name in names)
 
 
 def join(folder: str, name: str) -> str:
-    """A path relative to a root, with ``/``."""
+    """Join a folder relative to a root, possibly empty, and a name with ``/``."""
     return f"{folder}/{name}" if folder else name
 
 
 def describe_folder(folder: Path) -> str:
-    """What stands in a folder, in words: its first names."""
+    """Describe the contents of a folder for an error message."""
     if not folder.is_dir():
-        return f"{shown(folder)}, which does not exist"
+        return f"{escape(folder)}, which does not exist"
     names = sorted((name for name in os.listdir(folder) if not is_hidden(name)), key=natural_order)
     return (
-        f"{shown(folder)} with {name_some(names)}" if names else f"{shown(folder)}, which is empty"
+        f"{escape(folder)} with {name_some(names)}"
+        if names
+        else f"{escape(folder)}, which is empty"
     )
 
 
 def name_some(names: Iterable[str | Path]) -> str:
-    """The first five names, and how many more there are."""
-    every = [shown(name) for name in names]
-    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(every[:_SHOWN]) + more
+    """Join the first five names, and the number of others."""
+    texts = [escape(name) for name in names]
+    more = f" and {len(texts) - _MAX_NAMES} more" if len(texts) > _MAX_NAMES else ""
+    return ", ".join(texts[:_MAX_NAMES]) + more
 
 
-def shown(name: str | Path) -> str:
-    """A name as it can be printed, also where its bytes are not UTF-8."""
+def escape(name: str | Path) -> str:
+    """Return a name as valid text, escaping bytes that are not UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def canonical_split(name: str) -> str:
-    """``"train"`` for ``"train2017"``, ``"val"`` for ``"valid"`` and the like."""
+    """Return ``"train"`` for ``"train2017"``, ``"val"`` for ``"valid"`` and similar names."""
     short = re.sub(r"[_-]?[0-9].*$", "", name.lower())
     return {"training": "train", "valid": "val", "validation": "val", "testing": "test"}.get(
         short, short

@@ -1,4 +1,4 @@
-"""What the first bytes of an image say: its format, size and orientation."""
+"""Format, size and orientation of an image from its first bytes."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-# EXIF's orientations that exchange width and height.
+# EXIF orientations that exchange width and height.
 _SIDEWAYS = (5, 6, 7, 8)
-_ORIENTATION = 0x0112
+_ORIENTATION_TAG = 0x0112
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # More blocks than any real image has before its pixels.
-_MOST_BLOCKS = 10_000
-# Of JPEG's markers: those that begin a frame, and those without a length.
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
+_MAX_BLOCKS = 10_000
+# JPEG markers that begin a frame, and those without a length.
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD9)))
 
 
 class BadHeaderError(ValueError):
-    """The first bytes contradict themselves or end too early."""
+    """A header that is inconsistent or truncated."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Of an image.
+    """Header of an image.
 
     Attributes:
-        format: Pillow's name of it, such as ``"JPEG"``.
-        height: In pixels, of the image as stored; 0: only a decoder can tell.
-        width: As ``height``.
-        orientation: EXIF's, 1 to 8.
-        channels: Of a JPEG with 8 bits: 1, 3 or 4; else 0.
-        adobe: A JPEG with Adobe's marker, which says that CMYK is stored inverted.
+        format: Pillow's name of the format, such as ``"JPEG"``.
+        height: Height in pixels as stored; 0 if only a decoder can determine it.
+        width: Width in pixels as stored; 0 if only a decoder can determine it.
+        orientation: EXIF orientation, 1 to 8.
+        channels: 1, 3 or 4 for JPEG with 8 bits, otherwise 0.
+        adobe: Whether a JPEG has Adobe's marker, which means that CMYK is stored inverted.
     """
 
     format: str
@@ -44,55 +44,55 @@ class Header:
     adobe: bool = False
 
     def size(self, upright: bool) -> tuple[int, int]:
-        """Height and width, as stored or turned upright."""
+        """Return height and width, as stored or with the orientation applied."""
         if upright and self.orientation in _SIDEWAYS:
             return self.width, self.height
         return self.height, self.width
 
 
 class Source(Protocol):
-    """Bytes that can be read at any place."""
+    """Bytes that can be read at any offset."""
 
     def at(self, offset: int, count: int) -> bytes:
-        """At most ``count`` bytes from ``offset``."""
+        """Return at most ``count`` bytes from ``offset``."""
 
 
 class MemorySource:
-    """Of bytes in memory."""
+    """`Source` of bytes in memory."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     def at(self, offset: int, count: int) -> bytes:
-        """At most ``count`` bytes from ``offset``."""
+        """Return at most ``count`` bytes from ``offset``."""
         return self._data[offset : offset + count]
 
 
 class FileSource:
-    """Of an open file; its first bytes are read once."""
+    """`Source` of an open file, whose first bytes are read once."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._start = os.pread(descriptor, 1024, 0)
 
     def at(self, offset: int, count: int) -> bytes:
-        """At most ``count`` bytes from ``offset``."""
+        """Return at most ``count`` bytes from ``offset``."""
         if offset + count <= len(self._start):
             return self._start[offset : offset + count]
         return os.pread(self._descriptor, count, offset)
 
 
 def read_header(source: Source) -> Header | None:
-    """Tells an image's format by its content, and reads its header.
+    """Recognise the format of an image by its content, and read its header.
 
     Args:
-        source: The file.
+        source: Content of the file.
 
     Returns:
-        ``None`` where no known format begins so.
+        The header, or None if the format is unknown.
 
     Raises:
-        BadHeaderError: It begins like an image, and what follows is damaged.
+        BadHeaderError: The header of a known format is damaged.
     """
     start = source.at(0, 32)
     for matches, read in _READERS:
@@ -109,7 +109,7 @@ def _read_png(source: Source, start: bytes) -> Header:
     if start[12:16] != b"IHDR" or not width or not height:
         raise BadHeaderError("its header is damaged")
     position = 33
-    for _ in range(_MOST_BLOCKS):
+    for _ in range(_MAX_BLOCKS):
         length, kind = struct.unpack(">I4s", source.at(position, 8))
         if kind == b"eXIf":
             return Header("PNG", height, width, _orientation(source.at(position + 8, length)))
@@ -126,24 +126,24 @@ def _read_jpeg(source: Source, start: bytes) -> Header:
             orientation = _orientation(source.at(position + 6, length - 6))
         elif marker == 0xEE:
             adobe = source.at(position, 5) == b"Adobe"
-        elif marker in _FRAMES:
+        elif marker in _FRAME_MARKERS:
             bits, height, width, channels = struct.unpack(">BHHB", source.at(position, 6))
             if not height or not width:
-                raise BadHeaderError("its header gives no size")
+                raise BadHeaderError("its header has no size")
             return Header("JPEG", height, width, orientation, channels * (bits == 8), adobe)
     raise BadHeaderError("it has no header with a size")
 
 
 def _jpeg_segments(source: Source) -> Iterator[tuple[int, int, int]]:
-    """Gives marker, place and length of each segment's content."""
+    """Yield marker, offset and length of the content of each segment."""
     position = 2
-    for _ in range(_MOST_BLOCKS):
+    for _ in range(_MAX_BLOCKS):
         fill, marker = struct.unpack(">BB", source.at(position, 2))
         if fill != 0xFF:
             raise BadHeaderError(f"its header is damaged at byte {position}")
         if marker == 0xFF:  # padding
             position += 1
-        elif marker in _BARE:
+        elif marker in _BARE_MARKERS:
             position += 2
         elif marker in (0xD9, 0xDA):
             return
@@ -183,7 +183,7 @@ def _read_webp(source: Source, start: bytes) -> Header:
 
 def _webp_orientation(source: Source) -> int:
     position = 12
-    for _ in range(_MOST_BLOCKS):
+    for _ in range(_MAX_BLOCKS):
         head = source.at(position, 8)
         if len(head) < 8:
             break
@@ -196,7 +196,7 @@ def _webp_orientation(source: Source) -> int:
 
 
 def _orientation(block: bytes) -> int:
-    """Reads EXIF's orientation from its block, a small TIFF; what makes no sense counts as 1."""
+    """Read the orientation from an EXIF block, a small TIFF; damaged blocks mean 1."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None:
         return 1
@@ -205,7 +205,7 @@ def _orientation(block: bytes) -> int:
         (count,) = struct.unpack_from(order + "H", block, directory)
         for entry in range(directory + 2, directory + 2 + 12 * count, 12):
             tag, kind, _, value = struct.unpack_from(order + "HHIH", block, entry)
-            if tag == _ORIENTATION and kind == 3 and 1 <= value <= 8:
+            if tag == _ORIENTATION_TAG and kind == 3 and 1 <= value <= 8:
                 return int(value)
     except struct.error:
         pass
@@ -216,7 +216,7 @@ def _is_plain_map(start: bytes) -> bool:
     return start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace()
 
 
-# Pillow reads the headers of those whose size is left 0.
+# Pillow reads the headers of formats whose size is left 0.
 _READERS = (
     (lambda start: start.startswith(b"\xff\xd8\xff"), _read_jpeg),
     (lambda start: start.startswith(PNG_SIGNATURE), _read_png),

@@ -1,4 +1,4 @@
-"""Reading images from disk: the size from the header alone, the pixels as RGB."""
+"""Reading images: sizes from headers, pixels as RGB."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cvlib.data.files.image_headers import (
 if TYPE_CHECKING:
     from PIL import Image
 
-# 1.6 GB as RGB: an image of 20,000 x 20,000 passes. CVLIB_MAX_PIXELS changes it, also for workers.
+# 1.6 GB as RGB, so 20,000 x 20,000 passes. CVLIB_MAX_PIXELS overrides it, also in workers.
 MAX_PIXELS = 2**29
 
 _END_OF_JPEG = b"\xff\xd9"
@@ -35,10 +35,10 @@ _START_OF_SCAN = b"\xff\xda"
 
 
 class UnreadableImageError(ValueError):
-    """One image, or its labels, cannot be used; others can.
+    """A single image, or its labels, cannot be used.
 
     Attributes:
-        path: Of the image.
+        path: Path of the image.
     """
 
     def __init__(self, message: str, path: str | Path = "") -> None:
@@ -46,15 +46,15 @@ class UnreadableImageError(ValueError):
         super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.path)  # workers send errors to each other
+        return type(self), (str(self), self.path)  # DataLoader workers pickle errors
 
 
 def read_image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int]:
-    """Reads the size of an image without decoding its pixels.
+    """Read the size of an image without decoding its pixels.
 
     Args:
-        path: Of the file.
-        upright: As `read_image` would turn it; else as stored.
+        path: Image file.
+        upright: Apply the EXIF orientation, as `read_image` does.
 
     Returns:
         ``(height, width)`` in pixels.
@@ -70,8 +70,8 @@ def read_image_size(path: str | Path, *, upright: bool = True) -> tuple[int, int
 
 
 def read_image_header(path: str | Path) -> Header:
-    """Reads format, size and orientation of an image; raises as `read_image_size`."""
-    # A named pipe opened plainly would wait for ever.
+    """Read format, size and orientation of an image; raises like `read_image_size`."""
+    # Without O_NONBLOCK, opening a named pipe would block forever.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -91,30 +91,30 @@ def read_image_header(path: str | Path) -> Header:
 
 
 def read_image(source: str | Path | bytes, *, upright: bool = True) -> Tensor:
-    """Decodes an image to RGB.
+    """Decode an image to RGB.
 
-    The content decides what it is, not the suffix: JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000
-    and AVIF (where Pillow has it). Grey, palette, CMYK and 16-bit images become 8-bit RGB;
-    transparency is dropped, not blended; of several frames the first is read.
+    The format is recognised by content, not by suffix: JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG
+    2000 and AVIF (if Pillow supports it). Grey, palette, CMYK and 16-bit images become 8-bit RGB;
+    transparency is dropped, not blended; only the first frame is read.
 
     Args:
-        source: A file, or its content.
-        upright: Turn the image as its EXIF orientation says, which is how people saw it when they
-            drew boxes. (TIFF's own orientation is part of the format and always applied.)
+        source: Image file, or its content.
+        upright: Apply the EXIF orientation, as labelling tools do. (TIFF's own orientation is
+            part of the format and always applied.)
 
     Returns:
-        Shape (3, H, W), uint8, RGB; in memory the three colours of a pixel lie together
-        (channels-last), as decoders give them and transforms and convolutions read them.
+        Shape (3, H, W), uint8, RGB, channels-last in memory, which is the order of decoders and
+        fast for transforms and convolutions.
 
     Raises:
-        UnreadableImageError: Truncated, damaged, not an image, or of more pixels than
-            ``CVLIB_MAX_PIXELS`` (536,870,912) allows.
+        UnreadableImageError: The image is truncated or damaged, not an image, or has more pixels
+            than ``CVLIB_MAX_PIXELS`` (536,870,912) allows.
         OSError: The file cannot be read.
 
     Note:
         A JPEG of 640 x 480 takes about a millisecond. OpenCV decodes JPEG, at 95 % of the speed of
-        ``torchvision.io.decode_jpeg``, which is deprecated and whose sibling for PNG dies with a
-        segmentation fault on damaged pixel data. Pillow decodes the rest.
+        ``torchvision.io.decode_jpeg``, which is deprecated and whose PNG counterpart crashes on
+        damaged pixel data. Pillow decodes all other formats.
     """
     if isinstance(source, bytes):
         data, name = source, ""
@@ -135,7 +135,7 @@ def read_image(source: str | Path | bytes, *, upright: bool = True) -> Tensor:
 def known_header(
     function: str, start: bytes, source: FileSource | MemorySource, name: str | Path
 ) -> Header:
-    """The header of an image of a known format; else raises `UnreadableImageError`."""
+    """Read the header of an image; raise `UnreadableImageError` if its format is unknown."""
     try:
         header = read_header(source)
     except BadHeaderError as error:
@@ -148,7 +148,7 @@ def known_header(
 def _unreadable(function: str, start: bytes, reason: str, name: str | Path) -> Exception:
     damage = f" that cannot be decoded ({reason})" if reason else ""
     return UnreadableImageError(
-        f"{function}: expected a whole image (JPEG, PNG, WebP, GIF, BMP, TIFF, ...), got "
+        f"{function}: expected a complete image (JPEG, PNG, WebP, GIF, BMP, TIFF, ...), got "
         f"{_describe(start)}{damage}{_where(name)}; restore or remove the file",
         name,
     )
@@ -159,23 +159,23 @@ def _where(name: str | Path) -> str:
 
 
 def check_pixels(header: Header, name: str | Path) -> None:
-    """Raises `UnreadableImageError` for more pixels than ``CVLIB_MAX_PIXELS`` allows."""
+    """Raise `UnreadableImageError` for more pixels than ``CVLIB_MAX_PIXELS`` allows."""
     limit = int(os.environ.get("CVLIB_MAX_PIXELS") or MAX_PIXELS)
     if header.height * header.width > limit:
         raise UnreadableImageError(
             f"read_image: expected an image of at most {limit:,} pixels, got {header.width} x "
-            f"{header.height}{_where(name)}; if it is no decompression bomb, raise the limit with "
-            f"the environment variable CVLIB_MAX_PIXELS={header.height * header.width}",
+            f"{header.height}{_where(name)}; if it is not a decompression bomb, raise the limit "
+            f"with the environment variable CVLIB_MAX_PIXELS={header.height * header.width}",
             name,
         )
 
 
 def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
-    """Gives (H, W, 3), or None where Pillow shall try, and say what is wrong."""
+    """Decode to (H, W, 3), or return None to let Pillow try and report the error."""
     import cv2
 
-    # Without its end a JPEG is truncated. OpenCV 4 would fill the rest with grey. Searched for only
-    # where other bytes follow it, because that costs as much as 7 % of the decoding.
+    # OpenCV 4 would fill the missing part of a truncated JPEG with grey. The end marker is only
+    # searched for if other bytes follow it, because that takes 7 % of the time of decoding.
     if not data.endswith(_END_OF_JPEG):
         if data.find(_END_OF_JPEG, data.find(_START_OF_SCAN)) < 0:
             return None
@@ -189,7 +189,7 @@ def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def open_by_pillow(header: Header, data: bytes) -> Image.Image:
-    """Opens lazily. ``Image.open`` would try other formats, and has a limit of its own."""
+    """Open an image lazily; ``Image.open`` would try other formats, and has its own pixel limit."""
     from PIL import Image
 
     Image.preinit()
@@ -210,14 +210,14 @@ def _pillow_header(function: str, header: Header, data: bytes, name: str | Path)
 
 
 def _decode_by_pillow(header: Header, data: bytes, name: str | Path) -> NDArray[np.uint8]:
-    """Gives (H, W, 3) in RGB, as stored."""
+    """Decode to (H, W, 3) RGB, as stored."""
     try:
         with open_by_pillow(header, data) as image:
             check_pixels(Header(header.format, image.height, image.width), name)
             return _to_rgb(image, header)
     except UnreadableImageError:
         raise
-    except Exception as error:  # Pillow's decoders raise almost anything at damaged files
+    except Exception as error:  # Pillow's decoders raise almost anything for damaged files
         raise _unreadable("read_image", data, str(error) or type(error).__name__, name) from error
 
 
@@ -230,16 +230,16 @@ def _to_rgb(image: Image.Image, header: Header) -> NDArray[np.uint8]:
         return _to_8_bit(np.asarray(image))
     image.load()
     if image.mode == "CMYK" and header.format == "JPEG" and not header.adobe:
-        # Pillow takes every CMYK JPEG for an inverted one, as Adobe writes them.
+        # Pillow assumes that every CMYK JPEG is inverted, as Adobe writes them.
         image = ImageChops.invert(image)
-    image.info.pop("transparency", None)  # Pillow would warn that it is dropped
+    image.info.pop("transparency", None)  # avoids a warning of Pillow
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode[:-1] + "A")
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 def _to_8_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scales 16-bit grey, which Pillow would clip at 255."""
+    """Scale 16-bit grey to 8 bits, which Pillow would clip at 255."""
     if values.size and not 0 <= values.min() <= values.max() < 2**16:
         raise ValueError("pixels are 32-bit numbers of no known range; save 8 or 16 bit")
     grey = (values.astype(np.int32) >> 8).astype(np.uint8)
@@ -247,7 +247,7 @@ def _to_8_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Undoes one of EXIF's eight orientations; (H, W, 3) or its transpose."""
+    """Apply one of the eight EXIF orientations to pixels of shape (H, W, 3)."""
     if orientation >= 5:  # rows and columns exchanged
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):  # upside down
@@ -262,10 +262,7 @@ def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def check_png(data: bytes, name: str | Path) -> None:
-    """Verifies a PNG's checksums, which decoders skip: a flipped bit would go unseen.
-
-    It takes 2 % of the time of a decode.
-    """
+    """Verify the checksums of a PNG, which decoders skip, in 2 % of the time of decoding."""
     view = memoryview(data)
     position = len(PNG_SIGNATURE)
     kind = b""
@@ -282,14 +279,12 @@ def check_png(data: bytes, name: str | Path) -> None:
 
 
 def _damaged_png(name: str | Path, actual: str) -> Exception:
-    return UnreadableImageError(
-        f"read_image: expected a whole PNG, got {actual}{_where(name)}; restore or remove the file",
-        name,
-    )
+    message = f"read_image: expected a complete PNG, got {actual}{_where(name)}; "
+    return UnreadableImageError(f"{message}restore or remove the file", name)
 
 
 def _describe(header: bytes) -> str:
-    """Says in words what a file that was taken for an image seems to be."""
+    """Describe the content of a file by its first bytes."""
     kinds = {
         PNG_SIGNATURE: "a PNG",
         b"\xff\xd8\xff": "a JPEG",
@@ -305,7 +300,7 @@ def _describe(header: bytes) -> str:
     }
     if header[4:8] == b"ftyp":
         return "an HEIF, AVIF or MP4 file"
-    for start, name in kinds.items():
-        if header.startswith(start):
+    for signature, name in kinds.items():
+        if header.startswith(signature):
             return name
     return f"bytes {header[:8]!r}" if header else "an empty file"

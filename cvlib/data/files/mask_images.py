@@ -1,4 +1,4 @@
-"""Masks stored as images: numbers in palette or grey PNG, colours where there is a palette."""
+"""Masks stored as images: class indices in palette or grey images, or colours of a palette."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvlib._files import read_bytes
-from cvlib.data.files.folders import shown
+from cvlib.data.files.folders import escape
 from cvlib.data.files.image_headers import MemorySource
 from cvlib.data.files.images import (
     UnreadableImageError,
@@ -25,17 +25,21 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 
-# Lossy formats blur class numbers at every edge.
+# Value of pixels without a class.
+VOID = 255
+# Lossy formats blur class indices at every edge.
 _FORMATS = ("PNG", "BMP", "TIFF", "GIF")
 _NUMBERS = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _VOC_BORDER: Colour = (224, 224, 192)
 
 
 def voc_palette(count: int = 256) -> list[Colour]:
-    """The colours of Pascal VOC: bits of the class number, dealt out to red, green and blue.
+    """Return the colours of Pascal VOC.
+
+    The bits of a class index are distributed over red, green and blue, the lowest ones first.
 
     Args:
-        count: How many, up to 256. Number 255 is the border between objects.
+        count: Number of colours, up to 256. Index 255 is the border between objects.
     """
     colours = []
     for number in range(count):
@@ -48,16 +52,16 @@ def voc_palette(count: int = 256) -> list[Colour]:
 
 
 def read_numbers(path: Path) -> NDArray[Any]:
-    """Read a mask of numbers; of a palette image the indices, whatever its colours.
+    """Read a mask of integers; palette images are read as indices, whatever their colours.
 
     Args:
-        path: An image without loss: PNG, BMP, TIFF or GIF.
+        path: Image in a lossless format: PNG, BMP, TIFF or GIF.
 
     Returns:
         Shape (H, W).
 
     Raises:
-        UnreadableImageError: Damaged, lossy, too large, or an image of colours.
+        UnreadableImageError: The image is damaged, lossy, too large, or in colours.
         OSError: The file cannot be read.
     """
     pixels = _read(path)
@@ -67,7 +71,7 @@ def read_numbers(path: Path) -> NDArray[Any]:
 
 
 def decode_numbers(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Decode a PNG of numbers 0..255; raises as `read_numbers`, and for larger numbers."""
+    """Decode a PNG of integers 0..255; raises like `read_numbers`, and for larger integers."""
     pixels = _decode(data, Path(name))
     if pixels.ndim == 3:
         raise _coloured(Path(name))
@@ -77,36 +81,36 @@ def decode_numbers(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def read_classes(
-    path: Path, num_classes: int, void: int = 255, palette: Sequence[Colour] | None = None
+    path: Path, num_classes: int, void: int = VOID, palette: Sequence[Colour] | None = None
 ) -> NDArray[np.uint8]:
-    """Read a mask of class numbers.
+    """Read a mask of class indices.
 
     Args:
-        path: As for `read_numbers`, or an image of colours where there is a palette.
+        path: See `read_numbers`; with a palette also an image in colours.
         num_classes: K, at most 255.
-        void: The number in the file that means no class.
-        palette: Colours of classes 0..K-1, for masks of colours. VOC's border colour is void
-            unless it belongs to a class, and so are further entries of the palette.
+        void: Value in the file of pixels without a class.
+        palette: Colours of classes 0..K-1, for masks in colours. Further entries are void, as is
+            VOC's border colour unless it belongs to a class.
 
     Returns:
-        Shape (H, W): 0..K-1, and 255 for void.
+        Shape (H, W), 0..K-1, and 255 for void.
 
     Raises:
-        UnreadableImageError: As `read_numbers`; a number or a colour that is none of the classes.
+        UnreadableImageError: See `read_numbers`; also an unknown class or colour.
         OSError: The file cannot be read.
     """
     pixels = _read(path)
     if pixels.ndim == 3:
-        pixels, void = _to_numbers(pixels, path, num_classes, palette), 255
+        pixels, void = _to_numbers(pixels, path, num_classes, palette), VOID
     if pixels.dtype != np.uint8 or void not in range(256):
         _check_numbers(pixels, path, num_classes, void)
-        return np.where(pixels == void, 255, pixels).astype(np.uint8)
-    there = np.bincount(pixels.ravel(), minlength=256) > 0  # five times faster than comparisons
-    there[:num_classes], there[void] = False, False
-    if there.any():
+        return np.where(pixels == void, VOID, pixels).astype(np.uint8)
+    is_unknown = np.bincount(pixels.ravel(), minlength=256) > 0  # 5x faster than comparisons
+    is_unknown[:num_classes], is_unknown[void] = False, False
+    if is_unknown.any():
         _check_numbers(pixels, path, num_classes, void)
-    if void != 255:
-        pixels = np.where(pixels == void, np.uint8(255), pixels)
+    if void != VOID:
+        pixels = np.where(pixels == void, np.uint8(VOID), pixels)
     return pixels
 
 
@@ -116,17 +120,17 @@ def _check_numbers(pixels: NDArray[Any], path: Path, num_classes: int, void: int
         return
     values, counts = np.unique(pixels[outside], return_counts=True)
     row, column = np.argwhere(outside)[0]
-    told = [f"{v} ({n:,} pixels)" for v, n in zip(values[:5], counts[:5], strict=True)]
+    examples = [f"{v} ({n:,} pixels)" for v, n in zip(values[:5], counts[:5], strict=True)]
     raise UnreadableImageError(
-        f"read_mask: expected class numbers 0..{num_classes - 1} or {void} for void, got "
-        f"{', '.join(told)}{', ...' if len(values) > 5 else ''}, first at column {column}, row "
-        f"{row}, in {shown(path)}; name every class, or say which number is void",
+        f"read_mask: expected class indices 0..{num_classes - 1} or {void} for void, got "
+        f"{', '.join(examples)}{', ...' if len(values) > 5 else ''}, first at column {column}, row "
+        f"{row}, in {escape(path)}; name every class, or pass the value of void",
         path,
     )
 
 
 def _read(path: Path) -> NDArray[Any]:
-    """Numbers (H, W), or colours (H, W, 3)."""
+    """Read integers (H, W), or colours (H, W, 3)."""
     return _decode(read_bytes(path, "read_mask", "a mask"), path)
 
 
@@ -134,13 +138,13 @@ def _decode(data: bytes, path: Path) -> NDArray[Any]:
     header = known_header("read_mask", data[:32], MemorySource(data), path)
     check_pixels(header, path)
     if header.format not in _FORMATS:
-        raise _damaged(path, f"{header.format}, which blurs numbers at every edge")
+        raise _damaged(path, f"{header.format}, which blurs class indices at every edge")
     if header.format == "PNG":
         check_png(data, path)
     try:
         with open_by_pillow(header, data) as image:
             return _to_array(image)
-    except Exception as error:  # Pillow's decoders raise almost anything at damaged files
+    except Exception as error:  # Pillow's decoders raise almost anything for damaged files
         raise _damaged(path, str(error) or type(error).__name__) from error
 
 
@@ -149,22 +153,22 @@ def _to_array(image: Image.Image) -> NDArray[Any]:
         numbers = np.array(image)
         return numbers.astype(np.uint8) if numbers.dtype == np.bool_ else numbers
     if image.mode == "RGBA" and np.array(image)[..., 3].min() < 255:
-        raise ValueError("transparent pixels, of which nobody knows the class")
+        raise ValueError("transparent pixels have no class")
     return np.array(image.convert("RGB"))
 
 
 def _coloured(path: Path) -> UnreadableImageError:
     return UnreadableImageError(
-        "read_mask: expected a mask of numbers (palette or grey), got colours in "
-        f"{shown(path)}; pass palette=... with the colour of each class",
+        "read_mask: expected a mask of class indices (palette or grey), got colours in "
+        f"{escape(path)}; pass palette=... with the colour of each class",
         path,
     )
 
 
 def _damaged(path: Path, reason: str) -> UnreadableImageError:
     return UnreadableImageError(
-        f"read_mask: expected a whole mask in a format without loss ({', '.join(_FORMATS)}), got "
-        f"{shown(path)}, which cannot be read as one: {reason}; restore the file, or save it as "
+        f"read_mask: expected a complete mask in a lossless format ({', '.join(_FORMATS)}), got "
+        f"{escape(path)}, which cannot be decoded: {reason}; restore the file, or save it as "
         "PNG",
         path,
     )
@@ -176,21 +180,21 @@ def _to_numbers(
     if palette is None:
         raise _coloured(path)
     codes = pixels.astype(np.int64) @ np.array([65536, 256, 1])
-    numbers = {_code(_VOC_BORDER): 255}
-    for number in reversed(range(len(palette))):  # of equal colours the first
-        numbers[_code(palette[number])] = number if number < num_classes else 255
-    found, inverse = np.unique(codes, return_inverse=True)
-    unknown = [int(code) for code in found if int(code) not in numbers]
+    numbers = {_code(_VOC_BORDER): VOID}
+    for number in reversed(range(len(palette))):  # the first of equal colours wins
+        numbers[_code(palette[number])] = number if number < num_classes else VOID
+    present, inverse = np.unique(codes, return_inverse=True)
+    unknown = [int(code) for code in present if int(code) not in numbers]
     if unknown:
         count = int((codes == unknown[0]).sum())
         colour = (unknown[0] >> 16, unknown[0] >> 8 & 255, unknown[0] & 255)
         raise UnreadableImageError(
             f"read_mask: expected the colours of {num_classes} classes, got {colour} in {count:,} "
-            f"pixels and {len(unknown) - 1} more unknown colours in {shown(path)}; pass "
+            f"pixels and {len(unknown) - 1} more unknown colours in {escape(path)}; pass "
             "palette=... with the colour of each class",
             path,
         )
-    return np.array([numbers[int(code)] for code in found])[inverse].reshape(codes.shape)
+    return np.array([numbers[int(code)] for code in present])[inverse].reshape(codes.shape)
 
 
 def _code(colour: Colour) -> int:

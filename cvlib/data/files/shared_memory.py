@@ -1,4 +1,4 @@
-"""Memory that the workers of a DataLoader share, however they were started."""
+"""Memory shared by the workers of a DataLoader, forked or spawned."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Of the free memory that a cache may take: training needs some, too.
+# Share of the free memory that a cache may take; training needs some, too.
 _CACHE_SHARE = 0.8
 
 
 def is_for_worker() -> bool:
-    """Says whether an object is being pickled for a process that is about to start."""
+    """Whether an object is being pickled for a process that is about to start."""
     return context.get_spawning_popen() is not None
 
 
 class SharedBlock:
-    """Bytes that this process and its workers, forked or spawned, see alike.
+    """Bytes shared by this process and its workers, forked or spawned.
 
-    It is a file in memory without a name: not bounded by the size of ``/dev/shm``, as shared
-    tensors are (64 MB in many containers), and gone with the last process. Pages that nobody has
-    written take no memory.
+    An anonymous file in memory: not limited by the size of ``/dev/shm`` like shared tensors (64 MB
+    in many containers), and freed with the last process. Unwritten pages take no memory.
 
     Args:
-        size: In bytes.
-        descriptor: Of a block to join.
+        size: Size in bytes.
+        descriptor: File descriptor of an existing block to map.
     """
 
     def __init__(self, size: int, descriptor: int | None = None) -> None:
@@ -49,26 +48,26 @@ class SharedBlock:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not is_for_worker():
-            raise TypeError("SharedBlock: expected to be pickled for a worker alone")
-        return _join, (self._size, reduction.DupFd(self._descriptor))
+            raise TypeError("SharedBlock: expected to be pickled for a worker process")
+        return _map_block, (self._size, reduction.DupFd(self._descriptor))
 
 
-def _join(size: int, descriptor: Any) -> SharedBlock:
+def _map_block(size: int, descriptor: Any) -> SharedBlock:
     return SharedBlock(size, descriptor.detach())
 
 
 class SharedObject:
-    """An object whose arrays lie in a `SharedBlock`.
+    """An object whose arrays are stored in a `SharedBlock`.
 
     Args:
-        value: Anything that can be pickled.
+        value: Any object that can be pickled.
     """
 
     def __init__(self, value: Any) -> None:
         buffers: list[pickle.PickleBuffer] = []
         self._rest = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
         views = [buffer.raw() for buffer in buffers]
-        # Every array begins at a multiple of 64, as NumPy's own.
+        # Arrays are aligned to 64 bytes, as NumPy's own are.
         lengths = [-(-view.nbytes // 64) * 64 for view in views]
         starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).tolist()
         self._spans = [(start, start + v.nbytes) for start, v in zip(starts, views, strict=False)]
@@ -77,21 +76,21 @@ class SharedObject:
             self._block.bytes[start:end] = np.frombuffer(view, dtype=np.uint8)
 
     def value(self) -> Any:
-        """The object, with arrays that are read in place."""
+        """Return the object with read-only arrays in the shared memory."""
         memory = self._block.bytes.data.toreadonly()
         return pickle.loads(self._rest, buffers=[memory[start:end] for start, end in self._spans])
 
 
 class ImageCache:
-    """Decoded images that all workers share; one that any of them has decoded is there for all.
+    """Cache of decoded images that all workers fill and read.
 
     Args:
-        sizes: Shape (P, 2): height and width; where one is below 1 the image is not kept.
-        owner: Class of the data set, for errors.
+        sizes: Height and width of each image, shape (P, 2); images without pixels are not cached.
+        owner: Class of the dataset, used as the prefix of error messages.
         channels: 3, or 1 for masks.
 
     Raises:
-        MemoryError: They take more than 80 % of the memory that is free.
+        MemoryError: The images take more than 80 % of the free memory.
     """
 
     def __init__(self, sizes: NDArray[np.int64], owner: str, channels: int = 3) -> None:
@@ -108,48 +107,44 @@ class ImageCache:
             )
         self._pixels = SharedBlock(int(self._starts[-1]))
         self._filled = SharedBlock(len(sizes))
-        self._make_fence()
-
-    def _make_fence(self) -> None:
-        # Taking a lock orders the writes of the pixels before that of the flag for other cores.
+        # A memory fence: taking a lock orders the writes of the pixels before that of the flag.
         self._fence = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_fence"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._make_fence()
+        self.__dict__.update(state, _fence=threading.Lock())
 
     def get(self, slot: int) -> Tensor | None:
-        """A copy of an image, which a transform may overwrite, or ``None``."""
+        """Return a writable copy of an image, or None if it is not cached."""
         with self._fence:
             filled = self._filled.bytes[slot]
-        return torch.from_numpy(self._place(slot).copy()) if filled else None
+        return torch.from_numpy(self._view(slot).copy()) if filled else None
 
     def put(self, slot: int, image: Tensor) -> None:
-        """Keeps an image of the size that was announced."""
-        place = self._place(slot)
-        if place.size and place.shape == tuple(image.shape):
-            place[...] = image.numpy()
+        """Store an image, unless its size differs from the declared one."""
+        view = self._view(slot)
+        if view.size and view.shape == tuple(image.shape):
+            view[...] = image.numpy()
             with self._fence:
                 self._filled.bytes[slot] = 1
 
-    def _place(self, slot: int) -> NDArray[np.uint8]:
+    def _view(self, slot: int) -> NDArray[np.uint8]:
         flat = self._pixels.bytes[self._starts[slot] : self._starts[slot + 1]]
         return flat.reshape(self._channels, *np.maximum(self._sizes[slot], 0))
 
 
 def available_memory() -> int:
-    """Bytes of memory that this process may still take, by the machine and by its container."""
+    """Return the bytes of memory that this process may still use on its machine or container."""
     free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for line in _lines("/proc/meminfo"):
+    for line in _read_lines("/proc/meminfo"):
         if line.startswith("MemAvailable:"):
             free = [int(line.split()[1]) * 1024]
-    for limit, used in _CGROUP_FILES:
-        most, now = _lines(limit), _lines(used)
-        if most and now and most[0].isdigit():
-            free.append(int(most[0]) - int(now[0]))
+    for limit_file, usage_file in _CGROUP_FILES:
+        limit, usage = _read_lines(limit_file), _read_lines(usage_file)
+        if limit and usage and limit[0].isdigit():
+            free.append(int(limit[0]) - int(usage[0]))
     return max(0, min(free))
 
 
@@ -162,7 +157,7 @@ _CGROUP_FILES = (
 )
 
 
-def _lines(path: str) -> list[str]:
+def _read_lines(path: str) -> list[str]:
     try:
         return Path(path).read_text().splitlines()
     except OSError:

@@ -13,11 +13,11 @@ from cvlib.data.files.folders import (
     SPLITS,
     canonical_split,
     describe_folder,
+    escape,
     is_image,
     list_files,
     list_folders,
     name_some,
-    shown,
     walk_files,
 )
 from cvlib.data.labels.findings import Finding
@@ -136,13 +136,13 @@ def _check_same_classes(
     differences = [
         f"{name_some(sorted(only))} only in {place}"
         for only, place in (
-            (set(names) - set(other_names), shown(folder)),
+            (set(names) - set(other_names), escape(folder)),
             (set(other_names) - set(names), other),
         )
         if only
     ]
     raise ValueError(
-        f"read_folder: expected the same classes in {shown(folder)} and in {other}, got "
+        f"read_folder: expected the same classes in {escape(folder)} and in {other}, got "
         f"{' and '.join(differences)}; rename the folders, or move those that are not classes"
     )
 
@@ -156,7 +156,7 @@ def _list_images(folder: Path, findings: list[Finding]) -> list[Path]:
                 "warning",
                 "not-an-image",
                 f"expected images, got {name_some(others)}, left out",
-                file=shown(folder / others[0]),
+                file=escape(folder / others[0]),
                 fix="convert them, or move them elsewhere",
                 count=len(others),
             )
@@ -166,7 +166,7 @@ def _list_images(folder: Path, findings: list[Finding]) -> list[Path]:
             "warning",
             "link-loop",
             "expected a subfolder, got a link to a parent folder, not followed",
-            file=shown(folder / link),
+            file=escape(folder / link),
             fix="remove the link",
         )
         for link in loops
@@ -178,14 +178,14 @@ def _check_images(folder: Path, names: list[str], images: list[list[Path]]) -> N
     empty = [name for name, paths in zip(names, images, strict=True) if not paths]
     if empty:
         raise ValueError(
-            f"read_folder: expected images of every class in {shown(folder)}, got none of "
+            f"read_folder: expected images of every class in {escape(folder)}, got none of "
             f"{name_some(empty)}; add some, or remove the folder from all splits"
         )
     broken = [path for paths in images for path in paths if not os.path.exists(path)]
     if broken:
         raise ValueError(
             f"read_folder: expected links to images, got {len(broken)} broken links: "
-            f"{name_some(path.relative_to(folder) for path in broken)} in {shown(folder)}"
+            f"{name_some(path.relative_to(folder) for path in broken)} in {escape(folder)}"
         )
 
 
@@ -198,7 +198,7 @@ def _warn_of_loose_images(folder: Path, findings: list[Finding]) -> None:
                 "image-without-class",
                 f"expected images in the folders of their classes, got {name_some(loose)} next to "
                 "these folders, left out",
-                image=shown(folder / loose[0]),
+                image=escape(folder / loose[0]),
                 fix="move them into the folder of their class",
                 count=len(loose),
             )

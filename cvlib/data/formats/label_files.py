@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from cvlib._files import inside
-from cvlib.data.files.folders import shown
+from cvlib.data.files.folders import escape
 from cvlib.data.labels.findings import MAX_FINDINGS_PER_CODE, Finding, limit_findings
 
 # Images that are searched for in each candidate folder.
@@ -28,7 +28,7 @@ class FindingCollector:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = shown(path)
+        self._path = escape(path)
         self._findings: list[Finding] = []
         self._counts: Counter[str] = Counter()
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from cvlib.data.datasets.base import check_classes
-from cvlib.data.files.folders import describe_folder, is_image, list_files, name_some, shown
+from cvlib.data.files.folders import describe_folder, escape, is_image, list_files, name_some
 from cvlib.data.files.images import read_image_size
 from cvlib.data.files.mask_images import read_numbers
 from cvlib.data.labels.findings import Finding
@@ -72,7 +72,7 @@ def read_masks(
             )
     image_files = list_files(root / images, is_image)
     if not image_files:
-        raise ValueError(f"read_masks: expected images in {shown(root / images)}, got none")
+        raise ValueError(f"read_masks: expected images in {escape(root / images)}, got none")
     mask_files = list_files(root / masks, is_image)
     builder = TableBuilder("Instance masks", root, names, row_word="object number")
     pairs = _pair(image_files, mask_files, suffix)
@@ -113,7 +113,7 @@ def _mask_without_image(path: Path) -> Finding:
         "warning",
         "labels-without-image",
         "expected an image for every mask, got none",
-        file=shown(path),
+        file=escape(path),
         fix="restore the image, or remove the mask",
     )
 
@@ -137,8 +137,8 @@ def _add_image(builder: TableBuilder, image: str, mask_path: Path | None) -> Non
                 "error",
                 "missing-labels" if mask_path is None else "unreadable-labels",
                 str(error),
-                file=shown(mask_path) if mask_path else "",
-                image=shown(path),
+                file=escape(mask_path) if mask_path else "",
+                image=escape(path),
                 fix="restore the mask, or remove the image",
             )
         )

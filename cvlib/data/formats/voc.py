@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from cvlib.data.datasets.base import check_classes
-from cvlib.data.files.folders import describe_folder, join, name_some, shown
+from cvlib.data.files.folders import describe_folder, escape, join, name_some
 from cvlib.data.files.images import read_image_size
 from cvlib.data.formats.voc_folders import (
     VocFolders,
@@ -171,7 +171,7 @@ class _Reader:
                     "missing-labels",
                     f"expected an XML file for every image, got none for {name_some(unlabelled)}: "
                     "these images are left out",
-                    image=shown(self.root / unlabelled[0]),
+                    image=escape(self.root / unlabelled[0]),
                     fix="label them; an image without objects needs an XML file without objects",
                     count=len(unlabelled),
                 )
@@ -194,7 +194,7 @@ class _Reader:
                     "unreadable-labels",
                     "expected readable XML files, also in other splits, whose classes count, got "
                     f"{name_some(path.name for path in unreadable)}",
-                    file=shown(unreadable[0]),
+                    file=escape(unreadable[0]),
                     fix="restore them, or pass classes",
                     count=len(unreadable),
                 )
@@ -211,7 +211,7 @@ class _Reader:
             if not counts:
                 errors = errors_of(f for annotation in annotations for f in annotation.findings)
                 if errors:
-                    raise BadLabelsError(f"Pascal VOC in {shown(self.root)}", errors)
+                    raise BadLabelsError(f"Pascal VOC in {escape(self.root)}", errors)
                 raise ValueError(
                     "read_voc: expected objects with a name, to derive the classes, got none in "
                     f"{len(annotations)} XML files; pass classes for a dataset without objects"
@@ -242,7 +242,7 @@ class _Reader:
                     "error",
                     "missing-labels",
                     "expected an XML file for every image of the split, got none",
-                    file=shown(self.root / f"{stem}.xml"),
+                    file=escape(self.root / f"{stem}.xml"),
                     fix="restore it, or remove the image from the list",
                 )
             )
@@ -278,9 +278,9 @@ class _Reader:
             Finding(
                 severity,
                 code,
-                f"expected the image {shown(stem)} of the same name, got {shown(actual)}",
-                file=shown(annotation.path),
-                image=shown(self.root / self.folders.images_of[labels] / image),
+                f"expected the image {escape(stem)} of the same name, got {escape(actual)}",
+                file=escape(annotation.path),
+                image=escape(self.root / self.folders.images_of[labels] / image),
                 fix=fix,
             )
         )
@@ -300,7 +300,7 @@ def _counts_from_1(annotations: Iterable[Annotation], findings: list[Finding], r
             "info",
             "pixels-from-1" if from_1 else "pixels-from-0",
             f"pixels are counted from {int(from_1)}: {reason}",
-            file=shown(root),
+            file=escape(root),
             fix=f"read_voc(..., one_based={not from_1}) reads them the other way",
         )
     )

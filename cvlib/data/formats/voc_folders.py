@@ -10,12 +10,12 @@ from cvlib.data.files.folders import (
     SPLITS,
     canonical_split,
     describe_folder,
+    escape,
     is_image,
     join,
     list_files,
     list_folders,
     name_some,
-    shown,
 )
 from cvlib.data.labels.findings import Finding
 
@@ -110,7 +110,7 @@ def find_parent(root: Path, folders: tuple[str, ...]) -> Path | None:
     parents = [path for path in [*children, *years] if _has_folders(path, folders)]
     if len(parents) > 1:
         raise ValueError(
-            f"read_voc: expected `root` to contain one dataset, got {shown(root)} with "
+            f"read_voc: expected `root` to contain one dataset, got {escape(root)} with "
             f"{name_some(path.relative_to(root) for path in parents)}; pass one of these folders"
         )
     return parents[0] if parents else None
@@ -185,7 +185,7 @@ def read_split(
     lists = [path] if path.is_file() else sorted(folder.glob(f"*_{split}.txt"))
     if not lists:
         raise FileNotFoundError(
-            f"read_voc: expected `split` to be one of the lists in {shown(folder)}, got {split!r} "
+            f"read_voc: expected `split` to be one of the lists in {escape(folder)}, got {split!r} "
             f"among {name_some(list_splits(root, kind)) or 'no list'}"
         )
     # One list for a class selects the images with it; together they name all images.
@@ -194,7 +194,7 @@ def read_split(
     for file in lists:
         _read_list(file, root, min_mark, known, lines, findings)
     if not lines:
-        raise ValueError(f"read_voc: expected images in {shown(lists[0])}, got an empty list")
+        raise ValueError(f"read_voc: expected images in {escape(lists[0])}, got an empty list")
     return list(lines)
 
 
@@ -220,14 +220,14 @@ def _read_list(
         try:
             inside(root, name)
         except ValueError as error:
-            raise ValueError(f"read_voc: {error}, in {shown(path)}, line {number}") from None
+            raise ValueError(f"read_voc: {error}, in {escape(path)}, line {number}") from None
         if name in lines and name not in from_other_lists:
             findings.append(
                 Finding(
                     "warning",
                     "listed-twice",
                     f"expected each image once, got {name} in line {lines[name]} already",
-                    file=shown(path),
+                    file=escape(path),
                     row=f"line {number}",
                     fix="remove one of the lines",
                 )
@@ -248,8 +248,8 @@ def list_images(folder: Path, findings: list[Finding]) -> dict[str, str]:
                 Finding(
                     "error",
                     "ambiguous-image",
-                    f"expected one image named {shown(stem)}, got {shown(names[stem])} as well",
-                    image=shown(folder / name),
+                    f"expected one image named {escape(stem)}, got {escape(names[stem])} as well",
+                    image=escape(folder / name),
                     fix="remove or rename one of them",
                 )
             )

@@ -9,7 +9,7 @@ from typing import Any
 from cvlib._files import read_text
 from cvlib.data.datasets.base import check_classes
 from cvlib.data.datasets.segmentation import SegmentationDataset
-from cvlib.data.files.folders import name_some, shown
+from cvlib.data.files.folders import escape, name_some
 from cvlib.data.files.mask_images import Colour, voc_palette
 from cvlib.data.formats.voc_folders import (
     find_parent,
@@ -117,7 +117,7 @@ def _choose_classes(
     names = check_classes("read_voc_segmentation", names)
     if source:
         findings.append(
-            Finding("info", "classes", f"{len(names)} classes from {source}", file=shown(root))
+            Finding("info", "classes", f"{len(names)} classes from {source}", file=escape(root))
         )
     return names, colours
 
@@ -134,7 +134,7 @@ def _read_label_map(path: Path) -> tuple[list[str], list[Colour]]:
         if len(values) != 3 or not all(v.strip().isdecimal() and int(v) < 256 for v in values):
             raise ValueError(
                 "read_voc_segmentation: expected lines such as road:128,64,128::, got "
-                f"{line[:80]!r} in {shown(path)}, line {number}"
+                f"{line[:80]!r} in {escape(path)}, line {number}"
             )
         names.append(name.strip())
         colours.append((int(values[0]), int(values[1]), int(values[2])))
@@ -152,7 +152,7 @@ def _warn_of_unlabelled(
                 "missing-labels",
                 f"expected a mask for every image, got none for {name_some(unlabelled)}: these "
                 "images are left out",
-                image=shown(root / _IMAGES / unlabelled[0]),
+                image=escape(root / _IMAGES / unlabelled[0]),
                 fix="draw the masks, or list the images that have one in ImageSets/Segmentation",
                 count=len(unlabelled),
             )
@@ -166,7 +166,7 @@ def _check_pairs(
         missing = [stem for stem in stems if stem not in names]
         if missing:
             raise ValueError(
-                f"read_voc_segmentation: expected {kind} in {shown(root / folder)} for each of "
+                f"read_voc_segmentation: expected {kind} in {escape(root / folder)} for each of "
                 f"{len(stems)} names, got none for {len(missing)}: {name_some(missing)}; restore "
                 "them, or remove the names from the list"
             )

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, ParseError
 import defusedxml
 from defusedxml import ElementTree
 
-from cvlib.data.files.folders import shown
+from cvlib.data.files.folders import escape
 from cvlib.data.labels.findings import Finding
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -53,7 +53,7 @@ def read_annotation(path: Path) -> Annotation:
     except (OSError, ValueError) as error:
         annotation.is_readable = False
         annotation.findings.append(
-            Finding("error", "unreadable-labels", str(error), shown(path), fix="restore the file")
+            Finding("error", "unreadable-labels", str(error), escape(path), fix="restore the file")
         )
         return annotation
     annotation.filename = _text(root.find("filename"))
@@ -71,7 +71,7 @@ def read_annotation(path: Path) -> Annotation:
                 "bad-object",
                 "expected every bndbox in an <object> of <annotation>, got "
                 f"{num_outside} elsewhere",
-                file=shown(path),
+                file=escape(path),
                 fix="name and nest the elements as VOC does",
             )
         )
@@ -134,7 +134,7 @@ def _read_size(root: Element) -> tuple[int, int] | None:
 
 def _read_object(element: Element, number: int, annotation: Annotation) -> None:
     """Add an object to the annotation, or a finding if it is invalid."""
-    file, row = shown(annotation.path), f"object {number}"
+    file, row = escape(annotation.path), f"object {number}"
     try:
         children = _children(element, ("name", "bndbox"))
         sides = _children(children.get("bndbox", ()), _SIDES)

@@ -12,11 +12,11 @@ from tqdm.auto import tqdm
 from cvlib._files import read_text
 from cvlib.data.datasets.base import check_classes
 from cvlib.data.files.folders import (
+    escape,
     has_file,
     is_image,
     list_files,
     name_some,
-    shown,
     walk_files,
 )
 from cvlib.data.files.images import read_image_size
@@ -98,7 +98,7 @@ def read_yolo(
     names = config.names if classes is None else classes
     if names is None:
         raise ValueError(
-            f"read_yolo: expected class names in data.yaml or classes.txt in {shown(path)}, got "
+            f"read_yolo: expected class names in data.yaml or classes.txt in {escape(path)}, got "
             "none; pass classes=..."
         )
     names = check_classes("read_yolo", names)
@@ -107,7 +107,7 @@ def read_yolo(
     images = [img for src in sources for img in _list_images(src, config.root, findings)]
     images = list(dict.fromkeys(images))
     if not images:
-        raise ValueError(f"read_yolo: expected images in {shown(path)}, got none")
+        raise ValueError(f"read_yolo: expected images in {escape(path)}, got none")
     labels = _read_labels(config.root, images, findings)
     builder = TableBuilder("YOLO", config.root, names, row_word="line", findings=findings)
     _add_images(builder, images, labels)
@@ -146,7 +146,7 @@ def _choose_split(config: YoloConfig, split: str | None, path: Path) -> list[Pat
     if split not in config.splits or not split:
         raise ValueError(
             f"read_yolo: expected `split` to be one of {', '.join(known) or 'none'} in "
-            f"{shown(path)}, got {split!r}"
+            f"{escape(path)}, got {split!r}"
         )
     return config.splits[split]
 
@@ -160,7 +160,7 @@ def _list_images(source: Path, root: Path, findings: list[Finding]) -> list[Path
                 "warning",
                 "link-loop",
                 "expected a subfolder, got a link to a parent folder",
-                file=shown(source / link),
+                file=escape(source / link),
             )
             for link in loops
         )
@@ -169,7 +169,7 @@ def _list_images(source: Path, root: Path, findings: list[Finding]) -> list[Path
     text = read_text(source, "read_yolo", "a list of images")
     for number, line in enumerate(text.splitlines(), 1):
         if name := line.strip():
-            place = f"{shown(source)}, line {number}"
+            place = f"{escape(source)}, line {number}"
             image = resolve_inside(root, source.parent, name, place)
             images.append(image if image.exists() else resolve_inside(root, root, name, place))
     return images
@@ -183,7 +183,7 @@ def _read_labels(root: Path, images: list[Path], findings: list[Finding]) -> _La
         files = {image: image.with_suffix(".txt") for image in images}
         if not any(file.is_file() for file in files.values()):
             raise ValueError(
-                f"read_yolo: expected label files such as {shown(first)}, got none for all of "
+                f"read_yolo: expected label files such as {escape(first)}, got none for all of "
                 f"{len(images)} images; only images without objects may lack one"
             )
     labels = _Labels(files)
@@ -199,7 +199,9 @@ def _read_labels(root: Path, images: list[Path], findings: list[Finding]) -> _La
             "expected fractions of the image from 0 to 1, got larger numbers in "
             f"{labels.num_in_pixels} of {labels.num_lines} lines: they look like pixels"
         )
-        findings.append(Finding("error", "not-normalised", message, shown(folder), fix=_FIX_PIXELS))
+        findings.append(
+            Finding("error", "not-normalised", message, escape(folder), fix=_FIX_PIXELS)
+        )
     findings += line_findings.findings()
     findings += _find_unlabelled(labels.unlabelled)
     findings += _find_orphans(set(files.values()))
@@ -216,7 +218,7 @@ def _read_file(file: Path, labels: _Labels, findings: FindingCollector) -> list[
     try:
         text = read_text(file, "read_yolo", "a label file")
     except (OSError, ValueError) as error:
-        findings.error("unreadable-labels", "", str(error), "restore the file", file=shown(file))
+        findings.error("unreadable-labels", "", str(error), "restore the file", file=escape(file))
         return None
     lines = []
     for number, row in enumerate(text.splitlines(), 1):
@@ -228,7 +230,7 @@ def _read_file(file: Path, labels: _Labels, findings: FindingCollector) -> list[
             line = _parse_line(number, fields)
         except ValueError as error:
             fix = "label the object again, or remove it"
-            findings.error("bad-object", f"line {number}", str(error), fix, file=shown(file))
+            findings.error("bad-object", f"line {number}", str(error), fix, file=escape(file))
             continue
         if min(line.values) >= -_TOLERANCE and max(line.values) <= 1 + _TOLERANCE:
             lines.append(line)
@@ -236,7 +238,7 @@ def _read_file(file: Path, labels: _Labels, findings: FindingCollector) -> list[
             labels.num_in_pixels += max(line.values) >= _MIN_PIXELS
             message = f"expected fractions of the image from 0 to 1, got {row.strip()[:80]}"
             findings.error(
-                "not-normalised", f"line {number}", message, _FIX_PIXELS, file=shown(file)
+                "not-normalised", f"line {number}", message, _FIX_PIXELS, file=escape(file)
             )
     return lines
 
@@ -272,7 +274,7 @@ def _find_unlabelled(images: list[Path]) -> list[Finding]:
             "info",
             "no-label-file",
             f"images without a label file count as images without objects: {names}",
-            image=shown(images[0]),
+            image=escape(images[0]),
             count=len(images),
         )
     ]
@@ -287,7 +289,7 @@ def _find_orphans(files: set[Path]) -> list[Finding]:
             "warning",
             "labels-without-image",
             "expected an image for every label file, got none",
-            file=shown(file),
+            file=escape(file),
             fix="restore the image, or remove the labels",
         )
         for file in sorted(existing - files)
@@ -306,9 +308,9 @@ def _find_shared(files: dict[Path, Path]) -> list[Finding]:
                 Finding(
                     "error",
                     "ambiguous-image",
-                    f"expected one image for each label file, got {shown(other.name)} as well",
-                    file=shown(file),
-                    image=shown(image),
+                    f"expected one image for each label file, got {escape(other.name)} as well",
+                    file=escape(file),
+                    image=escape(image),
                     fix="remove or rename one of the images",
                 )
             )
@@ -326,7 +328,7 @@ def _add_images(builder: TableBuilder, images: list[Path], labels: _Labels) -> N
                 "mixed-labels",
                 f"expected only boxes or only polygons, got {num_boxes} boxes among "
                 f"{labels.num_lines} objects: all are read as boxes, without masks",
-                file=shown(builder.root),
+                file=escape(builder.root),
                 fix="draw the outlines of these objects too, or train on boxes",
             )
         )
@@ -338,7 +340,7 @@ def _add_images(builder: TableBuilder, images: list[Path], labels: _Labels) -> N
             height, width = read_image_size(image)
         except (OSError, ValueError) as error:
             builder.findings.append(
-                Finding("error", "unreadable-image", str(error), image=shown(image))
+                Finding("error", "unreadable-image", str(error), image=escape(image))
             )
             continue
         file = "" if image in unlabelled else labels.files[image]

@@ -13,10 +13,10 @@ from cvlib._files import read_text
 from cvlib.data.files.folders import (
     SPLITS,
     describe_folder,
+    escape,
     list_files,
     list_folders,
     name_some,
-    shown,
 )
 from cvlib.data.labels.findings import Finding
 
@@ -75,7 +75,7 @@ def find_config(path: Path) -> Path | None:
     preferred = [file for file in candidates if file.stem in ("data", "dataset")]
     if len(preferred or candidates) > 1:
         raise ValueError(
-            f"read_yolo: expected one data.yaml in {shown(path)}, got "
+            f"read_yolo: expected one data.yaml in {escape(path)}, got "
             f"{name_some(file.name for file in candidates)}; pass the file"
         )
     return next(iter(preferred or candidates), None)
@@ -106,7 +106,7 @@ def read_config(path: Path, root: Path | None = None) -> YoloConfig:
     values = _parse(file)
     for key in ("kpt_shape", "channels"):
         if key in values:
-            raise ValueError(f"read_yolo: expected boxes or polygons, got {key} in {shown(file)}")
+            raise ValueError(f"read_yolo: expected boxes or polygons, got {key} in {escape(file)}")
     config = YoloConfig(root or file.parent, _read_names(values, file), {})
     base = _read_base(values, file, config)
     for split in SPLITS:
@@ -116,13 +116,13 @@ def read_config(path: Path, root: Path | None = None) -> YoloConfig:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(
                 f"read_yolo: expected {split} to be a folder, a list of folders or a .txt file, "
-                f"got {type(names).__name__} in {shown(file)}"
+                f"got {type(names).__name__} in {escape(file)}"
             )
         if names:
             config.splits[split] = [_resolve(name, base, file, split, config) for name in names]
     if not config.splits:
         raise ValueError(
-            f"read_yolo: expected train, val or test in {shown(file)}, got {name_some(values)}"
+            f"read_yolo: expected train, val or test in {escape(file)}, got {name_some(values)}"
         )
     return config
 
@@ -131,7 +131,7 @@ def _parse(file: Path) -> dict[str, Any]:
     if file.stat().st_size > _MAX_BYTES:
         raise ValueError(
             f"read_yolo: expected at most {_MAX_BYTES:,} bytes of YAML, got "
-            f"{file.stat().st_size:,} in {shown(file)}"
+            f"{file.stat().st_size:,} in {escape(file)}"
         )
     text = read_text(file, "read_yolo", "YAML")
     try:
@@ -139,11 +139,11 @@ def _parse(file: Path) -> dict[str, Any]:
         values = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(
-            f"read_yolo: expected plain YAML in {shown(file)}, got: {error}"
+            f"read_yolo: expected plain YAML in {escape(file)}, got: {error}"
         ) from error
     if not isinstance(values, dict):
         raise ValueError(
-            f"read_yolo: expected keys such as train and names in {shown(file)}, got "
+            f"read_yolo: expected keys such as train and names in {escape(file)}, got "
             f"{type(values).__name__}"
         )
     return values
@@ -168,12 +168,12 @@ def _read_names(values: dict[str, Any], file: Path) -> list[str]:
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise ValueError(
             f"read_yolo: expected names to be a list or a dictionary of class names in "
-            f"{shown(file)}, got {type(names).__name__ if names else 'none'}"
+            f"{escape(file)}, got {type(names).__name__ if names else 'none'}"
         )
     if count is not None and (not isinstance(count, str) or count.strip() != str(len(names))):
         raise ValueError(
             f"read_yolo: expected nc to be the number of names, {len(names)}, got {count!r:.40} in "
-            f"{shown(file)}; correct one of them"
+            f"{escape(file)}; correct one of them"
         )
     return [name.strip() for name in names]
 
@@ -182,14 +182,14 @@ def _sort_by_index(names: dict[str, Any], file: Path) -> list[Any]:
     """Return ``{0: cat, 1: dog}`` as a list."""
     if not all(isinstance(key, str) and key.isdecimal() for key in names):
         raise ValueError(
-            f"read_yolo: expected names with the numbers 0, 1, ... as keys in {shown(file)}, got "
+            f"read_yolo: expected names with the numbers 0, 1, ... as keys in {escape(file)}, got "
             f"{name_some(str(key)[:40] for key in names)}"
         )
     by_index = {int(key): name for key, name in names.items()}
     missing = sorted(set(range(len(names))) - set(by_index))
     if missing:
         raise ValueError(
-            f"read_yolo: expected names of the classes 0..{len(names) - 1} in {shown(file)}, got "
+            f"read_yolo: expected names of the classes 0..{len(names) - 1} in {escape(file)}, got "
             f"none of {missing[0]}"
         )
     return [by_index[index] for index in range(len(names))]
@@ -201,7 +201,7 @@ def _read_base(values: dict[str, Any], file: Path, config: YoloConfig) -> Path:
     if not isinstance(path, str) or path in _NULL:
         return file.parent
     try:
-        base = resolve_inside(config.root, file.parent, path, shown(file))
+        base = resolve_inside(config.root, file.parent, path, escape(file))
     except ValueError:
         base = None
     if base is not None and base.is_dir():
@@ -214,14 +214,14 @@ def _read_base(values: dict[str, Any], file: Path, config: YoloConfig) -> Path:
                 "info",
                 "other-root",
                 f"expected path to be a folder here, got {path!r}; {first} exists next to the file",
-                file=shown(file),
+                file=escape(file),
                 fix="remove path",
             )
         )
         return file.parent
     raise ValueError(
-        f"read_yolo: expected path to be a folder in {shown(config.root)}, got {path!r} in "
-        f"{shown(file)}; remove it, or pass root=... with the folder of the data"
+        f"read_yolo: expected path to be a folder in {escape(config.root)}, got {path!r} in "
+        f"{escape(file)}; remove it, or pass root=... with the folder of the data"
     )
 
 
@@ -231,11 +231,11 @@ def _resolve(name: str, base: Path, file: Path, split: str, config: YoloConfig) 
     inner = name.removeprefix("../")
     if inner != name and not _is_inside(config.root, base / name) and (base / inner).exists():
         name = inner
-    path = resolve_inside(config.root, base, name, f"{split} of {shown(file)}")
+    path = resolve_inside(config.root, base, name, f"{split} of {escape(file)}")
     if not path.exists():
         raise FileNotFoundError(
-            f"read_yolo: expected {split} to be a folder or a list, got {shown(path)}, which does "
-            f"not exist, in {shown(file)}"
+            f"read_yolo: expected {split} to be a folder or a list, got {escape(path)}, which does "
+            f"not exist, in {escape(file)}"
         )
     return path
 
@@ -251,7 +251,7 @@ def resolve_inside(root: Path, base: Path, name: str, source: str) -> Path:
     path = Path(os.path.normpath(base / name.replace("\\", "/")))
     if not _is_inside(root, path) or "\0" in name:
         raise ValueError(
-            f"read_yolo: expected paths inside {shown(root)}, got {name!r} in {source}; move "
+            f"read_yolo: expected paths inside {escape(root)}, got {name!r} in {source}; move "
             "the data there, or pass root=... with a higher folder"
         )
     return path

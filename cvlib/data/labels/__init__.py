@@ -1,1 +1,1 @@
-"""Label tables, the findings about them and the rules they must satisfy."""
+"""Label tables, findings about them, and the rules they must satisfy."""

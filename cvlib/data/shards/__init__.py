@@ -1,1 +1,1 @@
-"""Data sets in shards of tar archives."""
+"""Datasets in tar archives."""

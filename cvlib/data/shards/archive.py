@@ -1,7 +1,7 @@
-"""Shards as files: tar archives that are read in place, and the index beside them.
+"""Files of a sharded dataset: tar archives that are read in place, and their index.
 
-Nothing is ever unpacked to the disk, and names in an archive serve as names alone; so paths that
-climb, links and devices in it can do no harm.
+Nothing is extracted to the disk, and member names are never used as paths, so links, devices and
+paths with ``..`` in an archive are harmless.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from cvlib._files import inside, read_text, save_json, write_atomically
 
 INDEX, OFFSETS = "index.json", "offsets.npy"
 _FORMAT, _VERSION = "cvlib-shards", 1
-# WebDataset's: a sample's key is a name up to the first dot of its last part.
+# As in WebDataset, the key of a sample is its name up to the first dot after the last slash.
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*|[^./]+)\.([^/]+)", re.DOTALL)
-# What damaged archives make tarfile raise.
+# Errors of tarfile for damaged archives.
 TAR_ERRORS = (tarfile.TarError, ValueError, OverflowError, EOFError, OSError)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file as the index knows it.
+    """Entry of a tar file in the index.
 
     Attributes:
-        name: Of the file.
-        images: In it.
-        bytes: Its length.
-        sha256: Of its content; empty where nobody has written an index.
+        name: File name.
+        images: Number of images.
+        bytes: Size of the file.
+        sha256: Checksum of the file; empty without an index.
     """
 
     name: str
@@ -49,13 +49,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """What a folder of shards holds.
+    """Contents of a folder of shards.
 
     Attributes:
-        task: As of data sets.
+        task: ``"detection"``, ``"segmentation"`` or ``"classification"``.
         classes: Class names.
-        upright: Whether labels are in the pixels of images turned as EXIF says.
-        shards: In the order of the images.
+        upright: Whether labels refer to images with the EXIF orientation applied.
+        shards: Shards in the order of the images.
         left_out: ``{"index": ..., "reason": ...}`` of images that could not be written.
     """
 
@@ -67,7 +67,7 @@ class Index:
 
 
 def save_index(folder: Path, index: Index, offsets: NDArray[np.int64]) -> None:
-    """Writes ``offsets.npy`` and then ``index.json``, which says that the folder is complete."""
+    """Write ``offsets.npy`` and then ``index.json``, which marks the folder as complete."""
     buffer = io.BytesIO()
     np.save(buffer, offsets)
     write_atomically(folder / OFFSETS, buffer.getbuffer())
@@ -77,10 +77,10 @@ def save_index(folder: Path, index: Index, offsets: NDArray[np.int64]) -> None:
 
 
 def read_index(path: Path) -> Index:
-    """Reads ``index.json``.
+    """Read ``index.json``.
 
     Raises:
-        ValueError: It is not one of ours, of another version, or damaged.
+        ValueError: The file is not an index of shards, has another version, or is damaged.
     """
     value = json.loads(read_text(path, "ShardDataset", "a JSON file"))
     if not isinstance(value, dict) or value.get("format") != _FORMAT:
@@ -104,11 +104,11 @@ def read_index(path: Path) -> Index:
             tuple(value["left_out"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"ShardDataset: expected a whole index, got {path}: {error}") from error
+        raise ValueError(f"ShardDataset: expected a valid index, got {path}: {error}") from error
 
 
 def is_index(path: Path) -> bool:
-    """Says whether a file is the index of a folder of shards, by its first bytes."""
+    """Whether a file is the index of a folder of shards, by its first bytes."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -116,37 +116,38 @@ def is_index(path: Path) -> bool:
 
 
 def read_offsets(path: Path, index: Index) -> NDArray[np.int64]:
-    """Where the samples of each shard begin, and its last one ends; mapped, not read.
+    """Map the offsets of all samples into memory.
 
     Returns:
-        Shape (P + S,), for P images in S shards.
+        Shape (P + S,) for P images in S shards: for each shard the first byte of its samples, and
+        the end of the last one.
 
     Raises:
-        ValueError: It does not belong to the index.
+        ValueError: The file is damaged, or does not belong to the index.
     """
     try:
         offsets = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"ShardDataset: expected {path} as it was written: {error}") from error
+        raise ValueError(f"ShardDataset: expected offsets in {path}, got: {error}") from error
     expected = sum(shard.images + 1 for shard in index.shards)
     if offsets.dtype != np.int64 or offsets.shape != (expected,):
         raise ValueError(
             f"ShardDataset: expected {expected} offsets, got {offsets.dtype} {offsets.shape} in "
-            f"{path}; it does not belong to the {INDEX} beside it"
+            f"{path}; it does not belong to the {INDEX} in that folder"
         )
     return offsets
 
 
 def scan_shards(folder: Path, names: Sequence[str]) -> tuple[list[Shard], Any, list[str]]:
-    """Finds the samples of tar files that have no index, by reading the headers of their members.
+    """Find the samples of tar files without an index, by reading the headers of all members.
 
     Returns:
-        The shards, offsets as of `read_offsets`, and what is damaged, in words.
+        Shards, offsets as returned by `read_offsets`, and descriptions of damaged shards.
     """
     shards: list[Shard] = []
     offsets: list[NDArray[np.int64]] = []
     damaged: list[str] = []
-    for name in tqdm(names, "looking into shards", disable=None, leave=False, delay=1):
+    for name in tqdm(names, "scanning shards", disable=None, leave=False, delay=1):
         starts, problem = _scan(folder / name)
         shards.append(Shard(name, len(starts) - 1, (folder / name).stat().st_size))
         offsets.append(np.array(starts, dtype=np.int64))
@@ -155,7 +156,7 @@ def scan_shards(folder: Path, names: Sequence[str]) -> tuple[list[Shard], Any, l
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """Damage in the middle of an archive is an error; tarfile takes it for the end."""
+    """Raises for damage inside an archive, which tarfile would take for its end."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Any:
@@ -168,32 +169,32 @@ class _StrictHeader(tarfile.TarInfo):
 
 
 def _scan(path: Path) -> tuple[list[int], str]:
-    """Where samples begin and the last whole one ends, and why it was the last one."""
+    """Return the first bytes of all samples, the end of the last one, and the damage after it."""
     starts: list[int] = []
     key, end = None, 0
     try:
         with tarfile.open(path, "r:", tarinfo=_StrictHeader) as tar:
-            for member in _members(tar):
+            for member in _iterate_members(tar):
                 name = split_name(member)
                 if name is not None and name[0] != key:
                     starts.append(member.offset)
                     key = name[0]
                 end = tar.offset
     except TAR_ERRORS as error:
-        return starts or [0], str(error)  # without the last one, which may not be whole
+        return starts or [0], str(error)  # without the last one, which may be incomplete
     return [*starts, end], ""
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _iterate_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in tar:
-        tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+        tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
         yield member
 
 
 def split_name(member: tarfile.TarInfo) -> tuple[str, str] | None:
-    """Key and suffix of a plain file in an archive, as WebDataset has them; else None.
+    """Return key and suffix of a regular file, as in WebDataset, or None for other members.
 
-    A sparse file is none: a few bytes of it may stand for terabytes.
+    Sparse files are excluded, because a few bytes may expand to terabytes.
     """
     match = _NAME.fullmatch(member.name)
     if match is None or not member.isreg() or member.issparse():
@@ -202,15 +203,15 @@ def split_name(member: tarfile.TarInfo) -> tuple[str, str] | None:
 
 
 def read_range(path: Path, start: int, length: int) -> bytes:
-    """Reads a part of a file.
+    """Read ``length`` bytes of a file from offset ``start``.
 
     Raises:
         OSError: The file cannot be read.
-        EOFError: It ends before.
+        EOFError: The file is shorter.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        # Asked first: what a damaged index claims may be more than the memory.
+        # Checked first, because a damaged index may ask for more than the memory.
         size = os.fstat(descriptor).st_size
         if start < 0 or length < 0 or start + length > size:
             raise EOFError(f"a file of {size:,} bytes that should have {start + length:,}")
@@ -219,42 +220,42 @@ def read_range(path: Path, start: int, length: int) -> bytes:
         os.close(descriptor)
 
 
-def read_members(block: bytes) -> tuple[str, dict[str, bytes]]:
-    """The one sample in a piece of a tar file: its key, and bytes by suffix.
+def unpack_sample(block: bytes) -> tuple[str, dict[str, bytes]]:
+    """Return the key of the sample in a block of a tar file, and its content keyed by suffix.
 
     Raises:
-        ValueError: The piece is damaged, or holds none or several.
+        ValueError: The block is damaged, or does not have exactly one sample.
     """
     try:
         archive = io.BytesIO(block + bytes(2 * tarfile.BLOCKSIZE))
         with tarfile.open(fileobj=archive, mode="r:", tarinfo=_StrictHeader) as tar:
-            samples = list(_group(tar))
+            samples = list(_group_members(tar))
     except TAR_ERRORS as error:
-        raise ValueError(f"a damaged piece of a tar file ({error})") from error
+        raise ValueError(f"a damaged block of a tar file ({error})") from error
     if len(samples) != 1:
-        raise ValueError(f"{len(samples)} samples where one should be")
+        raise ValueError(f"{len(samples)} samples instead of one")
     return samples[0]
 
 
 def read_stream(file: BinaryIO) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The samples of a tar file from its beginning to its end, compressed or not.
+    """Read the samples of a tar file in sequence, compressed or not.
 
     Yields:
-        Key, and bytes by suffix.
+        Key and content keyed by suffix.
 
     Raises:
-        ValueError: The archive is damaged; samples before the damage have been given.
+        ValueError: The archive is damaged; raised after the samples before the damage.
     """
     try:
         with tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictHeader) as tar:
-            yield from _group(tar)
+            yield from _group_members(tar)
     except TAR_ERRORS as error:
         raise ValueError(f"a damaged tar file ({error})") from error
 
 
-def _group(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _group_members(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
     key, members = None, dict[str, bytes]()
-    for member in _members(tar):
+    for member in _iterate_members(tar):
         name = split_name(member)
         if name is None:
             continue
@@ -273,8 +274,8 @@ def _group(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield key, members
 
 
-def tar_members(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
-    """A piece of a tar file with one sample; equal samples give equal bytes."""
+def pack_sample(key: str, members: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return a block of a tar file with one sample; equal samples give equal bytes."""
     buffer = io.BytesIO()
     for suffix, data in members:
         info = tarfile.TarInfo(f"{key}.{suffix}")

@@ -1,9 +1,8 @@
-"""Data sets in tar files: for sets of many millions of images, and for stores across a network.
+"""Random access to datasets in tar files, for many millions of images or remote storage.
 
-`ShardDataset` is like any other set: it has a length and gives any image, so that order, exact
-resumption, and shares of several processes work as always. It reads of a tar file the bytes of the
-sample that is asked for, in one piece. `ShardStream` (of ``_shard_stream``) reads whole shards from
-beginning to end.
+`ShardDataset` has a length and random access like any other dataset, so sampling orders, exact
+resumption and distributed training work as usual. A sample is read in one piece from its tar file.
+`ShardStream` reads shards sequentially.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ from cvlib.data.shards.archive import (
     Index,
     is_index,
     read_index,
-    read_members,
     read_offsets,
     read_range,
     scan_shards,
+    unpack_sample,
 )
-from cvlib.data.shards.samples import decode_sample, guess_task, image_of, unreadable
+from cvlib.data.shards.samples import decode_sample, find_image, guess_task, sample_error
 
 Fetch = Callable[[str, int, int], bytes]
 
 
-class _Folder:
-    """One folder of shards; its offsets are mapped anew in each process."""
+class _ShardFolder:
+    """A folder of shards; each process maps its offsets itself."""
 
     def __init__(self, path: Path, classes: Sequence[str] | None, local: bool) -> None:
         self.path, self.findings = path, list[Finding]()
@@ -67,8 +66,8 @@ class _Folder:
         if self.has_index:
             self.offsets = read_offsets(self.path / OFFSETS, self.index)
 
-    def find(self, index: int) -> tuple[Path, int, int]:
-        """Tar file, first byte and number of bytes of a sample."""
+    def locate(self, index: int) -> tuple[Path, int, int]:
+        """Return tar file, first byte and number of bytes of a sample."""
         shard = int(np.searchsorted(self.firsts, index, side="right")) - 1
         start, end = self.offsets[index + shard : index + shard + 2].tolist()
         return self.path / self.index.shards[shard].name, start, end - start
@@ -79,9 +78,9 @@ class _Folder:
             size = path.stat().st_size if path.is_file() else None
             if size != shard.bytes:
                 actual = "which is missing" if size is None else f"a file of {size:,} bytes"
-                self._note(f"expected {path} with {shard.bytes:,} bytes, got {actual}", str(path))
+                self._warn(f"expected {path} with {shard.bytes:,} bytes, got {actual}", str(path))
 
-    def _note(self, message: str, file: str) -> None:
+    def _warn(self, message: str, file: str) -> None:
         advice = "restore it; its samples cannot be read"
         self.findings.append(Finding("warning", "damaged-shard", message, file, fix=advice))
 
@@ -94,17 +93,17 @@ class _Folder:
             )
         shards, self.offsets, damaged = scan_shards(self.path, names)
         for text in damaged:
-            self._note(f"expected a whole tar file, got {text}", str(self.path))
+            self._warn(f"expected a complete tar file, got {text}", str(self.path))
         if not any(shard.images for shard in shards):
             raise ValueError(f"ShardDataset: expected samples in {self.path}, got none")
         if classes is None:
             raise ValueError(
-                f"ShardDataset: expected classes, got none, and {self.path} has no {INDEX} with "
+                f"ShardDataset: expected `classes`, got none, and {self.path} has no {INDEX} with "
                 'their names; pass classes=("cat", "dog")'
             )
         first = next(i for i, shard in enumerate(shards) if shard.images)
         start, end = self.offsets[first : first + 2].tolist()
-        _, members = read_members(read_range(self.path / names[first], start, end - start))
+        _, members = unpack_sample(read_range(self.path / names[first], start, end - start))
         task = guess_task(members)
         if task is None:
             raise ValueError(
@@ -115,31 +114,32 @@ class _Folder:
 
 
 class ShardDataset(Dataset[Any]):
-    """Images in tar files, read one by one in any order.
+    """Dataset in tar files, with random access.
 
     Args:
-        folders: Of `write_shards`, one or several; or of uncompressed tar files in WebDataset's
-            layout, which are looked through once.
-        classes: Class names; needed where there is no ``index.json``.
-        transform: Called as ``transform(image, target)``; gives the pair that is returned.
-        fetch: Called as ``fetch(path, start, length)`` for bytes of a tar file that lies
-            elsewhere, in a worker; the folder then needs ``index.json`` and ``offsets.npy`` alone.
+        folders: One or several folders of `write_shards`, or of uncompressed tar files in the
+            layout of WebDataset, which are scanned once.
+        classes: Class names; required without ``index.json``.
+        transform: Called as ``transform(image, target)``; returns the pair of the sample.
+        fetch: Called as ``fetch(path, start, length)`` in workers to read bytes of a tar file in
+            remote storage; only ``index.json`` and ``offsets.npy`` must then be in the folder.
 
     Attributes:
         classes: Class names.
         task: ``"detection"``, ``"segmentation"`` or ``"classification"``.
         findings: Shards that are missing or damaged.
-        transform: As given; may be replaced.
+        transform: See the argument; may be replaced.
 
     Raises:
-        FileNotFoundError: No shards there.
-        ValueError: A damaged index, folders of different sets, no classes.
+        FileNotFoundError: A folder has no shards.
+        ValueError: An index is damaged, folders belong to different datasets, or ``classes`` are
+            missing.
 
     Warns:
-        UserWarning: Shards are missing or damaged; their samples raise when they are read.
+        UserWarning: Shards are missing or damaged; reading their samples raises.
 
     Note:
-        ``offsets.npy`` is mapped, not read: 8 bytes for each image, which all processes share.
+        ``offsets.npy`` takes 8 bytes per image and is memory-mapped, shared by all processes.
 
     Example:
         >>> import tempfile
@@ -161,20 +161,24 @@ class ShardDataset(Dataset[Any]):
     ) -> None:
         paths = [folders] if isinstance(folders, str | Path) else list(folders)
         names = None if classes is None else check_classes("ShardDataset", classes)
-        self._folders = [_Folder(Path(path), names, fetch is None) for path in paths]
-        kinds = {(f.index.task, f.index.classes) for f in self._folders}
-        if len(kinds) != 1:
-            raise ValueError(f"ShardDataset: expected folders of one set, got {len(kinds)} sets")
-        self.task, own = kinds.pop()
-        if names is not None and tuple(names) != own:
-            raise ValueError(f"ShardDataset: expected classes {own} as in {INDEX}, got {names}")
-        self.classes = own
+        self._folders = [_ShardFolder(Path(path), names, fetch is None) for path in paths]
+        contents = {(folder.index.task, folder.index.classes) for folder in self._folders}
+        if len(contents) != 1:
+            raise ValueError(
+                "ShardDataset: expected `folders` with one task and equal classes, got "
+                f"{len(contents)} datasets"
+            )
+        self.task, self.classes = contents.pop()
+        if names is not None and tuple(names) != self.classes:
+            raise ValueError(
+                f"ShardDataset: expected `classes` {self.classes} as in {INDEX}, got {names}"
+            )
         self.transform = transform
         self._fetch = fetch
         counts = [len(folder) for folder in self._folders]
         self._firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._chosen: NDArray[np.int64] | None = None
-        self.findings = tuple(one for folder in self._folders for one in folder.findings)
+        self.findings = tuple(finding for folder in self._folders for finding in folder.findings)
         if self.findings:
             warnings.warn(
                 f"ShardDataset: {counted(len(self.findings), 'damaged shard')}, the first: "
@@ -194,54 +198,54 @@ class ShardDataset(Dataset[Any]):
             index: -len to len - 1.
 
         Returns:
-            ``(image, target)`` as data sets of this task give them.
+            ``(image, target)`` as in other datasets of this task.
 
         Raises:
             IndexError: ``index`` is out of range.
             UnreadableImageError: The shard is missing or damaged here, the image cannot be
-                decoded, or its labels cannot be right. A ``ValueError``.
+                decoded, or its labels are invalid. A ``ValueError``.
         """
         members, place, number, upright = self._read(index)
         try:
             sample = decode_sample(members, self.task, len(self.classes), upright, number)
         except ValueError as error:
-            raise unreadable(place, error, "ShardDataset") from error
+            raise sample_error(place, error, "ShardDataset") from error
         return sample if self.transform is None else self.transform(*sample)
 
     def read_image(self, index: int) -> bytes:
-        """The bytes of an image as they were stored.
+        """Return the stored bytes of an image.
 
         Raises:
             IndexError: ``index`` is out of range.
-            UnreadableImageError: As for samples, except that nothing is decoded.
+            UnreadableImageError: The shard is missing or damaged here, or has no image.
         """
         members, place, *_ = self._read(index)
         try:
-            return image_of(members)
+            return find_image(members)
         except ValueError as error:
-            raise unreadable(place, error, "ShardDataset") from error
+            raise sample_error(place, error, "ShardDataset") from error
 
     def name(self, index: int) -> str:
-        """Where a sample is: tar file and first byte."""
-        path, start, _, _, _ = self._find(index)
+        """Return tar file and first byte of a sample, as text."""
+        path, start, *_ = self._locate(index)
         return f"{path}:{start}"
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> ShardDataset:
-        """The same set with some of its images, in the order given.
+        """Return the dataset of some images, in the order given.
 
         Raises:
             IndexError: An index is out of range.
         """
         part = copy.copy(self)
-        part._chosen = np.array([self._number(index) for index in indices], dtype=np.int64)
+        part._chosen = np.array([self._global_index(index) for index in indices], dtype=np.int64)
         return part
 
     def split(self, fraction: float, seed: int = 0) -> tuple[ShardDataset, ShardDataset]:
-        """Two sets that share no image, drawn at random.
+        """Split the dataset at random into two that share no image.
 
         Args:
-            fraction: Between 0 and 1: share of the first set.
-            seed: Of the draw.
+            fraction: Share of the first part, between 0 and 1.
+            seed: Random seed; equal seeds give equal parts.
 
         Raises:
             ValueError: ``fraction`` is out of range, or a part would be empty.
@@ -249,46 +253,46 @@ class ShardDataset(Dataset[Any]):
         first, second = split_images(len(self), fraction, seed, None)
         return self.subset(first), self.subset(second)
 
-    def _number(self, index: int) -> int:
-        """Of an image in all folders together."""
+    def _global_index(self, index: int) -> int:
+        """Return the index of an image in all folders together."""
         index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"ShardDataset: expected index below {len(self)}, got {index}")
         index %= len(self)
         return index if self._chosen is None else int(self._chosen[index])
 
-    def _find(self, index: int) -> tuple[Path, int, int, int, bool]:
-        number = self._number(index)
+    def _locate(self, index: int) -> tuple[Path, int, int, int, bool]:
+        number = self._global_index(index)
         place = int(np.searchsorted(self._firsts, number, side="right")) - 1
         folder = self._folders[place]
-        path, start, length = folder.find(number - int(self._firsts[place]))
+        path, start, length = folder.locate(number - int(self._firsts[place]))
         return path, start, length, number, folder.index.upright
 
     def _read(self, index: int) -> tuple[dict[str, bytes], str, int, bool]:
-        path, start, length, number, upright = self._find(index)
+        path, start, length, number, upright = self._locate(index)
         try:
             if self._fetch is None:
                 block = read_range(path, start, length)
             else:
                 block = self._fetch(str(path), start, length)
-            key, members = read_members(block)
+            key, members = unpack_sample(block)
         except (OSError, EOFError, ValueError) as error:
-            raise unreadable(f"{path} at byte {start:,}", error, "ShardDataset") from error
+            raise sample_error(f"{path} at byte {start:,}", error, "ShardDataset") from error
         return members, f"{path}, sample {key}", number, upright
 
 
 def verify_shards(folder: str | Path) -> list[Finding]:
-    """Reads every shard of a folder and compares it with the checksum in its index.
+    """Compare the shards of a folder with the checksums in their index.
 
     Returns:
         An error for each shard that is missing or has changed.
 
     Raises:
         FileNotFoundError: There is no ``index.json``.
-        ValueError: It is damaged.
+        ValueError: The index is damaged.
     """
     folder = Path(folder)
-    found = []
+    findings = []
     shards = read_index(folder / INDEX).shards
     for shard in tqdm(shards, "verifying shards", disable=None, leave=False, delay=1):
         path = folder / shard.name
@@ -296,8 +300,8 @@ def verify_shards(folder: str | Path) -> list[Finding]:
         if actual != shard.sha256:
             message = f"expected SHA-256 {shard.sha256}, got {actual}"
             advice = "copy the shard again"
-            found.append(Finding("error", "damaged-shard", message, str(path), fix=advice))
-    return found
+            findings.append(Finding("error", "damaged-shard", message, str(path), fix=advice))
+    return findings
 
 
 def _checksum(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""One sample of a shard: bytes by suffix, as WebDataset has them, to and from images and labels.
+"""Encoding and decoding of samples in shards, with members keyed by suffix as in WebDataset.
 
-A sample ``000017`` of a detection set is two members of a tar file, ``000017.jpg`` and
-``000017.json``; one for segmentation has ``000017.mask.png`` beside them, and one for
-classification may have ``000017.cls``, the number of its class as text.
+A sample ``000017`` for detection has two members of a tar file, ``000017.jpg`` and ``000017.json``;
+one for segmentation also has ``000017.mask.png``, and one for classification may have
+``000017.cls``, the class index as text.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ from torchvision import tv_tensors
 from cvlib._files import IMAGE_SUFFIXES
 from cvlib.data.files.image_headers import MemorySource, read_header
 from cvlib.data.files.images import UnreadableImageError, read_image
-from cvlib.data.files.mask_images import decode_numbers
+from cvlib.data.files.mask_images import VOID, decode_numbers
 from cvlib.data.labels.rules import SLACK
 from cvlib.ops.rle import masks_to_rle, rle_to_masks
 
 Members = Mapping[str, bytes]
 
 MASK = "mask.png"
-VOID = 255
 _SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"} | {
     "TIFF": "tif", "PPM": "ppm", "JPEG2000": "jp2", "AVIF": "avif",
 }  # fmt: skip
 
 
 def encode_image(source: bytes | Tensor) -> tuple[str, bytes]:
-    """Suffix and bytes of an image: a file's own, or a PNG of pixels uint8 (3, H, W)."""
+    """Return suffix and bytes of an image: those of a file, or a PNG of pixels uint8 (3, H, W)."""
     if isinstance(source, bytes):
         header = read_header(MemorySource(source))
         suffix = _SUFFIXES.get(header.format) if header is not None else None
@@ -52,9 +51,9 @@ def _encode_png(pixels: Any) -> bytes:
     return buffer.getvalue()
 
 
-def encode_labels(task: str, target: Mapping[str, Any], facts: Mapping[str, Any]) -> Members:
-    """Members for what a target says; ``facts`` go into its json, too."""
-    fields: dict[str, Any] = {**facts, "image_id": int(target["image_id"])}
+def encode_labels(task: str, target: Mapping[str, Any], extra: Mapping[str, Any]) -> Members:
+    """Encode a target to members; ``extra`` adds fields to its json."""
+    fields: dict[str, Any] = {**extra, "image_id": int(target["image_id"])}
     members: dict[str, bytes] = {}
     if task == "classification":
         fields["label"] = int(target["label"])
@@ -71,7 +70,7 @@ def encode_labels(task: str, target: Mapping[str, Any], facts: Mapping[str, Any]
 
 
 def guess_task(members: Members) -> str | None:
-    """The task of a sample that nobody has described, or None."""
+    """Return the task of a sample without an index, or None."""
     if MASK in members:
         return "segmentation"
     if "cls" in members:
@@ -85,27 +84,27 @@ def guess_task(members: Members) -> str | None:
 def decode_sample(
     members: Members, task: str, num_classes: int, upright: bool, default_id: int
 ) -> tuple[Any, dict[str, Any]]:
-    """Image and target of a sample.
+    """Decode a sample.
 
     Args:
-        members: Bytes by suffix.
-        task: As of data sets.
+        members: Content keyed by suffix.
+        task: ``"detection"``, ``"segmentation"`` or ``"classification"``.
         num_classes: K.
-        upright: Turn the image as EXIF says.
-        default_id: ``image_id`` where the labels have none.
+        upright: Apply the EXIF orientation.
+        default_id: ``image_id`` if the labels have none.
 
     Returns:
-        ``(image, target)`` as every data set gives them.
+        ``(image, target)`` as in other datasets of the task.
 
     Raises:
-        ValueError: A member is missing or damaged, or labels cannot be right.
+        ValueError: A member is missing or damaged, or labels are invalid.
     """
     fields = _read_fields(members)
-    image = read_image(image_of(members), upright=upright)
+    image = read_image(find_image(members), upright=upright)
     size = int(image.shape[1]), int(image.shape[2])
     image_id = fields.get("image_id", default_id)
     if not isinstance(image_id, int) or isinstance(image_id, bool):
-        raise ValueError(f"expected image_id to be an integer, got {image_id!r:.40}")
+        raise ValueError(f"expected `image_id` to be an integer, got {image_id!r:.40}")
     if task == "detection":
         target = _read_objects(fields, num_classes, size)
     elif task == "segmentation":
@@ -115,11 +114,11 @@ def decode_sample(
     return tv_tensors.Image(image), {**target, "image_id": image_id}
 
 
-def image_of(members: Members) -> bytes:
-    """The bytes of the image.
+def find_image(members: Members) -> bytes:
+    """Return the bytes of the image.
 
     Raises:
-        ValueError: There is none, or more than one.
+        ValueError: There is no image, or more than one.
     """
     names = [
         name
@@ -158,12 +157,12 @@ def _read_mask(members: Members, num_classes: int, size: tuple[int, int]) -> Ten
         raise ValueError(f"expected a member {MASK}, got {', '.join(members)}")
     mask = decode_numbers(members[MASK], MASK)
     if mask.shape != size:
-        raise ValueError(f"expected a mask of the size of its image {size}, got {mask.shape}")
+        raise ValueError(f"expected a mask of the image size {size}, got {mask.shape}")
     unknown = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
     unknown = unknown[(unknown >= num_classes) & (unknown != VOID)]
     if len(unknown):
         raise ValueError(
-            f"expected class numbers 0..{num_classes - 1} or {VOID} for void, got {unknown[0]}"
+            f"expected class indices 0..{num_classes - 1} or {VOID} for void, got {unknown[0]}"
         )
     return torch.from_numpy(mask)
 
@@ -185,7 +184,7 @@ def _read_objects(
         "iscrowd": torch.from_numpy(crowds),
     }
     if "masks" in fields:
-        target["masks"] = tv_tensors.Mask(_read_runs(fields["masks"], count, size))
+        target["masks"] = tv_tensors.Mask(_read_instance_masks(fields["masks"], count, size))
     return target
 
 
@@ -206,21 +205,21 @@ def _read_array(
         array = array.astype(dtype).reshape(shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(
-            f"expected {name} to be numbers of shape {shape}, got {value!r:.60}"
+            f"expected `{name}` to be numbers of shape {shape}, got {value!r:.60}"
         ) from error
     if not np.isfinite(array).all():
-        raise ValueError(f"expected finite {name}, got {value!r:.60}")
+        raise ValueError(f"expected finite `{name}`, got {value!r:.60}")
     return array
 
 
 def _check_objects(boxes: Any, labels: Any, num_classes: int, size: tuple[int, int]) -> None:
     limits = np.array([size[1], size[0]] * 2) + SLACK
-    wrong = {
+    violations = {
         f"a label in 0..{num_classes - 1}": (labels < 0) | (labels >= num_classes),
         "x1 < x2 and y1 < y2": (boxes[:, 2:] <= boxes[:, :2]).any(1),
         "a box inside the image": (boxes < -SLACK).any(1) | (boxes > limits).any(1),
     }
-    for expected, bad in wrong.items():
+    for expected, bad in violations.items():
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             corners = ", ".join(f"{value:g}" for value in boxes[first])
@@ -230,17 +229,19 @@ def _check_objects(boxes: Any, labels: Any, num_classes: int, size: tuple[int, i
             )
 
 
-def _read_runs(masks: Any, count: int, size: tuple[int, int]) -> Tensor:
+def _read_instance_masks(masks: Any, count: int, size: tuple[int, int]) -> Tensor:
     if not isinstance(masks, list) or len(masks) != count:
-        raise ValueError(f"expected masks as a list of {count} run lengths, got {masks!r:.60}")
+        raise ValueError(
+            f"expected `masks` to be a list of {count} run-length encodings, got {masks!r:.60}"
+        )
     try:
         return rle_to_masks(masks, image_size=size).to(torch.uint8)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"expected masks as run lengths, got: {error}") from error
+        raise ValueError(f"expected `masks` to be run-length encodings, got: {error}") from error
 
 
-def unreadable(place: str, error: Exception, function: str) -> UnreadableImageError:
-    """The error about one sample, in the name of what was asked for it."""
+def sample_error(place: str, error: Exception, function: str) -> UnreadableImageError:
+    """Return the error for a single sample; ``function`` is the prefix of its message."""
     return UnreadableImageError(
         f"{function}: expected a readable sample in {place}, got: {error}", place
     )

@@ -1,4 +1,4 @@
-"""Whole shards, read from beginning to end."""
+"""Sequential reading of shards."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from cvlib.data.datasets.base import check_classes
 from cvlib.data.files.images import UnreadableImageError
 from cvlib.data.files.shared_memory import is_for_worker
 from cvlib.data.shards.archive import read_stream
-from cvlib.data.shards.samples import decode_sample, unreadable
+from cvlib.data.shards.samples import decode_sample, sample_error
 
 
 class ShardStream(IterableDataset[Any]):
-    """Samples of whole shards, from the beginning to the end of each: for stores without seeking.
+    """Samples of shards that are read sequentially, for storage without random access.
 
-    Processes of a training and workers of a loader share the shards among them: one shard is read
-    by one of them, so give each at least one. The order is that of the shards, or random with
-    ``buffer``.
+    Each shard is read by one worker of one process, so there should be at least one per worker.
+    The order is that of the shards, or random with ``buffer``.
 
     Args:
-        shards: Paths, or whatever ``open_shard`` takes.
+        shards: Paths, or other arguments of ``open_shard``.
         classes: Class names.
-        task: As of data sets.
-        upright: Turn images as EXIF says.
-        buffer: Samples that are kept to draw from at random, shards being shuffled, too; 0: none.
-        seed: Of the random order; `set_epoch` changes it.
-        transform: Called as ``transform(image, target)``.
-        open_shard: Opens a shard for reading bytes; ``None``: a file of this machine.
-        on_damaged: Called with the place and the error of each damaged sample or shard, which is
-            then skipped; ``None`` raises instead.
+        task: ``"detection"``, ``"segmentation"`` or ``"classification"``.
+        upright: Apply the EXIF orientation.
+        buffer: Size of the shuffle buffer; shards are shuffled as well. 0 keeps the order.
+        seed: Random seed; `set_epoch` changes the order.
+        transform: Called as ``transform(image, target)``; returns the pair of the sample.
+        open_shard: Called to open a shard as a binary file. Default: opens local files.
+        on_damaged: Called with place and error of each damaged sample or shard, which is then
+            skipped. Default: raises the error.
 
     Raises:
-        ValueError: No shard, or an unknown task.
+        ValueError: There are no shards, or the task is unknown.
 
     Example:
         >>> import tempfile
@@ -67,23 +66,23 @@ class ShardStream(IterableDataset[Any]):
         self.classes = tuple(check_classes("ShardStream", classes))
         if not self.shards or task not in ("detection", "segmentation", "classification"):
             raise ValueError(
-                f"ShardStream: expected shards and a known task, got {len(self.shards)} shards and "
-                f"task {task!r}"
+                "ShardStream: expected `shards` and a known `task`, got "
+                f"{len(self.shards)} shards and task {task!r}"
             )
         self.task, self.upright, self.buffer, self.seed = task, upright, buffer, seed
         self.transform, self.open_shard, self.on_damaged = transform, open_shard, on_damaged
-        # Shared: workers that outlive an epoch must learn of the next one.
+        # In shared memory, so that persistent workers see the next epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._process: tuple[int, int] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the next pass take another random order, also of workers that persist."""
+        """Set the epoch of the random order, also in persistent workers."""
         self._epoch.fill_(epoch)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker that is not forked belongs to no group of processes: it must be told.
-        known = {"_process": (rank(), world_size())} if is_for_worker() else {}
-        return self.__dict__ | known
+        # A spawned worker is not in the process group, so it needs the rank of its parent.
+        process = {"_process": (rank(), world_size())} if is_for_worker() else {}
+        return self.__dict__ | process
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         generator = np.random.default_rng((self.seed, int(self._epoch)))
@@ -93,9 +92,9 @@ class ShardStream(IterableDataset[Any]):
         worker = get_worker_info()
         workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
         process, processes = self._process or (rank(), world_size())
-        mine = shards[process * workers + number :: processes * workers]
-        samples = (sample for shard in mine for sample in self._read(shard))
-        return _shuffled(samples, self.buffer, generator) if self.buffer else samples
+        shards = shards[process * workers + number :: processes * workers]
+        samples = (sample for shard in shards for sample in self._read(shard))
+        return _shuffle(samples, self.buffer, generator) if self.buffer else samples
 
     def _read(self, shard: str) -> Iterator[tuple[Any, Any]]:
         try:
@@ -107,30 +106,30 @@ class ShardStream(IterableDataset[Any]):
         except UnreadableImageError:
             raise
         except (OSError, ValueError) as error:
-            self._tell(shard, error)
+            self._handle_damage(shard, error)
 
     def _decode(self, members: dict[str, bytes], place: str, number: int) -> Any:
         try:
             sample = decode_sample(members, self.task, len(self.classes), self.upright, number)
         except ValueError as error:
-            self._tell(place, error)
+            self._handle_damage(place, error)
             return None
         return sample if self.transform is None else self.transform(*sample)
 
-    def _tell(self, place: str, error: Exception) -> None:
-        damage = unreadable(place, error, "ShardStream")
+    def _handle_damage(self, place: str, error: Exception) -> None:
+        damage = sample_error(place, error, "ShardStream")
         if self.on_damaged is None:
             raise damage from error
         self.on_damaged(place, damage)
 
 
-def _shuffled(samples: Iterator[Any], size: int, generator: np.random.Generator) -> Iterator[Any]:
-    kept: list[Any] = []
+def _shuffle(samples: Iterator[Any], size: int, generator: np.random.Generator) -> Iterator[Any]:
+    buffer: list[Any] = []
     for sample in samples:
-        if len(kept) < size:
-            kept.append(sample)
+        if len(buffer) < size:
+            buffer.append(sample)
             continue
         place = int(generator.integers(size))
-        kept[place], sample = sample, kept[place]
+        buffer[place], sample = sample, buffer[place]
         yield sample
-    yield from (kept[place] for place in generator.permutation(len(kept)))
+    yield from (buffer[place] for place in generator.permutation(len(buffer)))

@@ -1,4 +1,4 @@
-"""Writing a data set as WebDataset tar files."""
+"""Writing a dataset as WebDataset tar files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cvlib.data.datasets.classification import ClassificationDataset
 from cvlib.data.datasets.detection import DetectionDataset
 from cvlib.data.datasets.segmentation import SegmentationDataset
 from cvlib.data.labels.findings import counted
-from cvlib.data.shards.archive import INDEX, OFFSETS, Index, Shard, save_index, tar_members
+from cvlib.data.shards.archive import INDEX, OFFSETS, Index, Shard, pack_sample, save_index
 from cvlib.data.shards.samples import encode_image, encode_labels
 
-_SHOWN = 20
+_MAX_LISTED = 20
 
 
 def write_shards(
@@ -33,35 +33,35 @@ def write_shards(
     max_bad_share: float = 0.01,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Writes a data set as a folder of tar files, which `ShardDataset` and WebDataset read.
+    """Write a dataset as a folder of tar files, for `ShardDataset` and WebDataset.
 
-    Image files go in as they are; the pixels of other data sets go in as PNG. Beside an image
-    stands a json with its labels, masks of objects as run lengths, and for segmentation a
-    ``mask.png`` of class numbers. ``offsets.npy`` says where each sample begins;
-    ``index.json``, written last, has the class names and the counts and checksums of all shards.
+    Image files are stored unchanged; images of other datasets are stored as PNG. Each image has a
+    json with its labels, with masks of objects as run lengths, and for segmentation a ``mask.png``
+    of class indices. ``offsets.npy`` has the first byte of each sample; ``index.json``, written
+    last, has the class names, and the counts and checksums of all shards.
 
-    Every sample is read as training would read it before it is written. One that cannot be read is
-    told, left out and listed in ``index.json``.
+    Samples are read as in training before they are written. Unreadable ones are logged, left out
+    and listed in ``index.json``.
 
     Args:
-        dataset: With ``classes`` and ``task``; its transform is not applied.
-        folder: Made when it is not there; without shards.
-        per_shard: Most images in one tar file.
-        max_bytes: A tar file that has reached this size is closed.
-        seed: Write in random order, as readers of whole shards in sequence need; ``None``: in the
-            order of the set.
-        max_bad_share: Of the images that may be unreadable, but at least one unless it is 0.
-        log: Is given a line for each image that was left out, and one at the end.
+        dataset: Dataset with ``classes`` and ``task``; its transform is not applied.
+        folder: Folder without shards; created if it does not exist.
+        per_shard: Maximum number of images in a tar file.
+        max_bytes: Size from which on a tar file is closed.
+        seed: Random seed for a random order, which sequential readers need. Default: keeps the
+            order of the dataset.
+        max_bad_share: Maximum share of unreadable images; one is always allowed unless it is 0.
+        log: Called with a line for each image that is left out, and one at the end.
 
     Raises:
-        FileExistsError: The folder holds shards already.
-        ValueError: No image, ``per_shard`` or ``max_bytes`` below 1, an unknown task, or too many
-            unreadable images.
+        FileExistsError: The folder already has shards.
+        ValueError: There are no images, ``per_shard`` or ``max_bytes`` is below 1, the task is
+            unknown, or there are too many unreadable images.
         OSError: The folder cannot be written.
 
     Note:
-        Equal sets give equal bytes. Several processes write a large set together when each takes a
-        `subset` and a folder of its own; `ShardDataset` opens a list of folders.
+        Equal datasets give equal bytes. Several processes can write a large dataset together, each
+        with its own `subset` and folder; `ShardDataset` opens a list of folders.
 
     Example:
         >>> import tempfile
@@ -74,20 +74,20 @@ def write_shards(
         (5, ('banana',), 'detection')
     """
     folder = Path(folder)
-    _check(dataset, folder, per_shard, max_bytes)
+    _check_arguments(dataset, folder, per_shard, max_bytes)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = copy.copy(dataset)
-    plain.transform = None
+    untransformed = copy.copy(dataset)
+    untransformed.transform = None
     order = np.arange(len(dataset))
     if seed is not None:
         order = np.random.default_rng(seed).permutation(order)
-    writer = _Writer(folder, per_shard, max_bytes)
+    writer = _ShardWriter(folder, per_shard, max_bytes)
     bad: list[dict[str, Any]] = []
     allowed = max(1, int(len(order) * max_bad_share)) if max_bad_share else 0
     with writer:
         for index in tqdm(order.tolist(), "writing shards", disable=None, leave=False, delay=1):
             try:
-                members = _members(plain, index)
+                members = _encode_sample(untransformed, index)
             except (OSError, ValueError) as error:
                 bad.append({"index": index, "reason": str(error)})
                 log(f"left out: image {index} cannot be read: {error}")
@@ -97,55 +97,57 @@ def write_shards(
     if not writer.shards:
         raise ValueError(f"write_shards: expected readable images, got none: {bad[0]['reason']}")
     upright = bool(getattr(dataset, "upright", True))
-    index_ = Index(plain.task, tuple(plain.classes), upright, tuple(writer.shards), tuple(bad))
-    save_index(folder, index_, np.array(writer.offsets, dtype=np.int64))
+    shard_index = Index(
+        dataset.task, tuple(dataset.classes), upright, tuple(writer.shards), tuple(bad)
+    )
+    save_index(folder, shard_index, np.array(writer.offsets, dtype=np.int64))
     shards = counted(len(writer.shards), "shard")
     log(f"{counted(len(order) - len(bad), 'image')} in {shards}")
 
 
-def _check(dataset: Any, folder: Path, per_shard: int, max_bytes: int) -> None:
+def _check_arguments(dataset: Any, folder: Path, per_shard: int, max_bytes: int) -> None:
     for name, value in (("per_shard", per_shard), ("max_bytes", max_bytes)):
         if value < 1:
-            raise ValueError(f"write_shards: expected {name} >= 1, got {value}")
+            raise ValueError(f"write_shards: expected `{name}` >= 1, got {value}")
     if dataset.task not in ("detection", "segmentation", "classification"):
         raise ValueError(f"write_shards: expected a known task, got {dataset.task!r}")
     if not len(dataset):
-        raise ValueError("write_shards: expected at least one image, got an empty set")
-    found = sorted(folder.glob("shard-*.tar")) + [folder / name for name in (INDEX, OFFSETS)]
-    there = [path for path in found if path.exists()]
-    if there:
+        raise ValueError("write_shards: expected at least one image, got an empty dataset")
+    shards = sorted(folder.glob("shard-*.tar"))
+    existing = shards + [path for path in (folder / INDEX, folder / OFFSETS) if path.exists()]
+    if existing:
         raise FileExistsError(
-            f"write_shards: expected a folder without shards, got {there[0]}; choose another "
-            "folder, or remove what an interrupted call has left"
+            f"write_shards: expected `folder` without shards, got {existing[0]}; choose another "
+            "folder, or remove the files of an interrupted call"
         )
 
 
 def _check_share(bad: list[dict[str, Any]], allowed: int, size: int) -> None:
     if len(bad) > allowed:
-        lines = [f"  image {one['index']}: {one['reason']}" for one in bad[:_SHOWN]]
+        lines = [f"  image {image['index']}: {image['reason']}" for image in bad[:_MAX_LISTED]]
         raise ValueError(
             f"write_shards: expected at most {allowed} unreadable images of {size}, got "
             f"{len(bad)}; repair or remove them, or raise max_bad_share:\n" + "\n".join(lines)
         )
 
 
-def _members(dataset: Any, index: int) -> list[tuple[str, bytes]]:
-    """Suffixes and bytes of a sample, the image first.
+def _encode_sample(dataset: Any, index: int) -> list[tuple[str, bytes]]:
+    """Return suffixes and bytes of a sample, beginning with the image.
 
     Raises:
-        ValueError: The sample cannot be used.
+        ValueError: The sample is invalid.
         OSError: A file cannot be read.
     """
     image, target = dataset[index]
     path = _image_path(dataset, index)
     suffix, data = encode_image(image if path is None else path.read_bytes())
-    facts = {} if path is None else {"file_name": os.fsencode(path.name).decode("utf-8", "replace")}
-    labels = encode_labels(dataset.task, target, facts)
+    extra = {} if path is None else {"file_name": os.fsencode(path.name).decode("utf-8", "replace")}
+    labels = encode_labels(dataset.task, target, extra)
     return [(suffix, data), *labels.items()]
 
 
 def _image_path(dataset: Any, index: int) -> Path | None:
-    """Where the stored bytes of an image are, for sets that give them without a change."""
+    """Return the path of an image file, for datasets whose images are unchanged files."""
     if isinstance(dataset, DetectionDataset):
         return dataset.table.path(index)
     if isinstance(dataset, ClassificationDataset | SegmentationDataset):
@@ -153,8 +155,8 @@ def _image_path(dataset: Any, index: int) -> Path | None:
     return None
 
 
-class _Writer:
-    """Opens one tar file after the other; one that is not complete has another name."""
+class _ShardWriter:
+    """Writes one tar file after the other, under a temporary name until it is complete."""
 
     def __init__(self, folder: Path, per_shard: int, max_bytes: int) -> None:
         self.folder, self.per_shard, self.max_bytes = folder, per_shard, max_bytes
@@ -162,7 +164,7 @@ class _Writer:
         self.offsets: list[int] = []
         self._file: BinaryIO | None = None
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> _ShardWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -181,12 +183,12 @@ class _Writer:
         return self._path.with_name(f".{self._path.name}.tmp")
 
     def add(self, key: str, members: Sequence[tuple[str, bytes]]) -> None:
-        """Writes a sample."""
+        """Write a sample."""
         if self._file is None:
             self._file = open(self._temporary, "wb")
             self._hash, self._length, self._images = hashlib.sha256(), 0, 0
         self.offsets.append(self._length)
-        self._write(tar_members(key, members))
+        self._write(pack_sample(key, members))
         self._images += 1
         if self._images >= self.per_shard or self._length >= self.max_bytes:
             self._close()

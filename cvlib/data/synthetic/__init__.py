@@ -1,1 +1,1 @@
-"""Data sets that the code draws itself."""
+"""Datasets that are drawn on the fly."""

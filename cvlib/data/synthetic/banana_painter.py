@@ -1,8 +1,8 @@
-"""One procedural banana: drawn straight on a small texture, then bent along an arc.
+"""Procedural bananas: drawn straight in a small texture, then bent along an arc.
 
 The texture has ``s`` (along the banana, 0 at the stem, 1 at the tip) from left to right and ``r``
-(across it, in units of the largest half width) from top to bottom. Two textures share that
-layout: colours, and the signed distance to the outline, whose sign is the exact mask.
+(across it, in units of the largest half width) from top to bottom. Two textures share this layout:
+colours, and the signed distance to the outline, whose sign is the exact mask.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 _COLUMNS, _ROWS = 79, 32
-_S_MARGIN = 0.08  # the texture reaches past both ends, so that the outline can fade out
-_R_REACH = 1.7  # and past the sides
-_BOUND = slice(5, _COLUMNS - 5, 4)  # from just before the stem's end to just after the tip's
+_S_MARGIN = 0.08  # texture beyond both ends, where the outline fades out
+_R_REACH = 1.7  # texture beyond the sides
+_BOUND = slice(5, _COLUMNS - 5, 4)  # from just before the stem to just after the tip
 _S_SCALE = (_COLUMNS - 1) / (1 + 2 * _S_MARGIN)
 _R_SCALE = (_ROWS - 1) / (2 * _R_REACH)
 
@@ -32,7 +32,7 @@ _DARK = np.array([58, 40, 22], np.float32)
 
 @dataclass(frozen=True)
 class Peel:
-    """One banana before it is placed, in units of its own length.
+    """A banana before it is placed, in units of its length.
 
     Attributes:
         bend: Angle of the arc in radians.
@@ -53,12 +53,12 @@ class Peel:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a banana lies.
+    """Orientation of a banana.
 
     Attributes:
         rotation: Angle in radians.
-        squash: Factor on the axis through the arc's middle, as if seen at a slant; negative
-            mirrors the banana.
+        squash: Scale along the axis through the middle of the arc, as if viewed at a slant;
+            negative mirrors the banana.
     """
 
     rotation: float
@@ -67,15 +67,15 @@ class Pose:
 
 @dataclass(frozen=True)
 class Banana:
-    """A banana rendered into a window of the image's plane.
+    """A banana rendered into a window of the image plane.
 
     Attributes:
         left: Column of the window's first pixel; may lie outside the image.
         top: Row of the window's first pixel; may lie outside the image.
-        alpha: Shape (h, w), float32 in 0..1: how much of each pixel is covered.
-        mask: Shape (h, w), uint8 0 or 1: pixels at least half covered.
-        u: Shape (h, w), float32: texture column of each pixel.
-        v: Shape (h, w), float32: texture row of each pixel.
+        alpha: Coverage of each pixel, shape (h, w), float32 in 0..1.
+        mask: Pixels that are at least half covered, shape (h, w), uint8 0 or 1.
+        u: Texture column of each pixel, shape (h, w), float32.
+        v: Texture row of each pixel, shape (h, w), float32.
     """
 
     left: int
@@ -98,7 +98,7 @@ def _grid() -> tuple[Array, Array]:
 
 
 def random_peel(rng: np.random.Generator) -> Peel:
-    """Draw a banana's form and colours."""
+    """Draw the shape and colours of a banana."""
     bend, width, sway = rng.random(3)
     bend, half_width = math.radians(75 + 75 * bend), 0.095 + 0.045 * width
     s, r = _grid()
@@ -118,7 +118,7 @@ def random_pose(rng: np.random.Generator) -> Pose:
 
 
 def bounding_box(peel: Peel, pose: Pose) -> NDArray[np.float64]:
-    """Bounding box (x1, y1, x2, y2) about the arc's centre, for a banana of length 1."""
+    """Return the box (x1, y1, x2, y2) about the centre of the arc, for a banana of length 1."""
     s, _ = _grid()
     # Every fourth column: the extremum of the arc is missed by less than .1 pixel.
     s, profile, middle = s[_BOUND], peel.profile[_BOUND], peel.middle[_BOUND]
@@ -131,15 +131,15 @@ def bounding_box(peel: Peel, pose: Pose) -> NDArray[np.float64]:
 
 
 def place(peel: Peel, pose: Pose, box: NDArray[np.float64]) -> Banana:
-    """Find the pixels of a banana.
+    """Render a banana into a box.
 
     Args:
-        peel: What it looks like.
-        pose: How it lies.
-        box: (x1, y1, x2, y2) in pixels, of the shape of ``bounding_box``: where it lies.
+        peel: Shape and colours.
+        pose: Orientation.
+        box: (x1, y1, x2, y2) in pixels, with the aspect ratio of ``bounding_box``.
 
     Returns:
-        The window around it with coverage and texture coordinates.
+        Coverage and texture coordinates in a window around the box.
     """
     import cv2
 
@@ -162,7 +162,7 @@ def place(peel: Peel, pose: Pose, box: NDArray[np.float64]) -> Banana:
 def _texture_coordinates(
     peel: Peel, pose: Pose, dx: Array, dy: Array, length: float
 ) -> tuple[Array, Array]:
-    """Column and row in the texture of the pixels at ``dx``, ``dy`` from the arc's centre."""
+    """Return texture columns and rows of pixels at ``dx``, ``dy`` from the centre of the arc."""
     import cv2
 
     cos, sin, squash = math.cos(pose.rotation), math.sin(pose.rotation), pose.squash
@@ -177,7 +177,7 @@ def _texture_coordinates(
 
 
 def paint(banana: Banana, peel: Peel) -> NDArray[np.uint8]:
-    """Bend a banana's colours onto its window: shape (h, w, 3), uint8."""
+    """Return the colours of a banana in its window, shape (h, w, 3), uint8."""
     import cv2
 
     u, v = banana.u, banana.v
@@ -217,7 +217,7 @@ def _ripeness(rng: np.random.Generator, s: Array) -> Array:
 
 
 def _shade(rng: np.random.Generator, across: Array) -> Array:
-    """Brightness over the peel: round, lit from one side, with two faint ridges."""
+    """Return the brightness of a round peel, lit from one side, with a faint ridge."""
     light, depth, ridge, strength = rng.random(4).astype(np.float32)
     lit = across - (light * np.float32(1.2) - np.float32(0.6))
     shade = np.float32(1.08) - (np.float32(0.22) + np.float32(0.2) * depth) * lit * lit
@@ -227,7 +227,7 @@ def _shade(rng: np.random.Generator, across: Array) -> Array:
 
 
 def _spot(rng: np.random.Generator, texture: NDArray[np.uint8]) -> None:
-    """Put brown spots and scratches on the texture in place."""
+    """Draw brown spots and scratches in place."""
     import cv2
 
     count = int(rng.integers(-8, 16))

@@ -1,4 +1,4 @@
-"""Images of bananas drawn on the fly: a detection set that needs no download."""
+"""Bananas drawn on the fly: a detection dataset without a download."""
 
 from __future__ import annotations
 
@@ -35,51 +35,50 @@ from cvlib.data.synthetic.scene_painter import (
 from cvlib.ops import masks_to_boxes
 
 _EMPTY_SHARE = 0.07
-_SMALLEST, _LARGEST = 0.2, 0.6  # longer side of a banana's box over the image's
-_MIN_ASPECT = 0.4  # of a box: usual anchors have ratios of 1/2 to 2 and miss thinner ones
-_MIN_VISIBLE = 0.6  # share of a banana's pixels that neither shapes nor the frame may hide
-_MAX_BOX_IOU = 0.35  # above, non-maximum suppression at .5 would begin to lose a true box
+_SMALLEST, _LARGEST = 0.2, 0.6  # longer side of a box relative to the image
+_MIN_ASPECT = 0.4  # thinner boxes would be missed by common anchors, with ratios of 1/2 to 2
+_MIN_VISIBLE = 0.6  # share of a banana's pixels that are visible
+_MAX_BOX_IOU = 0.35  # larger overlaps would lose boxes in non-maximum suppression at .5
 _TRIES = 8
 _OCCLUDER = 255
-_PEEL_STREAM = 2**32  # beyond any index: peels never share a stream with an image
-_PEELS = 512  # different bananas of one seed; drawing each anew would cost a fifth of the time
+_PEEL_STREAM = 2**32  # beyond any index, so that peels never share a random stream with an image
+_PEELS = 512  # different bananas of one seed; drawing new ones would take a fifth of the time
 
 
 class SyntheticBananas(Dataset[Any]):
-    """Bananas of many shapes, colours and sizes on random backgrounds, drawn when asked for.
+    """Bananas of many shapes, colours and sizes on random backgrounds, drawn on access.
 
-    An image holds 0 to ``max_objects`` bananas (about 7 % hold none) whose longer sides are
-    .2 to .6 of the image's, among convex shapes that are not bananas, many of them yellow.
-    At least 60 % of each banana can be seen, and no two boxes have an IoU above .35.
+    An image has 0 to ``max_objects`` bananas (about 7 % of images have none) whose longer sides
+    are .2 to .6 of the image's, among convex distractors, many of them yellow. At least 60 % of
+    each banana is visible, and no two boxes have an IoU above .35.
 
-    A box is the extent of the banana's own pixels within the image, parts hidden behind other
-    things included, parts outside the frame not. With masks it is the extent of the mask, which
-    covers what can be seen.
+    A box is the extent of the banana within the image, including occluded parts. With masks it is
+    the extent of the mask, which covers the visible part.
 
-    Image ``i`` depends on ``seed``, ``image_size``, ``max_objects`` and ``i`` alone: not on the
-    order of access, the worker, the number of threads or ``length``. Take another seed for
-    another split.
+    Image ``i`` depends only on ``seed``, ``image_size``, ``max_objects`` and ``i``: not on the
+    order of access, the worker, the number of threads or ``length``. Use different seeds for
+    different splits.
 
     Args:
         length: Number of images, at least 0.
         image_size: Height and width in pixels, at least 32.
-        seed: From 0 to 2**32 - 1.
-        max_objects: Largest number of bananas in an image, 1 to 16; crowded images may hold
-            fewer than drawn for, where no free place was found.
-        masks: Give ``masks`` as well.
+        seed: Random seed, 0 to 2**32 - 1.
+        max_objects: Maximum number of bananas in an image, 1 to 16; crowded images may have fewer
+            than drawn if there is no free place.
+        masks: Add ``masks`` to targets.
         transform: Called as ``transform(image, target)``, for instance from
-            ``torchvision.transforms.v2``; gives the pair that is returned.
+            ``torchvision.transforms.v2``; returns the pair of the sample.
 
     Attributes:
         classes: ``("banana",)``.
         task: ``"detection"``.
 
     Raises:
-        TypeError: an argument is not an integer.
-        ValueError: an argument is out of range.
+        TypeError: An argument is not an integer.
+        ValueError: An argument is out of range.
 
     Note:
-        About 1 ms an image of 256 x 256 on one core; needs OpenCV.
+        An image of 256 x 256 takes about 1 ms on one core. Requires OpenCV.
 
     Example:
         >>> bananas = SyntheticBananas(8, image_size=64, seed=1)
@@ -125,7 +124,7 @@ class SyntheticBananas(Dataset[Any]):
             ``(image, target)``: image uint8 (3, S, S) RGB; target with ``boxes`` float32 (N, 4)
             xyxy pixels, ``labels`` int64 (N,) zeros, ``image_id`` int (the index), ``area``
             float32 (N,) of the boxes, ``iscrowd`` int64 (N,) zeros. With masks also ``masks`` uint8
-            (N, S, S), of which ``area`` then counts the pixels.
+            (N, S, S), and ``area`` is that of the masks.
 
         Raises:
             IndexError: ``index`` is out of range.
@@ -134,11 +133,11 @@ class SyntheticBananas(Dataset[Any]):
         if not -self._length <= index < self._length:
             raise IndexError(f"SyntheticBananas: expected index below {self._length}, got {index}")
         index %= self._length
-        scene = _compose(self._seed, index, self._image_size, self._max_objects)
+        scene = _compose_scene(self._seed, index, self._image_size, self._max_objects)
         image = tv_tensors.Image(torch.from_numpy(scene.image))
         target = _target(scene.boxes, index, self._image_size)
         if self._masks:
-            target |= _masks_of(scene)
+            target |= _mask_target(scene)
         return (image, target) if self._transform is None else self._transform(image, target)
 
 
@@ -154,8 +153,8 @@ def _target(boxes: list[tuple[float, ...]], image_id: int, size: int) -> dict[st
     }
 
 
-def _masks_of(scene: _Scene) -> dict[str, Any]:
-    """Masks of what can be seen, with their boxes and areas."""
+def _mask_target(scene: _Scene) -> dict[str, Any]:
+    """Return masks of the visible parts, with their boxes and areas."""
     numbers = torch.arange(1, len(scene.boxes) + 1, dtype=torch.uint8)
     masks = (torch.from_numpy(scene.owners) == numbers[:, None, None]).to(torch.uint8)  # (N, S, S)
     size = scene.owners.shape
@@ -168,14 +167,15 @@ def _masks_of(scene: _Scene) -> dict[str, Any]:
 
 @dataclass
 class _Scene:
-    """An image in the making.
+    """An image being painted.
 
     Attributes:
         image: Shape (S, S, 3) while painting, (3, S, S) when finished; uint8.
-        owners: Shape (S, S), uint8: which banana (1, 2, ...) each pixel shows, 255 for a shape
-            in front of the bananas, 0 for anything else.
+        owners: Banana (1, 2, ...) at each pixel, 255 for an occluder and 0 otherwise, shape
+            (S, S), uint8.
         boxes: (x1, y1, x2, y2) of each banana.
-        pixels: How many pixels each banana has, those hidden or out of the frame included.
+        pixels: Number of pixels of each banana, including occluded ones and those outside the
+            image.
     """
 
     image: NDArray[np.uint8]
@@ -184,7 +184,7 @@ class _Scene:
     pixels: list[int] = field(default_factory=list)
 
     def shows_enough(self, owners: NDArray[np.uint8]) -> bool:
-        """Tell whether every banana would remain visible with these owners."""
+        """Whether enough of every banana is visible with these owners."""
         for number, ((x1, y1, x2, y2), total) in enumerate(
             zip(self.boxes, self.pixels, strict=True), start=1
         ):
@@ -194,7 +194,7 @@ class _Scene:
         return True
 
 
-def _compose(seed: int, index: int, size: int, max_objects: int) -> _Scene:
+def _compose_scene(seed: int, index: int, size: int, max_objects: int) -> _Scene:
     rng = np.random.default_rng((seed, index))
     scene = _Scene(paint_background(rng, size), np.zeros((size, size), np.uint8))
     for _ in range(int(rng.integers(0, 7))):
@@ -202,7 +202,7 @@ def _compose(seed: int, index: int, size: int, max_objects: int) -> _Scene:
     empty, crowding = rng.random(2)
     count = 0 if empty < _EMPTY_SHARE else 1 + int(max_objects * crowding**2)
     for _ in range(count):
-        peel = _peel(seed, int(rng.integers(_PEELS)))
+        peel = _cached_peel(seed, int(rng.integers(_PEELS)))
         _add_banana(rng, scene, peel, _LARGEST if count < 3 else 0.75 * _LARGEST)
     for _ in range(int(rng.integers(0, 4)) if count else 0):
         _add_occluder(rng, scene)
@@ -211,13 +211,13 @@ def _compose(seed: int, index: int, size: int, max_objects: int) -> _Scene:
 
 
 @lru_cache(maxsize=2 * _PEELS)
-def _peel(seed: int, number: int) -> Peel:
+def _cached_peel(seed: int, number: int) -> Peel:
     return random_peel(np.random.default_rng((seed, _PEEL_STREAM, number)))
 
 
 def _add_banana(rng: np.random.Generator, scene: _Scene, peel: Peel, largest: float) -> None:
     size = len(scene.owners)
-    pose, unit = _fair_pose(rng, peel)
+    pose, unit = _random_pose(rng, peel)
     side = size * _SMALLEST * (largest / _SMALLEST) ** rng.random()
     half = (unit[2:] - unit[:2]) * (side / (unit[2:] - unit[:2]).max() / 2)
     for _ in range(_TRIES):
@@ -230,8 +230,8 @@ def _add_banana(rng: np.random.Generator, scene: _Scene, peel: Peel, largest: fl
                 return
 
 
-def _fair_pose(rng: np.random.Generator, peel: Peel) -> tuple[Pose, NDArray[np.float64]]:
-    """Draw a pose whose box is not too thin, with that box for a banana of length 1."""
+def _random_pose(rng: np.random.Generator, peel: Peel) -> tuple[Pose, NDArray[np.float64]]:
+    """Draw a pose with a box that is not too thin; return it with the box for length 1."""
     for _ in range(_TRIES):
         pose = random_pose(rng)
         unit = bounding_box(peel, pose)
@@ -264,7 +264,7 @@ def _collides(box: Sequence[float], others: list[tuple[float, ...]]) -> bool:
 
 
 def _claim(scene: _Scene, banana: Banana) -> bool:
-    """Add a banana's box and mask to the scene, if that hides nothing too much."""
+    """Add a banana's box and mask to the scene, unless it would hide too much of another."""
     import cv2
 
     rows, columns, inner_rows, inner_columns = _overlap(banana, len(scene.owners))
@@ -295,7 +295,7 @@ def _blend(image: NDArray[np.uint8], banana: Banana, colours: NDArray[np.uint8])
 
 
 def _overlap(banana: Banana, size: int) -> tuple[slice, slice, slice, slice]:
-    """Rows and columns of the window's part in the image: in the image, in the window."""
+    """Return rows and columns of a banana within the image, in the image and in its window."""
     height, width = banana.mask.shape
     top, left = max(banana.top, 0), max(banana.left, 0)
     bottom, right = min(banana.top + height, size), min(banana.left + width, size)
@@ -312,8 +312,10 @@ def _checked_integer(name: str, value: int, least: int, most: int) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"SyntheticBananas: expected {name} an integer, got {type(value).__name__}"
+            f"SyntheticBananas: expected `{name}` to be an integer, got {type(value).__name__}"
         ) from None
     if not least <= number <= most:
-        raise ValueError(f"SyntheticBananas: expected {name} from {least} to {most}, got {number}")
+        raise ValueError(
+            f"SyntheticBananas: expected `{name}` from {least} to {most}, got {number}"
+        )
     return number

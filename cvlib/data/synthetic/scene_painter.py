@@ -1,4 +1,4 @@
-"""Backgrounds, shapes that are not bananas, and the camera, for synthetic images."""
+"""Backgrounds, distractors and camera effects of synthetic images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RAMP_256 = np.linspace(0, 1, 256)
 
 
 def random_colours(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Draw RGB colours, from grey to vivid: shape (count, 3), 0..255."""
+    """Draw RGB colours from grey to vivid, shape (count, 3), 0..255."""
     numbers = rng.random((count, 4)) * 255
     colours, vividness = numbers[:, :3], 0.25 + numbers[:, 3:] * (0.75 / 255)
     grey = numbers @ _MEAN_OF_THREE
@@ -26,11 +26,11 @@ def random_colours(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
 
 
 def paint_background(rng: np.random.Generator, size: int) -> Image:
-    """Paint a background: a scalar field looked up in a random palette, or overlapping blobs.
+    """Paint a background: a scalar field in colours of a random palette, or overlapping blobs.
 
     Args:
-        rng: Source of randomness.
-        size: Side of the image in pixels.
+        rng: Random generator.
+        size: Height and width in pixels.
 
     Returns:
         Shape (size, size, 3), uint8, RGB.
@@ -56,7 +56,7 @@ def paint_background(rng: np.random.Generator, size: int) -> Image:
 
 
 def _low_frequency(rng: np.random.Generator, size: int, amplitude: float) -> Image:
-    """Smooth noise whose values wrap around at 256: shape (size, size)."""
+    """Return smooth noise whose values wrap around at 256, shape (size, size)."""
     import cv2
 
     cells = int(rng.integers(3, 18))
@@ -66,7 +66,7 @@ def _low_frequency(rng: np.random.Generator, size: int, amplitude: float) -> Ima
 
 
 def _ramp(rng: np.random.Generator, size: int, total: float) -> Image:
-    """A plane rising by ``total`` over the image in a random direction, modulo 256."""
+    """Return a ramp of ``total`` over the image in a random direction, modulo 256."""
     angle = 2 * math.pi * rng.random()
     step = np.arange(size, dtype=np.float32) * np.float32(total / size)
     down, across = step * np.float32(math.sin(angle)), step * np.float32(math.cos(angle))
@@ -74,18 +74,18 @@ def _ramp(rng: np.random.Generator, size: int, total: float) -> Image:
 
 
 def _checks(rng: np.random.Generator, size: int) -> Image:
-    """Two crossing families of stripes: checks, tiles or tartan."""
+    """Return two crossing families of stripes: checks, tiles or tartan."""
     frequency = rng.uniform(2, 9)
     angle = 2 * math.pi * rng.random()
     step = np.arange(size, dtype=np.float32) * np.float32(256 * frequency / size)
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-    one = np.add.outer(step * sin, step * cos).astype(np.int32).astype(np.uint8)
-    two = np.add.outer(step * cos, step * -sin).astype(np.int32).astype(np.uint8)
-    return np.bitwise_xor(one, two) if rng.random() < 0.5 else np.maximum(one, two)
+    first = np.add.outer(step * sin, step * cos).astype(np.int32).astype(np.uint8)
+    second = np.add.outer(step * cos, step * -sin).astype(np.int32).astype(np.uint8)
+    return np.bitwise_xor(first, second) if rng.random() < 0.5 else np.maximum(first, second)
 
 
 def _palette(rng: np.random.Generator, hard: bool) -> Image:
-    """A cyclic table of 256 colours: shape (256, 1, 3)."""
+    """Return a cyclic table of 256 colours, shape (256, 1, 3)."""
     count = int(rng.integers(2, 6))
     contrast = 0.3 + 0.7 * rng.random()
     colours = random_colours(rng, count)
@@ -111,10 +111,10 @@ def _paint_blobs(rng: np.random.Generator, image: Image) -> None:
 
 
 def random_distractor(rng: np.random.Generator, size: int) -> Points:
-    """Draw the corners of a shape that is not a banana.
+    """Draw the corners of a distractor.
 
-    Discs, rectangles, triangles and other polygons, lemons and sticks: all convex, where a
-    banana is hollow on one side.
+    Discs, rectangles, triangles and other polygons, lemons and sticks are all convex, unlike
+    bananas.
 
     Returns:
         Shape (P, 2), x and y in pixels.
@@ -145,7 +145,7 @@ def _unit_polygon(corners: int, pointed: bool) -> Points:
 
 
 def paint_distractor(rng: np.random.Generator, image: Image, corners: Points) -> None:
-    """Fill a polygon in place, often yellow like a banana, mostly with a lighter side."""
+    """Paint a distractor in place, often yellow like a banana, mostly with a lighter side."""
     yellow, light, x, y = rng.random(4).tolist()
     colour = random_colours(rng, 1)[0]
     if yellow < 0.3:
@@ -160,7 +160,7 @@ def paint_distractor(rng: np.random.Generator, image: Image, corners: Points) ->
 
 
 def fill_polygon(image: Image, corners: Points, colour: NDArray[np.float64] | int) -> None:
-    """Fill a convex polygon in place: smooth edges for RGB, exact ones for a map of numbers."""
+    """Fill a convex polygon in place, with smooth edges for RGB and exact ones for integers."""
     import cv2
 
     fixed = np.round((corners - 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
@@ -170,7 +170,7 @@ def fill_polygon(image: Image, corners: Points, colour: NDArray[np.float64] | in
 
 
 def photograph(rng: np.random.Generator, image: Image) -> Image:
-    """Pass an image through a random camera, in place: blur, noise, contrast, exposure, tint.
+    """Add random camera effects in place: blur, noise, contrast, exposure and tint.
 
     Returns:
         Shape (3, H, W), uint8, contiguous.
@@ -197,7 +197,7 @@ def photograph(rng: np.random.Generator, image: Image) -> Image:
 
 @lru_cache(maxsize=4)
 def _grain(size: int) -> Image:
-    """Noise about 128 that every image takes its piece of: fresh noise would cost 2 ms."""
+    """Return noise about 128 of which every image takes a part; fresh noise would take 2 ms."""
     side = size + _NOISE_MARGIN
     noise = np.random.default_rng(20).normal(128, 32, (side, side, 3))
     return np.clip(noise, 0, 255).astype(np.uint8)
