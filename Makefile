@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 TRAIN_ARGS ?=
+# Processes that run tests, each with one thread.
+JOBS ?= 2
 # CUDA kernels take minutes to compile: only where a GPU can run them, unless CVLIB_CUDA says 1.
 export CVLIB_CUDA ?= $(if $(shell nvidia-smi -L 2>/dev/null),,0)
 export TORCH_CUDA_ARCH_LIST ?= 8.0;9.0+PTX
@@ -32,12 +34,13 @@ train: setup
 	$(BIN)/python tools/train_ssd.py $(if $(DATA),--data $(DATA)) $(TRAIN_ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*')
 	$(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/python .ci/check_words.py
 
 format: setup
 	$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .

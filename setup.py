@@ -1,12 +1,12 @@
-"""Builds cvlib's three binaries; everything else about the package stands in pyproject.toml.
+"""Build the three binaries of cvlib. All other package settings are in pyproject.toml.
 
 Environment variables:
-    CVLIB_CUDA=1|0     build the CUDA library or not; unset: when nvcc and a CUDA torch are there.
-                       A CUDA build that was asked for and fails stops the installation.
-    CVLIB_EXTENSION=0  build nothing: cvlib then runs on its plain-PyTorch reference.
-    CVLIB_EXTENSION=1  a failing build stops the installation (unset: it warns and goes on).
-    CVLIB_SANITIZE=1   build with AddressSanitizer and UBSan (make asan).
-    TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS: as for every torch extension.
+    CVLIB_CUDA=1|0     Whether to build the CUDA library. By default if nvcc and a torch with CUDA
+                       are available. With 1, a failing CUDA build stops the installation.
+    CVLIB_EXTENSION=0  Build nothing; cvlib then runs on its plain-PyTorch reference.
+    CVLIB_EXTENSION=1  A failing build stops the installation; by default it only warns.
+    CVLIB_SANITIZE=1   Build with AddressSanitizer and UBSan (make asan).
+    TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS: As for every torch extension.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-# The oldest torch whose headers the kernels may use: 2.11.
+# The kernels use only headers of torch 2.11, the oldest version supported.
 TORCH_TARGET_VERSION = "0x020b000000000000"
-# PTX of the last one serves newer GPUs.
+# Newer GPUs compile the PTX of the last one.
 DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0+PTX"
 
 
@@ -32,7 +32,7 @@ def read_version() -> str:
 
 
 def find_cuda_home() -> str | None:
-    """The toolkit's folder; `nvcc` on the PATH may be a wrapper outside of it."""
+    """Return the folder of the CUDA toolkit; `nvcc` on the PATH may be a wrapper outside it."""
     if os.environ.get("CUDA_HOME"):
         return os.environ["CUDA_HOME"]
     nvcc = shutil.which("nvcc")
@@ -46,21 +46,21 @@ def find_cuda_home() -> str | None:
 def wants_cuda(cuda_home: str | None) -> bool:
     import torch
 
-    wish = os.environ.get("CVLIB_CUDA", "")
-    if wish not in ("", "0", "1"):
-        raise SystemExit(f"setup.py: expected CVLIB_CUDA to be 0, 1 or unset, got {wish!r}")
+    choice = os.environ.get("CVLIB_CUDA", "")
+    if choice not in ("", "0", "1"):
+        raise SystemExit(f"setup.py: expected CVLIB_CUDA to be 0, 1 or unset, got {choice!r}")
     missing = []
     if shutil.which("nvcc") is None and cuda_home is None:
         missing.append("nvcc (install the CUDA toolkit or set CUDA_HOME)")
     if torch.version.cuda is None:
         missing.append("a torch built with CUDA (this one is CPU-only)")
-    if wish == "1" and missing:
+    if choice == "1" and missing:
         raise SystemExit("setup.py: CVLIB_CUDA=1, but missing: " + "; ".join(missing))
-    return wish != "0" and not missing
+    return choice != "0" and not missing
 
 
 def compile_arguments() -> tuple[list[str], list[str]]:
-    # Contraction off: CPU and CUDA must round alike, or they disagree at ties.
+    # No contraction: CPU and CUDA must round alike, or they would disagree at ties.
     flags = ["-O3", "-std=c++20", "-Wall", "-Wextra", "-Wno-unused-parameter", "-g0"]
     flags += ["-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
     flags += [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
@@ -134,27 +134,27 @@ def make_build_command() -> type:
     from torch.utils.cpp_extension import BuildExtension
 
     class BuildOrWarn(BuildExtension):
-        """A missing compiler must not stop the installation, unless the user asked for it to."""
+        """Build command that only warns about failures, unless the user requires a build."""
 
         def build_extension(self, extension: Extension) -> None:
             try:
                 super().build_extension(extension)
             except Exception as error:
-                wish = "CVLIB_CUDA" if extension.name == "cvlib._C_cuda" else "CVLIB_EXTENSION"
-                if os.environ.get(wish) == "1":
+                option = "CVLIB_CUDA" if extension.name == "cvlib._C_cuda" else "CVLIB_EXTENSION"
+                if os.environ.get(option) == "1":
                     raise
                 print(
                     f"\nWARNING: {extension.name} could not be built ({error}).\n"
-                    "cvlib works without it, on its plain-PyTorch reference, much slower. Install "
-                    f"a C++20 compiler and try again, or set {wish}=1 to stop at the failure.\n",
+                    "cvlib works without it, but much slower, on its plain-PyTorch reference. "
+                    f"Install a C++20 compiler and try again; {option}=1 stops on failure.\n",
                     file=sys.stderr,
                 )
 
         def copy_extensions_to_source(self) -> None:
-            every = self.extensions
-            self.extensions = [e for e in every if self.was_built(e)]
+            extensions = self.extensions
+            self.extensions = [e for e in extensions if self.was_built(e)]
             super().copy_extensions_to_source()
-            self.extensions = every
+            self.extensions = extensions
 
         def was_built(self, extension: Extension) -> bool:
             return Path(self.build_lib, self.get_ext_filename(extension.name)).is_file()
@@ -175,7 +175,7 @@ wants_extension = os.environ.get("CVLIB_EXTENSION") != "0"
 if wants_extension and not torch_is_importable():
     if "1" in (os.environ.get("CVLIB_EXTENSION"), os.environ.get("CVLIB_CUDA")):
         raise SystemExit("setup.py: building cvlib's kernels needs torch; install it first")
-    print("WARNING: no torch here, so cvlib's kernels are not built", file=sys.stderr)
+    print("WARNING: torch is not installed, so cvlib's kernels are not built", file=sys.stderr)
     wants_extension = False
 if wants_extension:
     home = find_cuda_home()

@@ -73,7 +73,7 @@ def check_shape(function: str, argument: str, value: Tensor, *shape: str | int) 
         argument: Name for the message.
         value: Tensor.
         shape: Size of each dimension: a number, or a letter for any size. A leading ``"..."``
-            stands for any number of dimensions.
+            matches any number of dimensions.
     """
     sizes = shape[1:] if shape[0] == "..." else shape
     fits = value.dim() >= len(sizes) if shape[0] == "..." else value.dim() == len(sizes)
@@ -92,7 +92,7 @@ def check_shape_matches(
     other: str,
     advice: str = "",
 ) -> None:
-    """Raises ValueError unless ``value`` has exactly the shape that the argument ``other`` asks."""
+    """Raises ValueError unless ``value`` has the shape that follows from argument ``other``."""
     if value.shape != tuple(shape):
         requirement = f"have shape {tuple(shape)} to match `{other}`"
         actual = tuple(value.shape)
@@ -108,7 +108,7 @@ def check_boxes(function: str, argument: str, boxes: object, *shape: str | int) 
 def check_same_dtype_and_device(
     function: str, first: str, a: Tensor, second: str, b: Tensor
 ) -> None:
-    """Raises unless both tensors have one dtype (TypeError) and one device (ValueError).
+    """Raises unless both tensors have the same dtype (TypeError) and device (ValueError).
 
     Under autocast the operator converts to float32 itself, so there dtypes may differ.
     """
@@ -119,7 +119,7 @@ def check_same_dtype_and_device(
 
 
 def check_same_device(function: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
-    """Raises ValueError unless both tensors have one device."""
+    """Raises ValueError unless both tensors are on the same device."""
     if a.device != b.device:
         requirement = f"be on the device of `{first}` ({a.device})"
         raise ValueError(mismatch(function, second, requirement, b.device))
@@ -135,8 +135,8 @@ def check_ids(
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Whether this is an int, a compiler's symbol of one or NumPy's, but not a bool."""
-    # An int first: the compiler of torch 2.11 knows no attributes of a size that is a symbol.
+    """Whether ``value`` is an int, a symbolic int or a NumPy integer, but not a bool."""
+    # int first, because the compiler of torch 2.11 cannot look up attributes of symbolic sizes.
     if isinstance(value, int | torch.SymInt):
         return not isinstance(value, bool)
     return hasattr(value, "__index__") and not isinstance(value, Tensor)
@@ -161,7 +161,7 @@ def check_integer(
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a real number, a compiler's symbol of one, or NumPy's."""
+    """Whether ``value`` is a real number, also a symbolic one or one of NumPy."""
     if isinstance(value, int | float | torch.SymInt | torch.SymFloat):
         return True
     return isinstance(value, numbers.Real)
@@ -203,7 +203,7 @@ def check_positive(function: str, argument: str, value: float) -> None:
 
 
 def check_choice(function: str, argument: str, value: object, choices: Sequence[str]) -> None:
-    """Raises ValueError unless ``value`` is one of these."""
+    """Raises ValueError unless ``value`` is one of ``choices``."""
     if value not in tuple(choices):
         names = ", ".join(map(repr, choices))
         raise ValueError(mismatch(function, argument, f"be one of {names}", repr(value)))

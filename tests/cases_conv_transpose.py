@@ -15,7 +15,7 @@ FACES = [conv_transpose2d, conv_transpose2d_by_definition, conv_transpose2d_by_m
 # Sums of thousands of products of either sign, in float32.
 CLOSE = {torch.float32: {"rtol": 1e-4, "atol": 1e-3}, torch.float64: {"rtol": 1e-9, "atol": 1e-9}}
 
-# Input, weight, stride, padding, output_padding, groups; with dilation 1 all go to own kernels.
+# Input, weight, stride, padding, output_padding, groups; computed by the kernels of cvlib.
 OWN = {
     "FCN-32s": ((1, 3, 4, 5), (3, 2, 64, 64), (32, 32), (16, 16), (0, 0), 1),
     "FCN-8s": ((2, 4, 5, 3), (4, 3, 16, 16), (8, 8), (4, 4), (0, 0), 1),
@@ -35,7 +35,7 @@ own_cases = pytest.mark.parametrize("case", OWN.values(), ids=OWN.keys())
 
 
 def make(rng, case, device, dtype=torch.float64, *, has_bias=True):
-    """Input, weight and bias, and the options after them."""
+    """Return [input, weight, bias], and the options that follow them."""
     image, weight, *options = case
     shapes = image, weight, (weight[1] * options[-1],)
     tensors = [torch.from_numpy(rng.normal(size=s)).to(device, dtype) for s in shapes]
@@ -43,7 +43,7 @@ def make(rng, case, device, dtype=torch.float64, *, has_bias=True):
 
 
 def expects_own(device):
-    """Whether the sizes of OWN must reach own kernels; on CUDA only some do."""
+    """Whether cvlib's kernels must compute the sizes of OWN; on CUDA they compute some."""
     return device == "cpu" and has_kernels("cpu")
 
 

@@ -43,13 +43,13 @@ def gradients(function, boxes1, boxes2, weight=None):
 
 
 def formula_gradients(formula, boxes1, boxes2, weight=None):
-    """The gradients of a differentiable oracle."""
+    """Gradients of a differentiable oracle."""
     wide = boxes1.detach().cpu().double(), boxes2.detach().cpu().double()
     return gradients(formula, *wide, None if weight is None else weight.cpu().double())
 
 
 def check_derivative(function, boxes1, boxes2):
-    """By gradcheck, in both arguments and in each alone."""
+    """Run gradcheck for both arguments together and for each alone."""
     a, b = boxes1.clone().requires_grad_(), boxes2.clone().requires_grad_()
     assert torch.autograd.gradcheck(function, (a, b))
     assert torch.autograd.gradcheck(lambda a: function(a, boxes2), (a,))
@@ -57,16 +57,16 @@ def check_derivative(function, boxes1, boxes2):
 
 
 def assert_gradients(function, boxes1, boxes2, expected, tolerance):
-    """In both arguments and in each alone."""
+    """Check the gradients of both arguments together and of each alone."""
     a, b = boxes1.clone().requires_grad_(), boxes2.clone().requires_grad_()
     one_sided = (
         torch.autograd.grad(function(a, boxes2).sum(), a)[0],
         torch.autograd.grad(function(boxes1, b).sum(), b)[0],
     )
     for results in (gradients(function, boxes1, boxes2), one_sided):
-        for mine, other in zip(results, expected, strict=True):
-            assert_near(mine, other, tolerance)
+        for actual, other in zip(results, expected, strict=True):
+            assert_near(actual, other, tolerance)
 
 
-# Two boxes, error and message.
+# boxes1, boxes2, error and message.
 GOOD = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])

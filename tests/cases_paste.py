@@ -11,7 +11,7 @@ HEIGHT, WIDTH = 23, 31
 
 
 def random_scene(rng, n, cells=(7, 5), device="cpu", dtype=torch.float32, size=(HEIGHT, WIDTH)):
-    """Masks and boxes of all sizes, many of them partly or wholly outside of the canvas."""
+    """Masks and boxes of all sizes, many of them partly or completely outside the canvas."""
     extent = np.array([size[1], size[0]], np.float64)
     corner = rng.uniform(-0.6, 1.1, (n, 2)) * extent
     sides = rng.choice([0.02, 0.3, 1.0, 2.0], (n, 1)) * rng.random((n, 2)) * extent

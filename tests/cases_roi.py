@@ -22,7 +22,7 @@ def random_regions(rng, count, maps, scale=1.0, **options):
 
 
 def as_arrays(maps, regions):
-    """In the dtype that is computed in."""
+    """Arrays in the dtype of the computation."""
     return [
         (one.float() if one.dtype in DTYPES[2:] else one).detach().cpu().numpy()
         for one in (maps, regions)

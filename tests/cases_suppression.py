@@ -71,7 +71,7 @@ def lattice(rng, n):
 
 
 def touching_lattice(rng, n):
-    """Squares that share edges and nothing else, at the cell size that a grid may well choose."""
+    """Squares that share edges and nothing else, at a likely cell size of a grid search."""
     columns = int(np.ceil(np.sqrt(n)))
     corner = np.stack(np.divmod(np.arange(n), columns), 1) * 16.0 - 64
     return rng.permutation(np.concatenate([corner, corner + 16], 1))
@@ -94,7 +94,7 @@ def two_scales(rng, n):
 
 
 def nested(rng, n):
-    """Each box contains others whose share of it lies within rounding of a threshold."""
+    """Each box contains others; their share of it lies within rounding of a threshold."""
     share = rng.choice(THRESHOLDS[2:-1], n) * (1 + rng.integers(-3, 4, n) * 2.0**-24)
     parent = oracles.random_boxes(rng, max(1, n // 8), size=100, extent=2000)
     boxes = parent[rng.integers(0, len(parent), n)]
@@ -192,7 +192,7 @@ SCENES = [
 def scores_for(rng, n, kind):
     if kind == "distinct":
         return rng.permutation(n) / max(n, 1)
-    if kind == "tied":  # with both zeros, that are equal
+    if kind == "tied":  # with both zeros, which are equal
         return rng.choice([0.75, 0.5, 0.0, -0.0, -1.0, 0.25], n)
     return np.sort(rng.normal(size=n)) * 10.0 ** rng.uniform(-3, 3)  # worst first
 

@@ -1,4 +1,4 @@
-"""What every test shares: devices, seeds, tolerances, the test data."""
+"""Fixtures of all tests: devices, seeds, tolerances, test data."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import random
 import sys
 from pathlib import Path
 
+# Before torch is imported: parallel workers have one thread each, and so have their children.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest
 import torch
 
-# Tests are imported by file (importmode=importlib), so that helpers beside them need a path.
+# Tests are imported by file (importmode=importlib), so helper modules need a path.
 sys.path.insert(0, os.path.dirname(__file__))
 import oracles
 
-# Reproducible, and without a data base that one run would leave to the next. Fixtures of ours that
-# hypothesis would warn about only restore global state.
+# Reproducible, without a database between runs. The fixtures that hypothesis would warn about only
+# restore global state.
 hypothesis.settings.register_profile(
     "cvlib",
     derandomize=True,
@@ -55,13 +59,13 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def cuda() -> str:
-    """For tests that compare the two devices; mark them with ``pytest.mark.cuda``."""
+    """For tests that compare both devices; mark them with ``pytest.mark.cuda``."""
     return _require_cuda()
 
 
 @pytest.fixture(autouse=True)
 def _seeded_and_restored():
-    """Every test starts from the same random state and leaves none to the next."""
+    """Every test starts from the same random state and restores the previous one."""
     python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     random.seed(0)
@@ -87,7 +91,7 @@ def tolerances() -> dict[torch.dtype, dict[str, float]]:
 
 @pytest.fixture
 def thread_counts():
-    """Numbers of threads to try; the number that was set is restored."""
+    """Numbers of threads to try; the previous number is restored."""
     before = torch.get_num_threads()
     yield (1, 2, 3, 5, 8)
     torch.set_num_threads(before)
@@ -95,7 +99,7 @@ def thread_counts():
 
 @pytest.fixture
 def fresh_compiler():
-    """Compiled code of one test neither helps nor hinders the next."""
+    """Compiled code of one test does not affect the next."""
     torch.compiler.reset()
     yield
     torch.compiler.reset()
@@ -103,8 +107,8 @@ def fresh_compiler():
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """Folder of the book's data sets, as `shared/data` holds them."""
+    """Folder of the book's datasets."""
     folder = os.environ.get("CVLIB_TEST_DATA")
     if not folder:
-        pytest.skip("CVLIB_TEST_DATA is not set to the folder of the data sets")
+        pytest.skip("CVLIB_TEST_DATA is not set to the folder of the datasets")
     return Path(folder)

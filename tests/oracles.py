@@ -1,10 +1,10 @@
-"""Slow and obvious operators, written from their definitions with NumPy and nothing else.
+"""Slow and obvious operators, written from their definitions in NumPy.
 
 Values (offsets, decoded boxes, gradients) are computed in float64 and compared with a tolerance.
 Decisions (what is suppressed, what is matched) are compared exactly, and their rule is stated in
 the dtype of the boxes; so the IoU here is computed in that dtype too, in the order
 ``inter / (area_a + area_b - inter)`` with sides clamped at 0. NumPy rounds after every operation,
-and never fuses two. The threshold is compared as the double that it is given as.
+and never fuses two. The threshold is compared as a double.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SMALLEST_SIDE_RATIO = 1e-6  # from the docstring of encode_boxes
 
 
 def to_numpy(tensor) -> np.ndarray:
-    """Copies a tensor; half types become float32, the dtype that their operators compute in."""
+    """Copy a tensor to NumPy; half types become float32, the dtype of the computation."""
     tensor = tensor.detach().cpu()
     return (
         tensor.float() if tensor.is_floating_point() and tensor.element_size() == 2 else tensor
@@ -37,7 +37,7 @@ def box_area(boxes: np.ndarray) -> np.ndarray:
 
 
 def iou_with_each(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU of one box (4,) with each of (N, 4), in their dtype; what is not a number is 0."""
+    """IoU of one box (4,) with each of (N, 4), in their dtype; 0 instead of NaN."""
     with np.errstate(all="ignore"):
         width = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
         height = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
@@ -54,9 +54,9 @@ def box_iou(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
 
 
 def nms(boxes, scores, iou_threshold, labels=None, image_ids=None, max_output=None) -> np.ndarray:
-    """Visits boxes best first; a kept box suppresses those of its group above the threshold.
+    """Visit boxes best first; a kept box suppresses those of its group above the threshold.
 
-    Boxes or scores with a NaN are not there at all (the CPU refuses them, CUDA skips them).
+    Boxes or scores with a NaN are skipped, as on CUDA; the CPU refuses them.
     """
     labels = np.zeros(len(boxes), np.int64) if labels is None else labels
     image_ids = np.zeros(len(boxes), np.int64) if image_ids is None else image_ids
@@ -76,7 +76,7 @@ def nms(boxes, scores, iou_threshold, labels=None, image_ids=None, max_output=No
 
 
 def match_anchors(anchors, gt_boxes, iou_threshold, is_real=None) -> np.ndarray:
-    """Matches one image by the words of the docstring; ``is_real`` (M,) excludes padding."""
+    """Match the anchors of one image as in the docstring; ``is_real`` (M,) excludes padding."""
     num_anchors, num_gts = len(anchors), len(gt_boxes)
     if is_real is None:
         is_real = ~(gt_boxes == -1).all(1)
@@ -180,9 +180,9 @@ def multibox_detection(class_probs, offset_preds, anchors, nms_threshold, pos_th
 
 
 def distance_to_threshold(offset_preds, anchors, nms_threshold, variances) -> float:
-    """How near the IoU of two decoded boxes comes to the threshold.
+    """Smallest distance of an IoU of two decoded boxes from the threshold.
 
-    Where it is next to 0, rounding in the decoding may decide either way.
+    Near 0, rounding in the decoding may decide either way.
     """
     apart = ~np.eye(len(anchors), dtype=bool)
     distance = np.inf

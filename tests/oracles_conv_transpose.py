@@ -16,7 +16,7 @@ def _without_groups(weight, groups):
 
 
 def _reaches(size, kernel, stride, dilation):
-    """Every input pixel and tap, and the output pixel where they meet before cropping."""
+    """Yield every input pixel and tap, and the output pixel they contribute to before cropping."""
     for i, j, ky, kx in np.ndindex(*size, *kernel):
         yield i, j, ky, kx, i * stride[0] + ky * dilation[0], j * stride[1] + kx * dilation[1]
 
@@ -24,7 +24,7 @@ def _reaches(size, kernel, stride, dilation):
 def conv_transpose2d(
     image, weight, bias, stride, padding, output_padding=(0, 0), groups=1, dilation=(1, 1)
 ):
-    """Adds input pixel times tap to the output pixel that the tap reaches."""
+    """Add input pixel times tap to the output pixel that the tap reaches."""
     full = _without_groups(weight, groups)
     sizes = [
         (image.shape[d] - 1) * stride[d - 2]
@@ -42,7 +42,7 @@ def conv_transpose2d(
 
 
 def conv_transpose2d_gradients(grad, image, weight, stride, padding, groups=1, dilation=(1, 1)):
-    """Gradients of image, weight and bias: each product hands the gradient of its place on."""
+    """Gradients of image, weight and bias: each product passes its gradient on."""
     full = _without_groups(weight, groups)
     grad_image, grad_full = np.zeros(image.shape), np.zeros(full.shape)
     for i, j, ky, kx, y, x in _reaches(image.shape[2:], weight.shape[2:], stride, dilation):

@@ -71,7 +71,7 @@ OF_PAIR = (lambda a, b: iou_and_union(a, b)[0], generalized_iou, distance_iou, c
 
 
 def of_pairs(boxes1: np.ndarray, boxes2: np.ndarray, kind: int) -> np.ndarray:
-    """Of boxes (..., 4), each with its partner: shape (...), in float64."""
+    """IoU of boxes (..., 4) pair by pair: shape (...), in float64."""
     shape = boxes1.shape[:-1]
     rows1, rows2 = (boxes.astype(np.float64).reshape(-1, 4).tolist() for boxes in (boxes1, boxes2))
     values = [OF_PAIR[kind](a, b) for a, b in zip(rows1, rows2, strict=True)]
@@ -79,15 +79,15 @@ def of_pairs(boxes1: np.ndarray, boxes2: np.ndarray, kind: int) -> np.ndarray:
 
 
 def of_all_pairs(boxes1: np.ndarray, boxes2: np.ndarray, kind: int) -> np.ndarray:
-    """Of boxes (N, 4) and (M, 4): shape (N, M), in float64."""
+    """IoU of boxes (N, 4) and (M, 4): shape (N, M), in float64."""
     n, m = len(boxes1), len(boxes2)
     return of_pairs(np.repeat(boxes1, m, 0), np.tile(boxes2, (n, 1)), kind).reshape(n, m)
 
 
 def differentiable(boxes1: torch.Tensor, boxes2: torch.Tensor, kind: int) -> torch.Tensor:
-    """The same in PyTorch, for boxes with an area and broadcast shapes (..., 4).
+    """Differentiable IoU in PyTorch, for boxes with an area and broadcast shapes (..., 4).
 
-    ``minimum`` and ``maximum`` give each of two equal arguments half of the gradient. The weight of
+    ``minimum`` and ``maximum`` split the gradient between equal arguments. The weight of
     the aspect term is a constant, as in the paper's code; boxes that only touch have no gradient
     of their intersection.
     """

@@ -1,4 +1,4 @@
-"""Slow and obvious losses in float64, from their definitions, with NumPy and nothing else."""
+"""Slow and obvious losses in float64, from their definitions in NumPy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def smooth_l1(difference):
 def ssd_loss(logits, offsets, classes, target_offsets, ratio, losses=None):
     """Class loss, box loss, kept anchors, and the gradients of both losses to logits and offsets.
 
-    ``losses`` are the cross-entropies that decide, if they shall not be computed here.
+    ``losses`` are cross-entropies that decide, instead of those computed here.
     """
     logits = np.asarray(logits, np.float64)
     batch, anchors, columns = logits.shape

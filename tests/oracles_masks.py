@@ -1,4 +1,4 @@
-"""Slow and obvious operators on masks, written from their definitions with NumPy and nothing else.
+"""Slow and obvious operators on masks, written from their definitions in NumPy.
 
 Positions are computed in float64. Interpolation decides which pixels belong to a mask, so its rule
 is stated in the dtype of the masks: along x, then along y, each time ``a + (b - a) * fraction``.
@@ -69,10 +69,10 @@ def mask_iou(masks1, masks2, is_crowd=None):
     for i, a in enumerate(masks1):
         for j, b in enumerate(masks2):
             shared = int(np.sum((a != 0) & (b != 0)))
-            whole = int(np.sum((a != 0) | (b != 0)))
+            union = int(np.sum((a != 0) | (b != 0)))
             if is_crowd is not None and is_crowd[j]:
-                whole = int(np.sum(a != 0))
-            result[i, j] = shared / whole if whole else 0
+                union = int(np.sum(a != 0))
+            result[i, j] = shared / union if union else 0
     return result
 
 
@@ -88,7 +88,7 @@ def rle_counts(mask):
 
 
 def compress(counts):
-    """COCO's text for counts: 5 bits in each character, from the fourth on as differences."""
+    """Encode counts as COCO's text: 5 bits in each character, from the fourth on as differences."""
     text = ""
     for i, count in enumerate(counts):
         value = count - counts[i - 2] if i > 2 else count

@@ -27,12 +27,12 @@ def voc_average_precision(truths, detections, label, year):
     """VOCevaldet.m and VOCap.m, without the kit's "+1"; None without objects."""
     images = plain(truths, detections)
     objects = [[one for one in true if one[1] == label] for true, _ in images]
-    taken = [[False] * len(mine) for mine in objects]
-    total = sum(not difficult for mine in objects for _, _, difficult in mine)
-    found = [(s, i, box) for i, (_, ds) in enumerate(images) for box, k, s in ds if k == label]
-    found.sort(key=lambda one: -one[0])
+    taken = [[False] * len(actual) for actual in objects]
+    total = sum(not difficult for actual in objects for _, _, difficult in actual)
+    results = [(s, i, box) for i, (_, ds) in enumerate(images) for box, k, s in ds if k == label]
+    results.sort(key=lambda one: -one[0])
     right, wrong = [], []
-    for _, i, box in found:
+    for _, i, box in results:
         best, which = -1.0, None
         for j, (true_box, _, _) in enumerate(objects[i]):
             if iou(box, true_box) > best:
@@ -60,23 +60,23 @@ def voc_average_precision(truths, detections, label, year):
 
 def confusion(truths, detections, size, iou_threshold, score_threshold):
     counts = np.zeros((size + 1, size + 1), int)
-    for true, found in plain(truths, detections):
-        found = [one for one in found if one[2] >= score_threshold]
+    for true, results in plain(truths, detections):
+        results = [one for one in results if one[2] >= score_threshold]
         real = [one for one in true if not one[2]]
         pairs = [
             (iou(d[0], t[0]), d[2], i, j)
-            for i, d in enumerate(found)
+            for i, d in enumerate(results)
             for j, t in enumerate(real)
             if iou(d[0], t[0]) >= iou_threshold
         ]
         pairs.sort(key=lambda pair: (-pair[0], -pair[1]))
-        left, right = set(range(len(found))), set(range(len(real)))
+        left, right = set(range(len(results))), set(range(len(real)))
         for _, _, i, j in pairs:
             if i in left and j in right:
                 left.remove(i), right.remove(j)
-                counts[real[j][1], found[i][1]] += 1
+                counts[real[j][1], results[i][1]] += 1
         for i in left:
-            box, label, _ = found[i]
+            box, label, _ = results[i]
             crowds = [t[0] for t in true if t[2] and t[1] == label]
             if not any(iou(box, crowd, True) >= iou_threshold for crowd in crowds):
                 counts[size, label] += 1
@@ -97,14 +97,14 @@ def average_precision_101(points, total):
 
 
 def errors(truths, detections, size, positive=0.5, background=0.1):
-    """TIDE, from the paper: every error by hand, and the average precision without each kind."""
+    """TIDE, from the paper: every error, and the average precision without each kind."""
     right, wrong, missed, totals, unfound = [], [], [], [0] * size, [0] * size
-    for image, (true, found) in enumerate(plain(truths, detections)):
+    for image, (true, results) in enumerate(plain(truths, detections)):
         real = [(box, label) for box, label, crowd in true if not crowd]
         owner = {}
         judged = {}
-        for i in sorted(range(len(found)), key=lambda i: -found[i][2]):
-            box, label, _ = found[i]
+        for i in sorted(range(len(results)), key=lambda i: -results[i][2]):
+            box, label, _ = results[i]
             free = [
                 (iou(box, t[0]), j)
                 for j, t in enumerate(real)
@@ -118,8 +118,8 @@ def errors(truths, detections, size, positive=0.5, background=0.1):
             ):
                 judged[i] = "ignored"
         claimed = set()
-        for i in sorted(range(len(found)), key=lambda i: -found[i][2]):
-            box, label, score = found[i]
+        for i in sorted(range(len(results)), key=lambda i: -results[i][2]):
+            box, label, score = results[i]
             if i in judged:
                 if judged[i] == "right":
                     right.append((label, score))
@@ -172,8 +172,8 @@ def errors(truths, detections, size, positive=0.5, background=0.1):
     deltas["missed"] = score(wrong, fewer) - base
     counts["missed"] = len(missed)
     deltas["false_positive"] = score([], totals) - base
-    found = [totals[k] - unfound[k] for k in range(size)]
-    deltas["false_negative"] = score(wrong, found) - base
+    results = [totals[k] - unfound[k] for k in range(size)]
+    deltas["false_negative"] = score(wrong, results) - base
     costs = {}
     for _, _, s, _, image in wrong:
         costs[image] = costs.get(image, 0) + s
@@ -184,7 +184,7 @@ def errors(truths, detections, size, positive=0.5, background=0.1):
 
 def segmentation(pairs, size, ignore):
     """Mean IoU, pixel accuracy and class accuracy, one pixel at a time."""
-    shared, true, found = ([0] * size for _ in range(3))
+    shared, true, results = ([0] * size for _ in range(3))
     right = total = 0
     for predicted, truth in pairs:
         for p, t in zip(predicted.ravel().tolist(), truth.ravel().tolist(), strict=True):
@@ -194,10 +194,10 @@ def segmentation(pairs, size, ignore):
             right += p == t
             true[t] += 1
             if p != ignore:
-                found[p] += 1
+                results[p] += 1
             if p == t:
                 shared[t] += 1
-    unions = [true[k] + found[k] - shared[k] for k in range(size)]
+    unions = [true[k] + results[k] - shared[k] for k in range(size)]
     ious = [shared[k] / unions[k] for k in range(size) if unions[k]]
     accuracies = [shared[k] / true[k] for k in range(size) if true[k]]
     return (

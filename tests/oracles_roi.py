@@ -1,7 +1,8 @@
-"""Slow and obvious RoI operators, from their definitions with NumPy and nothing else.
+"""Slow and obvious RoI operators, from their definitions in NumPy.
 
-Where samples and bins lie is computed in the dtype of the maps, in the order that the docstrings of
-torchvision's operators imply, because ceil and floor decide there; values are summed in float64.
+Positions of samples and bins are computed in the dtype of the maps, in the order that
+the docstrings of torchvision's operators imply, because ceil and floor decide there; values are
+summed in float64.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 
 def _positions(low, high, size, bins, scale, ratio, aligned):
-    """For each bin the positions of its samples, and how many there are with those outside."""
+    """Positions of the samples of each bin, and their number including those outside."""
     real = low.dtype.type
     start = low * real(scale) - real(0.5 if aligned else 0)
     length = (high * real(scale) - real(0.5 if aligned else 0)) - start
@@ -31,7 +32,7 @@ def _positions(low, high, size, bins, scale, ratio, aligned):
 
 
 def _bilinear(position, size):
-    """The one or two pixels beside a position, with their weights."""
+    """The one or two pixels next to a position, with their weights."""
     position = max(float(position), 0.0)
     low = min(int(position), size - 1)
     if low == size - 1:
@@ -40,7 +41,7 @@ def _bilinear(position, size):
 
 
 def align_taps(region, height, width, bins, scale, ratio, aligned):
-    """Yields (bin y, bin x, pixel y, pixel x, weight) of one region."""
+    """Yield (bin y, bin x, pixel y, pixel x, weight) of one region."""
     _, x1, y1, x2, y2 = region
     rows, count_y = _positions(y1, y2, height, bins[0], scale, ratio, aligned)
     columns, count_x = _positions(x1, x2, width, bins[1], scale, ratio, aligned)
@@ -89,7 +90,7 @@ def _bin_ranges(low, high, size, bins, scale):
 
 
 def roi_pool(maps, regions, bins, scale=1.0):
-    """The result, and the index of the pixel that gave it (-1: none)."""
+    """Maxima, and the indices of their pixels (-1: none)."""
     result = np.zeros((len(regions), maps.shape[1], *bins))
     places = np.full(result.shape, -1, np.int32)
     height, width = maps.shape[2:]

@@ -1,7 +1,7 @@
 """Rotated boxes by the definition: polygons clipped edge by edge, slow and obvious.
 
 The same lines run on float64 numbers and on fractions. Fractions are exact but for sine and cosine,
-which have 60 digits; they say what the right answer is where float64 itself is in doubt.
+which have 60 digits; they give the right answer where float64 is not precise enough.
 """
 
 import itertools
@@ -14,7 +14,7 @@ _GRAIN = 2**200
 
 
 def exact_sine_and_cosine(degrees) -> tuple[Fraction, Fraction]:
-    """By Taylor's series, after whole turns are taken off; right angles are exact."""
+    """Sine and cosine by Taylor series after reduction by full turns; right angles are exact."""
     rest = Fraction(degrees) % 360
     turns, rest = divmod(rest, 90)
     x = Fraction(round(rest * PI / 180 * _GRAIN), _GRAIN)
@@ -53,7 +53,7 @@ def _cross(o, p, q):
 
 
 def clip(polygon: list, clipper: list) -> list:
-    """What of a convex polygon lies inside another one; both in the order of `corners`."""
+    """Intersection of two convex polygons, both in the order of `corners`."""
     for start, end in zip(clipper, clipper[1:] + clipper[:1], strict=True):
         result = []
         for p, q in zip(polygon, polygon[1:] + polygon[:1], strict=True):
@@ -97,7 +97,7 @@ def nms_rotated(
 ) -> tuple[np.ndarray, float]:
     """Kept indices, and how near an IoU that mattered came to the threshold.
 
-    IoUs are rounded to the dtype of the boxes, as the docstring says. Where one is next to the
+    IoUs are rounded to the dtype of the boxes, as in the docstring. Where one is next to the
     threshold, the rounding of float64 may decide either way.
     """
     labels = np.zeros(len(boxes), np.int64) if labels is None else labels
@@ -119,7 +119,7 @@ def nms_rotated(
 
 
 def random_rotated_boxes(rng, n, *, size=100.0, extent=1000.0, turns=1.0) -> np.ndarray:
-    """Boxes (n, 5) in float64 with positive sides and angles of up to so many turns."""
+    """Boxes (n, 5) in float64 with positive sides and angles of up to `turns` turns."""
     center = rng.uniform(0, extent, (n, 2))
     sides = rng.uniform(size / 10, size, (n, 2))
     angle = rng.uniform(-360 * turns, 360 * turns, (n, 1))

@@ -19,7 +19,7 @@ def soft_nms_linear(
     image_ids=None,
     max_output=None,
 ):
-    """Exact: one multiplication after the other, in the dtype of the boxes."""
+    """Linear soft NMS, exact: sequential multiplications in the dtype of the boxes."""
     n = len(boxes)
     labels, image_ids = _ids(labels, n), _ids(image_ids, n)
     scores = scores.copy()
@@ -72,7 +72,7 @@ def soft_nms_gaussian_violation(
 
 
 def matrix_nms(boxes, scores, gaussian, sigma, labels=None, image_ids=None) -> np.ndarray:
-    """Lowered scores in float64; the IoU in the dtype of the boxes."""
+    """Decayed scores in float64; the IoU in the dtype of the boxes."""
     n = len(boxes)
     labels, image_ids = _ids(labels, n), _ids(image_ids, n)
     iou = box_iou(boxes, boxes).astype(np.float64)
@@ -111,7 +111,7 @@ def weighted_boxes_fusion(
     allows_overflow,
     image_ids=None,
 ):
-    """Lists of arrays, one for each model, to rows (image, label, score, box) in float64."""
+    """Convert lists of arrays, one per model, to rows (image, label, score, box) in float64."""
     entries = []
     for model, (own_boxes, own_scores, own_labels) in enumerate(
         zip(boxes, scores, labels, strict=True)
@@ -141,16 +141,18 @@ def weighted_boxes_fusion(
             best["box"] = sum(one[0] * one[4] for one in best["entries"]) / total
     rows = []
     for cluster in clusters:
-        own = [one[0] for one in cluster["entries"]]
+        scores = [one[0] for one in cluster["entries"]]
         models = [one[2] for one in cluster["entries"]]
-        count, total = len(own), sum(weights)
+        count, total = len(scores), sum(weights)
         box_weights = sum(weights[m] for m in models)
         present = sum(weights[m] for m in set(models))
         score = {
-            "avg": np.mean(own) * (count if allows_overflow else min(count, len(weights))) / total,
-            "max": max(own) / max(weights),
-            "box_and_model_avg": sum(own) / box_weights * present / total,
-            "absent_model_aware_avg": sum(own) / (box_weights + total - present),
+            "avg": np.mean(scores)
+            * (count if allows_overflow else min(count, len(weights)))
+            / total,
+            "max": max(scores) / max(weights),
+            "box_and_model_avg": sum(scores) / box_weights * present / total,
+            "absent_model_aware_avg": sum(scores) / (box_weights + total - present),
         }[conf_type]
         first = cluster["entries"][0][1]
         rows.append((-score, first, [*cluster["group"], score, *cluster["box"]]))
@@ -162,7 +164,7 @@ def multiclass_nms(boxes, scores, score_threshold, iou_threshold, max_candidates
     """Rows (box index, class) of each image, from `nms` of every class by itself."""
     results = []
     for own_boxes, own_scores in zip(boxes, scores, strict=True):
-        found = []
+        outputs = []
         for label in range(own_scores.shape[1]):
             score = own_scores[:, label]
             of_class = own_boxes if own_boxes.ndim == 2 else own_boxes[:, label]
@@ -171,7 +173,7 @@ def multiclass_nms(boxes, scores, score_threshold, iou_threshold, max_candidates
             rows = sorted(rows, key=lambda j: (-score[j], j))[:max_candidates]
             rows = np.array(rows, np.int64)
             keep = rows[nms(of_class[rows], score[rows], iou_threshold)]
-            found += [(-score[j], j, label) for j in keep]
-        found.sort()
-        results.append([(int(j), label) for _, j, label in found[:max_output]])
+            outputs += [(-score[j], j, label) for j in keep]
+        outputs.sort()
+        results.append([(int(j), label) for _, j, label in outputs[:max_output]])
     return results

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def taps(size, out_size, factor, align_corners, dtype) -> list[list[tuple[int, float]]]:
-    """For every output pixel the input pixels that it mixes, with their shares."""
+    """Return, for every output pixel, its input pixels and their weights."""
     if size == out_size:
         return [[(i, 1.0)] for i in range(size)]
     if align_corners:

@@ -121,7 +121,7 @@ class CocoSet:
         content = self.train if split == "train" else self.val
         return self.folder / "images" / split / content["images"][index]["file_name"]
 
-    def thing(self, index: int) -> dict[str, Any]:
+    def annotation(self, index: int) -> dict[str, Any]:
         return self.train["annotations"][index]
 
     def without_masks(self) -> CocoSet:
@@ -131,19 +131,19 @@ class CocoSet:
                 annotation.pop("area", None)
         return self
 
-    def every_box(self, change: Callable[[float, float, float, float], list[float]]) -> None:
+    def change_boxes(self, change: Callable[[float, float, float, float], list[float]]) -> None:
         self.without_masks()
         for annotation in self.train["annotations"]:
             annotation["bbox"] = change(*annotation["bbox"])
 
-    def one_box(
+    def change_box(
         self, change: Callable[[float, float, float, float], list[float]], at: int = 5
     ) -> None:
         self.without_masks()
-        self.thing(at)["bbox"] = change(*self.thing(at)["bbox"])
+        self.annotation(at)["bbox"] = change(*self.annotation(at)["bbox"])
 
     def add(self, **changes: Any) -> None:
-        new = {**self.thing(5), "id": 10_000, **changes}
+        new = {**self.annotation(5), "id": 10_000, **changes}
         self.train["annotations"].append(new)
 
 

@@ -1,4 +1,4 @@
-"""multibox_prior: the anchors of the book."""
+"""multibox_prior."""
 
 import numpy as np
 import oracles
@@ -8,8 +8,6 @@ import torch
 from cvlib.anchors import multibox_prior
 
 nan = float("nan")
-
-# --- matches the oracle -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -41,16 +39,13 @@ def test_sizes_and_ratios_may_be_any_sequence():
     assert torch.equal(multibox_prior([3, 2], np.array([0.5, 0.25]), np.array([1, 2])), expected)
 
 
-# --- properties ---------------------------------------------------------------------------------
-
-
 def test_defaults_are_float32_on_the_cpu():
     anchors = multibox_prior((2, 2), [0.5], [1])
     assert anchors.dtype == torch.float32 and anchors.device.type == "cpu"
     assert anchors.is_contiguous() and not anchors.requires_grad
 
 
-def test_anchors_of_a_cell_stand_together_and_cells_go_row_by_row():
+def test_anchors_are_ordered_by_row_column_and_shape():
     anchors = multibox_prior((3, 4), [0.2, 0.1], [1, 2, 0.5], dtype=torch.float64).view(3, 4, 4, 4)
     centres = (anchors[..., :2] + anchors[..., 2:]) / 2
     for row in range(3):
@@ -80,10 +75,7 @@ def test_number_of_anchors_of_the_book_for_a_photograph():
     torch.testing.assert_close(first, torch.tensor([0.06, 0.07, 0.63, 0.82]), rtol=0, atol=0.01)
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_compiles_whole_with_dynamic_shapes(device, fresh_compiler):
+def test_compiles_without_graph_breaks_and_with_dynamic_shapes(device, fresh_compiler):
     def prior(feature_map):
         return multibox_prior(
             feature_map.shape[-2:], [0.5, 0.25], [1, 2], device=feature_map.device
@@ -93,9 +85,6 @@ def test_compiles_whole_with_dynamic_shapes(device, fresh_compiler):
     for shape in ((3, 4), (5, 7)):
         feature_map = torch.zeros(1, *shape, device=device)
         torch.testing.assert_close(compiled(feature_map), prior(feature_map))
-
-
-# --- errors -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -121,9 +110,6 @@ def test_errors(wrong, message):
     arguments = {"feature_size": (4, 4), "sizes": [0.5], "ratios": [1], **wrong}
     with pytest.raises(ValueError, match="^multibox_prior: " + message):
         multibox_prior(**arguments)
-
-
-# --- by hand ------------------------------------------------------------------------------------
 
 
 def test_by_hand(device):

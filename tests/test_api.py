@@ -1,4 +1,4 @@
-"""The public surface: every name exists, is documented, typed and shown in an example."""
+"""Public names: each exists, is documented, typed and shown in an example."""
 
 import inspect
 import re
@@ -86,14 +86,14 @@ def test_class_is_documented(name):
 @pytest.mark.parametrize(
     "name", [name for name in cvlib.ops.__all__ if inspect.isfunction(getattr(cvlib.ops, name))]
 )
-def test_operator_tells_its_raises_its_cost_and_determinism(name):
+def test_operator_documents_errors_and_determinism(name):
     doc = inspect.getdoc(getattr(cvlib.ops, name))
     assert "Raises:" in doc
     assert name == "batched_nms" or "Deterministic" in doc  # batched_nms refers to nms
 
 
 def test_schemas_are_those_that_exported_programs_hold():
-    # A change here breaks programs that users have exported: make it knowingly.
+    # A change here breaks programs that users have exported.
     names = torch._C._dispatch_get_all_op_names()
     schemas = {
         str(getattr(torch.ops.cvlib, name.split("::")[1]).default._schema)

@@ -21,9 +21,6 @@ def pair(rng, n, device="cpu", dtype=torch.float64, scale=1.0):
     return tuple(torch.from_numpy(x).to(dtype).to(device) for x in (boxes, anchors))
 
 
-# --- matches the oracle -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
 @pytest.mark.parametrize("variances", VARIANCES)
 @pytest.mark.parametrize("n", [0, 1, 7, 1000])
@@ -33,7 +30,7 @@ def test_encode_matches_oracle(device, dtype, variances, n, scale, rng, toleranc
     offsets = cvlib.encode_boxes(boxes, anchors, variances=variances)
     expected = oracles.encode_boxes(oracles.to_numpy(boxes), oracles.to_numpy(anchors), variances)
     assert offsets.dtype == dtype and offsets.device == boxes.device
-    # A centre is known to a rounding of its coordinate, and is divided by a side and a variance.
+    # The rounding error of a centre is divided by a side and a variance.
     tolerance = {"rtol": tolerances[dtype]["rtol"], "atol": 50 * tolerances[dtype]["atol"]}
     torch.testing.assert_close(offsets.cpu().double(), torch.from_numpy(expected), **tolerance)
 
@@ -63,13 +60,10 @@ def test_half_types_keep_their_dtype(device, dtype, rng, tolerances):
         oracles.to_numpy(boxes), oracles.to_numpy(anchors), (1, 1, 1, 1)
     )
     assert offsets.dtype == dtype
-    # Differences of coordinates in half a precision, over sides of a tenth of them.
+    # Differences of half-precision coordinates, divided by sides of a tenth of them.
     tolerance = {"rtol": 20 * tolerances[dtype]["rtol"], "atol": 20 * tolerances[dtype]["atol"]}
     torch.testing.assert_close(offsets.cpu().double(), torch.from_numpy(expected), **tolerance)
     assert cvlib.decode_boxes(offsets, anchors).dtype == dtype
-
-
-# --- properties ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variances", VARIANCES)
@@ -115,9 +109,6 @@ def test_memory_layout_does_not_matter(device, rng):
     assert torch.equal(same, expected)
 
 
-# --- gradients ----------------------------------------------------------------------------------
-
-
 def test_both_are_differentiable_twice(rng):
     boxes, anchors = (x.requires_grad_() for x in pair(rng, 3, scale=0.01))
     assert torch.autograd.gradcheck(cvlib.encode_boxes, (boxes, anchors))
@@ -133,10 +124,7 @@ def test_gradient_of_an_empty_box_is_finite():
     assert boxes.grad.isfinite().all()
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
+def test_compiles_without_graph_breaks_and_with_dynamic_shapes(device, rng, fresh_compiler):
     def there_and_back(boxes, anchors):
         return cvlib.decode_boxes(cvlib.encode_boxes(boxes, anchors), anchors)
 
@@ -145,8 +133,6 @@ def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
         boxes, anchors = pair(rng, n, device)
         assert torch.equal(compiled(boxes, anchors), there_and_back(boxes, anchors))
 
-
-# --- errors -------------------------------------------------------------------------------------
 
 GOOD = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
 ERRORS = [
@@ -198,9 +184,6 @@ def test_errors(function, name, first, anchors, error, message):
 def test_variance_errors(function, variances):
     with pytest.raises(ValueError, match=f"^{function}: expected `variances` to be four positive"):
         getattr(cvlib, function)(GOOD, GOOD, variances=variances)
-
-
-# --- by hand ------------------------------------------------------------------------------------
 
 
 def test_by_hand(device, tolerances):

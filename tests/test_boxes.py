@@ -23,9 +23,6 @@ def random_boxes(rng, *shape, device="cpu", dtype=torch.float64):
     return torch.from_numpy(boxes).to(dtype).to(device)
 
 
-# --- box_convert --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_convert_by_hand(device, dtype, source, target):
@@ -48,7 +45,7 @@ def test_convert_equals_torchvision(device, source, target, shape, rng, toleranc
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_convert_to_the_same_format_gives_the_boxes_themselves(name, rng):
+def test_convert_to_the_same_format_returns_its_argument(name, rng):
     boxes = random_boxes(rng, 3)
     assert cvlib.box_convert(boxes, name, name) is boxes
 
@@ -80,9 +77,6 @@ def test_convert_is_differentiable_twice(source, target, rng):
     torch.autograd.gradgradcheck(lambda x: cvlib.box_convert(x, source, target) ** 2, boxes)
 
 
-# --- box_area -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_area_by_hand(device, dtype):
     rows = [[0, 0, 3, 2], [-4, -4, -2, -1], [1, 1, 1, 9], [1, 9, 4, 9], [5, 5, 1, 1], [5, 1, 1, 5]]
@@ -101,9 +95,6 @@ def test_area_equals_torchvision(device, shape, rng):
 
 def test_area_is_differentiable(rng):
     assert torch.autograd.gradcheck(cvlib.box_area, random_boxes(rng, 4).requires_grad_())
-
-
-# --- clip_boxes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -133,10 +124,7 @@ def test_clip_is_idempotent_and_differentiable(rng):
     assert torch.autograd.gradcheck(lambda x: cvlib.clip_boxes(x, (333, 222)), boxes)
 
 
-# --- registration -------------------------------------------------------------------------------
-
-
-def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
+def test_compiles_without_graph_breaks_and_with_dynamic_shapes(device, rng, fresh_compiler):
     def everything(boxes):
         centred = cvlib.box_convert(boxes, "xyxy", "cxcywh")
         return centred, cvlib.box_area(boxes), cvlib.clip_boxes(boxes, (50, 60))
@@ -147,8 +135,6 @@ def test_compiles_whole_with_dynamic_shapes(device, rng, fresh_compiler):
         for one, other in zip(compiled(boxes), everything(boxes), strict=True):
             assert torch.equal(one, other)
 
-
-# --- errors -------------------------------------------------------------------------------------
 
 CALLS = {
     "box_convert": lambda boxes: cvlib.box_convert(boxes, "xyxy", "xywh"),

@@ -1,4 +1,4 @@
-"""The package without its kernels, with broken ones, and with kernels switched off."""
+"""The package with its kernels, without them, with broken ones, and with kernels switched off."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 
 import cvlib
 
-# Imports and computes; what was warned of and what was loaded comes back as JSON.
+# Imports and computes; prints warnings, loaded binaries and results as JSON.
 PROBE = textwrap.dedent(
     """
     import json, warnings
@@ -65,7 +65,7 @@ def copy_package(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def probes(tmp_path_factory):
-    """What each kind of installation reports. The processes run together, importing takes long."""
+    """Output of PROBE in each kind of installation. The processes run in parallel to save time."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CVLIB_")}
     bare, broken = (copy_package(tmp_path_factory.mktemp(name)) for name in ("bare", "broken"))
     name = cvlib.build_info()["loaded"].get("_C", "_C.abi3.so")
@@ -91,8 +91,8 @@ def probes(tmp_path_factory):
     failed = {name: outputs[name][1] for name, process in processes.items() if process.returncode}
     assert not failed, failed
     for name, folder in variables.items():
-        found = json.loads(outputs[name][0].splitlines()[-1])
-        assert Path(found["file"]).is_relative_to(folder.get("PYTHONPATH", "/"))
+        report = json.loads(outputs[name][0].splitlines()[-1])
+        assert Path(report["file"]).is_relative_to(folder.get("PYTHONPATH", "/"))
     return {
         name: {**json.loads(stdout.splitlines()[-1]), "stderr": stderr}
         for name, (stdout, stderr) in outputs.items()
@@ -116,7 +116,7 @@ def test_gradient_is_the_same_without_kernels(probes, name):
 
 
 @pytest.mark.parametrize("name", ["no kernels", "broken kernels"])
-def test_it_warns_once_of_missing_kernels_and_tells_what_to_do(probes, name):
+def test_missing_kernels_warn_once_with_advice(probes, name):
     assert len(probes[name]["warnings"]) == 1, probes[name]["warnings"]
     category, message = probes[name]["warnings"][0]
     assert category in ("RuntimeWarning", "UserWarning", "ImportWarning")
@@ -125,9 +125,9 @@ def test_it_warns_once_of_missing_kernels_and_tells_what_to_do(probes, name):
 
 
 def test_broken_kernels_are_reported_in_the_words_of_the_loader(probes):
-    words = ("invalid ELF header", "file too short", "not a mach-o file")  # of glibc, of macOS
-    found = probes["broken kernels"]
-    for text in (found["warnings"][0][1], found["info"]["not_loaded"]["_C"]):
+    words = ("invalid ELF header", "file too short", "not a mach-o file")  # glibc, macOS
+    report = probes["broken kernels"]
+    for text in (report["warnings"][0][1], report["info"]["not_loaded"]["_C"]):
         assert any(word in text for word in words), text
 
 
@@ -135,14 +135,14 @@ def test_switching_kernels_off_is_silent(probes):
     assert probes["switched off"]["warnings"] == [] and not probes["switched off"]["stderr"]
 
 
-def test_build_info_tells_versions_and_binaries():
+def test_build_info_has_versions_and_binaries():
     info = cvlib.build_info()
     assert info["cvlib"] == cvlib.__version__
     assert {"torch", "loaded", "not_loaded"} <= info.keys()
 
 
 def test_other_distribution_of_the_same_name_is_reported(tmp_path):
-    # What pip leaves behind for the project that owns the name on the package index.
+    # As pip installs it for the project that owns the name on the package index.
     metadata = tmp_path / "cvlib-0.2.7.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: cvlib\nVersion: 0.2.7\n")
@@ -154,5 +154,5 @@ def test_other_distribution_of_the_same_name_is_reported(tmp_path):
         text=True,
     )
     assert done.returncode != 0
-    assert "the distribution cvlib 0.2.7, another project, is installed beside" in done.stderr
+    assert "the distribution cvlib 0.2.7, another project, is installed next to" in done.stderr
     assert "pip uninstall cvlib" in done.stderr

@@ -1,4 +1,4 @@
-"""Losses against their formulas, torchvision and numerical gradients."""
+"""Losses match their formulas and numerical gradients."""
 
 import pytest
 import torch
@@ -18,47 +18,44 @@ def random_case(batch=3, classes=2, dtype=torch.float64, device="cpu", positives
     for image in range(batch - 1):
         chosen = torch.randperm(count)[:positives].to(device)
         target_classes[image, chosen] = torch.randint(1, classes + 1, (positives,), device=device)
-    wanted = torch.randn(batch, count, 4, dtype=dtype, device=device)
-    wanted = wanted * (target_classes > 0)[..., None]
-    return logits, offsets, anchors, AnchorTargets(wanted, target_classes)
-
-
-# --- quality focal loss ----------------------------------------------------------------------
+    target_offsets = torch.randn(batch, count, 4, dtype=dtype, device=device)
+    target_offsets = target_offsets * (target_classes > 0)[..., None]
+    return logits, offsets, anchors, AnchorTargets(target_offsets, target_classes)
 
 
 def quality_focal_formula(logits, label, quality, focus):
     """The formula of the docstring for one anchor."""
     probabilities = logits.exp() / logits.exp().sum()
-    wanted = quality if label > 0 else 1.0
-    entropy = -wanted * probabilities[label].log() - (1 - wanted) * probabilities[0].log()
-    return entropy * abs(wanted - probabilities[label]) ** focus
+    target = quality if label > 0 else 1.0
+    entropy = -target * probabilities[label].log() - (1 - target) * probabilities[0].log()
+    return entropy * abs(target - probabilities[label]) ** focus
 
 
 @pytest.mark.parametrize("focus", [0.0, 1.0, 2.0, 2.5])
 def test_quality_focal_loss_is_its_formula(focus):
     logits = torch.randn(2, 9, 4, dtype=torch.float64)
     classes, quality = torch.randint(0, 4, (2, 9)), torch.rand(2, 9, dtype=torch.float64)
-    found = quality_focal_loss(logits, classes, quality, focus)
+    loss = quality_focal_loss(logits, classes, quality, focus)
     for index in torch.cartesian_prod(torch.arange(2), torch.arange(9)).tolist():
         index = tuple(index)
         expected = quality_focal_formula(
             logits[index], int(classes[index]), float(quality[index]), focus
         )
-        torch.testing.assert_close(found[index], expected)
+        torch.testing.assert_close(loss[index], expected)
 
 
 def test_quality_focal_loss_without_focus_is_cross_entropy():
     logits, classes = torch.randn(50, 3), torch.randint(0, 3, (50,))
-    found = quality_focal_loss(logits, classes, torch.ones(50), focus=0.0)
+    loss = quality_focal_loss(logits, classes, torch.ones(50), focus=0.0)
     expected = torch.nn.functional.cross_entropy(logits, classes, reduction="none")
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_quality_focal_loss_does_not_read_the_quality_of_background():
     logits, classes = torch.randn(5, 3, requires_grad=True), torch.zeros(5, dtype=torch.int64)
-    found = quality_focal_loss(logits, classes, torch.full((5,), float("nan")))
-    assert torch.equal(found, quality_focal_loss(logits, classes, torch.ones(5)))
-    found.sum().backward()
+    loss = quality_focal_loss(logits, classes, torch.full((5,), float("nan")))
+    assert torch.equal(loss, quality_focal_loss(logits, classes, torch.ones(5)))
+    loss.sum().backward()
     assert logits.grad.isfinite().all()
 
 
@@ -73,20 +70,17 @@ def test_quality_focal_loss_is_least_at_the_quality():
     probability = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
     logits = torch.stack([torch.zeros_like(probability), probability.logit()], dim=-1)
     for quality in (0.2, 0.5, 0.9):
-        wanted = torch.full_like(probability, quality)
-        loss = quality_focal_loss(logits, torch.ones_like(probability).long(), wanted)
+        target = torch.full_like(probability, quality)
+        loss = quality_focal_loss(logits, torch.ones_like(probability).long(), target)
         assert float(probability[loss.argmin()]) == pytest.approx(quality)
 
 
-def test_sure_and_wrong_is_finite():
+def test_confident_errors_have_a_finite_loss_and_gradient():
     logits = torch.tensor([[100.0, -100], [-100, 100]], requires_grad=True)
     loss = quality_focal_loss(logits, torch.tensor([1, 0]), torch.tensor([1.0, 0.0]))
     loss.sum().backward()
     assert loss.isfinite().all()
     assert logits.grad.isfinite().all()
-
-
-# --- the book's loss -------------------------------------------------------------------------
 
 
 def book_formula(logits, offsets, targets):
@@ -105,15 +99,12 @@ def book_formula(logits, offsets, targets):
 
 
 @pytest.mark.parametrize("classes", [1, 3])
-def test_book_loss_is_the_books_formula(classes):
+def test_book_loss_is_the_formula_of_the_book(classes):
     logits, offsets, anchors, targets = random_case(classes=classes)
-    found = book_loss(logits, offsets, anchors, targets)
+    loss = book_loss(logits, offsets, anchors, targets)
     expected = book_formula(logits, offsets, targets)
-    torch.testing.assert_close(found["class"], expected[0])
-    torch.testing.assert_close(found["box"], expected[1])
-
-
-# --- multibox loss ---------------------------------------------------------------------------
+    torch.testing.assert_close(loss["class"], expected[0])
+    torch.testing.assert_close(loss["box"], expected[1])
 
 
 def one_anchor(offset):
@@ -126,7 +117,7 @@ def one_anchor(offset):
 
 def test_box_loss_by_hand():
     # Two unit squares with a gap of one: hull 3, union 2, so a generalised IoU of 0 - 1/3.
-    loss = multibox_loss(*one_anchor(2))["box"]
+    loss = multibox_loss(*one_anchor(2))["box"].detach()
     assert float(loss) == pytest.approx(BOX_WEIGHT * (1 + 1 / 3))
 
 
@@ -141,15 +132,12 @@ def test_a_diverged_model_has_a_loss_that_is_not_finite(offset):
     assert not multibox_loss(*one_anchor(offset))["box"].isfinite()
 
 
-# --- every loss ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_has_the_right_gradient(name):
     logits, offsets, anchors, targets = random_case()
     offsets = 0.3 * offsets
 
-    # The quality of a box is a target of the class loss, not a way to its gradient.
+    # The class loss takes the quality of a box as a constant.
     def class_loss(logits):
         return LOSSES[name](logits, offsets, anchors, targets)["class"]
 
@@ -201,16 +189,16 @@ def test_offsets_of_background_do_not_count(name):
     assert before["box"] == after["box"]
 
 
-def test_scores_do_not_pull_at_the_boxes():
+def test_class_loss_has_no_gradient_in_the_offsets():
     logits, offsets, anchors, targets = random_case()
     offsets.requires_grad_()
     assert not multibox_loss(logits, offsets, anchors, targets)["class"].requires_grad
 
 
-def test_multibox_loss_of_a_batch_equals_that_of_its_images_in_any_order():
+def test_multibox_loss_does_not_depend_on_the_order_of_images():
     logits, offsets, anchors, targets = random_case()
     flipped = AnchorTargets(targets.offsets.flip(0), targets.classes.flip(0))
-    one = multibox_loss(logits, offsets, anchors, targets)
-    two = multibox_loss(logits.flip(0), offsets.flip(0), anchors, flipped)
-    for name in one:
-        torch.testing.assert_close(one[name], two[name])
+    loss = multibox_loss(logits, offsets, anchors, targets)
+    other = multibox_loss(logits.flip(0), offsets.flip(0), anchors, flipped)
+    for name in loss:
+        torch.testing.assert_close(loss[name], other[name])

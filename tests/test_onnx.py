@@ -1,4 +1,4 @@
-"""Exported to ONNX and run by onnxruntime, operators give what they give here."""
+"""Operators exported to ONNX and run by onnxruntime give equal results."""
 
 import sys
 
@@ -24,8 +24,8 @@ class Call(nn.Module):
 
 
 def export(function, inputs, folder, dynamic=True):
-    """Returns a function that runs the exported program in onnxruntime."""
-    shapes = tuple({d: torch.export.Dim.AUTO for d in range(one.dim())} for one in inputs)
+    """Return a function that runs the exported program in onnxruntime."""
+    shapes = tuple({d: torch.export.Dim.AUTO for d in range(tensor.dim())} for tensor in inputs)
     program = torch.onnx.export(
         Call(function).eval(),
         inputs,
@@ -39,9 +39,9 @@ def export(function, inputs, folder, dynamic=True):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def run(*tensors):
-        names = [one.name for one in session.get_inputs()]
-        given = {name: one.numpy() for name, one in zip(names, tensors, strict=True)}
-        return [torch.from_numpy(one) for one in session.run(None, given)]
+        names = [node.name for node in session.get_inputs()]
+        feed = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+        return [torch.from_numpy(output) for output in session.run(None, feed)]
 
     return run
 
@@ -51,7 +51,7 @@ def random_boxes(count):
     return torch.cat([corner, corner + torch.rand(count, 2) * 20 + 1], dim=1)
 
 
-# The exporter itself warns of its own deprecations.
+# The exporter uses deprecated functions.
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
 
 

@@ -1,4 +1,4 @@
-"""From files of every kind to detections in the pixels of the file."""
+"""Files of every kind, `Model.predict` and `cvlib.predict`: detections in pixels of the image."""
 
 from pathlib import Path
 
@@ -6,46 +6,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from media_files import COLOUR, save_image, save_video
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
+from cvlib.data.files.images import read_image
 from cvlib.models import TinySSD
-from cvlib.predict import (
-    Frame,
-    Views,
-    detect,
-    find_files,
-    is_image,
-    is_video,
-    predict,
-    read_frames,
-    read_image,
-    read_video,
-)
-
-
-def save(path, size=(6, 4), colour=(200, 100, 50), mode="RGB", **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).convert(mode).save(path, **options)
-    return path
-
-
-def save_video(path, frames=5, size=(64, 48)):
-    """Frames of one grey each, brighter and brighter."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, size)
-    for number in range(frames):
-        writer.write(np.full((size[1], size[0], 3), 30 + 40 * number, np.uint8))
-    writer.release()
-    return path
+from cvlib.predict import Frame, Views, predict
+from cvlib.predict.sources import find_files, is_image, is_video, read_frames
 
 
 @pytest.fixture
 def model():
     """Untrained, but its scores differ from place to place."""
     return TinySSD(("cat", "dog"), (64, 64))
-
-
-# --- find_files ------------------------------------------------------------------------------
 
 
 def test_a_folder_is_searched_with_its_subfolders_in_order(tmp_path):
@@ -66,13 +40,13 @@ def test_a_folder_holds_images_of_every_kind_that_data_sets_read(tmp_path):
 
 
 def test_files_come_in_the_order_given_and_once(tmp_path):
-    first, second = save(tmp_path / "z.png"), save(tmp_path / "a.png")
+    first, second = save_image(tmp_path / "z.png"), save_image(tmp_path / "a.png")
     assert find_files([first, tmp_path, str(second)]) == [first, second]
 
 
 def test_patterns(tmp_path):
     for name in ("a1.png", "a2.png", "b1.png", "sub/a3.png"):
-        save(tmp_path / name)
+        save_image(tmp_path / name)
     assert [p.name for p in find_files([str(tmp_path / "a*.png")])] == ["a1.png", "a2.png"]
     assert [p.name for p in find_files([str(tmp_path / "**/*.png")])] == [
         "a1.png",
@@ -83,7 +57,7 @@ def test_patterns(tmp_path):
 
 
 def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
-    path = save(tmp_path / "a[1].png")
+    path = save_image(tmp_path / "a[1].png")
     assert find_files([path]) == [path]
 
 
@@ -102,7 +76,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
 
 def test_one_missing_source_among_others_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
-        find_files([save(tmp_path / "a.png"), tmp_path / "missing"])
+        find_files([save_image(tmp_path / "a.png"), tmp_path / "missing"])
 
 
 def test_kinds_of_files():
@@ -112,28 +86,25 @@ def test_kinds_of_files():
     assert not is_video(Path("mp4"))
 
 
-# --- read_image ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "name, mode, expected",
     [
-        ("a.png", "RGB", (200, 100, 50)),
-        ("a.bmp", "RGB", (200, 100, 50)),
-        ("a.tif", "RGB", (200, 100, 50)),
-        ("a.png", "RGBA", (200, 100, 50)),
+        ("a.png", "RGB", COLOUR),
+        ("a.bmp", "RGB", COLOUR),
+        ("a.tif", "RGB", COLOUR),
+        ("a.png", "RGBA", COLOUR),
         ("a.png", "L", (124, 124, 124)),
         ("a.png", "LA", (124, 124, 124)),
         ("a.png", "1", (255, 255, 255)),
-        ("a.png", "P", (200, 100, 50)),
-        ("a.gif", "P", (200, 100, 50)),
-        ("a.jpg", "RGB", (200, 100, 50)),
-        ("a.jpg", "CMYK", (200, 100, 50)),
-        ("a.webp", "RGB", (200, 100, 50)),
+        ("a.png", "P", COLOUR),
+        ("a.gif", "P", COLOUR),
+        ("a.jpg", "RGB", COLOUR),
+        ("a.jpg", "CMYK", COLOUR),
+        ("a.webp", "RGB", COLOUR),
     ],
 )
 def test_every_kind_of_image_becomes_rgb(tmp_path, name, mode, expected):
-    image = read_image(save(tmp_path / name, mode=mode))
+    image = read_image(save_image(tmp_path / name, (6, 4), mode))
     assert image.dtype == torch.uint8
     assert image.shape == (3, 4, 6)
     if mode == "1":
@@ -182,9 +153,6 @@ def test_a_text_file_is_no_image(tmp_path):
         read_image(tmp_path / "a.png")
 
 
-# --- read_video ------------------------------------------------------------------------------
-
-
 def test_frames_of_a_video_in_order(tmp_path):
     frames = list(read_frames(save_video(tmp_path / "clip.mp4")))
     assert [frame.number for frame in frames] == [0, 1, 2, 3, 4]
@@ -196,10 +164,10 @@ def test_frames_of_a_video_in_order(tmp_path):
 
 def test_videos_are_rgb(tmp_path):
     writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
-    writer.write(np.full((48, 64, 3), (0, 0, 255), np.uint8))  # red, as OpenCV says it
+    writer.write(np.full((48, 64, 3), (0, 0, 255), np.uint8))  # red in BGR order
     writer.release()
-    (image,) = read_video(tmp_path / "a.mp4")
-    red, green, blue = image.float().mean((1, 2)).tolist()
+    (frame,) = read_frames(tmp_path / "a.mp4")
+    red, green, blue = frame.image.float().mean((1, 2)).tolist()
     assert red > 200
     assert max(green, blue) < 60
 
@@ -207,78 +175,69 @@ def test_videos_are_rgb(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no video at all"])
 def test_a_damaged_video_is_named(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
-    with pytest.raises(ValueError, match=r"read_video: .*a\.mp4 is damaged or not a video"):
-        list(read_video(tmp_path / "a.mp4"))
+    with pytest.raises(ValueError, match=r"read_frames: expected a video .*a\.mp4, .*damaged"):
+        list(read_frames(tmp_path / "a.mp4"))
 
 
-def test_a_image_is_a_single_frame(tmp_path):
-    (frame,) = read_frames(save(tmp_path / "a.png"))
+def test_an_image_is_a_single_frame(tmp_path):
+    (frame,) = read_frames(save_image(tmp_path / "a.png"))
     assert frame.number is None
     assert frame.path == tmp_path / "a.png"
-
-
-# --- detect ----------------------------------------------------------------------------------
 
 
 def test_boxes_are_scaled_back_to_each_image(model):
     wide = torch.randint(0, 256, (3, 128, 256), dtype=torch.uint8)
     small = resize(wide, [64, 64], antialias=True)
-    expected, found = detect(model, [small, wide], score_threshold=0.001)
-    assert len(found) == len(expected) > 10
-    torch.testing.assert_close(found.boxes, expected.boxes * torch.tensor([4.0, 2, 4, 2]))
-    assert torch.equal(found.scores, expected.scores)
-    assert torch.equal(found.labels, expected.labels)
+    expected, detections = model.predict([small, wide], score_threshold=0.001)
+    assert len(detections) == len(expected) > 10
+    torch.testing.assert_close(detections.boxes, expected.boxes * torch.tensor([4.0, 2, 4, 2]))
+    assert torch.equal(detections.scores, expected.scores)
+    assert torch.equal(detections.labels, expected.labels)
+    assert detections.size == (128, 256)
 
 
 def test_boxes_lie_inside_images_of_any_size(model):
     sizes = [(64, 64), (31, 200), (300, 17), (1, 1), (64, 65)]
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]
-    found = detect(model, images, score_threshold=0.001)
-    assert len(found) == len(sizes)
-    for (height, width), one in zip(sizes, found, strict=True):
-        assert one.boxes.min() >= 0
-        assert (one.boxes <= torch.tensor([width, height, width, height]) * 1.0001).all()
-        assert one.classes == ("cat", "dog")
+    results = model.predict(images, score_threshold=0.001)
+    assert len(results) == len(sizes)
+    for (height, width), detections in zip(sizes, results, strict=True):
+        assert detections.boxes.min() >= 0
+        assert (detections.boxes <= torch.tensor([width, height, width, height]) * 1.0001).all()
+        assert detections.classes == ("cat", "dog")
 
 
-def test_detect_uses_running_statistics_and_restores_the_mode(model):
+def test_predict_uses_running_statistics_and_restores_the_mode(model):
     model.train()
-    state = {name: value.clone() for name, value in model.state_dict().items()}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     images = [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(3)]
-    together = detect(model, images, score_threshold=0.001)
-    alone = [detect(model, [image], score_threshold=0.001)[0] for image in images]
+    together = model.predict(images, score_threshold=0.001)
+    alone = [model.predict(image, score_threshold=0.001) for image in images]
     assert model.training
     for name, value in model.state_dict().items():
-        assert torch.equal(value, state[name]), f"{name} has changed"
-    for one, two in zip(together, alone, strict=True):
-        torch.testing.assert_close(one.scores[:5], two.scores[:5])
+        assert torch.equal(value, before[name]), f"{name} has changed"
+    for first, second in zip(together, alone, strict=True):
+        torch.testing.assert_close(first.scores[:5], second.scores[:5])
 
 
 def test_the_threshold_bounds_the_scores(model):
-    images = [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)]
-    assert detect(model, images, score_threshold=0.005)[0].scores.min() >= 0.005
-    assert len(detect(model, images, score_threshold=1.0)[0]) == 0
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    assert model.predict(image, score_threshold=0.005).scores.min() >= 0.005
+    assert len(model.predict(image, score_threshold=1.0)) == 0
 
 
-def test_no_images_give_no_detections(model):
-    assert detect(model, []) == []
-
-
-def test_detect_on_every_device(model, device):
-    images = [torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)]
-    (found,) = detect(model.to(device), images, score_threshold=0.001)
-    assert found.boxes.device.type == "cpu"
-    assert len(found) > 0
-
-
-# --- predict ---------------------------------------------------------------------------------
+def test_predict_on_every_device(model, device):
+    image = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8)
+    detections = model.to(device).predict(image, score_threshold=0.001)
+    assert detections.boxes.device.type == "cpu"
+    assert len(detections) > 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 def test_every_image_and_frame_comes_once_and_in_order(tmp_path, model, batch_size):
-    save(tmp_path / "a.png", size=(80, 40))
+    save_image(tmp_path / "a.png", size=(80, 40))
     save_video(tmp_path / "b.mp4", frames=3)
-    save(tmp_path / "c.png", size=(30, 90))
+    save_image(tmp_path / "c.png", size=(30, 90))
     results = list(predict(model, tmp_path, score_threshold=0.001, batch_size=batch_size))
     assert all(isinstance(frame, Frame) for frame, _ in results)
     assert [(frame.path.name, frame.number) for frame, _ in results] == [
@@ -293,12 +252,12 @@ def test_every_image_and_frame_comes_once_and_in_order(tmp_path, model, batch_si
 
 @pytest.mark.parametrize("as_list", [False, True])
 def test_one_source_or_several(tmp_path, model, as_list):
-    path = save(tmp_path / "a.png")
+    path = save_image(tmp_path / "a.png")
     assert len(list(predict(model, [path, str(path)] if as_list else str(path)))) == 1
 
 
 def test_images_before_a_damaged_one_are_not_lost(tmp_path, model):
-    save(tmp_path / "a.png")
+    save_image(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     results = predict(model, tmp_path, batch_size=1)
     assert next(results)[0].path.name == "a.png"
@@ -306,14 +265,14 @@ def test_images_before_a_damaged_one_are_not_lost(tmp_path, model):
         next(results)
 
 
-def test_a_missing_source_is_an_error(model, tmp_path):
+def test_a_missing_source_is_an_error_at_the_call(model, tmp_path):
     with pytest.raises(FileNotFoundError):
-        list(predict(model, tmp_path / "missing.png"))
+        predict(model, tmp_path / "missing.png")
 
 
 @pytest.mark.parametrize("views", [None, Views(flip=True)])
 def test_a_threshold_in_percent_is_an_error(tmp_path, model, views):
-    save(tmp_path / "a.png")
+    save_image(tmp_path / "a.png")
     message = r"predict: expected `score_threshold` to be in \[0, 1\], got 1.5"
     with pytest.raises(ValueError, match=message):
-        list(predict(model, tmp_path, score_threshold=1.5, views=views))
+        predict(model, tmp_path, score_threshold=1.5, views=views)

@@ -1,24 +1,26 @@
-"""Tiles and test-time augmentation, held against a model that sees coloured squares exactly."""
+"""Tiles and test-time augmentation with a model that finds coloured squares exactly."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cvlib.models import Model
-from cvlib.predict import Views, augmented_detect, detect, predict, sliced_detect
-from cvlib.predict.merging import Piece, join_tiles
-from cvlib.predict.views import Window, cut_out, list_windows
+from cvlib.predict import Views, predict
+from cvlib.predict.merging import Piece, Window, join_tiles
+from cvlib.predict.views import list_windows, make_view
 from cvlib.structures import Detections
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
 class SquareFinder(Model):
-    """Finds every connected red or blue rectangle at its exact place: no training, no doubt.
+    """Finds every connected red or blue rectangle exactly.
 
-    Its pixels are those of the images, so that a tile of ``side`` is seen as it is.
+    Tiles of ``side`` pixels are not resized.
     """
 
     task = "detection"
@@ -36,10 +38,11 @@ class SquareFinder(Model):
     def loss(self, raw, targets):
         raise NotImplementedError
 
-    def decode(self, raw, *, score_threshold=0.5):
+    def decode(self, raw, sizes=None, *, score_threshold=0.5):
         return [self._find(image, score_threshold) for image in raw]
 
     def _find(self, image, score_threshold):
+        size = tuple(image.shape[1:])
         boxes, labels, masks = [], [], []
         for label, colour in enumerate((RED, BLUE)):
             distance = (image.float() - torch.tensor(colour)[:, None, None]).abs().amax(0)
@@ -49,20 +52,15 @@ class SquareFinder(Model):
                 labels.append(label)
                 masks.append(part)
         if not boxes or self.score < score_threshold:
-            found = Detections.empty(self.classes)
-            if not self.with_masks:
-                return found
-            size = image.shape[1:]
-            return Detections(
-                found.boxes, found.scores, found.labels, self.classes,
-                torch.zeros(0, *size, dtype=torch.bool),
-            )  # fmt: skip
+            empty = Detections.empty(self.classes, size)
+            return replace(empty, masks=torch.zeros(0, *size) > 0) if self.with_masks else empty
         return Detections(
             torch.tensor(boxes, dtype=torch.float32),
             torch.full((len(boxes),), self.score),
             torch.tensor(labels),
             self.classes,
             torch.stack(masks) if self.with_masks else None,
+            size,
         )
 
 
@@ -82,10 +80,18 @@ def draw_squares(size, squares):
     return image
 
 
-def as_set(found):
+def predict_one(model, image, score_threshold=0.5, batch_size=16, **views):
+    """Detections of one image through views; they know the size of the image."""
+    options = {"score_threshold": score_threshold, "batch_size": batch_size}
+    ((_, detections),) = predict(model, image, views=Views(**views), **options)
+    assert detections.size == image.shape[1:]
+    return detections
+
+
+def as_set(detections):
     return sorted(
         (*(round(v) for v in box), label)
-        for box, label in zip(found.boxes.tolist(), found.labels.tolist(), strict=True)
+        for box, label in zip(detections.boxes.tolist(), detections.labels.tolist(), strict=True)
     )
 
 
@@ -118,19 +124,19 @@ def test_every_square_is_found_once_and_exactly(name, whole, merge):
     squares = SQUARES[name]
     image = draw_squares((160, 160), squares)
     model = SquareFinder(64)
-    options = {"tile": 64, "overlap": 0.25, "whole": False, "merge": merge}
-    found = sliced_detect(model, image, **options)
-    assert as_set(found) == truth(squares)
+    options = {"tile": 64, "overlap": 0.25, "merge": merge}
+    result = predict_one(model, image, whole=False, **options)
+    assert as_set(result) == truth(squares)
     if whole:  # the whole image at less than half the size places edges to a pixel or three
-        found = sliced_detect(model, image, **{**options, "whole": True})
-        assert len(found) == len(squares)
+        result = predict_one(model, image, whole=True, **options)
+        assert len(result) == len(squares)
         expected = torch.tensor([s[:4] for s in truth(squares)]).reshape(-1, 4)
-        order = sorted(range(len(found)), key=lambda i: as_set(found).index(as_set(found[i])[0]))
-        torch.testing.assert_close(found.boxes[order].round(), expected.float(), atol=4.0, rtol=0)
+        order = sorted(range(len(result)), key=lambda i: as_set(result).index(as_set(result[i])[0]))
+        torch.testing.assert_close(result.boxes[order].round(), expected.float(), atol=4.0, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(160, 160), (97, 301), (64, 64), (30, 200), (10, 10)])
-def test_random_squares_are_found_as_in_one_look(size, rng):
+def test_random_squares_are_found_as_in_the_whole_image(size, rng):
     """Compared with a model that sees the whole image in its own pixels."""
     for _ in range(5):
         squares = []
@@ -141,39 +147,37 @@ def test_random_squares_are_found_as_in_one_look(size, rng):
                     right = min(size[1], left + int(rng.integers(8, 20)))
                     bottom = min(size[0], top + int(rng.integers(8, 20)))
                     squares.append((left, top, right, bottom, (RED, BLUE)[int(rng.integers(2))]))
-        found = sliced_detect(
-            SquareFinder(32), draw_squares(size, squares), tile=32, overlap=0.5, whole=False
-        )
-        wanted = truth(squares)
+        image = draw_squares(size, squares)
+        result = predict_one(SquareFinder(32), image, tile=32, overlap=0.5, whole=False)
         if min(size) >= 32:
-            assert as_set(found) == wanted
+            assert as_set(result) == truth(squares)
         else:  # such tiles are stretched to the model's square
-            assert len(found) == len(wanted)
+            assert len(result) == len(squares)
 
 
 def test_masks_are_joined_across_tiles():
     squares = [(30, 10, 90, 40, RED), (100, 100, 110, 120, BLUE)]
     image = draw_squares((160, 160), squares)
     model = SquareFinder(64, with_masks=True)
-    found = sliced_detect(model, image, tile=64, overlap=0.25, whole=False)
-    assert as_set(found) == truth(squares)
-    for one in range(2):
-        x1, y1, x2, y2 = (round(v) for v in found.boxes[one].tolist())
+    result = predict_one(model, image, tile=64, overlap=0.25, whole=False)
+    assert as_set(result) == truth(squares)
+    for i in range(2):
+        x1, y1, x2, y2 = (round(v) for v in result.boxes[i].tolist())
         expected = torch.zeros(160, 160, dtype=torch.bool)
         expected[y1:y2, x1:x2] = True
-        assert torch.equal(found[one].bitmaps()[0], expected)
+        assert torch.equal(result[i].bitmaps()[0], expected)
 
 
 def test_masks_cannot_be_averaged():
     image = draw_squares((100, 100), [(10, 10, 20, 20, RED)])
-    with pytest.raises(ValueError, match="expected boxes alone for merge='wbf', got masks"):
-        sliced_detect(SquareFinder(64, with_masks=True), image, tile=64, merge="wbf")
+    with pytest.raises(ValueError, match="expected `merge` to be 'nms' for detections with masks"):
+        predict_one(SquareFinder(64, with_masks=True), image, tile=64, merge="wbf")
 
 
 def test_tiles_come_in_batches():
     model = SquareFinder(64)
     windows = list_windows((160, 160), Views(64, 0.25))
-    sliced_detect(model, draw_squares((160, 160), []), tile=64, overlap=0.25, batch_size=4)
+    predict_one(model, draw_squares((160, 160), []), batch_size=4, tile=64, overlap=0.25)
     assert max(model.batches) == 4
     assert sum(model.batches) == len(windows)
 
@@ -182,12 +186,12 @@ def test_tiles_come_in_batches():
 @pytest.mark.parametrize("overlap", [0.0, 0.2, 0.9])
 def test_windows_cover_every_pixel_and_overlap(size, overlap):
     windows = list_windows(size, Views(64, overlap, whole=False))
-    seen = torch.zeros(size, dtype=torch.int64)
+    counts = torch.zeros(size, dtype=torch.int64)
     for left, top, width, height in windows:
         assert left >= 0 and top >= 0 and left + width <= size[1] and top + height <= size[0]
         assert (width, height) == (min(64, size[1]), min(64, size[0]))
-        seen[top : top + height, left : left + width] += 1
-    assert seen.min() == 1
+        counts[top : top + height, left : left + width] += 1
+    assert counts.min() == 1
     for axis, start in ((0, "left"), (1, "top")):
         starts = sorted({getattr(window, start) for window in windows})
         side = windows[0][2 + axis]
@@ -195,101 +199,111 @@ def test_windows_cover_every_pixel_and_overlap(size, overlap):
         assert all(step <= max(1, side * (1 - overlap)) + 1 for step in steps)
 
 
-# --- test-time augmentation ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("merge", ["nms", "wbf"])
-def test_a_mirrored_view_says_the_same(merge):
+def test_a_mirrored_view_gives_the_same_boxes(merge):
     squares = [(5, 10, 25, 40, RED), (40, 30, 60, 50, BLUE)]
     image = draw_squares((64, 64), squares)
-    found = augmented_detect(SquareFinder(64), image, flip=True, merge=merge)
-    assert as_set(found) == truth(squares)
-    torch.testing.assert_close(found.scores, torch.full((2,), 0.9))
+    result = predict_one(SquareFinder(64), image, flip=True, merge=merge)
+    assert as_set(result) == truth(squares)
+    torch.testing.assert_close(result.scores, torch.full((2,), 0.9))
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
-def test_a_scaled_view_says_the_same(scale):
+def test_a_scaled_view_gives_the_same_boxes(scale):
     squares = [(8, 12, 24, 40, RED), (40, 20, 60, 52, BLUE)]
     image = draw_squares((64, 64), squares)
-    found = augmented_detect(SquareFinder(64), image, flip=True, scales=(1.0, scale))
-    assert len(found) == 2
-    order = found.labels.argsort()
+    result = predict_one(SquareFinder(64), image, flip=True, scales=(1.0, scale))
+    assert len(result) == 2
+    order = result.labels.argsort()
     expected = torch.tensor([s[:4] for s in squares]).float()
-    torch.testing.assert_close(found.boxes[order], expected, atol=2.0, rtol=0)
+    torch.testing.assert_close(result.boxes[order], expected, atol=2.0, rtol=0)
 
 
-class Sometimes(SquareFinder):
-    """Sees nothing in the second image of a run."""
+def test_mirrored_tiles_at_a_scale_give_the_same_boxes_and_masks():
+    squares = [(30, 10, 90, 40, RED), (100, 100, 110, 120, BLUE)]
+    image = draw_squares((160, 160), squares)
+    options = {"tile": 64, "overlap": 0.25, "whole": False, "flip": True}
+    assert as_set(predict_one(SquareFinder(64), image, **options)) == truth(squares)
+    result = predict_one(SquareFinder(64, with_masks=True), image, **options)
+    assert as_set(result) == truth(squares)
+    for box, mask in zip(result.boxes.round().long().tolist(), result.bitmaps(), strict=True):
+        x1, y1, x2, y2 = box
+        assert mask.sum() == mask[y1:y2, x1:x2].sum() == (x2 - x1) * (y2 - y1)
+    half = predict_one(SquareFinder(64), image, **options, scales=(2.0,))
+    torch.testing.assert_close(
+        torch.tensor(as_set(half)), torch.tensor(truth(squares)), atol=1, rtol=0
+    )
 
-    def decode(self, raw, *, score_threshold=0.5):
-        found = super().decode(raw, score_threshold=score_threshold)
-        return found if len(self.batches) % 2 else [Detections.empty(self.classes) for _ in found]
+
+def test_results_of_views_can_be_resized_and_drawn():
+    image = draw_squares((160, 160), [(30, 10, 90, 40, RED)])
+    result = predict_one(SquareFinder(64, with_masks=True), image, tile=64, flip=True)
+    assert result.draw(image).size == (160, 160)
+    assert as_set(result.resize((80, 320))) == [(60, 5, 180, 20, 0)]
 
 
-def test_what_one_view_alone_has_is_less_sure():
+class Alternating(SquareFinder):
+    """Detects nothing in every second batch."""
+
+    def decode(self, raw, sizes=None, *, score_threshold=0.5):
+        results = super().decode(raw, sizes, score_threshold=score_threshold)
+        return results if len(self.batches) % 2 else [result[:0] for result in results]
+
+
+def test_an_object_that_one_view_misses_has_a_lower_score():
     image = draw_squares((64, 64), [(5, 10, 25, 40, RED)])
-    found = augmented_detect(Sometimes(64), image, flip=True, score_threshold=0.1)
-    torch.testing.assert_close(found.scores, torch.tensor([0.45]))
-    assert len(augmented_detect(Sometimes(64), image, flip=True, score_threshold=0.5)) == 0
-    kept = augmented_detect(Sometimes(64), image, flip=True, merge="nms")
+    result = predict_one(Alternating(64), image, score_threshold=0.1, flip=True)
+    torch.testing.assert_close(result.scores, torch.tensor([0.45]))
+    assert len(predict_one(Alternating(64), image, score_threshold=0.5, flip=True)) == 0
+    kept = predict_one(Alternating(64), image, flip=True, merge="nms")
     torch.testing.assert_close(kept.scores, torch.tensor([0.9]))
 
 
 def test_the_margin_of_a_small_view_has_the_mean_colour():
     image = draw_squares((4, 4), [(0, 0, 4, 4, RED)])
-    seen = cut_out(image, Window(-2, -1, 8, 6))
-    assert seen.shape == (3, 6, 8)
-    assert torch.equal(seen[:, 1:5, 2:6], image)
-    assert seen[:, 0, 0].tolist() == [124, 116, 104]
+    crop = make_view(image, Window(-2, -1, 8, 6)).show(image)
+    assert crop.shape == (3, 6, 8)
+    assert torch.equal(crop[:, 1:5, 2:6], image)
+    assert crop[:, 0, 0].tolist() == [124, 116, 104]
 
 
-def test_predict_sees_through_views(tmp_path):
-    from PIL import Image
-
+def test_views_of_a_file(tmp_path):
     squares = [(30, 10, 90, 40, RED), (100, 100, 110, 120, BLUE)]
     pixels = draw_squares((160, 160), squares).permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(tmp_path / "a.png")
     views = Views(tile=64, overlap=0.25, whole=False)
-    ((_, found),) = predict(SquareFinder(64), tmp_path, views=views)
-    assert as_set(found) == truth(squares)
+    ((_, result),) = predict(SquareFinder(64), tmp_path, views=views)
+    assert as_set(result) == truth(squares)
 
 
-def test_detect_is_the_whole_image():
+def test_without_views_the_whole_image_is_predicted_once():
     squares = [(5, 10, 25, 40, RED)]
-    (found,) = detect(SquareFinder(64), [draw_squares((64, 64), squares)])
-    assert as_set(found) == truth(squares)
-
-
-# --- errors ----------------------------------------------------------------------------------
+    model = SquareFinder(64)
+    ((_, result),) = predict(model, draw_squares((64, 64), squares))
+    assert as_set(result) == truth(squares)
+    assert model.batches == [1]
 
 
 @pytest.mark.parametrize(
-    "options, words",
+    "options, message",
     [
-        ({"tile": 0}, "expected tile >= 1, got 0"),
-        ({"overlap": 1.0}, r"expected overlap in \[0, 1\), got 1.0"),
-        ({"scales": ()}, r"expected scales > 0, got \(\)"),
-        ({"scales": (0.0,)}, "expected scales > 0"),
-        ({"merge": "mean"}, "expected merge one of auto, nms, wbf, got 'mean'"),
-        ({"iou_threshold": 2.0}, r"expected iou_threshold in \[0, 1\], got 2.0"),
+        ({"tile": 0}, "expected `tile` to be at least 1, got 0"),
+        ({"overlap": 1.0}, r"expected `overlap` to be in \[0, 1\), got 1.0"),
+        ({"scales": ()}, r"expected `scales` to be positive numbers, got \(\)"),
+        ({"scales": (0.0,)}, "expected `scales` to be positive"),
+        ({"merge": "mean"}, "expected `merge` to be one of auto, nms, wbf, got 'mean'"),
+        ({"iou_threshold": 2.0}, r"expected `iou_threshold` to be in \[0, 1\], got 2.0"),
     ],
 )
-def test_wrong_views(options, words):
-    with pytest.raises(ValueError, match=f"Views: {words}"):
+def test_wrong_views(options, message):
+    with pytest.raises(ValueError, match=f"Views: {message}"):
         Views(**options)
 
 
-def test_tiles_are_for_detectors():
-    from cvlib.models import create_model
-
-    model = create_model("resnet18", ("ant", "bee"))
-    image = draw_squares((64, 64), [])
-    with pytest.raises(TypeError, match="sliced_detect: expected a model for detection, got one"):
-        sliced_detect(model, image)
-    with pytest.raises(TypeError, match="augmented_detect: expected a model for detection"):
-        augmented_detect(model, image)
+def test_scales_may_be_a_list():
+    assert Views(scales=[1.0]).is_whole
 
 
-def test_nothing_found_anywhere_is_no_detection():
+def test_tiles_without_objects_give_no_detections():
     pieces = [Piece(Window(0, 0, 64, 64), Detections.empty(("red",)))]
     assert len(join_tiles(pieces, (64, 64), "nms", 0.5)) == 0

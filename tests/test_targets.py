@@ -17,12 +17,10 @@ NAN, INF = float("nan"), float("inf")
 
 
 def batch_with(box=GOOD, label=0):
-    """Two images with two rows each; the row under test is the second of the second image."""
+    """Two images with two rows each; the last row is the one under test."""
     boxes = torch.tensor([[GOOD, (-1,) * 4], [GOOD, box]])
     return boxes, torch.tensor([[0, -1], [1, label]])
 
-
-# --- labels that are refused -----------------------------------------------------------------
 
 BAD = {
     "label too large": ({"label": 2}, r"`labels` to be in 0\.\.1 .*labels\[1, 1\] = 2"),
@@ -86,9 +84,6 @@ def test_padding_may_hold_anything(content):
     check_targets(boxes, labels, 2, (HEIGHT, WIDTH))
 
 
-# --- targets ---------------------------------------------------------------------------------
-
-
 @given(seed=st.integers(0, 10**6))
 def test_targets_match_the_oracle(seed):
     torch.manual_seed(seed)
@@ -100,15 +95,15 @@ def test_targets_match_the_oracle(seed):
     labels = torch.randint(0, 3, (2, count))
     if count:
         boxes[1, -1], labels[1, -1] = -1, -1
-    found = assign_targets(anchors, boxes, labels, (HEIGHT, WIDTH))
+    targets = assign_targets(anchors, boxes, labels, (HEIGHT, WIDTH))
     rows = torch.cat([labels[..., None], boxes / torch.tensor([WIDTH, HEIGHT] * 2)], dim=-1)
     offsets, mask, classes = oracles.multibox_target(
         anchors.numpy(), rows.float().numpy(), 0.5, VARIANCES
     )
-    assert found.classes.tolist() == classes.tolist()
-    assert found.positive.tolist() == (mask[:, ::4] > 0).tolist()
+    assert targets.classes.tolist() == classes.tolist()
+    assert targets.positive.tolist() == (mask[:, ::4] > 0).tolist()
     torch.testing.assert_close(
-        found.offsets.double().flatten(1), torch.from_numpy(offsets), rtol=1e-4, atol=1e-4
+        targets.offsets.double().flatten(1), torch.from_numpy(offsets), rtol=1e-4, atol=1e-4
     )
 
 
@@ -117,26 +112,26 @@ def test_one_object_by_hand(device):
     # one, moved right by an eighth of its width of 8 pixels: 1 / 8 / .1 = 1.25.
     anchors = multibox_prior((2, 2), (0.5,), (1,), device=device)
     boxes = torch.tensor([[[9.0, 0.0, 17.0, 4.0]]], device=device)
-    found = assign_targets(anchors, boxes, torch.tensor([[4]], device=device), (8, 16))
-    assert found.classes.tolist() == [[0, 5, 0, 0]]
+    targets = assign_targets(anchors, boxes, torch.tensor([[4]], device=device), (8, 16))
+    assert targets.classes.tolist() == [[0, 5, 0, 0]]
     expected = torch.zeros(1, 4, 4)
     expected[0, 1, 0] = 1.25
-    torch.testing.assert_close(found.offsets.cpu(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(targets.offsets.cpu(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_every_object_gets_an_anchor():
     # The boxes are far too small for an IoU of .5 with any anchor.
     anchors = multibox_prior((4, 4), (0.5,), (1,))
     boxes = torch.tensor([[[1.0, 1, 3, 3], [40, 40, 42, 42]]])
-    found = assign_targets(anchors, boxes, torch.tensor([[0, 1]]), (64, 64))
-    assert sorted(found.classes[found.positive].tolist()) == [1, 2]
+    targets = assign_targets(anchors, boxes, torch.tensor([[0, 1]]), (64, 64))
+    assert sorted(targets.classes[targets.positive].tolist()) == [1, 2]
 
 
 def test_without_objects_all_anchors_are_background(device):
     anchors = multibox_prior((2, 2), (0.5,), (1,), device=device)
     boxes = torch.full((3, 2, 4), -1.0, device=device)
-    found = assign_targets(anchors, boxes, torch.full((3, 2), -1, device=device), (64, 64))
-    assert found.classes.shape == (3, 4)
-    assert not found.classes.any()
-    assert not found.positive.any()
-    assert not found.offsets.any()
+    targets = assign_targets(anchors, boxes, torch.full((3, 2), -1, device=device), (64, 64))
+    assert targets.classes.shape == (3, 4)
+    assert not targets.classes.any()
+    assert not targets.positive.any()
+    assert not targets.offsets.any()

@@ -9,7 +9,9 @@ from PIL import Image
 
 from cvlib.ops.rle import masks_to_rle
 from cvlib.structures import Classification, Detections, GroundTruth, Segmentation
-from cvlib.visualize import draw, draw_comparison, draw_truth, to_pil
+from cvlib.visualize import draw, draw_truth
+from cvlib.visualize.drawing import to_pil
+from cvlib.visualize.results import draw_comparison
 
 CLASSES = tuple(f"class {k}" for k in range(9))
 
@@ -29,9 +31,6 @@ def image():
     return torch.full((3, 90, 120), 40, dtype=torch.uint8)
 
 
-# --- to_pil ----------------------------------------------------------------------------------
-
-
 def test_to_pil_keeps_every_pixel():
     image = torch.arange(3 * 5 * 7, dtype=torch.uint8).view(3, 5, 7)
     scene = to_pil(image)
@@ -49,11 +48,8 @@ def test_to_pil_keeps_every_pixel():
     ],
 )
 def test_to_pil_refuses_other_images(image):
-    with pytest.raises(ValueError, match=r"to_pil: expected image uint8 of shape \(3, H, W\)"):
+    with pytest.raises(ValueError, match=r"to_pil: expected `image` to be uint8 of shape"):
         to_pil(image)
-
-
-# --- draw ------------------------------------------------------------------------------------
 
 
 def test_the_outline_is_where_the_box_is(image):
@@ -115,7 +111,7 @@ def test_boxes_at_and_beyond_the_border_are_drawn(image, box):
     assert draw(image, detections(box)).size == (120, 90)
 
 
-def test_a_image_of_one_pixel(image):
+def test_an_image_of_one_pixel(image):
     assert draw(image[:, :1, :1], detections((0, 0, 1, 1))).size == (1, 1)
 
 
@@ -144,7 +140,7 @@ def test_masks_are_drawn_in_both_forms(image, form):
     assert changed[50:60, 40:80].all() and changed.sum() == 10 * 40
 
 
-def test_classes_of_a_image_are_written_on_it(image):
+def test_classes_of_an_image_are_written_on_it(image):
     drawn = pixels(draw(image, Classification(torch.tensor([0.2, 0.8]), ("ant", "bee"))))
     assert drawn.shape == (90, 120, 3)
     assert (drawn[0, 0] == 0).all() and (drawn[60:] == 40).all(), "a plate in the corner"
@@ -157,11 +153,10 @@ def test_classes_of_pixels_are_tinted_and_void_stays(image):
     drawn = pixels(draw(image, Segmentation(labels, ("left", "right"), void=-1)))
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) == 3
     assert (drawn[60:] == 40).all()
-    with pytest.raises(ValueError, match=r"draw: expected a segmentation of the size .* \(90, 1"):
+    with pytest.raises(
+        ValueError, match=r"draw: expected `result` to be a segmentation .* \(90, 1"
+    ):
         draw(image, Segmentation(labels[:9], ("left", "right"), void=-1))
-
-
-# --- truth and comparison --------------------------------------------------------------------
 
 
 def test_truth_is_drawn_white(image):

@@ -10,17 +10,16 @@ from cvlib.data import SyntheticBananas, collate
 from cvlib.geometry.view import VOID
 from cvlib.models import TinySSD
 from cvlib.visualize import (
-    Tile,
     draw_segmentation,
-    draw_target,
-    make_sheet,
     show_anchors,
     show_batch,
     show_targets,
     show_transforms,
 )
 from cvlib.visualize.anchors import split_levels
+from cvlib.visualize.drawing import draw_target
 from cvlib.visualize.segmentation import class_colours
+from cvlib.visualize.sheets import Tile, make_sheet
 
 CLASSES = ("cat", "dog")
 
@@ -44,10 +43,7 @@ def target_of(*boxes, size=(90, 120), **more):
     }
 
 
-# --- one image -----------------------------------------------------------------------------
-
-
-def test_masks_are_tinted_inside_alone(image):
+def test_masks_are_tinted_only_inside(image):
     mask = torch.zeros(1, 90, 120, dtype=torch.uint8)
     mask[0, 50:60, 40:80] = 1
     target = target_of((30, 40, 90, 80), masks=tv_tensors.Mask(mask))
@@ -103,9 +99,11 @@ def test_legend_lists_the_classes_that_occur():
 
 
 def test_segmentation_refuses_wrong_masks(image):
-    with pytest.raises(ValueError, match=r"draw_segmentation: expected mask of shape \(90, 120\)"):
+    with pytest.raises(ValueError, match="expected `mask` to have the image's shape"):
         draw_segmentation(image, torch.zeros(9, 9, dtype=torch.uint8), CLASSES)
-    with pytest.raises(ValueError, match=r"expected classes in 0..1 or 255 \(void\), got 7"):
+    with pytest.raises(
+        ValueError, match=r"expected `mask` to hold classes in 0..1 or 255 \(void\), got 7"
+    ):
         draw_segmentation(image, torch.full((90, 120), 7, dtype=torch.uint8), CLASSES)
 
 
@@ -116,9 +114,6 @@ def test_class_colours_are_distinct_and_stay_with_their_class():
     few = np.array(class_colours(21))
     distance = np.linalg.norm(few[:, None] - few, axis=-1)
     assert distance[~np.eye(21, dtype=bool)].min() > 60
-
-
-# --- sheets ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8])
@@ -145,7 +140,7 @@ def test_batch_of_every_task():
     assert show_batch(images, maps, bananas.classes).width > sheet.width, "there are legends"
     labels = {"label": torch.tensor([0, 0, 5]), "image_id": targets["image_id"]}
     assert show_batch(images, labels, bananas.classes).size == sheet.size
-    with pytest.raises(ValueError, match=r"show_batch: expected images of shape \(B, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"show_batch: expected `images` of shape \(B, 3, H, W\)"):
         show_batch(images[0], targets, bananas.classes)
 
 
@@ -173,9 +168,6 @@ def test_transforms_are_shown_as_training_sees_them():
         show_transforms(bananas, 1, "nonsense")
 
 
-# --- anchors ---------------------------------------------------------------------------------
-
-
 def test_levels_are_found_from_the_anchors():
     model = TinySSD(CLASSES, image_size=(128, 192))
     shapes = [(one.rows, one.columns, one.per_cell) for one in split_levels(model.anchors)]
@@ -196,7 +188,7 @@ def test_anchors_are_drawn(image):
 def test_models_without_anchors_are_refused(image, function):
     arguments = (image,) if function == "show_anchors" else (image, target_of())
     call = {"show_anchors": show_anchors, "show_targets": show_targets}[function]
-    with pytest.raises(ValueError, match=f"{function}: expected a model with anchors .*Linear"):
+    with pytest.raises(ValueError, match=f"{function}: expected `model` to have anchors .*Linear"):
         call(torch.nn.Linear(2, 2), *arguments)
 
 
@@ -216,8 +208,8 @@ def test_matches_are_those_of_training(image, monkeypatch):
     shown = sum(int(tile.caption.split(": ")[1].split(" of ")[0]) for tile in tiles[1:])
     assert shown == int(assigned.positive.sum())
     red = (pixels(tiles[0].image) == (255, 48, 48)).all(-1)
-    assert red[400:440].any() and not red[:300].any(), "the small object alone is marked"
+    assert red[400:440].any() and not red[:300].any(), "only the small object is marked"
 
 
-def test_targets_of_a_image_without_objects(image):
+def test_targets_of_an_image_without_objects(image):
     assert show_targets(TinySSD(CLASSES), image, target_of()).mode == "RGB"

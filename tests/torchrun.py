@@ -1,4 +1,4 @@
-"""Runs scripts under ``torchrun`` with time-outs, and leaves no process behind."""
+"""Run scripts under ``torchrun`` with time-outs, leaving no process behind."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ SECONDS = 120
 
 
 def run(script, *arguments, processes=2, restarts=0, seconds=SECONDS, check=True):
-    """Gives what was printed; with one process torchrun is left out."""
+    """Return the output; one process runs without torchrun."""
     command = [sys.executable]
     if processes > 1 or restarts:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -20,7 +20,7 @@ def run(script, *arguments, processes=2, restarts=0, seconds=SECONDS, check=True
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-        "OMP_NUM_THREADS": "1",  # bit for bit holds for equal numbers of threads
+        "OMP_NUM_THREADS": "1",  # bits are equal for equal numbers of threads
         "CUDA_VISIBLE_DEVICES": "",
     }
     process = subprocess.Popen(
@@ -34,7 +34,7 @@ def run(script, *arguments, processes=2, restarts=0, seconds=SECONDS, check=True
     try:
         output, _ = process.communicate(timeout=seconds)
     finally:
-        # Children that a dying torchrun has left are in its session.
+        # Orphans of a dying torchrun are in its session.
         _kill_session(process.pid)
         process.wait()
     if check and process.returncode != 0:

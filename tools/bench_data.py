@@ -36,7 +36,7 @@ from cvlib.data import SyntheticBananas, collate
 from cvlib.data.files.images import read_image
 from cvlib.data.transforms import RECIPES, TransformedDataset, make_transform
 from cvlib.engine.memory import keep_freed_memory
-from cvlib.visualize import to_pil
+from cvlib.visualize.drawing import to_pil
 
 HEIGHT, WIDTH, QUALITY = 480, 640, 90
 

@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from cvlib.engine import load
 from cvlib.engine.device import choose_device
 from cvlib.predict import Sources, predict
-from cvlib.predict.writers import OutputFolder, Writers
+from cvlib.predict.writers.folder import OutputFolder
+from cvlib.predict.writers.result_writers import Writers
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,13 @@ from cvlib.geometry.view import VOID
 from cvlib.models import TinySSD
 from cvlib.structures import GroundTruth
 from cvlib.visualize import (
-    draw_comparison,
     draw_truth,
     show_anchors,
     show_batch,
     show_targets,
     show_transforms,
 )
+from cvlib.visualize.results import draw_comparison
 
 # Differs from the seeds of all training runs.
 GALLERY_SEED = 2_000_000
@@ -148,8 +148,8 @@ def main() -> None:
     draw_recipes(arguments.out)
     draw_samples(arguments.out)
     if arguments.run is not None:
-        found = load(arguments.run).predict(list(images))
-        save(draw_comparison(list(images), truths, found), arguments.out / "predictions.png")
+        detections: Any = load(arguments.run).predict(list(images))
+        save(draw_comparison(list(images), truths, detections), arguments.out / "predictions.png")
         shutil.copy(arguments.run / "curves.png", arguments.out / "curves.png")
     written = (p.name for p in arguments.out.iterdir() if p.suffix in (".png", ".jpg"))
     print(f"wrote {', '.join(sorted(written))}")

@@ -194,7 +194,7 @@ class Worker:
                 rows.append(row | {"error": None})
             except (OSError, ValueError) as error:
                 rows.append(row | EMPTY | {"error": str(error)})
-        results = self.model.predict(images, score_threshold=self.arguments.score_threshold)
+        results: Any = self.model.predict(images, score_threshold=self.arguments.score_threshold)
         readable = [row for row in rows if row["error"] is None]
         for row, image, result in zip(readable, images, results, strict=True):
             row["height"], row["width"] = image.shape[1:]

@@ -9,7 +9,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import Resize
 
 from cvlib.models import Model
-from cvlib.visualize import Tile, draw, draw_sample, make_sheet
+from cvlib.visualize import draw
+from cvlib.visualize.samples import draw_sample
+from cvlib.visualize.sheets import Tile, make_sheet
 
 _SHOWN = 8
 _SIDE = 320

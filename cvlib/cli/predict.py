@@ -16,7 +16,8 @@ from cvlib.cli.running import UsageError, choose_folder, parse
 from cvlib.engine import load
 from cvlib.engine.device import choose_device
 from cvlib.predict import Sources, Views, predict
-from cvlib.predict.writers import Kind, OutputFolder, Writers
+from cvlib.predict.writers.folder import OutputFolder
+from cvlib.predict.writers.result_writers import Kind, Writers
 
 DESCRIPTION = """Shows images, videos and cameras to a trained model and writes what it says.
 

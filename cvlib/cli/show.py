@@ -19,14 +19,9 @@ from cvlib.data import load_dataset
 from cvlib.data.datasets.detection import BadLabels
 from cvlib.data.load import AnyDataset, find_splits
 from cvlib.predict.writers.images import write_png
-from cvlib.visualize import (
-    Tile,
-    draw_sample,
-    make_sheet,
-    show_anchors,
-    show_targets,
-    show_transforms,
-)
+from cvlib.visualize import show_anchors, show_targets, show_transforms
+from cvlib.visualize.samples import draw_sample
+from cvlib.visualize.sheets import Tile, make_sheet
 
 DESCRIPTION = """Draws a data set.
 

@@ -21,8 +21,9 @@ from cvlib.cli._inputs import open_train_val
 from cvlib.cli.running import UsageError, choose_folder, parse
 from cvlib.data.datasets.detection import BadLabels
 from cvlib.data.load import AnyDataset
-from cvlib.engine import TrainConfig, config_for, evaluate, fit, load_config
+from cvlib.engine import TrainConfig, config_for, evaluate, fit
 from cvlib.engine.checkpoint import load_checkpoint
+from cvlib.engine.config import load_config
 from cvlib.engine.device import from_first, join_processes
 from cvlib.engine.memory import keep_freed_memory
 from cvlib.engine.run import Run

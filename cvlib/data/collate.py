@@ -1,4 +1,4 @@
-"""Collating samples with different numbers of objects into a batch of tensors."""
+"""Collation of samples into batches, with padding of images and objects."""
 
 from __future__ import annotations
 
@@ -8,66 +8,81 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvlib.geometry.framing import stack_padded
+from cvlib.geometry.view import VOID
+
 Sample = tuple[Tensor, Mapping[str, Any]]
 
-# Target keys that identify detection, segmentation and classification.
-_TASK_KEYS = ("boxes", "mask", "label")
+# Entries of a target that identify its task: objects, a class map, a class of the image.
+_KINDS = ("boxes", "mask", "label")
 
 
-def collate(samples: Sequence[Sample]) -> tuple[Tensor, dict[str, Any]]:
-    """Stack samples into a batch, padding boxes, labels and crowd flags with -1.
+def collate(samples: Sequence[Sample], *, multiple: int = 1) -> tuple[Tensor, dict[str, Any]]:
+    """Stack samples into a batch, padding images and objects.
+
+    Images of different sizes are padded at the bottom and right with ImageNet's mean colour, class
+    maps with 255 (void), instance masks with 0; boxes, labels and crowd flags with -1.
 
     Args:
-        samples: Pairs ``(image, target)`` as in the datasets of ``cvlib.data``: image uint8
-            (3, H, W), all of one size; target with ``image_id`` int and
+        samples: Pairs ``(image, target)`` as returned by the datasets of ``cvlib.data``: image
+            uint8 (3, H, W); target with ``image_id`` int and
 
-            - for detection ``boxes`` float32 (N, 4) and ``labels`` int64 (N,); also ``iscrowd``
-              int64 (N,) and ``masks`` uint8 (N, H, W), if all samples have them. N differs from
-              sample to sample and may be 0;
+            - for detection ``boxes`` float32 (N, 4) and ``labels`` int64 (N,), optionally
+              ``iscrowd`` int64 (N,) and ``masks`` uint8 (N, H, W); N may differ and be 0;
             - for segmentation ``mask`` uint8 (H, W);
             - for classification ``label`` int64, a single number.
+        multiple: Height and width of the batch are rounded up to a multiple of this.
 
     Returns:
-        ``(images, targets)``: images uint8 (B, 3, H, W), channels-last in memory if those of the
-        samples are; targets a dict of ``image_id`` int64 (B,) and
+        ``(images, targets)``: images uint8 (B, 3, H, W), channels-last in memory if the images of
+        the samples are; targets a dict of ``image_id`` int64 (B,), ``size`` int64 (B, 2), the
+        (height, width) of each image without padding, and
 
-        - for detection ``boxes`` float32 (B, M, 4), ``labels`` and ``iscrowd`` int64 (B, M), rows
-          past a sample's own N filled with -1, and ``masks``, a list of B tensors uint8 (N, H, W).
-          M is the largest N of the batch, at least 1;
+        - for detection ``boxes`` float32 (B, M, 4), ``labels`` and ``iscrowd`` int64 (B, M), and
+          ``masks``, a list of B tensors uint8 (N, H, W). M is the largest N, at least 1;
         - for segmentation ``mask`` uint8 (B, H, W);
         - for classification ``label`` int64 (B,).
 
     Raises:
         TypeError: An image is not uint8.
-        ValueError: There are no samples, or their tasks or image sizes differ, or boxes, labels,
-            crowd flags and masks of a sample do not match.
+        ValueError: No samples, samples of two tasks, boxes that do not match labels, or masks that
+            do not match boxes or image.
 
     Example:
         >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
         >>> box = {"boxes": torch.tensor([[0., 1., 4., 5.]]), "labels": torch.tensor([0])}
         >>> none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-        >>> samples = [(image, box | {"image_id": 7}), (image, none | {"image_id": 9})]
+        >>> samples = [(image, box | {"image_id": 7}), (image[:, :6], none | {"image_id": 9})]
         >>> images, targets = collate(samples)
-        >>> images.shape, targets["labels"]
+        >>> images.shape, targets["labels"], targets["size"]
         (torch.Size([2, 3, 8, 8]), tensor([[ 0],
-                [-1]]))
+                [-1]]), tensor([[8, 8],
+                [6, 8]]))
     """
     if len(samples) == 0:
-        raise ValueError("collate: expected `samples` to have at least one sample, got none")
-    # Plain tensors, because every operation on a tv_tensor takes several microseconds more.
+        raise ValueError("collate: expected at least one sample, got none")
+    # as_subclass: every operation on a tv_tensor costs several microseconds more.
     images = [image.as_subclass(Tensor) for image, _ in samples]
     targets = [target for _, target in samples]
     _check_images(images, targets)
-    stackers = {"boxes": _stack_objects, "mask": _stack_masks, "label": _stack_labels}
-    batch = stackers[_find_task_key(targets)](targets, images)
-    batch["image_id"] = torch.tensor([int(t["image_id"]) for t in targets], dtype=torch.int64)
-    return _stack_images(images), batch
+    stacked = _stack_images(images, multiple)
+    canvas = (stacked.shape[2], stacked.shape[3])
+    stackers = {"boxes": _stack_objects, "mask": _stack_maps, "label": _stack_labels}
+    batch = stackers[_kind_of(targets)](targets, images, canvas)
+    ids = [int(target["image_id"]) for target in targets]
+    batch["image_id"] = torch.tensor(ids, dtype=torch.int64)
+    batch["size"] = torch.tensor([image.shape[1:] for image in images], dtype=torch.int64)
+    return stacked, batch
 
 
-def _stack_images(images: list[Tensor]) -> Tensor:
+def _stack_images(images: list[Tensor], multiple: int) -> Tensor:
+    height, width = images[0].shape[1:]
+    is_even = all(image.shape == images[0].shape for image in images)
+    if not is_even or height % multiple or width % multiple:
+        return stack_padded(images, multiple).contiguous(memory_format=torch.channels_last)
     if any(image.stride(0) != 1 or image.device.type != "cpu" for image in images):
         return torch.stack(images)
-    # Copied by NumPy, because torch.stack takes ten times as long for channels-last images.
+    # Copied by NumPy: torch.stack takes ten times as long in this memory layout.
     size = (len(images), *images[0].shape)
     batch = torch.empty(size, dtype=torch.uint8, memory_format=torch.channels_last)
     for slot, image in zip(batch.permute(0, 2, 3, 1).numpy(), images, strict=True):
@@ -75,11 +90,13 @@ def _stack_images(images: list[Tensor]) -> Tensor:
     return batch
 
 
-def _stack_objects(targets: list[Mapping[str, Any]], images: list[Tensor]) -> dict[str, Any]:
+def _stack_objects(
+    targets: list[Mapping[str, Any]], images: list[Tensor], canvas: tuple[int, int]
+) -> dict[str, Any]:
     boxes = [target["boxes"].as_subclass(Tensor) for target in targets]
     labels = [target["labels"] for target in targets]
     _check_objects(boxes, labels, targets)
-    slots, width = _find_slots([len(label) for label in labels])
+    slots, width = _slots([len(row) for row in labels])
     batch: dict[str, Any] = {
         "boxes": _pad(boxes, slots, width, torch.float32),
         "labels": _pad(labels, slots, width, torch.int64),
@@ -90,33 +107,45 @@ def _stack_objects(targets: list[Mapping[str, Any]], images: list[Tensor]) -> di
         batch["iscrowd"] = _pad(flags, slots, width, torch.int64)
     if all("masks" in target for target in targets):
         masks = [target["masks"].as_subclass(Tensor) for target in targets]
-        _check_rows("masks", masks, labels, targets, images[0].shape[1:])
-        batch["masks"] = masks
+        _check_rows("masks", masks, labels, targets, [image.shape[1:] for image in images])
+        batch["masks"] = [_fill(mask, canvas, 0) for mask in masks]
     return batch
 
 
-def _stack_masks(targets: list[Mapping[str, Any]], images: list[Tensor]) -> dict[str, Any]:
-    masks = [target["mask"].as_subclass(Tensor) for target in targets]
-    size = images[0].shape[1:]
-    for mask, target in zip(masks, targets, strict=True):
-        if mask.shape != size:
+def _stack_maps(
+    targets: list[Mapping[str, Any]], images: list[Tensor], canvas: tuple[int, int]
+) -> dict[str, Any]:
+    maps = [target["mask"].as_subclass(Tensor) for target in targets]
+    for mask, image, target in zip(maps, images, targets, strict=True):
+        if mask.shape != image.shape[1:]:
             raise ValueError(
-                f"collate: expected `mask` of the image size {tuple(size)}, got "
+                f"collate: expected `mask` of the image's size {tuple(image.shape[1:])}, got "
                 f"{tuple(mask.shape)} in image_id {target['image_id']}"
             )
-    return {"mask": torch.stack(masks)}
+    return {"mask": torch.stack([_fill(mask, canvas, VOID) for mask in maps])}
 
 
-def _stack_labels(targets: list[Mapping[str, Any]], images: list[Tensor]) -> dict[str, Any]:
-    return {"label": torch.tensor([int(t["label"]) for t in targets], dtype=torch.int64)}
+def _stack_labels(
+    targets: list[Mapping[str, Any]], images: list[Tensor], canvas: tuple[int, int]
+) -> dict[str, Any]:
+    labels = [int(target["label"]) for target in targets]
+    return {"label": torch.tensor(labels, dtype=torch.int64)}
 
 
-def _find_task_key(targets: list[Mapping[str, Any]]) -> str:
-    """Return the key of `_TASK_KEYS` that all targets have."""
-    for key in _TASK_KEYS:
-        if all(key in target for target in targets):
-            return key
-    first = next((key for key in _TASK_KEYS if key in targets[0]), "none of them")
+def _fill(masks: Tensor, canvas: tuple[int, int], value: int) -> Tensor:
+    """Pad masks (..., h, w) at the bottom and right."""
+    bottom, right = canvas[0] - masks.shape[-2], canvas[1] - masks.shape[-1]
+    if not bottom and not right:
+        return masks
+    return torch.nn.functional.pad(masks, (0, right, 0, bottom), value=value)
+
+
+def _kind_of(targets: list[Mapping[str, Any]]) -> str:
+    """Kind of target that all samples have."""
+    for kind in _KINDS:
+        if all(kind in target for target in targets):
+            return kind
+    first = next((kind for kind in _KINDS if kind in targets[0]), "none of them")
     other = next((target for target in targets if first not in target), targets[0])
     raise ValueError(
         "collate: expected targets that all have boxes, mask or label, got "
@@ -125,8 +154,8 @@ def _find_task_key(targets: list[Mapping[str, Any]]) -> str:
     )
 
 
-def _find_slots(counts: list[int]) -> tuple[Tensor, int]:
-    """Return the flat position of each object in a table with a row per image, and its width."""
+def _slots(counts: list[int]) -> tuple[Tensor, int]:
+    """Slot of each object in a table with one row per image, and the width of the table."""
     width = max(1, *counts)
     slots = [row * width + column for row, count in enumerate(counts) for column in range(count)]
     return torch.tensor(slots, dtype=torch.int64).reshape(-1), width
@@ -140,24 +169,17 @@ def _pad(values: list[Tensor], slots: Tensor, width: int, dtype: torch.dtype) ->
 
 
 def _check_images(images: list[Tensor], targets: list[Mapping[str, Any]]) -> None:
-    first = images[0].shape
     for image, target in zip(images, targets, strict=True):
-        if image.dtype == torch.uint8 and image.shape == first and image.ndim == 3 == len(image):
+        if image.dtype == torch.uint8 and image.ndim == 3 == len(image):
             continue
         name = f"image_id {target['image_id']}"
         if image.dtype != torch.uint8:
             raise TypeError(
-                f"collate: expected uint8 images, got {image.dtype} in {name}; "
-                "leave scaling to the model"
-            )
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(
-                f"collate: expected images of shape (3, H, W), got {tuple(image.shape)} in {name}"
+                f"collate: expected images to be uint8, got {image.dtype} in {name}; leave "
+                "scaling to the model"
             )
         raise ValueError(
-            "collate: expected images of one size (height, width), got "
-            f"{tuple(first[1:])} in image_id {targets[0]['image_id']} and "
-            f"{tuple(image.shape[1:])} in {name}; add a transforms.v2.Resize to the dataset"
+            f"collate: expected images of shape (3, H, W), got {tuple(image.shape)} in {name}"
         )
 
 
@@ -177,11 +199,11 @@ def _check_rows(
     values: list[Tensor],
     labels: list[Tensor],
     targets: list[Mapping[str, Any]],
-    size: Sequence[int] = (),
+    sizes: Sequence[Sequence[int]] | None = None,
 ) -> None:
-    """Raise ValueError unless values have one row of the given size per object."""
-    for value, label, target in zip(values, labels, targets, strict=True):
-        expected = (len(label), *size)
+    """Raise ValueError unless there is one row, of the image's size, for each object."""
+    for i, (value, label, target) in enumerate(zip(values, labels, targets, strict=True)):
+        expected = (len(label), *(() if sizes is None else sizes[i]))
         if tuple(value.shape) != expected:
             raise ValueError(
                 f"collate: expected `{name}` of shape {expected}, one row per box, got "

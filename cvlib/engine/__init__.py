@@ -1,7 +1,7 @@
 """Training: configuration, loop, checkpoints and evaluation."""
 
 from cvlib.engine.checkpoint import load, save
-from cvlib.engine.config import TrainConfig, config_for, load_config
+from cvlib.engine.config import TrainConfig, config_for
 from cvlib.engine.evaluation import Evaluation, evaluate
 from cvlib.engine.loop import TrainingResult, fit
 from cvlib.engine.run import Run
@@ -15,6 +15,5 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
-    "load_config",
     "save",
 ]

@@ -1,4 +1,4 @@
-"""Batches: read, checked, changed at random, stacked; in workers where there are some."""
+"""Training batches: reading, checking, augmenting and stacking samples, in worker processes."""
 
 from __future__ import annotations
 
@@ -30,45 +30,45 @@ from cvlib.engine.sampling import BatchKey, SamplingPlan
 from cvlib.models import Model
 from cvlib.targets import check_targets
 
-# Sets that processes share well: their labels and cache are memory that all of them read.
+# Datasets whose labels and cache are in shared memory.
 _SHARED = (
     *(DetectionDataset, SegmentationDataset, ClassificationDataset),
     *(ShardDataset, SyntheticBananas),
 )
-# One process reads this many images in less time than it takes to start others.
-_FEW = 100
-_MOST = 8
+# Starting workers takes longer than reading this many images.
+_MIN_IMAGES = 100
+_MAX_WORKERS = 8
 
 
 def choose_workers(wanted: int | None, *datasets: Any) -> int:
-    """Says how many processes shall load images beside this one.
+    """Choose the number of worker processes that load images.
 
     Args:
-        wanted: What the user wants; ``None`` leaves it to the machine.
-        datasets: That are read.
+        wanted: The user's choice; ``None`` chooses by machine and datasets.
+        datasets: The datasets to read.
 
     Returns:
-        ``wanted``; or half of the cores that this process may use, divided by the training
-        processes of the machine, at most 8, since the other half computes. But none for a few
-        images; for sets of other makers, which may hold what processes cannot share, such as an
-        open file; and where processes are not forked, because each would import torch again.
+        ``wanted``; or half of the cores available to this process, divided by the training
+        processes of the machine, at most 8, since the other half computes. No workers for few
+        images, for datasets from elsewhere, which may hold what processes cannot share (such as an
+        open file), and where processes are not forked, because each would import torch again.
     """
     if wanted is not None:
         return wanted
-    # Not the plain call, which would settle the method for the whole process.
+    # The plain call would fix the method for the whole process.
     method = multiprocessing.get_start_method(allow_none=True)
     if (method or multiprocessing.get_all_start_methods()[0]) != "fork":
         return 0
-    if max(len(one) for one in datasets) < _FEW:
+    if max(len(dataset) for dataset in datasets) < _MIN_IMAGES:
         return 0
-    if not all(isinstance(unwrap(one)[0], _SHARED) for one in datasets):
+    if not all(isinstance(unwrap(dataset)[0], _SHARED) for dataset in datasets):
         return 0
-    together = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
-    return min(_MOST, len(os.sched_getaffinity(0)) // (2 * together))
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    return min(_MAX_WORKERS, len(os.sched_getaffinity(0)) // (2 * processes))
 
 
-def leave_interrupts_to_others(_: int) -> None:
-    """Makes a worker outlive Ctrl-C: the terminal tells it to all processes, the first decides."""
+def ignore_interrupts(_: int) -> None:
+    """Make a worker ignore Ctrl-C, which the terminal sends to all processes of a run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -87,7 +87,7 @@ def apply_recipe(recipe: str, dataset: Dataset[Any], model: Model, seed: int) ->
         recipe: A name in ``cvlib.data.transforms.RECIPES`` for the model's task, or ``"auto"``
             for the default of the task.
         dataset: Samples by index.
-        model: Supplies the task and ``image_size``.
+        model: The model; its task and framing are used.
         seed: Seed of the random changes.
 
     Returns:
@@ -102,7 +102,7 @@ def apply_recipe(recipe: str, dataset: Dataset[Any], model: Model, seed: int) ->
         raise ValueError(
             f"fit: expected a recipe for {model.task} ({', '.join(known)}), got {recipe!r}"
         )
-    transform = make_transform(name, model.task, model.image_size, train=True)
+    transform = make_transform(name, model.task, model.framing, train=True)
     return TransformedDataset(dataset, transform, seed)
 
 
@@ -111,13 +111,13 @@ BadImage = tuple[int, str]
 
 @dataclass
 class Batch:
-    """What one process computes at a time.
+    """A batch of one process.
 
     Attributes:
         images: Shape (B, 3, H, W), uint8.
-        targets: As of `collate`.
-        bad: Indices and reasons of images that could not be read and are left out.
-        key: What was asked for.
+        targets: Targets; see `collate`.
+        key: Identifies the batch.
+        bad: Indices and reasons of unreadable images, which are skipped.
     """
 
     images: Tensor
@@ -126,7 +126,7 @@ class Batch:
     bad: list[BadImage] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
-        """Puts tensors where CUDA copies from without waiting; the loader calls it."""
+        """Pin tensors for asynchronous copies to CUDA; called by the loader."""
         self.images = self.images.pin_memory()
         self.targets = {
             name: value.pin_memory() if isinstance(value, Tensor) else value
@@ -135,7 +135,7 @@ class Batch:
         return self
 
     def to(self, device: torch.device) -> tuple[Tensor, dict[str, Any]]:
-        """Images (in channels-last memory) and targets on a device."""
+        """Return images (in channels-last memory) and targets on a device."""
         images = self.images.to(device, memory_format=torch.channels_last, non_blocking=True)
         return images, {name: _move(value, device) for name, value in self.targets.items()}
 
@@ -143,27 +143,27 @@ class Batch:
 def _move(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
-    return [_move(one, device) for one in value] if isinstance(value, list) else value
+    return [_move(item, device) for item in value] if isinstance(value, list) else value
 
 
-# What a data set raises for an image that is missing or damaged. Anything else is a mistake of
-# labels or of code, and stops the run.
+# Errors of datasets for missing or damaged images. Anything else is a mistake in labels or code and
+# stops the run.
 UNREADABLE = (OSError, UnreadableImageError)
 
 
-class LeftOut(Exception):
-    """An image that cannot be read, by index and reason."""
+class _Unreadable(Exception):
+    """An unreadable image: index and reason."""
 
     def __init__(self, index: int, reason: str) -> None:
         self.bad: BadImage = (index, reason)
         super().__init__(index, reason)
 
 
-class Readable(Dataset[Any]):
-    """Tells images that cannot be read from labels that are wrong.
+class _CheckedSamples(Dataset[Any]):
+    """Distinguishes unreadable images from wrong labels.
 
     Args:
-        dataset: Raises one of ``UNREADABLE`` for an image that it cannot read.
+        dataset: A dataset that raises one of ``UNREADABLE`` for unreadable images.
         num_classes: K.
     """
 
@@ -177,33 +177,36 @@ class Readable(Dataset[Any]):
         try:
             image, target = self.dataset[index]
         except UNREADABLE as error:
-            raise LeftOut(index, str(error)) from error
-        if "boxes" in target:  # before a transform clips a wrong box into a right one
+            raise _Unreadable(index, str(error)) from error
+        if "boxes" in target:  # before a transform clips a wrong box into a valid one
             size = (image.shape[-2], image.shape[-1])
             boxes, labels = target["boxes"].as_subclass(Tensor), target["labels"]
             try:
                 check_targets(boxes[None].float(), labels[None], self.num_classes, size)
             except ValueError as error:
-                raise ValueError(f"fit: wrong labels of image {index}: {error}") from error
+                raise ValueError(
+                    f"fit: expected valid labels, got in image {index}: {error}"
+                ) from error
         return image, target
 
 
 class Batches(Dataset[Batch]):
-    """Gives the batch that a `BatchKey` names.
+    """Batches by `BatchKey`.
 
-    What comes out depends on the key and the seed alone, not on the process that makes it or on
-    what it has made before.
+    A batch depends only on its key and the seed, not on the process that creates it or on earlier
+    batches.
 
     Args:
-        dataset: The training set.
-        model: Its task, classes and ``image_size``.
+        dataset: Training dataset.
+        model: The model; its task, classes and framing are used.
         recipe: See `apply_recipe`.
         seed: Seed of the random changes.
     """
 
     def __init__(self, dataset: Any, model: Model, recipe: str, seed: int) -> None:
-        readable = Readable(dataset, model.num_classes)
+        readable = _CheckedSamples(dataset, model.num_classes)
         self.size, self.seed = len(readable), seed
+        self.multiple = model.framing.multiple
         self.samples = apply_recipe(recipe, readable, model, seed)
 
     def __len__(self) -> int:
@@ -215,20 +218,20 @@ class Batches(Dataset[Batch]):
             for index in key.indices:
                 try:
                     samples.append(self.samples[key.epoch, index])
-                except LeftOut as error:
+                except _Unreadable as error:
                     bad.append(error.bad)
         if not samples:
             samples.append(self._substitute(key, bad))
-        images, targets = collate(samples)
+        images, targets = collate(samples, multiple=self.multiple)
         return Batch(images, targets, key, bad)
 
     def _substitute(self, key: BatchKey, bad: list[BadImage]) -> Any:
-        """The next readable image of the set, because a step cannot do without any."""
+        """The next readable image, because a step needs at least one."""
         for further in range(1, self.size):
             index = (key.indices[-1] + further) % self.size
             try:
                 return self.samples[key.epoch, index]
-            except LeftOut as error:
+            except _Unreadable as error:
                 bad.append(error.bad)
         raise ValueError(f"fit: expected readable images, got none; the first: {bad[0][1]}")
 
@@ -236,16 +239,16 @@ class Batches(Dataset[Batch]):
 def load_batches(
     batches: Batches, plan: SamplingPlan, first: int, workers: int, device: torch.device
 ) -> Iterator[list[Batch]]:
-    """Gives the batches of every step of the rest of a run.
+    """Yield the batches of every remaining step of a run.
 
-    Workers live as long as the run, and go on loading while it evaluates.
+    Workers live as long as the run and keep loading while it evaluates.
 
     Args:
-        batches: Makes them.
-        plan: Says which.
-        first: Steps of the run that are done.
-        workers: Processes that load.
-        device: Where the batches go later.
+        batches: The batches by key.
+        plan: Assignment of images to steps.
+        first: First step, for resumed runs.
+        workers: Number of worker processes.
+        device: Device that the batches will be copied to.
 
     Yields:
         The batches of a step.
@@ -255,10 +258,10 @@ def load_batches(
         batch_size=None,
         sampler=plan.keys(first),
         num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=leave_interrupts_to_others,
+        collate_fn=_identity,
+        worker_init_fn=ignore_interrupts,
         pin_memory=device.type == "cuda",
-        # Of its own, so that starting workers draws nothing from the global one.
+        # Its own generator, so that starting workers leaves the global one alone.
         generator=torch.Generator().manual_seed(plan.config.seed),
     )
     step: list[Batch] = []
@@ -269,5 +272,5 @@ def load_batches(
             step = []
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from cvlib._distributed import gather_objects, rank, world_size
-from cvlib.engine.batches import leave_interrupts_to_others
+from cvlib.engine.batches import ignore_interrupts
 from cvlib.engine.evaluation_results import Evaluation
 from cvlib.engine.evaluators import EVALUATORS, Evaluator, Sample
 from cvlib.geometry.framing import Framing, stack_padded
@@ -86,7 +86,7 @@ def _run(
         batch_size,
         num_workers=workers,
         collate_fn=_Collate(model.framing.multiple),
-        worker_init_fn=leave_interrupts_to_others,
+        worker_init_fn=ignore_interrupts,
         pin_memory=model.device.type == "cuda",
         generator=torch.Generator(),  # leaves the global generator alone
     )

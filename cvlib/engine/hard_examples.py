@@ -20,8 +20,9 @@ from cvlib.engine.evaluation_results import (
 from cvlib.geometry.view import VOID
 from cvlib.metrics import ErrorMeter
 from cvlib.structures import Segmentation
-from cvlib.visualize import Tile, draw, draw_segmentation, draw_truth, make_sheet, to_pil
-from cvlib.visualize.sheets import beside
+from cvlib.visualize import draw, draw_segmentation, draw_truth
+from cvlib.visualize.drawing import to_pil
+from cvlib.visualize.sheets import Tile, join_horizontally, make_sheet
 
 # Longer side of a drawn image in pixels.
 _SIDE = 360
@@ -96,7 +97,7 @@ def _(
         found = found[found.scores >= score_threshold].resize(size)
         pair = [draw_truth(image, truth.resize(size), images.classes), draw(image, found)]
         words = ", ".join(f"{number} {kind}" for kind, number in one.counts.items() if number)
-        tiles.append(Tile(beside(pair), f"{one.image_id}: {words}"))
+        tiles.append(Tile(join_horizontally(pair), f"{one.image_id}: {words}"))
     return tiles
 
 
@@ -116,7 +117,7 @@ def _(
         words = f"{index}: {share:.1%} of the pixels are correct"
         for true, taken, _ in images.confusion(index).worst(1):
             words += f", most errors are {true} predicted as {taken}"
-        tiles.append(Tile(beside(pair), words))
+        tiles.append(Tile(join_horizontally(pair), words))
     return tiles
 
 

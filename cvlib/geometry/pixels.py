@@ -1,4 +1,4 @@
-"""Pixels between torch's layout and OpenCV's, and resizing that is fast without aliasing."""
+"""Pixels in OpenCV's memory layout, and fast resizing without aliasing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ Rectangle = tuple[int, int, int, int]
 
 
 def to_rows(image: Tensor, part: Rectangle | None = None) -> Pixels:
-    """Gives (a part of) an image as OpenCV wants it: rows of pixels of interleaved colours.
+    """Convert an image, or a part of it, to OpenCV's layout of interleaved channels.
 
     Args:
         image: uint8, shape (3, H, W).
-        part: (x1, y1, x2, y2) in pixels; ``None``: all of it.
+        part: (x1, y1, x2, y2) in pixels; ``None`` for the whole image.
 
     Returns:
-        Shape (h, w, 3). It shares memory with an image that is stored so (channels-last), as the
-        decoder of torchvision gives it.
+        Shape (h, w, 3). Shares memory with images in channels-last layout, as decoders return them.
     """
     plain = image.as_subclass(Tensor)
     x1, y1, x2, y2 = part or (0, 0, plain.shape[2], plain.shape[1])
@@ -38,12 +37,12 @@ def to_rows(image: Tensor, part: Rectangle | None = None) -> Pixels:
 
 
 def to_image(rows: Pixels) -> Tensor:
-    """Gives rows of pixels as uint8 (3, H, W) in channels-last memory, without a copy."""
+    """View interleaved pixels as uint8 (3, H, W) in channels-last memory, without a copy."""
     return torch.from_numpy(rows).permute(2, 0, 1)
 
 
 def resize_pixels(rows: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resizes an image bilinearly, with averaging where it shrinks.
+    """Resize an image bilinearly, with averaging where it shrinks.
 
     Args:
         rows: Shape (H, W, 3).
@@ -53,9 +52,9 @@ def resize_pixels(rows: Pixels, size: tuple[int, int]) -> Pixels:
         Shape (height, width, 3).
 
     Note:
-        While a side is at least 2.5 times too long, pairs of pixels are averaged first (an odd row
-        or column at the end is left out, see `shrink_to_halves`). OpenCV halves both sides at the
-        speed of memory; its filter for any ratio takes eight times as long for the same image.
+        While a side is at least 2.5 times too long, pairs of pixels are averaged first (without an
+        odd last row or column, see `shrink_to_halves`). OpenCV halves both sides at the speed of
+        memory; its filter for arbitrary ratios takes eight times as long.
     """
     import cv2
 
@@ -73,28 +72,28 @@ def resize_pixels(rows: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def halvings(side: int, goal: int) -> int:
-    """How many times a side is halved before the last, bilinear step brings it to ``goal``.
+    """Number of times a side is halved before the last, bilinear step brings it to ``goal``.
 
-    That step reads two neighbours and so may shrink by up to 2.5 without leaving much out. Halving
-    from 2 on would more than double the time from 640 x 480 to 300 x 300.
+    The bilinear step reads two neighbours, so it can shrink by up to 2.5 without skipping much.
+    Halving from 2 on would more than double the time from 640 x 480 to 300 x 300.
     """
     return (2 * side // (5 * goal)).bit_length()
 
 
 def shrink_to_halves(side: int, goal: int) -> int:
-    """The longest part of a side that can be halved as often as `halvings` says."""
+    """Longest part of a side that can be halved as often as `halvings` requires."""
     return side >> halvings(side, goal) << halvings(side, goal)
 
 
 def recolour(rows: Pixels, matrix: NDArray[np.float64]) -> Pixels:
-    """Applies a matrix (3, 4) to the colours of all pixels, with rounding and clipping."""
+    """Apply a colour matrix (3, 4) to all pixels, with rounding and clipping."""
     import cv2
 
     return _pixels(cv2.transform(rows, matrix))
 
 
 def resize_classes(mask: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resizes a map of classes, shape (H, W): each pixel takes the class at its centre."""
+    """Resize a class map (H, W): each pixel takes the class at its centre."""
     import cv2
 
     if mask.shape == size:
@@ -104,7 +103,7 @@ def resize_classes(mask: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def turn(rows: Pixels, transposed: bool, mirrored: bool, flipped: bool) -> Pixels:
-    """Swaps rows and columns, then mirrors left to right, then top to bottom."""
+    """Swap rows and columns, then left and right, then top and bottom."""
     import cv2
 
     if transposed:
@@ -115,7 +114,7 @@ def turn(rows: Pixels, transposed: bool, mirrored: bool, flipped: bool) -> Pixel
 
 
 def put(rows: Pixels, canvas: tuple[int, int], at: Rectangle, fill: Sequence[int]) -> Pixels:
-    """Puts an image onto an empty canvas (height, width) of one colour."""
+    """Place an image on an empty canvas (height, width) of one colour."""
     import cv2
 
     if rows.shape[:2] == canvas:
@@ -126,5 +125,5 @@ def put(rows: Pixels, canvas: tuple[int, int], at: Rectangle, fill: Sequence[int
 
 
 def _pixels(array: NDArray[Any]) -> Pixels:
-    """What OpenCV gives for uint8, whatever its stubs promise."""
+    """OpenCV returns uint8 for uint8, unlike its type stubs."""
     return cast(Pixels, array)

@@ -15,7 +15,7 @@ from cvlib.ops.matching import match_anchors
 from cvlib.ops.matrix_nms import matrix_nms
 from cvlib.ops.multibox import multibox_detection, multibox_target
 from cvlib.ops.multibox_loss import ssd_loss
-from cvlib.ops.multiclass_nms import MulticlassDetections, multiclass_nms
+from cvlib.ops.multiclass_nms import multiclass_nms
 from cvlib.ops.multiscale_roi import MultiScaleRoIAlign, multiscale_roi_align
 from cvlib.ops.nms import batched_nms, nms
 from cvlib.ops.nms_rotated import batched_nms_rotated, nms_rotated
@@ -36,7 +36,6 @@ from cvlib.ops.upsample import upsample_bilinear
 
 __all__ = [
     "MultiScaleRoIAlign",
-    "MulticlassDetections",
     "batched_nms",
     "batched_nms_rotated",
     "bilinear_kernel",

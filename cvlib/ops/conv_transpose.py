@@ -60,7 +60,8 @@ def conv_transpose2d(
 
     Raises:
         TypeError: Not tensors, not floating point, or different dtypes.
-        ValueError: Wrong shapes, numbers out of range, two devices, or an output without pixels.
+        ValueError: Wrong shapes, numbers out of range, different devices, or an output without
+            pixels.
 
     Note:
         Differentiable any number of times. Deterministic on cvlib's kernels, on the CPU for any
@@ -97,8 +98,8 @@ def conv_transpose2d(
 
 
 # Milliseconds of forward and both gradients with PyTorch 2.14 and cvlib, 2 threads of an AMD EPYC
-# of family 26 with AVX-512, float32, one image, measured by `python tools/bench_ops.py --only
-# "conv_transpose2d kernels"`:
+# of family 26 with AVX-512, float32, one image, measured by
+# `python tools/bench_ops.py --only "conv_transpose2d kernels"`:
 #
 #   kernel, stride, channels, input        PyTorch  cvlib
 #   64, 32, 21 -> 21, 10 x 15                 64.9    9.7
@@ -141,7 +142,7 @@ def _has_kernels_for(
 
 
 def as_pair(function: str, argument: str, value: int | Sequence[int], least: int) -> Pair:
-    """Gives (y, x) from one or two integers."""
+    """Return (y, x) from one or two integers."""
     numbers = tuple(value) if isinstance(value, list | tuple) else (value,)
     pair = numbers * 2 if len(numbers) == 1 else numbers
     requirement = "be one or two integers"

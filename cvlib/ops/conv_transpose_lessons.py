@@ -52,7 +52,8 @@ def conv_transpose2d_by_definition(
 
     Raises:
         TypeError: Not tensors, not floating point, or different dtypes.
-        ValueError: Wrong shapes, numbers out of range, two devices, or an output without pixels.
+        ValueError: Wrong shapes, numbers out of range, different devices, or an output without
+            pixels.
 
     Note:
         For reading and testing: one small product per input pixel. Differentiable. Deterministic.
@@ -188,7 +189,8 @@ def conv_transpose2d_by_matrix(
 
     Raises:
         TypeError: Not tensors, not floating point, or different dtypes.
-        ValueError: Wrong shapes, numbers out of range, two devices, or an output without pixels.
+        ValueError: Wrong shapes, numbers out of range, different devices, or an output without
+            pixels.
 
     Note:
         For reading and testing: the matrix has one entry per tap and input pixel.

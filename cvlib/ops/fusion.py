@@ -66,15 +66,14 @@ def weighted_boxes_fusion(
 
     Args:
         boxes: One tensor (N_m, 4) per model (at most 64), floating point, (x1, y1, x2, y2) in any
-            one unit.
+            unit.
         scores: One tensor (N_m,) per model, same dtype and device.
         labels: One tensor (N_m,) per model, int64, any values.
         weights: One positive number per model; ``None``: all 1.
         iou_threshold: In [0, 1].
         score_threshold: At least 0; boxes with a lower (unweighted) score are ignored.
         conf_type: Formula of the fused score, see above.
-        allows_overflow: Whether several boxes of one model may raise the score of ``"avg"`` above
-            1.
+        allows_overflow: Whether several boxes of one model may raise an ``"avg"`` score above 1.
         image_ids: One tensor (N_m,) per model, int64, any values; boxes of different images are
             never fused. ``None``: one image.
 
@@ -83,7 +82,7 @@ def weighted_boxes_fusion(
         (ties: the cluster whose first box came first); with ``image_ids`` also image ids (K,).
 
     Raises:
-        TypeError: Not tensors, not floating point, or of two dtypes; ids that are not int64.
+        TypeError: Not tensors, not floating point, or different dtypes; ids that are not int64.
         ValueError: Lists of different lengths or without models, wrong shapes, different devices,
             numbers out of range, an unknown ``conf_type``; on the CPU also a NaN or corners out of
             order. On CUDA a box with a NaN coordinate or score is ignored.

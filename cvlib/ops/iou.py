@@ -34,7 +34,7 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     of boxes whose area overflows the dtype.
 
     Args:
-        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any unit.
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:
@@ -68,7 +68,7 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     C is 0 (two boxes on one line) it equals the IoU (torchvision returns NaN).
 
     Args:
-        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any unit.
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:
@@ -101,7 +101,7 @@ def distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     which changes results for boxes normalised to 0..1.
 
     Args:
-        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any unit.
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:
@@ -133,7 +133,7 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     v), which is a constant for the gradient. The aspect ratio of a point counts as 0.
 
     Args:
-        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any unit.
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:
@@ -165,7 +165,7 @@ def max_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     the matrix, so millions of anchors can be compared with the ground truths.
 
     Args:
-        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes1: Shape (N, 4), floating point, (x1, y1, x2, y2) in any unit.
         boxes2: Shape (M, 4), same dtype, device and unit.
 
     Returns:

@@ -21,8 +21,8 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
 
     **Boxes are continuous**, as everywhere in cvlib: x2 and y2 are the far edges of the last
     pixels. A mask that covers the columns 3 to 5 has x1 = 3 and x2 = 6, and the box of a single
-    pixel has area 1. torchvision returns x2 = 5, the index of the last column, and thereby boxes
-    that are one pixel too small.
+    pixel has area 1. torchvision returns x2 = 5, the index of the last column, so its boxes are
+    one pixel too small.
 
     Args:
         masks: Shape (N, H, W), bool, integer or floating point; nonzero pixels belong to the mask
@@ -58,7 +58,7 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
 def mask_iou(masks1: Tensor, masks2: Tensor, *, is_crowd: Tensor | None = None) -> Tensor:
     """Return the intersection over union of every pair of masks.
 
-    Pixels are counted exactly, in 64-bit integers, one bit of memory for each pixel.
+    Pixels are counted exactly, in 64-bit integers, one bit of memory per pixel.
 
     Args:
         masks1: Shape (N, H, W), bool or uint8; nonzero pixels belong to the mask.

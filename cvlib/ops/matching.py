@@ -41,8 +41,8 @@ def match_anchors(anchors: Tensor, gt_boxes: Tensor, iou_threshold: float = 0.5)
             NaN or corners out of order. On CUDA such a box has IoU 0 with every anchor.
 
     Note:
-        Deterministic; CPU and CUDA agree exactly. Memory in addition to the result: one image's IoU
-        matrix per thread.
+        Deterministic; CPU and CUDA agree exactly. Needs one IoU matrix of an image per thread in
+        addition to the result.
 
     References:
         Zhang et al., "Dive into Deep Learning", section 14.4.3.1; Liu et al., "SSD: Single Shot

@@ -35,7 +35,7 @@ def matrix_nms(
     result to drop boxes.
 
     Args:
-        boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any unit.
         scores: Shape (N,), same dtype and device; higher is better, at least 0.
         labels: Shape (N,), int64, any values; boxes of different labels ignore each other.
             ``None``: one class.

@@ -57,7 +57,7 @@ def multibox_target(
         RuntimeError: On backward; targets are not differentiable.
 
     Note:
-        Deterministic. Memory in addition to the result: one image's IoU matrix per thread.
+        Deterministic. Needs one IoU matrix of an image per thread in addition to the result.
 
     References:
         Zhang et al., "Dive into Deep Learning", section 14.4.3.

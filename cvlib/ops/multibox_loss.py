@@ -58,11 +58,11 @@ def ssd_loss(
             out of range. On CUDA such an anchor is ignored.
 
     Note:
-        Differentiable once, in logits and both offsets; the selection of
-        negatives is not differentiated. Deterministic: the cross-entropies that decide are
-        bit-identical for any number of threads, any instruction set, and CUDA; the plain-PyTorch
-        reference may round them differently. Needs four numbers per anchor in addition to the
-        gradients. Selection is linear in A.
+        Differentiable once, in logits and both offsets, but not through the selection of
+        negatives. Deterministic: the cross-entropies that decide are bit-identical for any number
+        of threads, any instruction set, and CUDA; the plain-PyTorch reference may round them
+        differently. Needs four numbers per anchor in addition to the gradients. Selection is linear
+        in A.
 
     References:
         Liu et al., "SSD: Single Shot MultiBox Detector" (2016), section 2.2.

@@ -61,7 +61,7 @@ def multiclass_nms(
 
     Args:
         boxes: Shape (B, N, 4), or (B, N, K, 4) with a box for each class, floating point,
-            (x1, y1, x2, y2) in any one unit.
+            (x1, y1, x2, y2) in any unit.
         scores: Shape (B, N, K), same dtype and device, without background; higher is better. A
             slice like ``probabilities[..., 1:]`` is not copied on the CPU.
         score_threshold: Any number, compared as given.
@@ -80,7 +80,7 @@ def multiclass_nms(
 
     Note:
         Differentiable in boxes and scores: both results are gathered. Deterministic; CPU and CUDA
-        keep the same boxes. Extra memory on the CPU: the candidates; on CUDA: the sorted scores.
+        keep the same boxes. Needs memory for the candidates on the CPU, for sorted scores on CUDA.
 
     References:
         Liu et al., "SSD: Single Shot MultiBox Detector" (2016), and Ren et al., "Faster R-CNN"

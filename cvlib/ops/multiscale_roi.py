@@ -69,8 +69,8 @@ def multiscale_roi_align(
 
     Raises:
         TypeError: See `roi_align`.
-        ValueError: As `roi_align`; no maps, maps of different batch size, channels or device,
-            levels that do not rise, or not one for each map.
+        ValueError: See `roi_align`; also no maps, maps of different batch size, channels or device,
+            levels that do not increase, or not one per map.
         RuntimeError: Boxes that require a gradient, which does not exist.
 
     Note:
@@ -215,9 +215,9 @@ def _check_levels(function: str, levels: Sequence[int], count: int) -> None:
 
 def _level_of(function: str, feature: int, image: int) -> int:
     """Nearest integer to log2(image / feature), in integer arithmetic."""
-    if feature < 1 or image < 1:
-        requirement, actual = "hold maps with a height, of images with one", (feature, image)
-        raise ValueError(mismatch(function, "x", requirement, actual))
+    for argument, height in (("x", feature), ("image_shapes", image)):
+        if height < 1:
+            raise ValueError(mismatch(function, argument, "have heights of at least 1", height))
     level = 0
     while image * image >= 2 * feature * feature:
         feature, level = 2 * feature, level + 1

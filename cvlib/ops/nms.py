@@ -28,7 +28,7 @@ def nms(
     ``iou_threshold`` as given. Boxes without area overlap nothing.
 
     Args:
-        boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any unit.
         scores: Shape (N,), same dtype and device; higher is better.
         iou_threshold: In [0, 1].
         max_output: Maximum number of kept boxes; ``None``: no limit. Much faster than slicing the
@@ -71,7 +71,7 @@ def batched_nms(
     exact.
 
     Args:
-        boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any unit.
         scores: Shape (N,), same dtype and device; higher is better.
         labels: Shape (N,), int64, any values; ``None``: one class.
         iou_threshold: In [0, 1].

@@ -31,7 +31,7 @@ def nms_rotated(
 
     Args:
         boxes: Shape (N, 5), floating point, (cx, cy, w, h, angle) as in `box_iou_rotated`: lengths
-            in any one unit, angles in degrees, counter-clockwise.
+            in any unit, angles in degrees, counter-clockwise.
         scores: Shape (N,), same dtype and device; higher is better.
         iou_threshold: In [0, 1].
         max_output: Maximum number of kept boxes; ``None``: no limit. Much faster than slicing the

@@ -32,7 +32,7 @@ def paired_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Return the IoU of each box with its partner; see `box_iou` for all pairs.
 
     Args:
-        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any unit.
         boxes2: Same shape, dtype, device and unit.
 
     Returns:
@@ -60,7 +60,7 @@ def paired_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Return the generalised IoU of each box with its partner, as `generalized_box_iou` defines it.
 
     Args:
-        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any unit.
         boxes2: Same shape, dtype, device and unit.
 
     Returns:
@@ -88,7 +88,7 @@ def paired_distance_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Return the distance IoU of each box with its partner, as `distance_box_iou` defines it.
 
     Args:
-        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any unit.
         boxes2: Same shape, dtype, device and unit.
 
     Returns:
@@ -116,7 +116,7 @@ def paired_complete_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Return the complete IoU of each box with its partner, as `complete_box_iou` defines it.
 
     Args:
-        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes1: Shape (..., 4), floating point, (x1, y1, x2, y2) in any unit.
         boxes2: Same shape, dtype, device and unit.
 
     Returns:

@@ -38,7 +38,7 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     boxes whose area overflows float64. Sides below 1e-140 count as 0.
 
     Args:
-        boxes1: Shape (N, 5), floating point; lengths in any one unit, angles in degrees, any number
+        boxes1: Shape (N, 5), floating point; lengths in any unit, angles in degrees, any number
             of turns up to 1e9 degrees.
         boxes2: Shape (M, 5), same dtype, device and unit.
 

@@ -41,7 +41,7 @@ def soft_nms(
     This repeats until no box with a score of at least ``score_threshold`` remains.
 
     Args:
-        boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any one unit.
+        boxes: Shape (N, 4), floating point, (x1, y1, x2, y2) in any unit.
         scores: Shape (N,), same dtype and device; higher is better.
         method: ``"linear"`` or ``"gaussian"``.
         iou_threshold: In [0, 1]; used by the linear method.

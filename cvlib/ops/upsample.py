@@ -50,9 +50,9 @@ def upsample_bilinear(
 
     Note:
         Differentiable any number of times; forward and backward are each other's transposes.
-        Deterministic, also on CUDA: the gradient is gathered, without atomic additions. Memory is
-        the result alone; images whose rows are not dense are copied first. Autocast on CUDA
-        computes in float32, as for ``interpolate``.
+        Deterministic, also on CUDA: the gradient is gathered, without atomic additions. Needs
+        no memory besides the result, except for copies of images whose rows are not dense. Autocast
+        on CUDA computes in float32, as for ``interpolate``.
 
     References:
         Long, Shelhamer and Darrell, "Fully convolutional networks for semantic segmentation"

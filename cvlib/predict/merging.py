@@ -18,9 +18,9 @@ Merge = Literal["nms", "wbf"]
 # because models do not place edges exactly.
 _BORDER = 0.01
 # A cut box belongs to a complete one that covers at least this share of it.
-_COVERED = 0.7
+_MIN_COVERED = 0.7
 # Minimum overlap of two parts of one object along the border that cuts it.
-_ALIKE = 0.5
+_MIN_SHARED_SIDE = 0.5
 
 
 class Window(NamedTuple):
@@ -45,6 +45,10 @@ class _Tiled(NamedTuple):
     detections: Detections
     tiles: Tensor  # (N,): index of the tile
     cuts: Tensor  # (N, 4), bool: cut at the left, top, right and bottom border of the tile
+
+    def select(self, chosen: Tensor) -> _Tiled:
+        """Select objects by a bool tensor (N,)."""
+        return _Tiled(self.detections[chosen], self.tiles[chosen], self.cuts[chosen])
 
 
 def join_tiles(
@@ -73,19 +77,19 @@ def join_tiles(
     """
     tiled = _gather(pieces, size)
     is_cut = tiled.cuts.any(1)
-    whole = _merge(tiled.detections[~is_cut], merge, iou_threshold)
-    parts = _select(tiled, is_cut)
-    open_parts = ~_covered(parts.detections, whole)
-    parts = _select(parts, open_parts)
-    joined = _merge(_without_parts(_join(parts)), merge, iou_threshold)
-    return _sorted(_concatenate([whole, joined]))
+    complete = _merge(tiled.detections[~is_cut], merge, iou_threshold)
+    parts = tiled.select(is_cut)
+    parts = parts.select(~_are_covered(parts.detections, complete))
+    joined = _merge(_drop_parts(_join_parts(parts)), merge, iou_threshold)
+    result = _concatenate([complete, joined])
+    return result[result.scores.sort(descending=True, stable=True).indices]
 
 
-def fuse(seen: Sequence[Detections], merge: Merge, iou_threshold: float) -> Detections:
-    """Merge the detections of several views of a whole image.
+def fuse(views: Sequence[Detections], merge: Merge, iou_threshold: float) -> Detections:
+    """Merge the detections of several views of a complete image.
 
     Args:
-        seen: Detections of each view, in pixels of the image.
+        views: Detections of each view, in pixels of the image.
         merge: ``"nms"`` keeps the best box of each object; ``"wbf"`` averages boxes, and scores
             over all views.
         iou_threshold: Boxes of one class that overlap more than this are one object.
@@ -97,42 +101,41 @@ def fuse(seen: Sequence[Detections], merge: Merge, iou_threshold: float) -> Dete
         ValueError: Masks with ``merge="wbf"``: they cannot be averaged.
     """
     if merge == "nms":
-        return _merge(_concatenate(seen), merge, iou_threshold)
-    _refuse_masks(seen)
-    boxes, scores, labels = weighted_boxes_fusion(
-        [one.boxes for one in seen],
-        [one.scores for one in seen],
-        [one.labels for one in seen],
-        iou_threshold=iou_threshold,
-    )
-    return Detections(boxes, scores, labels, seen[0].classes)
+        return _merge(_concatenate(views), merge, iou_threshold)
+    return _fuse_boxes(views, iou_threshold)
 
 
-def _merge(found: Detections, merge: Merge, iou_threshold: float) -> Detections:
+def _merge(detections: Detections, merge: Merge, iou_threshold: float) -> Detections:
     if merge == "nms":
-        return found[batched_nms(found.boxes, found.scores, found.labels, iou_threshold)]
-    _refuse_masks([found])
+        boxes, scores, labels = detections.boxes, detections.scores, detections.labels
+        return detections[batched_nms(boxes, scores, labels, iou_threshold)]
     # Fused as one model's boxes: an object is not less likely because other tiles do not show it.
-    boxes, scores, labels = weighted_boxes_fusion(
-        [found.boxes], [found.scores], [found.labels], iou_threshold=iou_threshold
-    )
-    return Detections(boxes, scores, labels, found.classes)
+    return _fuse_boxes([detections], iou_threshold)
 
 
-def _refuse_masks(seen: Sequence[Detections]) -> None:
-    if any(one.masks is not None for one in seen):
+def _fuse_boxes(views: Sequence[Detections], iou_threshold: float) -> Detections:
+    if any(detections.masks is not None for detections in views):
         raise ValueError(
             "predict: expected `merge` to be 'nms' for detections with masks, got 'wbf'"
         )
+    boxes, scores, labels = weighted_boxes_fusion(
+        [detections.boxes for detections in views],
+        [detections.scores for detections in views],
+        [detections.labels for detections in views],
+        iou_threshold=iou_threshold,
+    )
+    return replace(views[0], boxes=boxes, scores=scores, labels=labels)
 
 
 def _gather(pieces: Sequence[Piece], size: tuple[int, int]) -> _Tiled:
     height, width = size
-    found, tiles, cuts = [], [], []
-    for number, (window, one) in enumerate(pieces):
-        near = one.boxes.new_tensor([window.width, window.height] * 2) * _BORDER
-        far = one.boxes.new_tensor([0, 0, window.width, window.height])
-        ends = torch.tensor(
+    gathered, tiles, cuts = [], [], []
+    for number, (window, detections) in enumerate(pieces):
+        boxes = detections.boxes
+        margin = boxes.new_tensor([window.width, window.height] * 2) * _BORDER
+        border = boxes.new_tensor([0, 0, window.width, window.height])
+        # The border of the image cuts nothing.
+        is_inner = torch.tensor(
             [
                 window.left > 0,
                 window.top > 0,
@@ -140,117 +143,102 @@ def _gather(pieces: Sequence[Piece], size: tuple[int, int]) -> _Tiled:
                 window.top + window.height < height,
             ]
         )
-        cuts.append(((one.boxes - far).abs() <= near) & ends)
-        offset = one.boxes.new_tensor([window.left, window.top] * 2)
-        masks = None if one.masks is None else _paste(one, window, size)
-        boxes = clip_boxes(one.boxes + offset, size)
-        found.append(replace(one, boxes=boxes, masks=masks))
-        tiles.append(torch.full((len(one),), number))
-    everything = _Tiled(_concatenate(found), torch.cat(tiles), torch.cat(cuts))
-    visible = (
-        box_area(everything.detections.boxes) > 0
-    )  # otherwise detected in the margin of a small view
-    return _select(everything, visible)
+        cuts.append(((boxes - border).abs() <= margin) & is_inner)
+        tiles.append(torch.full((len(detections),), number))
+        boxes = clip_boxes(boxes + boxes.new_tensor([window.left, window.top] * 2), size)
+        masks = None if detections.masks is None else _paste_masks(detections, window, size)
+        gathered.append(replace(detections, boxes=boxes, masks=masks, size=size))
+    tiled = _Tiled(_concatenate(gathered), torch.cat(tiles), torch.cat(cuts))
+    # Without objects in the margin around a small view.
+    return tiled.select(box_area(tiled.detections.boxes) > 0)
 
 
-def _select(tiled: _Tiled, chosen: Tensor) -> _Tiled:
-    return _Tiled(tiled.detections[chosen], tiled.tiles[chosen], tiled.cuts[chosen])
-
-
-def _paste(found: Detections, window: Window, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Masks of a window as run lengths in the image: bitmaps of a large image fill the memory."""
+def _paste_masks(
+    detections: Detections, window: Window, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Run lengths in the image: bitmaps of a large image would fill the memory."""
     rles = []
     height, width = size
     left, top = max(0, window.left), max(0, window.top)
     right, bottom = min(width, window.left + window.width), min(height, window.top + window.height)
-    for mask in found.bitmaps():
+    y, x = top - window.top, left - window.left
+    for mask in detections.bitmaps():
         canvas = mask.new_zeros(1, height, width)
-        y, x = top - window.top, left - window.left
         canvas[0, top:bottom, left:right] = mask[y : y + bottom - top, x : x + right - left]
         rles += masks_to_rle(canvas)
     return rles
 
 
-def _covered(parts: Detections, whole: Detections) -> Tensor:
+def _are_covered(parts: Detections, complete: Detections) -> Tensor:
     """Which parts belong to a complete object, shape (N,), bool."""
-    if not len(parts) or not len(whole):
+    if not len(parts) or not len(complete):
         return torch.zeros(len(parts), dtype=torch.bool)
-    shared = _intersection(parts.boxes, whole.boxes) / box_area(parts.boxes)[:, None]
-    return ((shared >= _COVERED) & (parts.labels[:, None] == whole.labels)).any(1)
+    least = torch.maximum(parts.boxes[:, None, :2], complete.boxes[:, :2])
+    most = torch.minimum(parts.boxes[:, None, 2:], complete.boxes[:, 2:])
+    covered = (most - least).clamp(min=0).prod(-1) / box_area(parts.boxes)[:, None]
+    return ((covered >= _MIN_COVERED) & (parts.labels[:, None] == complete.labels)).any(1)
 
 
-def _without_parts(joined: Detections) -> Detections:
+def _drop_parts(joined: Detections) -> Detections:
     """Drop parts of larger objects, which another row of tiles has joined."""
-    larger = joined[box_area(joined.boxes).sort(descending=True, stable=True).indices]
+    by_area = joined[box_area(joined.boxes).sort(descending=True, stable=True).indices]
     kept: list[int] = []
-    for i in range(len(larger)):
-        if not _covered(larger[i], larger[kept]).any():
+    for i in range(len(by_area)):
+        if not _are_covered(by_area[i], by_area[kept]).any():
             kept.append(i)
-    return larger[kept]
+    return by_area[kept]
 
 
-def _intersection(first: Tensor, second: Tensor) -> Tensor:
-    least = torch.maximum(first[:, None, :2], second[None, :, :2])
-    most = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    return (most - least).clamp(min=0).prod(-1)
-
-
-def _join(parts: _Tiled) -> Detections:
+def _join_parts(parts: _Tiled) -> Detections:
     """Join parts that continue beyond a border."""
     count = len(parts.detections)
-    group = list(range(count))
+    parents = list(range(count))
 
-    def first(i: int) -> int:
-        while group[i] != i:
-            i = group[i]
+    def find_root(i: int) -> int:
+        while parents[i] != i:
+            i = parents[i]
         return i
 
-    for i, j in _neighbours(parts).nonzero().tolist():
-        low, high = sorted((first(i), first(j)))
-        group[high] = low
-    members: dict[int, list[int]] = {}
+    for i, j in _find_neighbours(parts).nonzero().tolist():
+        low, high = sorted((find_root(i), find_root(j)))
+        parents[high] = low
+    groups: dict[int, list[int]] = {}
     for i in range(count):
-        members.setdefault(first(i), []).append(i)
-    joined = [_hull(parts.detections[one]) for one in members.values()]
-    return _concatenate(joined) if joined else parts.detections
+        groups.setdefault(find_root(i), []).append(i)
+    objects = [_enclose(parts.detections[group]) for group in groups.values()]
+    return _concatenate(objects) if objects else parts.detections
 
 
-def _neighbours(parts: _Tiled) -> Tensor:
+def _find_neighbours(parts: _Tiled) -> Tensor:
     """Whether part j continues part i in the next tile, shape (N, N), bool.
 
     Both show the overlap of the two tiles, so the boxes overlap, and begin and end alike.
     """
     boxes, labels = parts.detections.boxes, parts.detections.labels
-    same = (labels[:, None] == labels) & (parts.tiles[:, None] != parts.tiles)
-    touching = (torch.maximum(boxes[:, None, :2], boxes[:, :2]) - _reach(boxes)) <= (
-        torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
-    )
-    same &= touching.all(-1)
-    found = torch.zeros_like(same)
+    are_possible = (labels[:, None] == labels) & (parts.tiles[:, None] != parts.tiles)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    # Parts in tiles without overlap may have a gap between them.
+    max_gap = 2 * _BORDER * torch.maximum(sides[:, None], sides)
+    least = torch.maximum(boxes[:, None, :2], boxes[:, :2])
+    most = torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    are_possible &= (least - max_gap <= most).all(-1)
+    are_neighbours = torch.zeros_like(are_possible)
     for axis in (0, 1):
         across = 1 - axis
-        inner = torch.minimum(boxes[:, None, across + 2], boxes[:, across + 2]) - torch.maximum(
+        shared = (most - least)[..., across]
+        total = torch.maximum(boxes[:, None, across + 2], boxes[:, across + 2]) - torch.minimum(
             boxes[:, None, across], boxes[:, across]
         )
-        outer = torch.maximum(boxes[:, None, across + 2], boxes[:, across + 2]) - torch.minimum(
-            boxes[:, None, across], boxes[:, across]
-        )
-        crossing = parts.cuts[:, axis + 2, None] & parts.cuts[None, :, axis]
-        found |= same & crossing & (inner >= _ALIKE * outer)
-    return found
+        is_crossed = parts.cuts[:, axis + 2, None] & parts.cuts[None, :, axis]
+        are_neighbours |= are_possible & is_crossed & (shared >= _MIN_SHARED_SIDE * total)
+    return are_neighbours
 
 
-def _reach(boxes: Tensor) -> Tensor:
-    """Maximum gap between parts in tiles without overlap, shape (N, N, 2)."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return 2 * _BORDER * torch.maximum(sides[:, None], sides)
-
-
-def _hull(parts: Detections) -> Detections:
-    """One object from several parts: the box around them, the score of the best."""
-    best = int(parts.scores.argmax())
+def _enclose(parts: Detections) -> Detections:
+    """One object from its parts: the box around them, the score of the best."""
     if len(parts) == 1:
         return parts
+    best = int(parts.scores.argmax())
     boxes = torch.cat([parts.boxes[:, :2].amin(0), parts.boxes[:, 2:].amax(0)])[None]
     masks = None
     if parts.masks is not None:
@@ -258,18 +246,14 @@ def _hull(parts: Detections) -> Detections:
     return replace(parts[best], boxes=boxes, masks=masks)
 
 
-def _concatenate(seen: Sequence[Detections]) -> Detections:
+def _concatenate(views: Sequence[Detections]) -> Detections:
     masks = None
-    if any(one.masks is not None for one in seen):
-        masks = [rle for one in seen if len(one) for rle in one.rles()]
-    return Detections(
-        torch.cat([one.boxes for one in seen]),
-        torch.cat([one.scores for one in seen]),
-        torch.cat([one.labels for one in seen]),
-        seen[0].classes,
-        masks,
+    if any(detections.masks is not None for detections in views):
+        masks = [rle for detections in views if len(detections) for rle in detections.rles()]
+    return replace(
+        views[0],
+        boxes=torch.cat([detections.boxes for detections in views]),
+        scores=torch.cat([detections.scores for detections in views]),
+        labels=torch.cat([detections.labels for detections in views]),
+        masks=masks,
     )
-
-
-def _sorted(found: Detections) -> Detections:
-    return found[found.scores.sort(descending=True, stable=True).indices]

@@ -15,7 +15,7 @@ from cvlib.models import Model
 from cvlib.predict.merging import Merge, Piece, Window, fuse, join_tiles
 from cvlib.structures import Classification, Detections, Result
 
-# Views that are averaged later may score an object lower, down to this share of the threshold.
+# Scores that are averaged over views later may start lower, down to this share of the threshold.
 _VIEW_THRESHOLD = 0.5
 
 
@@ -28,12 +28,12 @@ class Views:
             ``None``: no tiles.
         overlap: Share of a tile that overlaps the next one, in [0, 1). Objects smaller than the
             overlap are complete in some tile; larger ones are joined from their parts.
-        whole: Whether the whole image is shown in addition to the tiles, for objects larger than a
-            tile.
-        flip: Whether the mirrored image is shown as well.
-        scales: Relative sizes at which the image is shown: 0.5 from farther away, 2 in four
-            overlapping parts.
-        merge: How detections of several views are merged: ``"nms"`` keeps the best box, ``"wbf"``
+        whole: Whether to predict on the whole image in addition to the tiles, for objects larger
+            than a tile.
+        flip: Whether to predict on the mirrored image, too.
+        scales: Relative sizes of the image: 0.5 with a margin around it, 2 in four overlapping
+            parts.
+        merge: How to merge detections of several views: ``"nms"`` keeps the best box, ``"wbf"``
             averages boxes and scores (weighted boxes fusion), ``"auto"`` uses NMS for tiles alone
             and for masks, fusion otherwise. With fusion the score of an object is its mean over
             all views, including those that missed it.
@@ -67,6 +67,7 @@ class Views:
                 f"Views: expected `merge` to be one of auto, nms, wbf, got {self.merge!r}"
             )
         check_fraction("Views", "iou_threshold", self.iou_threshold)
+        object.__setattr__(self, "scales", tuple(self.scales))
 
     @property
     def count(self) -> int:
@@ -98,48 +99,49 @@ def predict_views(
         TypeError: The model's results cannot be merged.
         ValueError: Tiles or scales for a classifier, or masks with fusion.
     """
-    is_auto = views.merge == "auto"
-    within: Merge = "nms" if is_auto else views.merge  # type: ignore[assignment]
-    averages = views.merge == "wbf" or (is_auto and views.count > 1)
-    threshold = score_threshold * (_VIEW_THRESHOLD if averages else 1)
+    within: Merge = "nms" if views.merge == "auto" else views.merge
+    is_averaged = within == "wbf" or (views.merge == "auto" and views.count > 1)
+    threshold = score_threshold * (_VIEW_THRESHOLD if is_averaged else 1)
     size = (image.shape[1], image.shape[2])
-    seen: list[Result] = []
+    detections: list[Detections] = []
+    probabilities: list[Tensor] = []
     for scale in views.scales:
         windows = list_windows(size, views, scale)
         for is_mirrored in (False, True) if views.flip else (False,):
+            pieces = []
             results = _predict_windows(model, image, windows, is_mirrored, threshold, batch_size)
-            if not all(isinstance(result, Detections) for result in results):
-                seen += results
-                continue
-            pieces = [Piece(*pair) for pair in zip(windows, results, strict=True)]  # type: ignore[arg-type]
-            seen.append(join_tiles(pieces, size, within, views.iou_threshold))
-    return _merge_views(model, seen, views, within, score_threshold)
-
-
-def _merge_views(
-    model: Model, seen: list[Result], views: Views, within: Merge, score_threshold: float
-) -> Result:
-    detections = [result for result in seen if isinstance(result, Detections)]
+            for window, result in zip(windows, results, strict=True):
+                if isinstance(result, Detections):
+                    pieces.append(Piece(window, result))
+                elif isinstance(result, Classification):
+                    probabilities.append(result.probabilities)
+                else:
+                    raise TypeError(
+                        "predict: expected `views` only for detections and classifications, got "
+                        f"a model whose results are {type(result).__name__}"
+                    )
+            if pieces:
+                detections.append(join_tiles(pieces, size, within, views.iou_threshold))
     if detections:
-        merged = detections[0]
-        if len(detections) > 1:
-            has_masks = any(result.masks is not None for result in detections)
-            is_auto = views.merge == "auto"
-            across: Merge = ("nms" if has_masks else "wbf") if is_auto else within
-            merged = fuse(detections, across, views.iou_threshold)
+        merged = _merge_views(detections, views)
         return merged[merged.scores >= score_threshold]
-    probabilities = [one.probabilities for one in seen if isinstance(one, Classification)]
-    if not probabilities:
-        raise TypeError(
-            "predict: expected `views` only with models for detection or classification, got "
-            f"{type(model).__name__} for {model.task}"
-        )
     if not views.is_whole:
         raise ValueError(
-            "predict: expected `views` with neither tiles nor scales for a classifier, which can "
-            "only be shown mirrored images"
+            "predict: expected `views` without tiles and scales for a classifier, which supports "
+            "only `flip`"
         )
     return Classification(torch.stack(probabilities).mean(0), model.classes)
+
+
+def _merge_views(detections: list[Detections], views: Views) -> Detections:
+    if len(detections) == 1:
+        return detections[0]
+    merge: Merge
+    if views.merge == "auto":
+        merge = "nms" if any(view.masks is not None for view in detections) else "wbf"
+    else:
+        merge = views.merge
+    return fuse(detections, merge, views.iou_threshold)
 
 
 def _predict_windows(
@@ -153,32 +155,33 @@ def _predict_windows(
     """Results of each window, in pixels of the window."""
     results: list[Result] = []
     for start in range(0, len(windows), batch_size):
-        views = [window_view(image, window) for window in windows[start : start + batch_size]]
-        shown = [view.show(image) for view in views]
+        views = [make_view(image, window) for window in windows[start : start + batch_size]]
+        crops = [view.show(image) for view in views]
         if not is_mirrored:
-            results += model.predict(shown, score_threshold=threshold)
+            results += model.predict(crops, score_threshold=threshold)
             continue
         mirrors = [View.whole(view.canvas).mirror() for view in views]
-        shown = [mirror.show(part) for mirror, part in zip(mirrors, shown, strict=True)]
-        found = model.predict(shown, score_threshold=threshold)
-        results += [one.restore(mirror) for one, mirror in zip(found, mirrors, strict=True)]
+        crops = [mirror.show(crop) for mirror, crop in zip(mirrors, crops, strict=True)]
+        mirrored = model.predict(crops, score_threshold=threshold)
+        pairs = zip(mirrored, mirrors, strict=True)
+        results += [result.restore(mirror) for result, mirror in pairs]
     return results
 
 
-def window_view(image: Tensor, window: Window) -> View:
-    """View that shows a window of an image; beyond the image lies ImageNet's mean colour."""
+def make_view(image: Tensor, window: Window) -> View:
+    """Make the view of a window of an image; outside of the image it has ImageNet's mean colour."""
     left, top, width, height = window
     view = View.whole((image.shape[1], image.shape[2]))
     return view.crop((left, top, left + width, top + height)).on_whole_pixels()
 
 
 def list_windows(size: tuple[int, int], views: Views, scale: float = 1.0) -> list[Window]:
-    """List the windows of an image that are shown one by one.
+    """List the windows through which a model sees an image.
 
     Args:
         size: Height and width of the image.
         views: Size and overlap of tiles.
-        scale: Relative size at which the image is shown: above 1 in parts, below 1 with a margin.
+        scale: Relative size of the image: above 1 in parts, below 1 with a margin.
 
     Returns:
         Windows that cover the image: tiles row by row, the whole image last.
@@ -193,21 +196,21 @@ def list_windows(size: tuple[int, int], views: Views, scale: float = 1.0) -> lis
     elif scale > 1:
         sides = [max(1, math.ceil(side / scale)) for side in size]
     else:
-        # From farther away: the image in the middle of a larger, empty canvas.
+        # Smaller: the image in the middle of a larger, empty canvas.
         tall, wide = round(height / scale), round(width / scale)
         return [Window((width - wide) // 2, (height - tall) // 2, wide, tall)]
     tall, wide = min(sides[0], height), min(sides[1], width)
     windows = [
         Window(left, top, wide, tall)
-        for top in _starts(height, tall, views.overlap)
-        for left in _starts(width, wide, views.overlap)
+        for top in _space_tiles(height, tall, views.overlap)
+        for left in _space_tiles(width, wide, views.overlap)
     ]
     if views.tile is not None and views.whole and len(windows) > 1:
         windows.append(Window(0, 0, width, height))
     return windows
 
 
-def _starts(length: int, side: int, overlap: float) -> list[int]:
+def _space_tiles(length: int, side: int, overlap: float) -> list[int]:
     """Offsets of evenly spaced tiles, from one border to the other."""
     if length <= side:
         return [0]

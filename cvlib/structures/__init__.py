@@ -1,8 +1,7 @@
 """Value objects: results of models and ground truth."""
 
 from cvlib.structures.classes import Classification, Segmentation
-from cvlib.structures.masks import Masks
 from cvlib.structures.objects import Detections, GroundTruth
 from cvlib.structures.results import Result
 
-__all__ = ["Classification", "Detections", "GroundTruth", "Masks", "Result", "Segmentation"]
+__all__ = ["Classification", "Detections", "GroundTruth", "Result", "Segmentation"]

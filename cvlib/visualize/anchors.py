@@ -1,4 +1,4 @@
-"""Anchors of a single-shot model, and which of them learn which object."""
+"""Drawings of a model's anchors and of the objects that they are matched to."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from cvlib.data.transforms import Resize
 from cvlib.ops import box_iou, match_anchors
 from cvlib.visualize.drawing import (
     PALETTE,
+    class_name,
     colour_of,
-    draw_dashed,
+    draw_dashed_box,
     font_for,
     line_width,
     to_pil,
@@ -23,19 +24,21 @@ from cvlib.visualize.drawing import (
 )
 from cvlib.visualize.sheets import Tile, make_sheet
 
-_FAINT, _DOT, _MISSED = "#B0B0B0", "#FFFFFF", "#FF3030"
+_FAINT, _DOT, _UNMATCHED = "#B0B0B0", "#FFFFFF", "#FF3030"
 _SAME_CENTRE = 1e-5
-# Most cells of a level whose centres are marked; more would hide the image.
-_DENSEST = 1600
-# Pixels of the shorter side, at least; and how many objects may have their names beside them.
-_LEAST_SIDE, _FEW = 400, 8
+# Largest number of cells whose centres are marked; more would hide the image.
+_MAX_DOTS = 1600
+# Minimum length of the shorter side of a drawing in pixels.
+_MIN_SIDE = 400
+# Largest number of objects that are labelled by class name; more get numbers.
+_MAX_NAMES = 8
 
 
 class AnchorModel(Protocol):
-    """A model with anchors that depend on the size of the image alone."""
+    """Interface of models whose anchors depend only on the input size."""
 
     anchors: Tensor
-    """Shape (A, 4), (x1, y1, x2, y2) normalised to 0..1, levels and cells one after the other."""
+    """Anchors in (x1, y1, x2, y2) format in 0..1, ordered by level and cell, shape (A, 4)."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -43,13 +46,13 @@ class AnchorModel(Protocol):
 
 
 class Level(NamedTuple):
-    """The anchors of one feature map.
+    """Anchors of one feature map.
 
     Attributes:
-        start: Index of its first anchor.
+        start: Index of the first anchor.
         rows: Height of the feature map.
         columns: Width of the feature map.
-        per_cell: Anchors of each cell.
+        per_cell: Number of anchors per cell.
     """
 
     start: int
@@ -59,18 +62,18 @@ class Level(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """Index after its last anchor."""
+        """Index after the last anchor."""
         return self.start + self.rows * self.columns * self.per_cell
 
 
 def split_levels(anchors: Tensor) -> list[Level]:
-    """Finds the feature maps that anchors come from.
+    """Split anchors into the levels of their feature maps.
 
     Args:
-        anchors: Shape (A, 4): level by level, cells row by row, and the anchors of a cell together.
+        anchors: Anchors ordered by level, then by cell in row-major order, shape (A, 4).
 
     Returns:
-        The levels. A new one begins where the centres jump back to the top.
+        The levels; a new one begins where the centres jump back to the top.
     """
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     jumps = (centres[1:] - centres[:-1]).cpu()
@@ -86,13 +89,13 @@ def split_levels(anchors: Tensor) -> list[Level]:
 
 
 def show_anchors(model: AnchorModel, image: Tensor, *, cells: int = 2) -> Image.Image:
-    """Draws the anchors of a model, a tile for each feature map.
+    """Draw the anchors of a model, one tile per feature map.
 
     Args:
-        model: With ``anchors`` and ``image_size``.
-        image: uint8, shape (3, H, W), of any size: resized to the model's.
-        cells: How many cells show their anchors along the diagonal of each map; the centres of all
-            cells are dots.
+        model: Model with ``anchors`` and ``image_size``.
+        image: Image of any size, uint8, shape (3, H, W); resized to the input size of the model.
+        cells: Number of cells along the diagonal of each map whose anchors are drawn; the centres
+            of all cells are dots.
 
     Returns:
         One image.
@@ -111,14 +114,14 @@ def show_anchors(model: AnchorModel, image: Tensor, *, cells: int = 2) -> Image.
     for number, level in enumerate(levels, start=1):
         tile = canvas.copy()
         painter = ImageDraw.Draw(tile)
-        own = anchors[level.start : level.stop].view(level.rows, level.columns, level.per_cell, 4)
-        _draw_centres(painter, own)
-        for at in _spread(cells, min(level.rows, level.columns)):
-            row = at * level.rows // min(level.rows, level.columns)
-            column = at * level.columns // min(level.rows, level.columns)
-            for i, box in enumerate(own[row, column].tolist()):
+        grid = anchors[level.start : level.stop].view(level.rows, level.columns, level.per_cell, 4)
+        _draw_cell_centres(painter, grid)
+        diagonal = min(level.rows, level.columns)
+        for position in _spread_indices(cells, diagonal):
+            row, column = position * level.rows // diagonal, position * level.columns // diagonal
+            for i, box in enumerate(grid[row, column].tolist()):
                 painter.rectangle(box, outline=PALETTE[i % len(PALETTE)], width=2)
-        sides = (own[0, 0, :, 2:] - own[0, 0, :, :2]).prod(-1).sqrt() / zoom
+        sides = (grid[0, 0, :, 2:] - grid[0, 0, :, :2]).prod(-1).sqrt() / zoom
         tiles.append(
             Tile(
                 tile,
@@ -137,18 +140,17 @@ def show_targets(
     iou_threshold: float = 0.5,
     classes: Sequence[str] = (),
 ) -> Image.Image:
-    """Draws which anchors are matched to which object, by the rule of `match_anchors`.
+    """Draw the anchors that `match_anchors` assigns to each object.
 
-    The first tile shows the objects, each in a colour of its own, with how many anchors learn it
-    and the best IoU. An object that no anchor reaches the threshold with is dashed in red:
-    it gets the one anchor that it claims, which fits badly, or none. The other tiles show the
-    matched anchors of each feature map that has some, in the colours of their objects.
+    The first tile shows the objects with the number of matched anchors and the best IoU, dashed in
+    red if that is below the threshold (at most one anchor is matched to them, and fits badly). The
+    other tiles show the matched anchors of each feature map in the colours of their objects.
 
     Args:
-        model: With ``anchors`` and ``image_size``.
-        image: uint8, shape (3, H, W), of any size: resized to the model's with its target.
-        target: ``boxes`` (N, 4) in pixels of the image and ``labels`` (N,).
-        iou_threshold: Of the model's matching.
+        model: Model with ``anchors`` and ``image_size``.
+        image: Image of any size, uint8, shape (3, H, W); resized to the input size of the model.
+        target: ``boxes`` (N, 4) in image pixels and ``labels`` (N,).
+        iou_threshold: Threshold of the model's matching.
         classes: Class names.
 
     Returns:
@@ -164,100 +166,99 @@ def show_targets(
         >>> show_targets(TinySSD(("banana",), image_size=(64, 64)), image, target).mode
         'RGB'
     """
-    wanted = {"boxes": target["boxes"], "labels": target["labels"]}
-    wanted = {name: value[target["labels"] >= 0] for name, value in wanted.items()}
     canvas, anchors, _ = _prepare("show_targets", model, image)
-    # Matched as in training: normalised to 0..1.
-    own_size = torch.tensor([image.shape[2], image.shape[1]] * 2)
-    normalised = wanted["boxes"].as_subclass(Tensor).cpu().float() / own_size
+    is_object = target["labels"] >= 0
+    labels = target["labels"][is_object].tolist()
+    # Matched in normalised coordinates, as in training.
+    sides = torch.tensor([image.shape[2], image.shape[1]] * 2)
+    normalised = target["boxes"][is_object].as_subclass(Tensor).cpu().float() / sides
     matched = match_anchors(model.anchors.cpu(), normalised, iou_threshold)
+    best_ious = box_iou(normalised, model.anchors.cpu()).amax(1)
     boxes = normalised * torch.tensor([canvas.width, canvas.height] * 2)
-    best = box_iou(normalised, model.anchors.cpu()).amax(1)
-    counts = [int((matched == i).sum()) for i in range(len(boxes))]
-    names = [classes[k] if k < len(classes) else str(k) for k in wanted["labels"].tolist()]
-    missed = (best < iou_threshold).tolist()
-    texts = [
-        f"{name if len(boxes) <= _FEW else i + 1}: {count} ({float(iou):.2f})"
-        for i, (name, count, iou) in enumerate(zip(names, counts, best, strict=True))
-    ]
-    tiles = [Tile(_draw_objects(canvas, boxes, texts, missed), "objects: anchors (best IoU)")]
+    names = [class_name(classes, label) for label in labels]
+    tiles = [_objects_tile(canvas, boxes, names, matched, best_ious, iou_threshold)]
     unused = []
     for number, level in enumerate(split_levels(anchors), start=1):
-        own = matched[level.start : level.stop]
-        if not (own >= 0).any():
+        if (matched[level.start : level.stop] >= 0).any():
+            tiles.append(_level_tile(canvas, number, level, anchors, matched, boxes))
+        else:
             unused.append(str(number))
-            continue
-        tile = _draw_matched(canvas, anchors[level.start : level.stop], own, boxes)
-        reached = len(own[own >= 0].unique())
-        tiles.append(
-            Tile(
-                tile,
-                f"map {number}, {level.rows} x {level.columns}: {int((own >= 0).sum())} of "
-                f"{len(own)} anchors for {reached} of {len(boxes)} objects",
-            )
-        )
     title = (
-        f"{len(boxes)} object{'s' * (len(boxes) != 1)}, {sum(counts)} of {len(anchors):,} anchors "
-        f"matched at IoU {iou_threshold:g}"
+        f"{len(boxes)} object{'s' * (len(boxes) != 1)}, {int((matched >= 0).sum())} of "
+        f"{len(anchors):,} anchors matched at IoU {iou_threshold:g}"
     )
-    if any(missed):
-        title += f"; no anchor fits {sum(missed)} (red)"
+    if unmatched := int((best_ious < iou_threshold).sum()):
+        title += f"; no anchor fits {unmatched} (red)"
     if unused:
         title += f"; none on map{'s' * (len(unused) > 1)} {', '.join(unused)}"
     return make_sheet(tiles, title)
 
 
 def _prepare(function: str, model: AnchorModel, image: Tensor) -> tuple[Image.Image, Tensor, int]:
-    """The image in the model's shape, the anchors in its pixels, and how far it is enlarged."""
+    """Return the image in the model's aspect ratio, the anchors in its pixels, and its zoom."""
     anchors = getattr(model, "anchors", None)
     if not isinstance(anchors, Tensor) or anchors.dim() != 2 or anchors.shape[1] != 4:
         raise ValueError(
-            f"{function}: expected a model with anchors (A, 4), got {type(model).__name__}, which "
-            "has none"
+            f"{function}: expected `model` to have anchors of shape (A, 4), got "
+            f"{type(model).__name__} without them"
         )
-    zoom = -(-_LEAST_SIDE // min(model.image_size))
+    zoom = -(-_MIN_SIDE // min(model.image_size))
     height, width = (zoom * side for side in model.image_size)
     canvas = to_pil(Resize((height, width))(image.cpu()))
     return canvas, anchors.detach().cpu().float() * torch.tensor([width, height] * 2), zoom
 
 
-def _draw_centres(painter: ImageDraw.ImageDraw, anchors: Tensor) -> None:
-    if anchors.shape[0] * anchors.shape[1] > _DENSEST:
+def _draw_cell_centres(painter: ImageDraw.ImageDraw, grid: Tensor) -> None:
+    if grid.shape[0] * grid.shape[1] > _MAX_DOTS:
         return
-    for x1, y1, x2, y2 in anchors[:, :, 0].flatten(0, 1).tolist():
+    for x1, y1, x2, y2 in grid[:, :, 0].flatten(0, 1).tolist():
         x, y = (x1 + x2) / 2, (y1 + y2) / 2
         painter.rectangle((x, y, x + 1, y + 1), fill=_DOT)
 
 
-def _spread(count: int, cells: int) -> list[int]:
-    """Cells at equal distances along a diagonal."""
-    return sorted({int(cells * (i + 1) / (count + 1)) for i in range(count)})
+def _spread_indices(count: int, length: int) -> list[int]:
+    """Return up to ``count`` evenly spaced indices below ``length``."""
+    return sorted({int(length * (i + 1) / (count + 1)) for i in range(count)})
 
 
-def _draw_objects(
-    image: Image.Image, boxes: Tensor, texts: list[str], missed: list[bool]
-) -> Image.Image:
+def _objects_tile(
+    image: Image.Image,
+    boxes: Tensor,
+    names: list[str],
+    matched: Tensor,
+    best_ious: Tensor,
+    iou_threshold: float,
+) -> Tile:
     result = image.copy()
     painter = ImageDraw.Draw(result)
     width, font = line_width(result), font_for(result)
-    for i, (box, text, is_missed) in enumerate(zip(boxes.tolist(), texts, missed, strict=True)):
-        colour = _MISSED if is_missed else colour_of(i)
-        if is_missed:
-            draw_dashed(painter, box, colour, width)
+    for i, (box, name, iou) in enumerate(zip(boxes.tolist(), names, best_ious, strict=True)):
+        is_unmatched = bool(iou < iou_threshold)
+        colour = _UNMATCHED if is_unmatched else colour_of(i)
+        if is_unmatched:
+            draw_dashed_box(painter, box, colour, width)
         else:
             painter.rectangle(box, outline=colour, width=width)
+        label = name if len(boxes) <= _MAX_NAMES else str(i + 1)
+        text = f"{label}: {int((matched == i).sum())} ({float(iou):.2f})"
         write_label(painter, box, text, colour, font)
-    return result
+    return Tile(result, "objects: anchors (best IoU)")
 
 
-def _draw_matched(
-    image: Image.Image, anchors: Tensor, matched: Tensor, boxes: Tensor
-) -> Image.Image:
+def _level_tile(
+    image: Image.Image, number: int, level: Level, anchors: Tensor, matched: Tensor, boxes: Tensor
+) -> Tile:
     result = image.copy()
     painter = ImageDraw.Draw(result)
     for box in boxes.tolist():
-        draw_dashed(painter, box, _FAINT, 1)
-    for anchor in (matched >= 0).nonzero()[:, 0].tolist():
-        colour = colour_of(int(matched[anchor]))
-        painter.rectangle(anchors[anchor].tolist(), outline=colour, width=1)
-    return result
+        draw_dashed_box(painter, box, _FAINT, 1)
+    anchors, matched = anchors[level.start : level.stop], matched[level.start : level.stop]
+    is_matched = matched >= 0
+    for box, index in zip(anchors[is_matched].tolist(), matched[is_matched].tolist(), strict=True):
+        painter.rectangle(box, outline=colour_of(index), width=1)
+    objects = len(matched[is_matched].unique())
+    caption = (
+        f"map {number}, {level.rows} x {level.columns}: {int(is_matched.sum())} of {len(matched)} "
+        f"anchors for {objects} of {len(boxes)} objects"
+    )
+    return Tile(result, caption)

@@ -18,7 +18,7 @@ from cvlib.visualize.drawing import (
     write_label,
 )
 from cvlib.visualize.segmentation import class_colours, tint
-from cvlib.visualize.sheets import Tile, beside, make_sheet
+from cvlib.visualize.sheets import Tile, join_horizontally, make_sheet
 
 # Number of classes written on a classified image.
 _TOP_CLASSES = 3
@@ -101,7 +101,7 @@ def draw_comparison(
         One image, two pairs in a row.
     """
     tiles = [
-        Tile(beside((draw_truth(image, truth), draw(image, result))), "")
+        Tile(join_horizontally((draw_truth(image, truth), draw(image, result))), "")
         for image, truth, result in zip(images, truths, detections, strict=True)
     ]
     return make_sheet(tiles, columns=min(2, len(tiles)))

@@ -1,4 +1,4 @@
-"""What goes into a training: batches, and what transforms make of an image."""
+"""Drawings of samples and batches, and of the changes that transforms make."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cvlib.data.transforms import Resize, TransformedDataset, make_transform
-from cvlib.visualize.drawing import as_image, draw_target
+from cvlib.visualize.drawing import as_image, class_name, draw_target
 from cvlib.visualize.segmentation import draw_segmentation
 from cvlib.visualize.sheets import Tile, enlarge, make_sheet
 
 
 def draw_sample(image: Tensor, target: Mapping[str, Any], classes: Sequence[str]) -> Tile:
-    """Draws a sample of any task, with a caption that says what it holds.
+    """Draw a sample of any task, with a caption that summarises its target.
 
     Args:
-        image: uint8, shape (3, H, W).
-        target: Of a dataset, or one row of a batch.
+        image: Image, uint8, shape (3, H, W).
+        target: Target of a sample, or one row of a batch.
         classes: Class names.
 
     Returns:
-        Image and caption.
+        The drawing and its caption.
     """
     image, target = enlarge(image, target)
     if "boxes" in target:
@@ -34,26 +34,25 @@ def draw_sample(image: Tensor, target: Mapping[str, Any], classes: Sequence[str]
     if "mask" in target:
         count = f"{len(target['mask'].unique())} classes"
         return Tile(draw_segmentation(image, target["mask"], classes), count)
-    label = int(target["label"])
-    return Tile(as_image(image), classes[label] if label < len(classes) else str(label))
+    return Tile(as_image(image), class_name(classes, int(target["label"])))
 
 
 def show_batch(
     images: Tensor, targets: Mapping[str, Any], classes: Sequence[str], *, limit: int = 16
 ) -> Image.Image:
-    """Draws the images of a batch with their objects, classes of pixels, or labels.
+    """Draw the images of a batch with their objects, class maps or labels.
 
     Args:
-        images: uint8, shape (B, 3, H, W), as `collate` gives them.
-        targets: As `collate` gives them.
+        images: Images from `collate`, uint8, shape (B, 3, H, W).
+        targets: Targets from `collate`.
         classes: Class names.
-        limit: At most so many images.
+        limit: Maximum number of images.
 
     Returns:
         One image.
 
     Raises:
-        ValueError: The images are no batch.
+        ValueError: ``images`` is not a batch.
 
     Example:
         >>> from cvlib.data import SyntheticBananas, collate
@@ -63,7 +62,7 @@ def show_batch(
     """
     if images.dim() != 4 or not len(images):
         raise ValueError(
-            f"show_batch: expected images of shape (B, 3, H, W), got {tuple(images.shape)}"
+            f"show_batch: expected `images` of shape (B, 3, H, W), got {tuple(images.shape)}"
         )
     tiles = []
     for i in range(min(limit, len(images))):
@@ -73,9 +72,9 @@ def show_batch(
             row |= {n: row[n][valid] for n in ("boxes", "labels", "iscrowd") if n in row}
         tile = draw_sample(images[i], row, classes)
         tiles.append(Tile(tile.image, f"image {int(row['image_id'])}: {tile.caption}"))
-    shown = f", {len(tiles)} of them shown" if len(tiles) < len(images) else ""
+    limited = f", first {len(tiles)}" if len(tiles) < len(images) else ""
     size = f"{images.shape[2]} x {images.shape[3]}"
-    return make_sheet(tiles, f"a batch of {len(images)} images, {size}{shown}")
+    return make_sheet(tiles, f"batch of {len(images)} images, {size}{limited}")
 
 
 def show_transforms(
@@ -87,15 +86,15 @@ def show_transforms(
     count: int = 7,
     seed: int = 0,
 ) -> Image.Image:
-    """Draws a sample as it is, and as training with a recipe sees it in one epoch after another.
+    """Draw a sample before and after the transforms of a recipe in successive epochs.
 
     Args:
-        dataset: Gives ``(image, target)``.
-        index: Of the sample.
-        recipe: A name of `RECIPES`, or a transform.
-        image_size: (height, width) that the recipe ends at.
-        count: Epochs to show.
-        seed: Of the random numbers.
+        dataset: Dataset of ``(image, target)`` samples.
+        index: Index of the sample.
+        recipe: Name in `RECIPES`, or a transform.
+        image_size: Height and width after the recipe in pixels.
+        count: Number of epochs.
+        seed: Seed of the random numbers.
 
     Returns:
         One image.
@@ -116,19 +115,19 @@ def show_transforms(
         recipe = make_transform(recipe, task, image_size, train=True)
     image, target = dataset[index]
     size = f"{image.shape[1]} x {image.shape[2]}"
-    original = draw_sample(*_fit(image, target, image_size), classes)
-    tiles = [Tile(original.image, f"as it is, {size}: {original.caption}")]
-    changed = TransformedDataset(dataset, recipe, seed)
+    original = draw_sample(*_shrink_to_fit(image, target, image_size), classes)
+    tiles = [Tile(original.image, f"original, {size}: {original.caption}")]
+    transformed = TransformedDataset(dataset, recipe, seed)
     for epoch in range(count):
-        tile = draw_sample(*changed[epoch, index], classes)
+        tile = draw_sample(*transformed[epoch, index], classes)
         tiles.append(Tile(tile.image, f"epoch {epoch + 1}: {tile.caption}"))
     return make_sheet(tiles, f"recipe {name}, {image_size[0]} x {image_size[1]}")
 
 
-def _fit(
+def _shrink_to_fit(
     image: Tensor, target: Mapping[str, Any], size: tuple[int, int]
 ) -> tuple[Tensor, Mapping[str, Any]]:
-    """Shrinks a sample to stand beside others of (height, width), in its own shape."""
+    """Shrink a sample to fit into (height, width), keeping its aspect ratio."""
     scale = min(1.0, size[0] / image.shape[1], size[1] / image.shape[2])
     height, width = (max(1, round(side * scale)) for side in image.shape[1:])
     fitted: tuple[Tensor, Mapping[str, Any]] = Resize((height, width))(image, target)

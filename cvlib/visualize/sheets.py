@@ -1,4 +1,4 @@
-"""Several images on one sheet, each with a line of words."""
+"""Sheets of images with captions."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from torch import Tensor
 
 BACKGROUND = "#202020"
 _MARGIN, _LINE, _FONT_SIZE = 6, 20, 13
-_SHAPE = 1.6  # width over height that a sheet comes near to
+_ASPECT_RATIO = 1.6  # preferred width over height of a sheet
 
 
 class Tile(NamedTuple):
-    """An image and what is written above it."""
+    """An image and the caption above it."""
 
     image: Image.Image
     caption: str
 
 
 def caption_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of captions and legends."""
+    """Return the font of captions and legends."""
     return ImageFont.load_default(size=_FONT_SIZE)
 
 
 def make_sheet(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> Image.Image:
-    """Puts images side by side.
+    """Arrange images with captions in a grid.
 
     Args:
-        tiles: At least one.
-        title: Written at the top.
-        columns: By default as many as make the sheet somewhat wider than high.
+        tiles: Images and captions, at least one.
+        title: Title at the top.
+        columns: Number of columns; by default the sheet becomes somewhat wider than high.
 
     Returns:
         One image.
     """
     font = caption_font()
-    captions = [_shorten(tile.caption, tile.image.width, font) for tile in tiles]
+    captions = [_wrap(tile.caption, tile.image.width, font) for tile in tiles]
     lines = max(caption.count("\n") + 1 if caption else 0 for caption in captions)
     width = max(tile.image.width for tile in tiles) + _MARGIN
     height = max(tile.image.height for tile in tiles) + lines * _LINE + _MARGIN
     columns = columns or _choose_columns(len(tiles), width, height)
     top = _LINE + _MARGIN if title else 0
     rows = -(-len(tiles) // columns)
-    least = round(font.getlength(title)) + 2 * _MARGIN
-    size = (max(columns * width + _MARGIN, least), rows * height + _MARGIN + top)
+    min_width = round(font.getlength(title)) + 2 * _MARGIN
+    size = (max(columns * width + _MARGIN, min_width), rows * height + _MARGIN + top)
     result = Image.new("RGB", size, BACKGROUND)
     painter = ImageDraw.Draw(result)
     painter.text((_MARGIN, _MARGIN), title, fill="#FFFFFF", font=font)
@@ -59,14 +59,14 @@ def make_sheet(tiles: Sequence[Tile], title: str = "", columns: int | None = Non
     return result
 
 
-def beside(images: Sequence[Image.Image]) -> Image.Image:
-    """Puts images next to each other, as one."""
-    width = sum(one.width for one in images) + _MARGIN * (len(images) - 1)
-    result = Image.new("RGB", (width, max(one.height for one in images)), BACKGROUND)
+def join_horizontally(images: Sequence[Image.Image]) -> Image.Image:
+    """Join images from left to right into one."""
+    width = sum(image.width for image in images) + _MARGIN * (len(images) - 1)
+    result = Image.new("RGB", (width, max(image.height for image in images)), BACKGROUND)
     x = 0
-    for one in images:
-        result.paste(one, (x, 0))
-        x += one.width + _MARGIN
+    for image in images:
+        result.paste(image, (x, 0))
+        x += image.width + _MARGIN
     return result
 
 
@@ -74,13 +74,13 @@ def _choose_columns(count: int, width: int, height: int) -> int:
     def deviation(columns: int) -> float:
         rows = -(-count // columns)
         empty = rows * columns - count
-        return abs(math.log(columns * width / (rows * height) / _SHAPE)) + 0.2 * empty
+        return abs(math.log(columns * width / (rows * height) / _ASPECT_RATIO)) + 0.2 * empty
 
     return min(range(1, count + 1), key=deviation)
 
 
-def _shorten(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Breaks lines that are wider than the image, between words."""
+def _wrap(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Break lines that are wider than the image, between words."""
     lines = []
     for line in caption.split("\n"):
         current = ""
@@ -96,19 +96,19 @@ def _shorten(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.
 
 
 def enlarge(
-    image: Tensor, target: Mapping[str, Any], least: int = 256
+    image: Tensor, target: Mapping[str, Any], min_side: int = 256
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Repeats the pixels of a small image, and scales its boxes, so that words have room.
+    """Enlarge a small image by repeating pixels, and its target, to make room for labels.
 
     Args:
-        image: uint8, shape (3, H, W).
-        target: Boxes and masks or a mask of it.
-        least: The longer side reaches at least this many pixels.
+        image: Image, uint8, shape (3, H, W).
+        target: Target with boxes and masks, or a class map.
+        min_side: Minimum length of the longer side in pixels.
 
     Returns:
-        Image and target, as they are where they are large enough.
+        Image and target, unchanged if the image is large enough.
     """
-    factor = -(-least // max(image.shape[1:]))
+    factor = -(-min_side // max(image.shape[1:]))
     if factor == 1:
         return image, dict(target)
     larger = dict(target)

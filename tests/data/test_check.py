@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import painted_sets as painted
 import planted_faults as planted
+import planted_folder_faults as folder_faults
 import pytest
 import torch
+from PIL import Image
 from planted_faults import Fault
 
 from cvlib.data import SyntheticBananas, write_shards
@@ -31,7 +33,7 @@ def codes(report: Report) -> set[str]:
     return {finding.code for finding in report.findings if finding.severity != "info"}
 
 
-def assert_found(report: Report, fault: Fault) -> None:
+def assert_reported(report: Report, fault: Fault) -> None:
     findings = report.of_code(fault.code)
     assert findings, report
     assert {finding.severity for finding in findings} == {fault.severity}
@@ -48,19 +50,20 @@ def clean_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def planted_copy(clean: Path, folder: Path, fault: Fault) -> Path:
+    dataset = painted.CocoSet.copy(clean, folder / "set")
+    fault.plant(dataset)
+    dataset.save()
+    return dataset.folder
+
+
 def by_name(faults: list[Fault]) -> Any:
     return pytest.mark.parametrize("fault", faults, ids=[fault.name for fault in faults])
 
 
 def test_there_are_at_least_forty_faults() -> None:
-    faults = [
-        *planted.COCO_LABELS,
-        *planted.IMAGES,
-        *planted.COCO_MASKS,
-        *planted.LISTS,
-        *planted.SEGMENTATION,
-        *planted.FOLDERS,
-    ]
+    faults = planted.COCO_LABELS + planted.IMAGES + planted.COCO_MASKS
+    faults += folder_faults.LISTS + folder_faults.SEGMENTATION + folder_faults.FOLDERS
     assert len({fault.name for fault in faults}) == len(faults) >= 40
 
 
@@ -90,10 +93,7 @@ def test_clean_folders(tmp_path: Path) -> None:
     assert report.summary["images_per_class"] == {"apple": 4, "plum": 4}
 
 
-REAL = ("banana-detection", "camvid-voc", "pennfudan-coco", "tiny-coco")
-
-
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", ["banana-detection", "camvid-voc", "pennfudan-coco", "tiny-coco"])
 def test_real_datasets_are_clean(test_data: Path, name: str) -> None:
     report = check_dataset(test_data / name)
     assert not codes(report), report
@@ -108,7 +108,7 @@ def test_one_ant_is_the_placeholder_of_a_website(test_data: Path) -> None:
 def test_scans_of_writing_are_not_placeholders(tmp_path: Path) -> None:
     dataset = painted.Folders.make(tmp_path)
     for path in dataset.folder.rglob("*.jpg"):
-        planted.write_not_found(path, lines=int(path.stem))
+        folder_faults.write_not_found(path, lines=int(path.stem))
     assert not check_dataset(dataset.folder).of_code("placeholder-image")
 
 
@@ -121,45 +121,39 @@ def test_blood_cells_have_two_boxes_without_an_area(test_data: Path) -> None:
 
 @by_name([*planted.COCO_LABELS, *planted.IMAGES, *planted.COCO_MASKS])
 def test_coco(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
-    dataset = painted.CocoSet.copy(clean_coco, tmp_path / "set")
-    fault.plant(dataset)
-    dataset.save()
-    assert_found(check_dataset(dataset.folder), fault)
+    assert_reported(check_dataset(planted_copy(clean_coco, tmp_path, fault)), fault)
 
 
 @by_name([fault for fault in planted.COCO_LABELS if fault.severity == "error"])
 def test_fast_check_finds_errors_in_labels(clean_coco: Path, tmp_path: Path, fault: Fault) -> None:
-    dataset = painted.CocoSet.copy(clean_coco, tmp_path / "set")
-    fault.plant(dataset)
-    dataset.save()
-    report = check_dataset(dataset.folder, fast=True)
+    report = check_dataset(planted_copy(clean_coco, tmp_path, fault), fast=True)
     assert [finding.code for finding in report.errors][:1] == [fault.code], report
     with pytest.raises(BadLabelsError) as caught:
         report.raise_if_bad()
     assert caught.value.findings[0].code == fault.code
 
 
-@by_name(planted.LISTS)
+@by_name(folder_faults.LISTS)
 def test_lists(tmp_path: Path, fault: Fault) -> None:
     dataset = painted.Lists.make(tmp_path)
     fault.plant(dataset)
-    assert_found(check_dataset(dataset.table()), fault)
+    assert_reported(check_dataset(dataset.table()), fault)
 
 
-@by_name(planted.SEGMENTATION)
+@by_name(folder_faults.SEGMENTATION)
 def test_segmentation(tmp_path: Path, fault: Fault) -> None:
     dataset = painted.Masks.make(tmp_path)
     fault.plant(dataset)
-    assert_found(
+    assert_reported(
         check_dataset(SegmentationDataset(dataset.images, dataset.masks, dataset.classes)), fault
     )
 
 
-@by_name(planted.FOLDERS)
+@by_name(folder_faults.FOLDERS)
 def test_folders(tmp_path: Path, fault: Fault) -> None:
     dataset = painted.Folders.make(tmp_path)
     fault.plant(dataset)
-    assert_found(check_dataset(dataset.folder), fault)
+    assert_reported(check_dataset(dataset.folder), fault)
 
 
 def test_a_class_without_images(tmp_path: Path) -> None:
@@ -269,12 +263,9 @@ def test_shards_in_splits(tmp_path: Path, fast: bool) -> None:
     assert not report.errors and len(report.summary["others"]) == 1
 
 
-def test_other_objects_are_refused() -> None:
+def test_other_objects_and_missing_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="check_dataset: expected `data` to be a path or a dataset"):
         check_dataset(3)
-
-
-def test_a_missing_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         check_dataset(tmp_path / "nothing")
 
@@ -340,8 +331,6 @@ def test_page_without_jinja2(bad_report: Report, tmp_path: Path, monkeypatch: An
 
 def test_sheet(bad_report: Report, tmp_path: Path) -> None:
     path = bad_report.save_png(tmp_path / "sheet.png")
-    from PIL import Image
-
     with Image.open(path) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
     # The colour of errors, around boxes and in headings.

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 
 from cvlib.data import SyntheticBananas, collate
+from cvlib.geometry.view import BORDER
 
 
 def sample(count, image_id=0, size=(6, 8)):
@@ -56,7 +57,7 @@ def test_batch_of_empty_images_keeps_one_slot():
     assert targets["labels"].tolist() == [[-1]] * 2
 
 
-def test_dataset_samples_are_collated():
+def test_takes_dataset_samples():
     bananas = SyntheticBananas(4, image_size=64)
     images, targets = collate([bananas[i] for i in range(4)])
     assert images.shape == (4, 3, 64, 64)
@@ -80,41 +81,41 @@ def test_crowds_are_padded_and_masks_listed():
     assert [tuple(masks.shape) for masks in targets["masks"]] == [(3, 6, 8), (0, 6, 8), (1, 6, 8)]
     assert targets["masks"][2].unique().tolist() == [3]
     assert all(type(masks) is torch.Tensor for masks in targets["masks"])
-    assert targets.keys() == {"boxes", "labels", "image_id", "iscrowd", "masks"}
+    assert targets.keys() == {"size", "boxes", "labels", "image_id", "iscrowd", "masks"}
 
 
-def test_crowds_and_masks_are_omitted_if_a_sample_has_none():
+def test_crowds_and_masks_are_left_out_where_a_sample_has_none():
     _, targets = collate([detection(3, 0), sample(1, 1)])
-    assert targets.keys() == {"boxes", "labels", "image_id"}
+    assert targets.keys() == {"size", "boxes", "labels", "image_id"}
 
 
-def test_class_masks_are_stacked():
-    masks = [torch.full((6, 8), value, dtype=torch.uint8) for value in (3, 255)]
-    samples = [(sample(0)[0], {"mask": tv_tensors.Mask(m), "image_id": 4}) for m in masks]
+def test_maps_of_classes_are_stacked():
+    maps = [torch.full((6, 8), value, dtype=torch.uint8) for value in (3, 255)]
+    samples = [(sample(0)[0], {"mask": tv_tensors.Mask(m), "image_id": 4}) for m in maps]
     images, targets = collate(samples)
     assert images.shape == (2, 3, 6, 8)
-    assert torch.equal(targets["mask"], torch.stack(masks))
+    assert torch.equal(targets["mask"], torch.stack(maps))
     assert targets["mask"].dtype == torch.uint8 and type(targets["mask"]) is torch.Tensor
     assert targets["image_id"].tolist() == [4, 4]
 
 
-def test_image_labels_are_stacked():
+def test_labels_of_images_are_stacked():
     samples = [(sample(0)[0], {"label": torch.tensor(k), "image_id": k}) for k in (2, 0)]
     _, targets = collate(samples)
     assert targets["label"].tolist() == [2, 0] and targets["label"].dtype == torch.int64
 
 
-def test_channels_last_images_stay_channels_last():
+def test_interleaved_images_stay_interleaved():
     samples = [sample(1, i) for i in range(3)]
     plain, _ = collate(samples)
-    channels_last = [
+    interleaved = [
         (image.permute(1, 2, 0).contiguous().permute(2, 0, 1), target) for image, target in samples
     ]
-    images, _ = collate(channels_last)
+    images, _ = collate(interleaved)
     assert torch.equal(images, plain)
     assert plain.is_contiguous()
     assert images.is_contiguous(memory_format=torch.channels_last)
-    mixed, _ = collate([channels_last[0], *samples[1:]])
+    mixed, _ = collate([interleaved[0], *samples[1:]])
     assert torch.equal(mixed, plain)
 
 
@@ -126,7 +127,7 @@ def test_samples_of_two_tasks(other):
 
 def test_mask_of_another_size():
     target = {"mask": torch.zeros(6, 9, dtype=torch.uint8), "image_id": 5}
-    message = r"expected `mask` of the image size \(6, 8\), got \(6, 9\) in image_id 5"
+    message = r"expected `mask` of the image's size \(6, 8\), got \(6, 9\) in image_id 5"
     with pytest.raises(ValueError, match=message):
         collate([(sample(0)[0], target)])
 
@@ -145,19 +146,41 @@ def test_rows_and_boxes_disagree(name, value, message):
 
 
 def test_no_samples():
-    with pytest.raises(ValueError, match="expected `samples` to have at least one sample"):
+    with pytest.raises(ValueError, match="collate: expected at least one sample, got none"):
         collate([])
 
 
-def test_sizes_differ():
-    message = r"got \(6, 8\) in image_id 3 and \(6, 9\) in image_id 7; add a transforms\.v2\.Resize"
-    with pytest.raises(ValueError, match=message):
-        collate([sample(1, 3), sample(1, 7, (6, 9))])
+def test_images_of_different_sizes_are_padded():
+    samples = [sample(1, 3), sample(2, 7, (9, 5))]
+    images, targets = collate(samples, multiple=4)
+    assert images.shape == (2, 3, 12, 8)
+    assert targets["size"].tolist() == [[6, 8], [9, 5]]
+    for image, (original, _), (height, width) in zip(
+        images, samples, targets["size"].tolist(), strict=True
+    ):
+        assert torch.equal(image[:, :height, :width], original)
+        assert (image[:, height:] == torch.tensor(BORDER)[:, None, None]).all()
+        assert (image[:, :, width:] == torch.tensor(BORDER)[:, None, None]).all()
+
+
+def test_masks_and_class_maps_are_padded_with_their_images():
+    (small, one), (large, two) = detection(2, 5), detection(1, 6)
+    large = torch.zeros(3, 9, 8, dtype=torch.uint8)
+    two["masks"] = torch.ones(1, 9, 8, dtype=torch.uint8)
+    one["masks"] = torch.ones(2, 6, 8, dtype=torch.uint8)
+    _, targets = collate([(small, one), (large, two)])
+    assert [mask.shape for mask in targets["masks"]] == [(2, 9, 8), (1, 9, 8)]
+    assert targets["masks"][0].sum() == 2 * 6 * 8
+    maps = [torch.zeros(6, 8, dtype=torch.uint8), torch.zeros(9, 8, dtype=torch.uint8)]
+    _, targets = collate(
+        [(i, {"mask": m, "image_id": 0}) for i, m in zip((small, large), maps, strict=True)]
+    )
+    assert (targets["mask"][0, 6:] == 255).all() and (targets["mask"][0, :6] == 0).all()
 
 
 def test_float_images():
     image, target = sample(1, 5)
-    with pytest.raises(TypeError, match=r"expected uint8 images, got torch.float32 in image_id 5"):
+    with pytest.raises(TypeError, match=r"to be uint8, got torch.float32 in image_id 5"):
         collate([(image.float(), target)])
 
 

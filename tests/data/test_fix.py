@@ -77,12 +77,12 @@ def test_boxes_in_another_layout_come_back(clean_coco: Path, tmp_path: Path, pla
 
 def test_single_boxes(clean_coco: Path, tmp_path: Path) -> None:
     dataset = CocoSet.copy(clean_coco, tmp_path / "set").without_masks()
-    x, y, w, h = dataset.thing(5)["bbox"]
+    x, y, w, h = dataset.annotation(5)["bbox"]
     planted.negative_width(dataset)
-    dataset.thing(9)["bbox"] = [painted.WIDTH - 20, 10, 22.5, 40]
-    dataset.thing(14)["bbox"] = [painted.WIDTH - 3, 10, 22, 40]
-    dataset.thing(20)["bbox"][2] = 0
-    dataset.add(**dataset.thing(30))
+    dataset.annotation(9)["bbox"] = [painted.WIDTH - 20, 10, 22.5, 40]
+    dataset.annotation(14)["bbox"] = [painted.WIDTH - 3, 10, 22, 40]
+    dataset.annotation(20)["bbox"][2] = 0
+    dataset.add(**dataset.annotation(30))
     dataset.save()
     changes = fix_dataset(dataset.folder, tmp_path / "fixed", images="copy")
     fixed = boxes_of(tmp_path / "fixed")
@@ -144,8 +144,8 @@ def test_findings_beyond_the_limit_are_fixed(clean_coco: Path, tmp_path: Path, m
     for index in range(5):
         dataset.image(index).unlink()
     for index in range(40, 46):
-        dataset.thing(index)["segmentation"] = [
-            [v + painted.WIDTH for v in dataset.thing(index)["segmentation"][0]]
+        dataset.annotation(index)["segmentation"] = [
+            [v + painted.WIDTH for v in dataset.annotation(index)["segmentation"][0]]
         ]
     dataset.save()
     assert len(check_dataset(dataset.folder).of_code("missing-image")) == 3

@@ -74,9 +74,6 @@ def plain(boxes):
     return boxes.as_subclass(torch.Tensor)
 
 
-# --- what is no change changes nothing --------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "step",
     [
@@ -132,9 +129,6 @@ def test_chain_of_two_steps_is_one_after_the_other():
     other = v2.Compose(steps)(image, target)
     assert (one[0].int() - other[0].int()).abs().max() <= 1
     same_target(one[1], other[1])
-
-
-# --- everything goes the same way -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -254,9 +248,6 @@ def test_image_alone_and_with_a_label():
     assert torch.equal(alone, moved) and same == target
 
 
-# --- single steps -----------------------------------------------------------------------------
-
-
 def test_objects_that_lost_too_much_are_removed():
     image, _ = detection_sample(0)
     boxes = torch.tensor([[0.0, 0, 23, 10], [0.0, 0, 25, 10], [20.0, 0, 30, 10]])
@@ -372,9 +363,6 @@ def test_shift_does_not_push_an_object_out():
             assert not scene.any()
         moved += changed["boxes"].tolist() != [[0, 0, 4, 4]]
     assert moved > 10
-
-
-# --- errors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5,), 5, (5.0, 5), (3, 4, 5), "ab"])

@@ -52,9 +52,6 @@ def same_sample(one, other):
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[1][name])), name
 
 
-# --- recipes ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("task, recipe", ALL)
 @pytest.mark.parametrize("train", [True, False])
 def test_every_recipe_gives_samples_that_make_a_batch(task, recipe, train):
@@ -133,16 +130,13 @@ def test_boxes_stay_on_the_bananas(recipe):
         (("ssd", "segmentation", (9, 9)), "expected `recipe` for segmentation to be one of segm"),
         (
             ("ssd", "detection", (0, 9)),
-            r"make_transform: expected `image_size` to be \(height",
+            r"make_transform: expected `framing` to be \(height",
         ),
     ],
 )
 def test_unknown_recipes(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_transform(*arguments, train=True)
-
-
-# --- colours ----------------------------------------------------------------------------------
 
 
 def test_zero_strength_changes_nothing():
@@ -204,9 +198,6 @@ def test_wrong_colours(make, message):
         make()
 
 
-# --- several samples --------------------------------------------------------------------------
-
-
 def flat_sample(value, size=(40, 40)):
     """An image of one colour that is one object; its label is the colour."""
     image = torch.full((3, *size), value, dtype=torch.uint8)
@@ -265,12 +256,12 @@ def test_pasted_objects_hide_what_is_below():
     other["labels"] = other["labels"] + 10
     paste = CopyPaste(Geometry([]), p=1.0)
     assert paste.partners() == 1
-    seen = set()
+    pasted_labels = set()
     for seed in range(20):
         torch.manual_seed(seed)
         result, joined = paste(image, target, (pasted, other))
         labels = joined["labels"].tolist()
-        seen |= set(labels)
+        pasted_labels |= set(labels)
         masks = joined["masks"].as_subclass(torch.Tensor)
         above = masks[joined["labels"] >= 10].sum(0) > 0
         below = masks[joined["labels"] < 10].sum(0) > 0
@@ -279,7 +270,7 @@ def test_pasted_objects_hide_what_is_below():
         assert not result[:, ~above].any()
         for mask, box in zip(masks, joined["boxes"].as_subclass(torch.Tensor), strict=True):
             assert torch.equal(masks_to_boxes(mask[None])[0], box)
-    assert {10, 11, 12} <= seen and 13 not in seen, "crowds are not pasted"
+    assert {10, 11, 12} <= pasted_labels and 13 not in pasted_labels, "crowds are not pasted"
 
 
 def test_hidden_objects_are_removed():
@@ -303,9 +294,6 @@ def test_copy_paste_refuses_other_sizes_and_more_partners():
         CopyPaste(Geometry([]))(*one, other)
     with pytest.raises(ValueError, match="CopyPaste: expected 1 of `partners` or none, got 2"):
         CopyPaste(Geometry([]))(*one, one, one)
-
-
-# --- the dataset ------------------------------------------------------------------------------
 
 
 class Noise:
@@ -425,9 +413,6 @@ def test_it_looks_like_the_dataset():
         dataset[6]
     with pytest.raises(ValueError, match="TransformedDataset: expected `seed` to fit in 64 bits"):
         TransformedDataset(data, Resize(SIZE), 2**64)
-
-
-# --- real images ----------------------------------------------------------------------------
 
 
 def test_real_images_go_through_every_recipe(test_data):

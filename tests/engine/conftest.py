@@ -1,4 +1,4 @@
-"""What makes dozens of short runs quick: nobody looks at their curves or cuts their power."""
+"""Makes short runs fast: no curves are drawn and nothing is synced to disk."""
 
 import os
 

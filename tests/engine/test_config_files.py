@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from cvlib.engine import TrainConfig, config_for, load_config
-from cvlib.engine.config import parse_command_line, save_config
+from cvlib.engine import TrainConfig, config_for
+from cvlib.engine.config import load_config, parse_command_line, save_config
 
 
 @dataclass(frozen=True)

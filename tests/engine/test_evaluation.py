@@ -37,7 +37,7 @@ def model():
 
 
 class Oracle(TinySSD):
-    """Knows the answers: predicts what the anchors shall learn."""
+    """Knows the answers: predicts the targets of the anchors."""
 
     def __init__(self, samples):
         super().__init__(("banana",), SIZE)
@@ -307,7 +307,7 @@ def test_crowds_are_neither_right_nor_wrong(bananas):
     ]
     found = evaluate(Oracle(bananas), crowded)
     assert found.boxes.ap == -1
-    assert found.anchors.class_error_baseline == 0  # no anchor shall learn a crowd
+    assert found.anchors.class_error_baseline == 0  # crowds are not learnt
 
 
 # --- refusals --------------------------------------------------------------------------------

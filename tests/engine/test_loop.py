@@ -53,7 +53,7 @@ def run(out, train, val, config=CONFIG, *, seed=0, resume=False, log=lambda line
 
 
 class Hooked(list):
-    """A data set that does something when the n-th image is asked for."""
+    """A dataset that does something when the n-th image is asked for."""
 
     def __init__(self, samples, at, action):
         super().__init__(samples)
@@ -315,7 +315,7 @@ class Killed(BaseException):
 
 
 def killed_after(writes, monkeypatch, out, train, val, config):
-    """Trains until so many files have been written, then dies before the next one."""
+    """Trains until a number of files have been written, then dies before the next one."""
     replace, left = os.replace, iter(range(writes))
 
     def replace_or_die(source, target):

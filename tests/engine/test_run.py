@@ -298,7 +298,7 @@ def test_the_end_is_projected(tmp_path, train, val):
     assert "  ends " in lines[0] and "  ends " not in lines[1]
 
 
-def test_times_are_told_as_a_clock_does():
+def test_times_are_logged_as_a_clock_does():
     noon = time.mktime((2030, 1, 2, 12, 0, 0, 0, 0, -1))
     assert format_time(noon + 300, now=noon) == "12:05"
     assert format_time(noon + 86400, now=noon) == "Thu 3 Jan 12:00"
@@ -338,17 +338,17 @@ class Damaged(list):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("error", [UnreadableImageError("torn file"), OSError(5, "torn file")])
-def test_an_unreadable_image_is_told_once_left_out_and_counted(
+def test_an_unreadable_image_is_logged_once_left_out_and_counted(
     tmp_path, train, val, workers, error
 ):
     lines = []
     config = dataclasses.replace(CONFIG, max_bad_share=0.2, workers=workers)
     result = run(tmp_path, Damaged(train, {3, 7}, error), val, config, log=lines.append)
     assert result.finished
-    told = sorted(line for line in lines if "skipped" in line)
-    assert len(told) == 2
-    assert told[0].startswith("skipped: training image 3 cannot be read: ")
-    assert "torn file" in told[0]
+    logged = sorted(line for line in lines if "skipped" in line)
+    assert len(logged) == 2
+    assert logged[0].startswith("skipped: training image 3 cannot be read: ")
+    assert "torn file" in logged[0]
     listed = json.loads((tmp_path / "unreadable.json").read_text())
     assert sorted(one["index"] for one in listed) == [3, 7]
     for row in result.history:
@@ -409,8 +409,8 @@ def test_an_unreadable_validation_image_is_left_out(tmp_path, train, val):
     damaged = Damaged([*val, *train[:3]], {1})
     result = run(tmp_path, train, damaged, log=lines.append)
     assert result.finished
-    told = [line for line in lines if "skipped" in line]
-    assert told == ["skipped: validation image 1 cannot be read: torn file"]
+    logged = [line for line in lines if "skipped" in line]
+    assert logged == ["skipped: validation image 1 cannot be read: torn file"]
     readable = [sample for i, sample in enumerate([*val, *train[:3]]) if i != 1]
     assert result.best["ap"] == evaluate(result.model, readable).as_dict()["ap"]
 

@@ -22,7 +22,7 @@ DRAWN = SyntheticBananas(100, image_size=64)
 
 @pytest.fixture
 def cores(monkeypatch):
-    """A machine of so many cores, on which processes are forked."""
+    """A machine with this many cores, on which processes are forked."""
 
     def set_number(count):
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(count)))

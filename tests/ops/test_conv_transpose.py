@@ -26,7 +26,7 @@ from cvlib.ops.conv_transpose import (
 )
 from cvlib.ops.conv_transpose_lessons import bilinear_kernel, convolution_matrix
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -57,13 +57,13 @@ def test_memory_layout_does_not_matter(device, layout, rng):
     output = conv_transpose2d(a, b, bias, *options)
     expect_close(output, expected)
     grad = torch.from_numpy(rng.normal(size=output.shape)).to(device)
-    ours = torch.autograd.grad(output, (a, b), layout(grad))
+    actual = torch.autograd.grad(output, (a, b), layout(grad))
     plain = torch.autograd.grad(
         conv_transpose2d(image.requires_grad_(), weight.requires_grad_(), bias, *options),
         (image, weight),
         grad,
     )
-    for one, other in zip(ours, plain, strict=True):
+    for one, other in zip(actual, plain, strict=True):
         expect_close(one, other)
 
 
@@ -92,11 +92,11 @@ def test_no_images(device, rng):
 
 def test_one_image_without_batch(device, rng):
     (image, weight, bias), options = make(rng, OWN["FCN-8s"], device)
-    whole = conv_transpose2d(image, weight, bias, *options)
+    complete = conv_transpose2d(image, weight, bias, *options)
     for face in FACES:
         one = face(image[0], weight, bias, *options)
         assert one.dim() == 3
-        expect_close(one, whole[0])
+        expect_close(one, complete[0])
 
 
 @pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e30])
@@ -129,7 +129,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert all(torch.equal(t, c) for t, c in zip(tensors, copies, strict=True))
 
 
-# --- matches PyTorch ----------------------------------------------------------------------------
+# --- matches PyTorch
 
 THEIRS = {
     "short kernel": ((2, 3, 7, 6), (3, 4, 4, 4), 2, 1, 0, 1, 1),
@@ -155,13 +155,13 @@ def test_equals_pytorch(device, case, rng):
     tensors, options = make(rng, case, device)
     for tensor in tensors:
         tensor.requires_grad_()
-    ours = conv_transpose2d(*tensors, *options)
-    theirs = functional.conv_transpose2d(*tensors, *options)
-    expect_close(ours, theirs)
-    grad = torch.from_numpy(rng.normal(size=ours.shape)).to(device)
+    actual = conv_transpose2d(*tensors, *options)
+    expected = functional.conv_transpose2d(*tensors, *options)
+    expect_close(actual, expected)
+    grad = torch.from_numpy(rng.normal(size=actual.shape)).to(device)
     for one, other in zip(
-        torch.autograd.grad(ours, tensors, grad),
-        torch.autograd.grad(theirs, tensors, grad),
+        torch.autograd.grad(actual, tensors, grad),
+        torch.autograd.grad(expected, tensors, grad),
         strict=True,
     ):
         expect_close(one, other)
@@ -182,7 +182,7 @@ def test_numbers_may_be_single_or_in_pairs(device, rng):
         assert torch.equal(conv_transpose2d(image, weight, bias, *options), expected)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -194,11 +194,11 @@ def test_cpu_equals_cuda(cuda, dtype, case, rng):
     operator = torch.ops.cvlib.conv_transpose2d
     on_cuda = operator(*[t.to(cuda) for t in tensors], *numbers)
     expect_close(on_cuda.cpu(), operator(*tensors, *numbers))
-    again = operator(*[t.to(cuda) for t in tensors], *numbers)
-    assert torch.equal(on_cuda, again)
+    repeated = operator(*[t.to(cuda) for t in tensors], *numbers)
+    assert torch.equal(on_cuda, repeated)
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @own_cases
@@ -210,13 +210,13 @@ def test_reference_equals_native(device, case, rng):
     grad = torch.from_numpy(rng.normal(size=output.shape)).to(device)
     for needs in ((True, True), (True, False), (False, True), (False, False)):
         arguments = grad, image, weight, *options[0], *options[1], options[-1], *needs
-        ours = torch.ops.cvlib.conv_transpose2d_backward(*arguments)
-        for one, other in zip(ours, _backward_reference(*arguments), strict=True):
+        actual = torch.ops.cvlib.conv_transpose2d_backward(*arguments)
+        for one, other in zip(actual, _backward_reference(*arguments), strict=True):
             assert one.shape == other.shape
             expect_close(one, other)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 
 @st.composite
@@ -279,7 +279,7 @@ def test_is_linear_and_adjoint_with_own_kernels(device, case, rng):
     assert torch.equal(doubled, 2 * output)
 
 
-# --- bilinear enlargement -----------------------------------------------------------------------
+# --- bilinear enlargement
 
 
 @pytest.mark.parametrize("stride", [2, 4, 8, 32])
@@ -318,8 +318,8 @@ def test_bilinear_kernel_is_the_books(kernel_size):
     filt = (1 - torch.abs(og[0] - center) / factor) * (1 - torch.abs(og[1] - center) / factor)
     weight = torch.zeros((3, 3, kernel_size, kernel_size))
     weight[range(3), range(3), :, :] = filt
-    ours = bilinear_kernel(3, 3, kernel_size)
-    assert ours.dtype == torch.float32 and torch.equal(ours, weight)
+    actual = bilinear_kernel(3, 3, kernel_size)
+    assert actual.dtype == torch.float32 and torch.equal(actual, weight)
 
 
 def test_bilinear_kernel_of_two_sizes_has_a_diagonal():
@@ -343,9 +343,9 @@ def test_vmap(device, in_dims, rng):
     backward = torch.ops.cvlib.conv_transpose2d_backward
     grad = torch.from_numpy(rng.normal(size=(2, 3, 32, 32))).to(device)
     numbers = (8, 8, 4, 4, 1, True, True)
-    ours = torch.func.vmap(lambda a, b: backward(grad, a, b, *numbers), in_dims)
+    actual = torch.func.vmap(lambda a, b: backward(grad, a, b, *numbers), in_dims)
     plain = torch.func.vmap(lambda a, b: _backward_reference(grad, a, b, *numbers), in_dims)
-    for one, other in zip(ours(image, weight), plain(image, weight), strict=True):
+    for one, other in zip(actual(image, weight), plain(image, weight), strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -369,7 +369,7 @@ def test_each_scalar_reaches_the_kernel(device, position, rng):
         expect_close(one, other)
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 @pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)

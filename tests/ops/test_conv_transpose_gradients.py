@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from cvlib.ops.conv_transpose import _has_kernels_for, conv_transpose2d
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -28,7 +28,7 @@ def test_gradients_match_oracle(device, dtype, case, rng):
         expect_close(tensor.grad, one)
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 def test_gradient_is_the_derivative_twice(device, rng):

@@ -1,4 +1,4 @@
-"""sigmoid_focal_loss: values, gradients, registration, errors."""
+"""sigmoid_focal_loss: values, gradients, errors."""
 
 import numpy as np
 import oracles
@@ -58,7 +58,7 @@ def close(actual, expected, dtype=None, **tolerance):
     torch.testing.assert_close(actual.detach().cpu().double(), expected.cpu(), **tolerance)
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -193,7 +193,7 @@ def test_digits_of_exponential_and_logarithm(device):
         )
 
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -205,11 +205,11 @@ def test_equals_torchvision_with_gradient(device, dtype, gamma, reduction, rng):
     for make in (hard_targets, soft_targets):
         t = make(rng, x.shape, device, dtype)
         for alpha in (-1, 0.25):
-            ours = sigmoid_focal_loss(x, t, alpha, gamma, reduction)
-            theirs = torchvision.ops.sigmoid_focal_loss(x, t, alpha, gamma, reduction)
-            torch.testing.assert_close(ours, theirs, **tolerance)
-            weight = logits_tensor(rng, ours.shape, device, dtype)
-            grads = [torch.autograd.grad(loss, x, weight)[0] for loss in (ours, theirs)]
+            actual = sigmoid_focal_loss(x, t, alpha, gamma, reduction)
+            expected = torchvision.ops.sigmoid_focal_loss(x, t, alpha, gamma, reduction)
+            torch.testing.assert_close(actual, expected, **tolerance)
+            weight = logits_tensor(rng, actual.shape, device, dtype)
+            grads = [torch.autograd.grad(loss, x, weight)[0] for loss in (actual, expected)]
             torch.testing.assert_close(*grads, **tolerance)
 
 
@@ -218,13 +218,13 @@ def test_equals_torchvision_with_gradient(device, dtype, gamma, reduction, rng):
 def test_half_types_have_torchvisions_dtypes(device, dtype, reduction, rng):
     x = logits_tensor(rng, (9, 5), device, dtype).requires_grad_()
     t = hard_targets(rng, x.shape, device, dtype)
-    ours = sigmoid_focal_loss(x, t, reduction=reduction)
-    assert ours.dtype == torchvision.ops.sigmoid_focal_loss(x, t, reduction=reduction).dtype
-    ours.backward(torch.ones_like(ours))
+    actual = sigmoid_focal_loss(x, t, reduction=reduction)
+    assert actual.dtype == torchvision.ops.sigmoid_focal_loss(x, t, reduction=reduction).dtype
+    actual.backward(torch.ones_like(actual))
     assert x.grad.dtype == dtype
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -241,8 +241,8 @@ def test_cpu_equals_cuda(cuda, dtype, gamma, rng):
                 loss = sigmoid_focal_loss(inputs, targets.to(device), 0.3, gamma, reduction)
                 (grad,) = torch.autograd.grad(loss, inputs, torch.ones_like(loss))
                 results.append((loss.detach().cpu(), grad.cpu()))
-            for mine, other in zip(*results, strict=True):
-                torch.testing.assert_close(mine, other)
+            for actual, other in zip(*results, strict=True):
+                torch.testing.assert_close(actual, other)
 
 
 @pytest.mark.cuda
@@ -253,7 +253,7 @@ def test_classes_out_of_range_are_none_on_cuda(cuda, rng):
     assert torch.equal(sigmoid_focal_loss(x, wild), sigmoid_focal_loss(x, none))
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -270,7 +270,7 @@ def test_reference_equals_native(device, dtype, gamma, reduction, rng):
         torch.testing.assert_close(_backward_reference(grad, x, *settings), native)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 numbers = st.floats(-30, 30, width=32)
 
@@ -296,7 +296,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(x, copies[0]) and torch.equal(t, copies[1])
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
@@ -355,7 +355,7 @@ def test_gradient_of_nothing_is_empty(device, shape):
         assert torch.autograd.grad(loss, x, torch.ones_like(loss))[0].shape == shape
 
 
-# --- scalars ------------------------------------------------------------------------------------
+# --- scalars
 
 
 def test_every_scalar_reaches_the_kernel(device, rng):

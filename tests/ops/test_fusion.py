@@ -77,7 +77,7 @@ def assert_equal(a, b):
         assert torch.equal(one.cpu(), other.cpu())
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -154,10 +154,10 @@ def test_labels_of_any_value(device, rng):
     # Alone, class by class.
     for label in fused[2].unique():
         rows = [one == label for one in labels]
-        own = [[x[r] for x, r in zip(xs, rows, strict=True)] for xs in (boxes, scores, labels)]
-        alone = weighted_boxes_fusion(*own)
-        mine = fused[2] == label
-        assert_equal(alone[:2], (fused[0][mine], fused[1][mine]))
+        result = [[x[r] for x, r in zip(xs, rows, strict=True)] for xs in (boxes, scores, labels)]
+        alone = weighted_boxes_fusion(*result)
+        has_label = fused[2] == label
+        assert_equal(alone[:2], (fused[0][has_label], fused[1][has_label]))
 
 
 def test_memory_layout_does_not_matter(device, rng):
@@ -187,7 +187,7 @@ def test_nan_is_left_out_on_cuda(cuda, rng):
     assert_equal(weighted_boxes_fusion(boxes, scores, labels), clean)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -199,11 +199,11 @@ def test_cpu_equals_cuda(cuda, conf_type, rng):
         weights = [1.5, 0.5, 2][: len(sizes)]
         options = {"weights": weights, "conf_type": conf_type}
         expected = weighted_boxes_fusion(*lists[:3], image_ids=lists[3], **options)
-        found = weighted_boxes_fusion(*on_cuda[:3], image_ids=on_cuda[3], **options)
-        assert_equal(found, expected)
+        results = weighted_boxes_fusion(*on_cuda[:3], image_ids=on_cuda[3], **options)
+        assert_equal(results, expected)
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -216,7 +216,7 @@ def test_reference_equals_native(device, dtype, confidence, rng):
         assert_equal(native, _fusion_reference(*arguments))
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 box_rows = st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9), st.integers(0, 9))
 predictions = st.lists(
@@ -257,7 +257,7 @@ def test_one_model_without_overlap_is_only_sorted(device, models):
     assert_equal(fused, (boxes[0][order], scores[0][order], labels[0][order]))
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 def test_gradient_is_refused(device, rng):
@@ -267,11 +267,11 @@ def test_gradient_is_refused(device, rng):
         fused[1].sum().backward()
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_every_scalar_of_the_schema_has_its_meaning(device):
-    # Two boxes of one model with an IoU of 1/2, weights 1 and 3: the other model saw nothing.
+    # Two boxes of one model with an IoU of 1/2, weights 1 and 3: the other model has no box there.
     boxes = torch.tensor([[0.0, 0, 4, 1], [0, 0, 2, 1]], device=device)
     scores = torch.tensor([0.75, 0.25], device=device)
     ids = torch.zeros(2, dtype=torch.int64, device=device)
@@ -279,8 +279,8 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
 
     def fused(*settings):
         operator = torch.ops.cvlib.weighted_boxes_fusion
-        found = operator(boxes, scores, ids, ids, weights, None, *settings)
-        return found[1].tolist(), found[0][:, 2].tolist()
+        results = operator(boxes, scores, ids, ids, weights, None, *settings)
+        return results[1].tolist(), results[0][:, 2].tolist()
 
     assert fused(0.25, 0.0, 0, False) == ([0.5 * 2 / 4], [3.5])
     assert fused(0.5, 0.0, 0, False) == ([0.75 / 4, 0.25 / 4], [4, 2])
@@ -294,7 +294,7 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
     assert fused(0.25, 0.0, 0, True)[0] == pytest.approx([total * 3 / 4])
 
 
-# --- errors -------------------------------------------------------------------------------------
+# --- errors
 
 BOXES = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3]])
 SCORES = torch.tensor([0.9, 0.8])
@@ -310,13 +310,13 @@ def test_models_beyond_the_weights_are_refused():
             )
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 def test_by_hand(device):
-    # Model 0 says (0, 0, 4, 4) with .75, model 1 (0, 0, 4, 5) with .25: IoU 16 / 20. The fused box
-    # ends at (.75 * 4 + .25 * 5) / 1 = 4.25, its score is (.75 + .25) / 2. Nobody confirms the box
-    # of model 1 far away: .5 / 1 * 1 / 2.
+    # Model 0 has (0, 0, 4, 4) with .75, model 1 (0, 0, 4, 5) with .25: IoU 16 / 20. The fused box
+    # ends at (.75 * 4 + .25 * 5) / 1 = 4.25, its score is (.75 + .25) / 2. No model
+    # confirms the box of model 1 far away: .5 / 1 * 1 / 2.
     boxes = [
         torch.tensor([[0.0, 0, 4, 4]], device=device),
         torch.tensor([[0.0, 0, 4, 5], [20, 20, 24, 24]], device=device),

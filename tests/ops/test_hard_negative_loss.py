@@ -1,4 +1,4 @@
-"""ssd_loss: values, selection, gradients, registration, errors."""
+"""ssd_loss: values, selection, gradients, errors."""
 
 import numpy as np
 import oracles
@@ -33,14 +33,14 @@ def oracle(arguments, ratio=3.0, losses=None):
 
 
 def losses_that_decide(arguments, saved):
-    """Cross-entropies as the operator has them: among ties of rounding only these tell."""
+    """Cross-entropies as the operator computes them, which decide ties of rounding."""
     logits, _, classes, _ = (oracles.to_numpy(one) for one in arguments)
-    own = np.take_along_axis(logits, np.maximum(classes, 0)[..., None], -1)[..., 0]
-    return oracles.to_numpy(saved) - own
+    target_logits = np.take_along_axis(logits, np.maximum(classes, 0)[..., None], -1)[..., 0]
+    return oracles.to_numpy(saved) - target_logits
 
 
 def everything(arguments, ratio=3.0):
-    """What the oracle gives, from the operator."""
+    """Results of the operator in the form of those of the oracle."""
     logits, offsets, classes, wanted = arguments
     logits, offsets = (one.detach().clone().requires_grad_() for one in (logits, offsets))
     class_loss, box_loss = ssd_loss(logits, offsets, classes, wanted, negative_ratio=ratio)
@@ -53,12 +53,12 @@ def everything(arguments, ratio=3.0):
 def check(arguments, ratio=3.0, **tolerance):
     actual, saved = everything(arguments, ratio)
     expected = oracle(arguments, ratio, losses_that_decide(arguments, saved))
-    for name, mine, other in zip(NAMES, actual, expected, strict=True):
-        mine = oracles.to_numpy(mine)
+    for name, computed, other in zip(NAMES, actual, expected, strict=True):
+        computed = oracles.to_numpy(computed)
         if name == "kept":
-            np.testing.assert_array_equal(mine, other)
+            np.testing.assert_array_equal(computed, other)
         else:
-            np.testing.assert_allclose(mine, other, err_msg=name, **tolerance)
+            np.testing.assert_allclose(computed, other, err_msg=name, **tolerance)
 
 
 TOLERANCES = {
@@ -68,7 +68,7 @@ TOLERANCES = {
     torch.bfloat16: {"rtol": 1e-2, "atol": 1e-3},
 }
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -124,7 +124,7 @@ def test_expanded_targets(device, rng):
     check((logits, offsets, classes, wanted), **TOLERANCES[torch.float32])
 
 
-# --- selection ----------------------------------------------------------------------------------
+# --- selection
 
 
 def kept_anchors(logits, classes, ratio):
@@ -205,7 +205,7 @@ def test_extreme_logits(device, value):
     torch.testing.assert_close(*grads, equal_nan=True)
 
 
-# --- matches PyTorch as one writes it -----------------------------------------------------------
+# --- matches torchvision
 
 
 def loss_in_pytorch(logits, offsets, classes, target_offsets, ratio=3):
@@ -227,15 +227,15 @@ def loss_in_pytorch(logits, offsets, classes, target_offsets, ratio=3):
 def test_equals_torchvision_with_gradient(device, dtype, shape, rng):
     arguments = scene(rng, shape, device, dtype)
     logits, offsets = (one.requires_grad_() for one in arguments[:2])
-    ours, theirs = ssd_loss(*arguments), loss_in_pytorch(*arguments)
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other)
-    grads = [torch.autograd.grad(2 * a + b, (logits, offsets)) for a, b in (ours, theirs)]
-    for mine, other in zip(*grads, strict=True):
-        torch.testing.assert_close(mine, other)
+    computed, expected = ssd_loss(*arguments), loss_in_pytorch(*arguments)
+    for actual, other in zip(computed, expected, strict=True):
+        torch.testing.assert_close(actual, other)
+    grads = [torch.autograd.grad(2 * a + b, (logits, offsets)) for a, b in (computed, expected)]
+    for actual, other in zip(*grads, strict=True):
+        torch.testing.assert_close(actual, other)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -246,13 +246,13 @@ def test_cpu_equals_cuda(cuda, dtype, shape, rng):
     arguments[0][:, ::3] = 0  # many ties
     expected = torch.ops.cvlib.ssd_loss(*arguments, 3.0)
     actual = torch.ops.cvlib.ssd_loss(*(one.to(cuda) for one in arguments), 3.0)
-    assert torch.equal(actual[3].cpu(), expected[3])  # what decides has equal bits
+    assert torch.equal(actual[3].cpu(), expected[3])  # equal bits decide alike
     assert torch.equal(actual[4].cpu(), expected[4])
-    for mine, other in zip(actual, expected, strict=True):
-        torch.testing.assert_close(mine.cpu(), other)
+    for computed, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(computed.cpu(), other)
     grads = everything(arguments)[0][3:], everything([one.to(cuda) for one in arguments])[0][3:]
-    for mine, other in zip(*grads, strict=True):
-        torch.testing.assert_close(mine, other.cpu())
+    for computed, other in zip(*grads, strict=True):
+        torch.testing.assert_close(computed, other.cpu())
 
 
 @pytest.mark.cuda
@@ -261,15 +261,15 @@ def test_classes_out_of_range_are_left_out_on_cuda(cuda, rng):
     classes[:, ::7] = -1
     wild = classes.clone()
     wild[:, ::7] = torch.tensor([4, -2, 2**40, -(2**40)] * 2, device=cuda)
-    for mine, other in zip(
+    for actual, other in zip(
         everything((logits, offsets, wild, wanted))[0],
         everything((logits, offsets, classes, wanted))[0],
         strict=True,
     ):
-        assert torch.equal(mine, other)
+        assert torch.equal(actual, other)
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -277,16 +277,16 @@ def test_classes_out_of_range_are_left_out_on_cuda(cuda, rng):
 def test_reference_equals_native(device, dtype, shape, rng):
     arguments = scene(rng, shape, device, dtype, left_out=0.1)
     native = torch.ops.cvlib.ssd_loss(*arguments, 3.0)
-    for mine, other in zip(native, _ssd_loss_reference(*arguments, 3.0), strict=True):
-        torch.testing.assert_close(mine, other)
+    for actual, other in zip(native, _ssd_loss_reference(*arguments, 3.0), strict=True):
+        torch.testing.assert_close(actual, other)
     weights = native[0].new_tensor(2.0), native[0].new_tensor(-3.0)
     backward = (*weights, *arguments, *native[2:])
     grads = torch.ops.cvlib.ssd_loss_backward(*backward)
-    for mine, other in zip(grads, _ssd_loss_backward_reference(*backward), strict=True):
-        torch.testing.assert_close(mine, other)
+    for actual, other in zip(grads, _ssd_loss_backward_reference(*backward), strict=True):
+        torch.testing.assert_close(actual, other)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 
 @given(
@@ -312,7 +312,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert all(torch.equal(a, b) for a, b in zip(arguments, copies, strict=True))
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 @pytest.mark.parametrize("ratio", [0.0, 3.0])

@@ -1,4 +1,4 @@
-"""box_iou: values, gradients, registration, errors."""
+"""box_iou: values, gradients, errors."""
 
 import oracles
 import pytest
@@ -25,7 +25,7 @@ def oracle(boxes1, boxes2):
     return torch.from_numpy(oracles.box_iou(oracles.to_numpy(boxes1), oracles.to_numpy(boxes2)))
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -119,14 +119,14 @@ def test_invalid_boxes_have_iou_zero_on_cuda(cuda):
 
 
 def test_boxes_of_a_sample_give_a_plain_tensor(device, rng):
-    # A sample's boxes are tv_tensors; an IoU is no box.
+    # Boxes of a sample are tv_tensors; their IoU is a plain tensor.
     boxes = random_boxes(rng, 5, device, extent=50)
     sample = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(99, 99))
     iou = cvlib.box_iou(sample, boxes)
     assert type(iou) is torch.Tensor and torch.equal(iou, cvlib.box_iou(boxes, boxes))
 
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -137,7 +137,7 @@ def test_equals_torchvision(device, dtype, scale, rng):
     assert torch.equal(cvlib.box_iou(a, b), torchvision.ops.box_iou(a, b))
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -147,7 +147,7 @@ def test_cpu_equals_cuda(cuda, dtype, rng):
     assert torch.equal(cvlib.box_iou(a, b), cvlib.box_iou(a.to(cuda), b.to(cuda)).cpu())
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -157,7 +157,7 @@ def test_reference_equals_native(device, dtype, rng):
     assert torch.equal(_box_iou_reference(a, b), torch.ops.cvlib.box_iou(a, b))
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 
 @given(a=grid_boxes, b=grid_boxes)
@@ -189,7 +189,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(a, copies[0]) and torch.equal(b, copies[1])
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 def differentiable_boxes(rng, n, device, dtype=torch.float64):
@@ -219,30 +219,30 @@ def test_gradient_with_one_differentiable_argument(device, rng):
 def test_gradient_equals_torchvision(device, dtype, rng, tolerances):
     a, b = (differentiable_boxes(rng, n, device, dtype) for n in (61, 47))
     weight = torch.from_numpy(rng.normal(size=(61, 47))).to(device, dtype)
-    ours = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), weight)
-    theirs = torch.autograd.grad(torchvision.ops.box_iou(a, b), (a, b), weight)
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, **tolerances[dtype])
+    computed = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), weight)
+    expected = torch.autograd.grad(torchvision.ops.box_iou(a, b), (a, b), weight)
+    for actual, other in zip(computed, expected, strict=True):
+        torch.testing.assert_close(actual, other, **tolerances[dtype])
 
 
 def test_gradient_of_a_large_matrix_equals_torchvision(device, rng, tolerances):
     a = random_boxes(rng, 1203, device, torch.float64, extent=300).requires_grad_()
     b = random_boxes(rng, 305, device, torch.float64, extent=300).requires_grad_()
     weight = torch.from_numpy(rng.normal(size=(1203, 305))).to(device)
-    ours = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), weight)
-    theirs = torch.autograd.grad(torchvision.ops.box_iou(a, b), (a, b), weight)
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other, **tolerances[torch.float64])
+    computed = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), weight)
+    expected = torch.autograd.grad(torchvision.ops.box_iou(a, b), (a, b), weight)
+    for actual, other in zip(computed, expected, strict=True):
+        torch.testing.assert_close(actual, other, **tolerances[torch.float64])
 
 
 def test_gradient_reaches_through_a_strided_weight(device, rng, tolerances):
     a, b = (differentiable_boxes(rng, n, device) for n in (5, 6))
     weight = torch.from_numpy(rng.normal(size=(6, 5))).to(device)
     for strided in (weight.t(), torch.ones((), device=device, dtype=a.dtype).expand(5, 6)):
-        ours = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), strided)
+        computed = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), strided)
         plain = torch.autograd.grad(cvlib.box_iou(a, b), (a, b), strided.contiguous())
-        for mine, other in zip(ours, plain, strict=True):
-            torch.testing.assert_close(mine, other, **tolerances[torch.float64])
+        for actual, other in zip(computed, plain, strict=True):
+            torch.testing.assert_close(actual, other, **tolerances[torch.float64])
 
 
 def test_gradient_of_identical_empty_and_distant_boxes_is_finite(device):

@@ -1,4 +1,4 @@
-"""Generalised, distance and complete IoU of all pairs: values, registration, errors."""
+"""Generalised, distance and complete IoU of all pairs: values, errors."""
 
 import numpy as np
 import oracles
@@ -35,7 +35,7 @@ def assert_matches(boxes1, boxes2, kind, tolerances):
     return iou
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @every_kind
@@ -216,7 +216,7 @@ def test_boxes_of_a_sample_give_a_plain_tensor(device, kind, rng):
     assert type(iou) is torch.Tensor and torch.equal(iou, FUNCTIONS[kind](boxes, boxes))
 
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 
 @every_kind
@@ -231,7 +231,7 @@ def test_equals_torchvision(device, kind, dtype, scale, rng, tolerances):
     assert_near(FUNCTIONS[kind](a, b), THEIRS[kind](a, b), tolerance)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -252,7 +252,7 @@ def test_cpu_equals_cuda_for_huge_and_infinite_boxes(cuda, kind, tolerances):
     assert_near(there, here, tolerances[here.dtype])
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @every_kind
@@ -276,7 +276,7 @@ def test_reference_equals_native_for_huge_and_infinite_boxes(device, kind, dtype
     assert_near(reference, native, tolerances[native.dtype])
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 
 @every_kind
@@ -379,7 +379,7 @@ def test_does_not_change_its_arguments(device, kind, rng):
     assert torch.equal(a, copies[0]) and torch.equal(b, copies[1])
 
 
-# --- scalars reach the kernel -------------------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_kind_reaches_the_kernel(device, rng, tolerances):
@@ -393,7 +393,7 @@ def test_kind_reaches_the_kernel(device, rng, tolerances):
         assert not torch.allclose(values[kind], values[kind - 1])
 
 
-# --- errors -------------------------------------------------------------------------------------
+# --- errors
 
 
 # 2**32 and its relatives would be kinds in 32 bits.

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from cvlib.ops import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from cvlib.ops.iou import _box_iou_backward_reference
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 
 @every_kind
@@ -35,13 +35,13 @@ from cvlib.ops.iou import _box_iou_backward_reference
 def test_gradient_equals_torchvision(device, kind, dtype, rng, tolerances):
     a, b = (random_boxes(rng, n, device, dtype, extent=200).requires_grad_() for n in (61, 47))
     weight = torch.from_numpy(rng.normal(size=(61, 47))).to(device, dtype)
-    ours = torch.autograd.grad(FUNCTIONS[kind](a, b), (a, b), weight)
-    theirs = torch.autograd.grad(THEIRS[kind](a, b), (a, b), weight)
-    for mine, other in zip(ours, theirs, strict=True):
-        assert_near(mine, other, torchvision_tolerance(dtype, kind, tolerances))
+    computed = torch.autograd.grad(FUNCTIONS[kind](a, b), (a, b), weight)
+    expected = torch.autograd.grad(THEIRS[kind](a, b), (a, b), weight)
+    for actual, other in zip(computed, expected, strict=True):
+        assert_near(actual, other, torchvision_tolerance(dtype, kind, tolerances))
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -52,11 +52,11 @@ def test_gradient_on_the_cpu_equals_cuda(cuda, kind, dtype, rng, tolerances):
     weight = torch.from_numpy(rng.normal(size=(301, 203))).to(dtype)
     here = torch.ops.cvlib.box_iou_backward(weight, a, b, kind)
     there = torch.ops.cvlib.box_iou_backward(weight.to(cuda), a.to(cuda), b.to(cuda), kind)
-    for mine, other in zip(there, here, strict=True):
-        assert_near(mine, other, tolerances[dtype])
+    for actual, other in zip(there, here, strict=True):
+        assert_near(actual, other, tolerances[dtype])
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("kind", range(4))
@@ -69,9 +69,9 @@ def test_reference_of_the_backward_equals_native(device, kind, dtype, rng, toler
     weight = weight.to(torch.float64 if dtype == torch.float64 else torch.float32)
     native = torch.ops.cvlib.box_iou_backward(weight, a, b, kind)
     reference = _box_iou_backward_reference(weight, a, b, kind)
-    for mine, other, boxes in zip(reference, native, (a, b), strict=True):
-        assert mine.dtype == other.dtype and mine.shape == other.shape == boxes.shape
-        assert_near(mine, other, tolerances[mine.dtype])
+    for actual, other, boxes in zip(reference, native, (a, b), strict=True):
+        assert actual.dtype == other.dtype and actual.shape == other.shape == boxes.shape
+        assert_near(actual, other, tolerances[actual.dtype])
 
 
 @pytest.mark.parametrize("kind", range(4))
@@ -83,12 +83,12 @@ def test_reference_of_the_backward_equals_native_on_a_grid(device, kind, toleran
     weight = torch.rand(len(rows), len(rows), device=device, dtype=torch.float64)
     native = torch.ops.cvlib.box_iou_backward(weight, boxes, boxes, kind)
     reference = _box_iou_backward_reference(weight, boxes, boxes, kind)
-    for mine, other in zip(reference, native, strict=True):
+    for actual, other in zip(reference, native, strict=True):
         assert other.isfinite().all()
-        assert_near(mine, other, tolerances[torch.float64])
+        assert_near(actual, other, tolerances[torch.float64])
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 # No two edges are equal.
@@ -163,9 +163,9 @@ def test_ties_share_their_gradient(device, kind, data):
     )
     weight = torch.arange(1, len(a) * len(b) + 1).reshape(len(a), len(b)).double() / 8
     function = FUNCTIONS.get(kind, box_iou)
-    ours = gradients(function, a.to(device), b.to(device), weight.to(device))
-    for mine, other in zip(ours, expected_gradients(a, b, kind, weight), strict=True):
-        torch.testing.assert_close(mine.cpu(), other, rtol=1e-10, atol=1e-10)
+    computed = gradients(function, a.to(device), b.to(device), weight.to(device))
+    for actual, other in zip(computed, expected_gradients(a, b, kind, weight), strict=True):
+        torch.testing.assert_close(actual.cpu(), other, rtol=1e-10, atol=1e-10)
 
 
 def test_ties_by_hand(device):
@@ -235,17 +235,17 @@ def test_gradient_at_every_scale(device, kind, dtype, exponent, rng, tolerances)
     boxes = oracles.random_boxes(rng, 23, size=3, extent=4) * scale
     a, b = boxes_tensor(boxes[:11], device, dtype), boxes_tensor(boxes[11:], device, dtype)
     expected = expected_gradients(a, b, kind)
-    for mine, other in zip(gradients(FUNCTIONS[kind], a, b), expected, strict=True):
-        assert_near(mine.double() * scale, other * scale, tolerances[dtype])
+    for actual, other in zip(gradients(FUNCTIONS[kind], a, b), expected, strict=True):
+        assert_near(actual.double() * scale, other * scale, tolerances[dtype])
 
 
 @every_kind
 def test_gradient_of_a_large_matrix_equals_that_of_the_formula(device, kind, rng, tolerances):
     a, b = (random_boxes(rng, n, device, torch.float64, extent=300) for n in (1203, 105))
     weight = torch.from_numpy(rng.normal(size=(1203, 105))).to(device)
-    ours = gradients(FUNCTIONS[kind], a, b, weight)
-    for mine, other in zip(ours, expected_gradients(a, b, kind, weight), strict=True):
-        assert_near(mine, other, tolerances[torch.float64])
+    computed = gradients(FUNCTIONS[kind], a, b, weight)
+    for actual, other in zip(computed, expected_gradients(a, b, kind, weight), strict=True):
+        assert_near(actual, other, tolerances[torch.float64])
 
 
 @every_kind
@@ -270,10 +270,10 @@ def test_gradient_reaches_through_a_strided_weight(device, kind, rng, tolerances
     a, b = (random_boxes(rng, n, device, torch.float64, size=5, extent=4) for n in (5, 6))
     weight = torch.from_numpy(rng.normal(size=(6, 5))).to(device)
     for strided in (weight.t(), torch.ones((), device=device, dtype=a.dtype).expand(5, 6)):
-        ours = gradients(FUNCTIONS[kind], a, b, strided)
+        computed = gradients(FUNCTIONS[kind], a, b, strided)
         plain = gradients(FUNCTIONS[kind], a, b, strided.contiguous())
-        for mine, other in zip(ours, plain, strict=True):
-            assert_near(mine, other, tolerances[torch.float64])
+        for actual, other in zip(computed, plain, strict=True):
+            assert_near(actual, other, tolerances[torch.float64])
 
 
 @every_kind
@@ -282,23 +282,25 @@ def test_gradient_does_not_depend_on_memory_layout(device, kind, layout, rng):
     a, b = (random_boxes(rng, n, device, extent=100) for n in (21, 18))
     weight = torch.ones(21, 18, device=device)
     expected = torch.ops.cvlib.box_iou_backward(weight, a, b, kind)
-    for ours in (
+    for computed in (
         torch.ops.cvlib.box_iou_backward(weight, layout(a), layout(b), kind),
         torch.ops.cvlib.box_iou_backward(layout(weight), a, b, kind)
         if layout is not LAYOUTS["columns of a wider matrix"]
         else expected,
     ):
-        assert all(torch.equal(mine, other) for mine, other in zip(ours, expected, strict=True))
+        assert all(
+            torch.equal(actual, other) for actual, other in zip(computed, expected, strict=True)
+        )
 
 
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_gradient_of_half_boxes_has_their_dtype(device, kind, dtype, rng, tolerances):
     a, b = (random_boxes(rng, n, device, dtype, size=5, extent=4) for n in (5, 6))
-    ours = gradients(FUNCTIONS[kind], a, b)
-    for mine, other in zip(ours, expected_gradients(a, b, kind), strict=True):
-        assert mine.dtype == dtype
-        assert_near(mine, other, tolerances[dtype])
+    computed = gradients(FUNCTIONS[kind], a, b)
+    for actual, other in zip(computed, expected_gradients(a, b, kind), strict=True):
+        assert actual.dtype == dtype
+        assert_near(actual, other, tolerances[dtype])
 
 
 @every_kind
@@ -325,7 +327,7 @@ def test_second_derivative_is_refused(device, kind, rng):
         first.sum().backward()
 
 
-# --- scalars reach the kernel -------------------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_kind_reaches_the_backward(device, rng):
@@ -333,6 +335,6 @@ def test_kind_reaches_the_backward(device, rng):
     weight = torch.ones(9, 8, device=device)
     results = [torch.ops.cvlib.box_iou_backward(weight, a, b, kind) for kind in range(4)]
     for kind, function in {0: box_iou, **FUNCTIONS}.items():
-        ours = gradients(function, a, b)
-        assert all(torch.equal(x, y) for x, y in zip(ours, results[kind], strict=True))
+        actual = gradients(function, a, b)
+        assert all(torch.equal(x, y) for x, y in zip(actual, results[kind], strict=True))
         assert not torch.allclose(results[kind][0], results[kind - 1][0])

@@ -1,4 +1,4 @@
-"""masks_to_boxes and mask_iou: values, registration, errors."""
+"""masks_to_boxes and mask_iou: values, errors."""
 
 import json
 
@@ -61,7 +61,7 @@ SHAPES = [
 ]
 LARGE = [(2, 300, 1333), (1, 2000, 700), (70, 64, 64), (2, 3, 70_000)]
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("density", [0.0, 0.003, 0.05, 1.0])
@@ -182,17 +182,17 @@ def test_same_memory_read_as_two_stacks(device, rng):
         assert torch.equal(mask_iou(first, second).cpu(), iou_oracle(first, second))
 
 
-# --- matches torchvision and pycocotools --------------------------------------------------------
+# --- matches torchvision and pycocotools
 
 
 def test_boxes_match_torchvision_but_for_the_far_edges(device, rng):
     masks = random_masks(rng, 20, 50, 60, 0.005).to(device)
     masks[3] = False
-    theirs = torchvision.ops.masks_to_boxes(masks)
+    expected = torchvision.ops.masks_to_boxes(masks)
     is_set = masks.flatten(1).any(1)
     assert not is_set.all() and is_set.any()
-    theirs[is_set] += torch.tensor([0.0, 0, 1, 1], device=device)
-    assert torch.equal(masks_to_boxes(masks), theirs)
+    expected[is_set] += torch.tensor([0.0, 0, 1, 1], device=device)
+    assert torch.equal(masks_to_boxes(masks), expected)
 
 
 @pytest.mark.parametrize("density", [0.01, 0.5])
@@ -200,9 +200,9 @@ def test_iou_matches_pycocotools(device, density, rng):
     first, second = (random_masks(rng, n, 31, 47, density) for n in (6, 7))
     first[2], second[3] = False, False
     crowd = torch.from_numpy(rng.random(7) < 0.5)
-    theirs = coco.iou(masks_to_rle(first), masks_to_rle(second), crowd.tolist())
-    ours = mask_iou(first.to(device), second.to(device), is_crowd=crowd.to(device))
-    assert torch.equal(ours.cpu(), torch.from_numpy(theirs).float())
+    expected = coco.iou(masks_to_rle(first), masks_to_rle(second), crowd.tolist())
+    actual = mask_iou(first.to(device), second.to(device), is_crowd=crowd.to(device))
+    assert torch.equal(actual.cpu(), torch.from_numpy(expected).float())
 
 
 def test_real_masks_against_pycocotools(device, test_data):
@@ -220,7 +220,7 @@ def test_real_masks_against_pycocotools(device, test_data):
         assert torch.equal(mask_iou(masks, masks).cpu(), iou)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -232,7 +232,7 @@ def test_cpu_equals_cuda(cuda, shape, rng):
     assert torch.equal(iou, mask_iou(masks.to(cuda), others.to(cuda)).cpu())
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -247,7 +247,7 @@ def test_reference_equals_native(device, shape, rng):
         assert torch.equal(_mask_iou_reference(masks, others, flags), expected)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 small_masks = st.tuples(
     st.integers(1, 5), st.integers(1, 9), st.integers(1, 12), st.integers(0, 2**32)
@@ -302,7 +302,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(masks, copies[0]) and torch.equal(others, copies[1])
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 def test_gradient_of_boxes_is_refused(device):

@@ -50,7 +50,7 @@ def book_scene(rng, num_images, num_gts, device, dtype=torch.float32):
     return anchors.to(dtype).to(device), to_tensor(gts, device, dtype)
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -110,7 +110,7 @@ def test_padding_may_stand_anywhere(device):
         rows[position] = gt
         matches = cvlib.match_anchors(anchors, to_tensor(rows, device))
         assert matches.tolist() == [-1, position, -1]
-    # Padding takes part in nothing, even where every IoU reaches the threshold.
+    # Padding is ignored, even where every IoU reaches the threshold.
     matches = cvlib.match_anchors(anchors, to_tensor([pad, gt, pad], device), 0.0)
     assert matches.tolist() == [1, 1, 1]
 
@@ -118,7 +118,7 @@ def test_padding_may_stand_anywhere(device):
 def test_only_four_times_minus_one_is_padding(device):
     anchors = to_tensor([[-1, -1, 1, 1], [5, 5, 6, 6]], device)
     gts = to_tensor([[-1, -1, -1, 1], [-1, -1, 1, 1]], device)
-    # The second is the best of anchor 0; the first, empty, still claims what is left.
+    # The second is the best of anchor 0; the first, empty, still claims the remaining one.
     assert cvlib.match_anchors(anchors, gts).tolist() == [1, 0]
 
 
@@ -140,7 +140,7 @@ def test_identical_ground_truths_claim_different_anchors(device):
 
 
 def test_claims_are_greedy_over_the_whole_matrix(device):
-    # Ground truth 0 would like anchor 0 best, but ground truth 1 fits it better and comes first.
+    # Anchor 0 is the best of ground truth 0, but ground truth 1 fits it better and comes first.
     anchors = to_tensor([[0, 0, 10, 10], [0, 0, 10, 4]], device)
     gts = to_tensor([[0, 0, 10, 7], [0, 0, 10, 9]], device)
     assert cvlib.match_anchors(anchors, gts, 0.99).tolist() == [1, 0]
@@ -222,11 +222,11 @@ def test_arguments_that_require_grad(device, rng):
 def test_invalid_boxes_have_iou_zero_on_cuda(cuda):
     anchors = to_tensor([[0, 0, nan, 1], [0, 0, 4, 4], [4, 4, 0, 0], [8, 8, 9, 9]], cuda)
     gts = to_tensor([[0, 0, 4, 4], [9, 9, 8, 8], [0, nan, 4, 4]], cuda)
-    # Ground truth 0 claims anchor 1; the others, that overlap nothing, the lowest that are free.
+    # Ground truth 0 claims anchor 1; the others overlap nothing and claim the lowest free anchors.
     assert cvlib.match_anchors(anchors, gts).tolist() == [1, 0, 2, -1]
 
 
-# --- equals the book's algorithm ----------------------------------------------------------------
+# --- equals the book's algorithm
 
 
 @pytest.mark.parametrize("iou_threshold", [0.0, 1 / 3, 0.5, 0.8])
@@ -255,7 +255,7 @@ def test_example_of_the_book(device):
     assert matches.tolist() == [-1, 0, 1, -1, 1]
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -269,7 +269,7 @@ def test_cpu_equals_cuda(cuda, dtype, rng):
         assert torch.equal(cvlib.match_anchors(anchors.to(cuda), gts.to(cuda), 0.4).cpu(), matches)
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -283,7 +283,7 @@ def test_reference_equals_native(device, dtype, rng):
             assert torch.equal(torch.ops.cvlib.match_anchors(anchors, gts, iou_threshold), expected)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 rows = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 some_boxes = st.lists(rows, min_size=1, max_size=12).map(
@@ -313,7 +313,7 @@ def test_is_invariant_to_translation_on_a_grid_and_to_doubling(device, anchors, 
     assert torch.equal(cvlib.match_anchors(anchors * 2, gts * 2, 0.4), matches)
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_every_scalar_of_the_schema_has_its_meaning(device):

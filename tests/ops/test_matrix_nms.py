@@ -63,7 +63,7 @@ def scores_for(rng, n):
     return rng.choice([0.75, 0.5, 0.0, -0.0, 0.25, 0.125, 1.0], n)
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -128,7 +128,7 @@ def test_nan_lowers_nothing_on_cuda(cuda, kernel, rng):
     assert result[66:].isnan().all()
 
 
-# --- matches the paper's matrices ---------------------------------------------------------------
+# --- matches the paper's matrices
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -145,7 +145,7 @@ def test_equals_the_formulas_of_the_paper(device, kernel, rng):
     torch.testing.assert_close(result, scores[order] * decay, rtol=1e-12, atol=1e-14)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -156,11 +156,11 @@ def test_cpu_equals_cuda(cuda, scene, kernel, rng):
         boxes, scores = tensors(scene(rng, n), scores_for(rng, n), "cpu")
         ids = torch.from_numpy(rng.integers(0, 4, n))
         expected = native(boxes, scores, kernel, ids, ids)
-        found = native(boxes.to(cuda), scores.to(cuda), kernel, ids.to(cuda), ids.to(cuda))
-        assert torch.equal(found.cpu(), expected)
+        results = native(boxes.to(cuda), scores.to(cuda), kernel, ids.to(cuda), ids.to(cuda))
+        assert torch.equal(results.cpu(), expected)
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -183,7 +183,7 @@ def test_reference_equals_native_when_large(device, rng):
         assert torch.equal(native(boxes, scores, kernel), expected)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 box_rows = st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9), st.integers(0, 9))
 scored_boxes = st.lists(st.tuples(box_rows, st.integers(0, 8)), min_size=1, max_size=25)
@@ -212,7 +212,7 @@ def test_order_of_the_input_does_not_matter_without_ties(device, rows, kernel, s
     assert torch.equal(matrix_nms(boxes[order], scores[order], kernel=kernel), result[order])
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -231,7 +231,7 @@ def test_gradient_of_the_boxes_is_refused(device, rng):
         matrix_nms(boxes.requires_grad_(), scores).sum().backward()
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_every_scalar_of_the_schema_has_its_meaning(device):
@@ -239,8 +239,8 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
     operator = torch.ops.cvlib.matrix_nms
     assert operator(boxes, scores, None, None, False, 2.0).tolist() == [1, 0.5]
     for sigma in (0.0, 2.0, 3.5):
-        found = float(operator(boxes, scores, None, None, True, sigma)[1])
-        assert found == pytest.approx(np.exp(-sigma / 4), rel=1e-6)
+        results = float(operator(boxes, scores, None, None, True, sigma)[1])
+        assert results == pytest.approx(np.exp(-sigma / 4), rel=1e-6)
 
 
 # --- by hand ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""max_iou: what box_iou and max give, without the matrix."""
+"""max_iou: the results of box_iou and max without the matrix."""
 
 import oracles
 import pytest
@@ -27,7 +27,7 @@ def grid_boxes(rng, n, device, dtype=torch.float32):
 
 
 def oracle(boxes1, boxes2):
-    """By rows: the first of the largest."""
+    """Largest IoU of each row, and the first index that has it."""
     iou = oracles.box_iou(oracles.to_numpy(boxes1), oracles.to_numpy(boxes2))
     if len(boxes2) == 0:
         n = len(boxes1)
@@ -37,8 +37,8 @@ def oracle(boxes1, boxes2):
 
 def assert_equal(results, expected):
     assert len(results) == len(expected) == 2
-    for mine, other in zip(results, expected, strict=True):
-        assert mine.dtype == other.dtype and torch.equal(mine.cpu(), other.cpu())
+    for actual, other in zip(results, expected, strict=True):
+        assert actual.dtype == other.dtype and torch.equal(actual.cpu(), other.cpu())
 
 
 def assert_matches(boxes1, boxes2):
@@ -52,7 +52,7 @@ def assert_matches(boxes1, boxes2):
     return values, indices
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -196,7 +196,7 @@ def test_boxes_of_a_sample_give_plain_tensors(device, rng):
         assert_equal(results, max_iou(boxes, boxes))
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -208,7 +208,7 @@ def test_cpu_equals_cuda(cuda, dtype, shape, rng):
         assert_equal(max_iou(a.to(cuda), b.to(cuda)), max_iou(a, b))
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -224,7 +224,7 @@ def test_reference_equals_native_for_huge_and_infinite_boxes(device):
     assert_equal(_max_iou_reference(boxes, boxes), torch.ops.cvlib.max_iou(boxes, boxes))
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 some_boxes = st.lists(
     st.tuples(st.integers(-4, 4), st.integers(-4, 4), st.integers(0, 4), st.integers(0, 4)),
@@ -264,7 +264,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(a, copies[0]) and torch.equal(b, copies[1])
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 @pytest.mark.parametrize("sides", [(True, True), (True, False), (False, True)], ids=str)
@@ -279,15 +279,15 @@ def test_gradient_is_refused(device, sides, rng):
 
 
 def test_gradient_of_the_best_pairs(device, rng, tolerances):
-    # What the docstring advises instead.
+    # The alternative in the docstring.
     a, b = (random_boxes(rng, n, device, torch.float64, extent=100) for n in (30, 20))
     a.requires_grad_()
     values, indices = max_iou(a.detach(), b)
     best = paired_box_iou(a, b[indices])
     assert torch.equal(best, values)
-    (ours,) = torch.autograd.grad(best.sum(), a)
-    (theirs,) = torch.autograd.grad(box_iou(a, b).max(dim=1).values.sum(), a)
-    torch.testing.assert_close(ours, theirs, **tolerances[torch.float64])
+    (actual,) = torch.autograd.grad(best.sum(), a)
+    (expected,) = torch.autograd.grad(box_iou(a, b).max(dim=1).values.sum(), a)
+    torch.testing.assert_close(actual, expected, **tolerances[torch.float64])
 
 
 # --- by hand ------------------------------------------------------------------------------------

@@ -55,12 +55,12 @@ def assert_detections(scene, tolerances, *, nms_threshold, pos_threshold, varian
 
 
 def is_decided(scene, nms_threshold, variances):
-    """Whether no IoU is so near the threshold that rounding in the decoding would decide."""
+    """Whether every IoU is far enough from the threshold for rounding not to matter."""
     _, offsets, anchors = (oracles.to_numpy(tensor) for tensor in scene)
     return oracles.distance_to_threshold(offsets, anchors, nms_threshold, variances) > 1e-5
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -142,7 +142,7 @@ def test_detection_background_probability_plays_no_part(device):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_detection_pos_threshold_is_the_least_confidence_as_given(device, dtype):
-    # A confidence below the double that was given is background, and 1 - confidence is told.
+    # A confidence below the threshold, a double, is background with 1 - confidence.
     for confidence in (0.25, 0.1, 0.7, 0.01):
         probs = to_tensor([[[0], [confidence]]], device, dtype)
         stored = float(probs[0, 1, 0])
@@ -162,7 +162,7 @@ def test_detection_pos_threshold_is_the_least_confidence_as_given(device, dtype)
 
 
 def test_detection_background_still_suppresses_and_comes_in_its_place(device):
-    # As in the book: suppression does not look at pos_threshold. Anchors 0 and 1 are identical.
+    # As in the book: suppression ignores pos_threshold. Anchors 0 and 1 are identical.
     anchors = to_tensor([[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], device)
     probs = to_tensor([[[0, 0, 0], [0.25, 0.375, 0.75]]], device)
     rows = cvlib.multibox_detection(
@@ -232,7 +232,7 @@ def test_detection_of_a_nan_is_never_one(device, what, n, rng):
 def test_detection_memory_layout_does_not_matter(device, rng):
     probs, offsets, anchors = exact_detection_scene(rng, 3, 4, 50, device)
     expected = cvlib.multibox_detection(probs, offsets, anchors)
-    # As models give them: (B, A, K + 1) transposed, and a slice of a wider matrix.
+    # As models return them: (B, A, K + 1) transposed, and a slice of a wider matrix.
     transposed = probs.transpose(1, 2).contiguous().transpose(1, 2)
     wide = torch.cat([offsets, offsets], 1)[:, 200:]
     columns = anchors.t().contiguous().t()
@@ -244,7 +244,7 @@ def test_detection_memory_layout_does_not_matter(device, rng):
     assert torch.equal(same, expected[:1].expand(2, -1, -1))
 
 
-# --- CPU equals CUDA; reference equals native -----------------------------------------------------
+# --- CPU equals CUDA; reference equals native
 
 
 @pytest.mark.cuda
@@ -278,7 +278,7 @@ def test_detection_reference_equals_native_on_odd_offsets(device, value, positio
     torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 
 @given(seed=st.integers(0, 2**32 - 1), num_anchors=st.integers(1, 20))
@@ -295,7 +295,7 @@ def test_detection_rows_are_ordered_and_kept_boxes_do_not_overlap(device, seed, 
     assert torch.equal(rows[:, 1].sort().values, confidence.sort().values)
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 @pytest.mark.parametrize("argument", [0, 1, 2])
@@ -309,7 +309,7 @@ def test_detection_refuses_a_gradient(device, argument, rng):
         rows.sum().backward()
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_detection_every_scalar_of_the_schema_has_its_meaning(device, tolerances):

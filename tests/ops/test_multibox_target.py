@@ -55,7 +55,7 @@ def assert_same_targets(result, anchors, labels, tolerances, iou_threshold, vari
     torch.testing.assert_close(offsets.cpu().double(), expected_offsets, **tolerances[dtype])
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -79,7 +79,7 @@ def test_target_matches_oracle_on_anchors_of_the_book(device, num_images, rng, t
 
 def test_target_matches_oracle_in_pixels(device, rng, tolerances):
     anchors, labels = target_scene(rng, 60, 3, 5, device)
-    labels[:, 0] = to_tensor([3, 0, 0, 1, 1], device)  # so that no image is without a large box
+    labels[:, 0] = to_tensor([3, 0, 0, 1, 1], device)  # every image has a large box
     labels[..., 1:] = torch.where(labels[..., :1] < 0, -1.0, labels[..., 1:] * 512)
     assert_targets(anchors * 512, labels, tolerances)
 
@@ -163,11 +163,11 @@ def test_target_memory_layout_does_not_matter(device, rng, tolerances):
 def test_target_of_invalid_boxes_on_cuda(cuda):
     anchors = to_tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 0.25, 0.25]], cuda)
     labels = to_tensor([[[1, 0.5, 0.5, 1, 1], [2, 0.9, 0.9, 0.1, 0.1]]], cuda)
-    # The inverted box overlaps nothing and claims the lowest anchor that is free.
+    # The inverted box overlaps nothing and claims the lowest free anchor.
     assert cvlib.multibox_target(anchors, labels)[2].tolist() == [[3, 2, 0]]
 
 
-# --- CPU equals CUDA; reference equals native -----------------------------------------------------
+# --- CPU equals CUDA; reference equals native
 
 
 @pytest.mark.cuda
@@ -190,7 +190,7 @@ def test_target_reference_equals_native(device, dtype, rng, tolerances):
     assert torch.equal(native[1], reference[1]) and torch.equal(native[2], reference[2])
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 
 grid_rows = st.tuples(
@@ -217,7 +217,7 @@ def test_target_decodes_to_the_ground_truths(device, anchors, labels):
     assert int(positive.sum()) >= min(len(anchors), int((labels[0, :, 0] >= 0).sum()))
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 @pytest.mark.parametrize("argument", [0, 1])
@@ -232,7 +232,7 @@ def test_target_refuses_a_gradient(device, argument, rng):
         offsets.sum().backward()
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_target_every_scalar_of_the_schema_has_its_meaning(device, tolerances):
@@ -253,7 +253,7 @@ def test_target_every_scalar_of_the_schema_has_its_meaning(device, tolerances):
         assert classes.tolist() == [[1] * count + [0] * (5 - count)]
 
 
-# --- errors -------------------------------------------------------------------------------------
+# --- errors
 
 
 def test_target_units_are_not_judged_without_objects():
@@ -262,7 +262,7 @@ def test_target_units_are_not_judged_without_objects():
     assert not cvlib.multibox_target(ANCHORS, none)[2].any()
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 def test_target_by_hand(device, tolerances):

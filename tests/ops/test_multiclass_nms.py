@@ -35,7 +35,7 @@ def scene(rng, shape, device, dtype=torch.float32, per_class=False, kind="unifor
 
 def assert_is_right(boxes, scores, max_candidates=None, max_output=10, **options):
     options = {"score_threshold": 0.05, "iou_threshold": 0.5, **options}
-    found = multiclass_nms(
+    results = multiclass_nms(
         boxes, scores, max_candidates=max_candidates, max_output=max_output, **options
     )
     expected = oracles_suppression.multiclass_nms(
@@ -45,18 +45,18 @@ def assert_is_right(boxes, scores, max_candidates=None, max_output=10, **options
         max_candidates,
         max_output,
     )
-    assert found.boxes.dtype == boxes.dtype and found.scores.dtype == scores.dtype
-    assert found.counts.tolist() == [len(rows) for rows in expected]
+    assert results.boxes.dtype == boxes.dtype and results.scores.dtype == scores.dtype
+    assert results.counts.tolist() == [len(rows) for rows in expected]
     for image, rows in enumerate(expected):
         count = len(rows)
-        pairs = zip(found.indices[image].tolist(), found.labels[image].tolist(), strict=True)
+        pairs = zip(results.indices[image].tolist(), results.labels[image].tolist(), strict=True)
         assert list(pairs) == rows + [(-1, -1)] * (max_output - count)
-        assert not found.scores[image, count:].any() and not found.boxes[image, count:].any()
+        assert not results.scores[image, count:].any() and not results.boxes[image, count:].any()
         for d, (row, label) in enumerate(rows):
             box = boxes[image, row] if boxes.dim() == 3 else boxes[image, row, label]
-            assert torch.equal(found.boxes[image, d], box)
-            assert found.scores[image, d] == scores[image, row, label]
-    return found
+            assert torch.equal(results.boxes[image, d], box)
+            assert results.scores[image, d] == scores[image, row, label]
+    return results
 
 
 def native(boxes, scores, limits=(-1, 20), reference=False):
@@ -69,7 +69,7 @@ def assert_equal(a, b):
         assert torch.equal(one.cpu(), other.cpu())
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 SHAPES = [
     (0, 3, 2),
@@ -119,9 +119,9 @@ def test_heavy_overlap_needs_all_candidates(device, rng):
     # Thousands of candidates for two boxes: every portion is read, and few are kept.
     boxes, scores = tensors(np.tile([0.0, 0, 4, 4], (1, 3000, 1)), rng.random((1, 3000, 2)), device)
     boxes[0, 1234] += 100
-    found = multiclass_nms(boxes, scores, score_threshold=0, max_output=6)
-    assert found.counts.tolist() == [4]
-    assert 1234 in found.indices[0].tolist()
+    results = multiclass_nms(boxes, scores, score_threshold=0, max_output=6)
+    assert results.counts.tolist() == [4]
+    assert 1234 in results.indices[0].tolist()
 
 
 def test_equal_scores_come_in_the_order_of_the_input(device):
@@ -129,9 +129,9 @@ def test_equal_scores_come_in_the_order_of_the_input(device):
     boxes = torch.stack([corner, corner, corner + 1, corner + 1], 1)[None]
     scores = torch.zeros(1, 6, 3, device=device)
     scores[0, ::2] = -0.0
-    found = multiclass_nms(boxes, scores, score_threshold=0, max_output=10)
-    assert found.indices.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 2, 3]]
-    assert found.labels.tolist() == [[0, 1, 2, 0, 1, 2, 0, 1, 2, 0]]
+    results = multiclass_nms(boxes, scores, score_threshold=0, max_output=10)
+    assert results.indices.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 2, 3]]
+    assert results.labels.tolist() == [[0, 1, 2, 0, 1, 2, 0, 1, 2, 0]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -139,8 +139,8 @@ def test_score_threshold_is_compared_as_given(device, dtype):
     boxes, scores = tensors([[[0, 0, 1, 1]]], [[[0.1]]], device, dtype)
     value = float(scores)
     for threshold in (0.1, value, float(np.nextafter(value, 0)), float(np.nextafter(value, 1))):
-        found = multiclass_nms(boxes, scores, score_threshold=threshold)
-        assert int(found.counts) == (1 if value >= threshold else 0)
+        results = multiclass_nms(boxes, scores, score_threshold=threshold)
+        assert int(results.counts) == (1 if value >= threshold else 0)
 
 
 def test_scores_of_any_sign_and_size(device):
@@ -182,31 +182,31 @@ def test_nan_is_no_candidate_on_cuda(cuda, rng):
     assert_equal(native(boxes, scores), native(boxes, scores, reference=True))
 
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 
 def test_equals_batched_nms_of_torchvision(device, rng):
     boxes, _ = scene(rng, (2, 400, 6), device, per_class=True)
     scores = torch.from_numpy(rng.permutation(2 * 400 * 6).reshape(2, 400, 6) / 4800).float()
     scores = scores.to(device)
-    found = multiclass_nms(boxes, scores, score_threshold=0.5, max_output=100)
+    results = multiclass_nms(boxes, scores, score_threshold=0.5, max_output=100)
     for image in range(2):
         rows, labels = torch.where(scores[image] > 0.5)
         candidates = boxes[image, rows, labels], scores[image, rows, labels], labels
         keep = torchvision.ops.batched_nms(*candidates, 0.5)[:100]
-        assert torch.equal(found.indices[image], rows[keep])
-        assert torch.equal(found.labels[image], labels[keep])
-        assert torch.equal(found.boxes[image], candidates[0][keep])
+        assert torch.equal(results.indices[image], rows[keep])
+        assert torch.equal(results.labels[image], labels[keep])
+        assert torch.equal(results.boxes[image], candidates[0][keep])
 
 
 def test_one_class_equals_nms(device, rng):
     boxes, scores = scene(rng, (1, 500, 1), device)
     keep = cvlib.nms(boxes[0], scores[0, :, 0], 0.5, max_output=30)
-    found = multiclass_nms(boxes, scores, score_threshold=-1, max_output=30)
-    assert torch.equal(found.indices[0, : len(keep)], keep)
+    results = multiclass_nms(boxes, scores, score_threshold=-1, max_output=30)
+    assert torch.equal(results.indices[0, : len(keep)], keep)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -216,11 +216,11 @@ def test_cpu_equals_cuda(cuda, kind, per_class, rng):
     for shape in ((2, 30, 3), (3, 2000, 7)):
         boxes, scores = scene(rng, shape, "cpu", per_class=per_class, kind=kind)
         for limits in ((-1, 20), (150, 400)):
-            found = native(boxes.to(cuda), scores.to(cuda), limits)
-            assert_equal(found, native(boxes, scores, limits))
+            results = native(boxes.to(cuda), scores.to(cuda), limits)
+            assert_equal(results, native(boxes, scores, limits))
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -233,7 +233,7 @@ def test_reference_equals_native(device, dtype, per_class, rng):
             assert_equal(native(boxes, scores, limits), expected)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 box_rows = st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9), st.integers(0, 9))
 scored_boxes = st.lists(
@@ -246,25 +246,25 @@ def test_equals_batched_nms(device, rows, iou_threshold):
     boxes = np.reshape([[x, y, x + w, y + h] for (x, y, w, h), _ in rows], (1, -1, 4))
     scores = np.reshape([one for _, one in rows], (1, -1, 2)) / 8
     boxes, scores = tensors(boxes, scores, device)
-    found = multiclass_nms(
+    results = multiclass_nms(
         boxes, scores, score_threshold=0.25, iou_threshold=iou_threshold, max_output=9
     )
     row, label = torch.where(scores[0] >= 0.25)
     keep = cvlib.batched_nms(
         boxes[0, row], scores[0, row, label], label, iou_threshold, max_output=9
     )
-    count = int(found.counts)
+    count = int(results.counts)
     assert count == len(keep)
-    assert torch.equal(found.indices[0, :count], row[keep])
-    assert torch.equal(found.labels[0, :count], label[keep])
+    assert torch.equal(results.indices[0, :count], row[keep])
+    assert torch.equal(results.labels[0, :count], label[keep])
 
 
 def test_images_do_not_know_of_each_other(device, rng):
     boxes, scores = scene(rng, (3, 50, 4), device)
-    found = multiclass_nms(boxes, scores)
+    results = multiclass_nms(boxes, scores)
     for image in range(3):
         alone = multiclass_nms(boxes[image : image + 1], scores[image : image + 1])
-        assert_equal(alone, [one[image : image + 1] for one in found])
+        assert_equal(alone, [one[image : image + 1] for one in results])
 
 
 def test_does_not_change_its_arguments(device, rng):
@@ -274,7 +274,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert_equal((boxes, scores), copies)
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 @pytest.mark.parametrize("per_class", [False, True])
@@ -290,18 +290,18 @@ def test_gradient_is_that_of_the_gathered_rows(device, per_class, rng):
     assert torch.autograd.gradgradcheck(
         lambda *a: tuple(x.square() for x in both(*a)), (boxes, scores)
     )
-    found = multiclass_nms(boxes, scores, max_output=9)
-    (grad,) = torch.autograd.grad(found.scores.sum(), scores)
-    assert int(grad.sum()) == int(found.counts.sum())
+    results = multiclass_nms(boxes, scores, max_output=9)
+    (grad,) = torch.autograd.grad(results.scores.sum(), scores)
+    assert int(grad.sum()) == int(results.counts.sum())
 
 
 def test_gradient_without_boxes_is_zero(device):
     boxes = torch.zeros(2, 0, 4, device=device, requires_grad=True)
-    found = multiclass_nms(boxes, torch.zeros(2, 0, 3, device=device), max_output=4)
-    assert found.boxes.shape == (2, 4, 4) and found.counts.tolist() == [0, 0]
+    results = multiclass_nms(boxes, torch.zeros(2, 0, 3, device=device), max_output=4)
+    assert results.boxes.shape == (2, 4, 4) and results.counts.tolist() == [0, 0]
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_every_scalar_of_the_schema_has_its_meaning(device):
@@ -323,7 +323,7 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
     assert kept(0.0, 0.9, -1, 3) == [0, 1, 2]
 
 
-# --- errors -------------------------------------------------------------------------------------
+# --- errors
 
 
 @pytest.mark.parametrize("position", [0, 7, 16, 31, 32, 1234, 2999])
@@ -342,7 +342,7 @@ def test_one_bad_value_among_many_is_found(position, rng):
                 multiclass_nms(boxes, wrong)
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 def test_by_hand(device):
@@ -358,8 +358,10 @@ def test_by_hand(device):
         [[[0.9, 0.2], [0.8, 0.6], [0.1, 0.7]]],
         device,
     )
-    found = multiclass_nms(boxes, scores, score_threshold=0.15, iou_threshold=0.3, max_output=4)
-    assert found.indices.tolist() == [[0, 2, 1, -1]] and found.labels.tolist() == [[0, 1, 1, -1]]
-    assert found.counts.tolist() == [3]
-    torch.testing.assert_close(found.scores.cpu(), torch.tensor([[0.9, 0.7, 0.6, 0]]))
-    assert found.boxes[0, 1].tolist() == [3, 0, 4, 1] and not found.boxes[0, 3].any()
+    results = multiclass_nms(boxes, scores, score_threshold=0.15, iou_threshold=0.3, max_output=4)
+    assert results.indices.tolist() == [[0, 2, 1, -1]] and results.labels.tolist() == [
+        [0, 1, 1, -1]
+    ]
+    assert results.counts.tolist() == [3]
+    torch.testing.assert_close(results.scores.cpu(), torch.tensor([[0.9, 0.7, 0.6, 0]]))
+    assert results.boxes[0, 1].tolist() == [3, 0, 4, 1] and not results.boxes[0, 3].any()

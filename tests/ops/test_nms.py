@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 
 import cvlib
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -193,7 +193,7 @@ def test_inverted_boxes_count_as_empty_on_cuda(cuda):
     assert cvlib.nms(boxes, scores, 0.5).tolist() == [0, 1, 2]
 
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -205,7 +205,7 @@ def test_equals_torchvision(device, dtype, iou_threshold, rng):
         assert torch.equal(cvlib.nms(boxes, scores, iou_threshold), expected)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -217,7 +217,7 @@ def test_cpu_equals_cuda(cuda, scene, rng):
         assert torch.equal(cvlib.nms(boxes.to(cuda), scores.to(cuda), iou_threshold).cpu(), keep)
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -232,7 +232,7 @@ def test_reference_equals_native(device, scene, dtype, rng):
         assert torch.equal(native(boxes, scores, iou_threshold, **options), expected)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 box_rows = st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9), st.integers(0, 9))
 scored_boxes = st.lists(st.tuples(box_rows, st.integers(0, 5)), max_size=25)
@@ -248,8 +248,8 @@ def unpack(rows, device):
 def test_is_idempotent(device, rows, iou_threshold):
     boxes, scores = unpack(rows, device)
     keep = cvlib.nms(boxes, scores, iou_threshold)
-    again = cvlib.nms(boxes[keep], scores[keep], iou_threshold)
-    assert again.tolist() == list(range(len(keep)))
+    repeated = cvlib.nms(boxes[keep], scores[keep], iou_threshold)
+    assert repeated.tolist() == list(range(len(keep)))
 
 
 @given(rows=scored_boxes, iou_threshold=iou_thresholds)
@@ -279,7 +279,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(boxes, copies[0]) and torch.equal(scores, copies[1])
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_every_scalar_of_the_schema_has_its_meaning(device):
@@ -297,7 +297,7 @@ def test_every_scalar_of_the_schema_has_its_meaning(device):
     assert lengths == [0, 1, 2, 3, 4, 5, 5]
 
 
-# --- batched_nms matches the oracle -------------------------------------------------------------
+# --- batched_nms matches the oracle
 
 
 def to_device(ids, device):
@@ -377,7 +377,7 @@ def test_batched_nms_accepts_strided_ids(device, rng):
     assert torch.equal(cvlib.batched_nms(boxes, scores, one, 0.3), cvlib.nms(boxes, scores, 0.3))
 
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 
 def test_batched_nms_equals_torchvision_class_by_class(device, rng):
@@ -392,7 +392,7 @@ def test_batched_nms_equals_torchvision_class_by_class(device, rng):
     assert torch.equal(cvlib.batched_nms(boxes, scores, labels, 0.5), expected)
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 def test_by_hand(device):

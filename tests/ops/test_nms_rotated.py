@@ -46,7 +46,7 @@ def native(boxes, scores, iou_threshold, labels=None, image_ids=None, max_output
     return operator(boxes, scores, labels, image_ids, iou_threshold, max_output)
 
 
-# --- scenes: float64 boxes (n, 5) that attack the search for near boxes ---------------------------
+# --- scenes: float64 boxes (n, 5) that are hard for the search of near boxes
 
 
 def uniform(rng, n):
@@ -157,7 +157,7 @@ def scores_for(rng, n, kind):
     return rng.choice([0.75, 0.5, 0.0, -0.0, -1.0, 0.25], n)  # with both zeros, that are equal
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -183,7 +183,7 @@ def test_scenes_match_oracle(device, scene, kind, rng):
     assert sure or scene not in (uniform, clusters)
 
 
-# --- matches the matrix: the same decisions without any search ----------------------------------
+# --- matches the matrix: the same decisions without any search
 
 
 def greedy(boxes, scores, iou_threshold):
@@ -209,7 +209,7 @@ def test_equals_the_greedy_choice_from_the_matrix(device, scene, dtype, rng):
 
 
 def test_neighbours_far_from_the_origin_are_found(device, rng):
-    """In float64 the places of such boxes are coarse beside their sides."""
+    """Centres so far away that float64 rounds them by more than the sides."""
     n = 300
     step = np.spacing(1e7)
     boxes = np.tile([[1e7, -1e7, 64 * step, 64 * step, 0]], (n, 1))
@@ -258,7 +258,7 @@ def test_nan_is_never_kept_on_cuda(cuda, rng):
     assert not torch.isin(keep, bad).any()
 
 
-# --- batched ------------------------------------------------------------------------------------
+# --- batched
 
 
 def random_ids(rng, n, kind):
@@ -309,7 +309,7 @@ def test_batched_accepts_strided_ids(device, rng):
     assert torch.equal(keep, nms_rotated(boxes, scores, 0.3))
 
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 
 @pytest.mark.parametrize("iou_threshold", [0.1, 0.5])
@@ -328,7 +328,7 @@ def test_equals_a_greedy_loop_over_torchvision(iou_threshold, rng):
     assert nms_rotated(boxes, scores, iou_threshold).tolist() == expected
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -349,7 +349,7 @@ def test_cpu_equals_cuda(cuda, scene, rng):
         assert torch.equal(on_cuda.cpu(), keep)
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -364,7 +364,7 @@ def test_reference_equals_native(device, scene, dtype, rng):
         assert torch.equal(native(boxes, scores, iou_threshold, **options), expected)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 box_rows = st.tuples(
     st.integers(-9, 9),
@@ -386,8 +386,8 @@ def unpack(rows, device):
 def test_is_idempotent(device, rows, iou_threshold):
     boxes, scores = unpack(rows, device)
     keep = nms_rotated(boxes, scores, iou_threshold)
-    again = nms_rotated(boxes[keep], scores[keep], iou_threshold)
-    assert again.tolist() == list(range(len(keep)))
+    repeated = nms_rotated(boxes[keep], scores[keep], iou_threshold)
+    assert repeated.tolist() == list(range(len(keep)))
 
 
 @given(rows=scored_boxes, iou_threshold=iou_thresholds)
@@ -419,7 +419,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(boxes, copies[0]) and torch.equal(scores, copies[1])
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_every_scalar_of_the_schema_has_its_meaning(device):

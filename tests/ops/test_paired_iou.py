@@ -24,7 +24,7 @@ from torchvision import tv_tensors
 
 from cvlib.ops.paired_iou import _paired_iou_backward_reference, _paired_iou_reference
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @every_kind
@@ -86,7 +86,7 @@ def test_memory_layout_does_not_matter(device, kind, layout, rng, tolerances):
     weight = torch.from_numpy(rng.normal(size=(3, 7))).float().to(device)
     expected = torch.ops.cvlib.paired_iou_backward(weight, a, b, kind)
     results = torch.ops.cvlib.paired_iou_backward(weight, layout(a), layout(b), kind)
-    assert all(torch.equal(mine, other) for mine, other in zip(results, expected, strict=True))
+    assert all(torch.equal(actual, other) for actual, other in zip(results, expected, strict=True))
 
 
 @every_kind
@@ -136,7 +136,7 @@ def test_boxes_of_a_sample_give_a_plain_tensor(device, kind, rng):
         assert type(iou) is torch.Tensor and torch.equal(iou, FUNCTIONS[kind](boxes, boxes))
 
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 LOSSES = {
     1: torchvision.ops.generalized_box_iou_loss,
@@ -156,15 +156,15 @@ def test_loss_equals_torchvision(device, kind, dtype, rng, tolerances):
     tolerance = tolerances[torch.float32]
     if dtype == torch.float64:
         tolerance = {"rtol": 1e-6, "atol": 1e-6} if kind == 3 else {"rtol": 1e-8, "atol": 1e-8}
-    ours, theirs = 1 - FUNCTIONS[kind](a, b), LOSSES[kind](a, b)
-    assert_near(ours, theirs, tolerance)
+    computed, expected = 1 - FUNCTIONS[kind](a, b), LOSSES[kind](a, b)
+    assert_near(computed, expected, tolerance)
     weight = torch.from_numpy(rng.normal(size=300)).to(device, dtype)
-    pairs = (torch.autograd.grad(loss, (a, b), weight) for loss in (ours, theirs))
-    for mine, other in zip(*pairs, strict=True):
-        assert_near(mine, other, tolerance)
+    pairs = (torch.autograd.grad(loss, (a, b), weight) for loss in (computed, expected))
+    for actual, other in zip(*pairs, strict=True):
+        assert_near(actual, other, tolerance)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -188,7 +188,7 @@ def test_cpu_equals_cuda_for_degenerate_boxes(cuda, kind, tolerances):
         assert_near(there, here, tolerances[torch.float32])
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @every_kind
@@ -205,9 +205,9 @@ def test_reference_equals_native(device, kind, dtype, shape, rng, tolerances):
     weight = torch.from_numpy(np.asarray(rng.normal(size=shape))).to(device, native.dtype)
     natives = torch.ops.cvlib.paired_iou_backward(weight, a, b, kind)
     references = _paired_iou_backward_reference(weight, a, b, kind)
-    for mine, other in zip(references, natives, strict=True):
-        assert mine.dtype == other.dtype and mine.shape == other.shape == a.shape
-        assert_near(mine, other, tolerances[mine.dtype])
+    for actual, other in zip(references, natives, strict=True):
+        assert actual.dtype == other.dtype and actual.shape == other.shape == a.shape
+        assert_near(actual, other, tolerances[actual.dtype])
 
 
 @every_kind
@@ -218,8 +218,8 @@ def test_reference_equals_native_for_degenerate_boxes(device, kind, dtype, toler
     assert_near(_paired_iou_reference(a, b, kind), native, tolerances[dtype])
     natives = torch.ops.cvlib.paired_iou_backward(torch.ones_like(native), a, b, kind)
     references = _paired_iou_backward_reference(torch.ones_like(native), a, b, kind)
-    for mine, other in zip(references, natives, strict=True):
-        assert_near(mine, other, tolerances[dtype])
+    for actual, other in zip(references, natives, strict=True):
+        assert_near(actual, other, tolerances[dtype])
 
 
 @every_kind
@@ -231,7 +231,7 @@ def test_reference_equals_native_for_huge_and_infinite_boxes(device, kind, dtype
     assert_near(reference, native, tolerances[native.dtype])
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 grid_box = st.tuples(
     st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9), st.integers(0, 9)
@@ -293,7 +293,7 @@ def test_does_not_change_its_arguments(device, kind, rng):
     assert torch.equal(a, copies[0]) and torch.equal(b, copies[1])
 
 
-# --- scalars reach the kernel -------------------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_kind_reaches_the_kernel(device, rng):
@@ -306,12 +306,12 @@ def test_kind_reaches_the_kernel(device, rng):
     for kind, function in enumerate(FUNCTIONS):
         assert torch.equal(values[kind], function(a, b))
         assert not torch.allclose(values[kind], values[kind - 1])
-        for mine, other in zip(gradients(function, a, b), results[kind], strict=True):
-            assert torch.equal(mine, other)
+        for actual, other in zip(gradients(function, a, b), results[kind], strict=True):
+            assert torch.equal(actual, other)
         assert not torch.allclose(results[kind][0], results[kind - 1][0])
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 def test_by_hand(device):

@@ -25,7 +25,7 @@ from cases_paired_iou import (
     every_kind,
 )
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -36,11 +36,11 @@ def test_gradient_on_the_cpu_equals_cuda(cuda, kind, dtype, rng, tolerances):
     weight = torch.from_numpy(rng.normal(size=4001)).to(dtype)
     here = torch.ops.cvlib.paired_iou_backward(weight, a, b, kind)
     there = torch.ops.cvlib.paired_iou_backward(weight.to(cuda), a.to(cuda), b.to(cuda), kind)
-    for mine, other in zip(there, here, strict=True):
-        assert_near(mine, other, tolerances[dtype])
+    for actual, other in zip(there, here, strict=True):
+        assert_near(actual, other, tolerances[dtype])
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 # No two edges of a pair are equal.
 GENERIC = {
@@ -84,8 +84,8 @@ def test_ties_share_their_gradient(device, kind, tolerances):
     a, b = (x.contiguous() for x in all_with_all(rows, device, torch.float64))
     weight = torch.rand(a.shape[:-1], dtype=torch.float64).to(device)
     expected = expected_gradients(a, b, kind, weight)
-    for mine, other in zip(gradients(FUNCTIONS[kind], a, b, weight), expected, strict=True):
-        assert_near(mine, other, tolerances[torch.float64])
+    for actual, other in zip(gradients(FUNCTIONS[kind], a, b, weight), expected, strict=True):
+        assert_near(actual, other, tolerances[torch.float64])
 
 
 @every_kind
@@ -97,8 +97,8 @@ def test_gradient_equals_that_of_all_pairs(device, kind, shape, rng, tolerances)
     expected = torch.ops.cvlib.box_iou_backward(
         weight.flatten().diag(), a.reshape(n, 4), b.reshape(n, 4), kind
     )
-    for mine, other in zip(gradients(FUNCTIONS[kind], a, b, weight), expected, strict=True):
-        assert_near(mine, other.reshape(mine.shape), tolerances[torch.float64])
+    for actual, other in zip(gradients(FUNCTIONS[kind], a, b, weight), expected, strict=True):
+        assert_near(actual, other.reshape(actual.shape), tolerances[torch.float64])
 
 
 DEGENERATE = {
@@ -131,8 +131,8 @@ def test_gradient_at_every_scale(device, kind, exponent, rng, tolerances):
     boxes = boxes_tensor(oracles.random_boxes(rng, 200, size=3, extent=2) * scale, device)
     a, b = boxes[:100], boxes[100:]
     expected = expected_gradients(a, b, kind)
-    for mine, other in zip(gradients(FUNCTIONS[kind], a, b), expected, strict=True):
-        assert_near(mine.double() * scale, other * scale, tolerances[torch.float32])
+    for actual, other in zip(gradients(FUNCTIONS[kind], a, b), expected, strict=True):
+        assert_near(actual.double() * scale, other * scale, tolerances[torch.float32])
 
 
 @every_kind
@@ -162,19 +162,21 @@ def test_gradient_reaches_through_a_strided_weight(device, kind, rng):
         weight[:1].t().expand(5, 6),
         torch.ones((), device=device).expand(5, 6),
     ):
-        ours = gradients(FUNCTIONS[kind], a, b, strided)
+        computed = gradients(FUNCTIONS[kind], a, b, strided)
         plain = gradients(FUNCTIONS[kind], a, b, strided.contiguous())
-        assert all(torch.equal(mine, other) for mine, other in zip(ours, plain, strict=True))
+        assert all(
+            torch.equal(actual, other) for actual, other in zip(computed, plain, strict=True)
+        )
 
 
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_gradient_of_half_boxes_has_their_dtype(device, kind, dtype, rng, tolerances):
     a, b = (random_boxes(rng, 40, device, dtype, size=5, extent=4) for _ in range(2))
-    ours = gradients(FUNCTIONS[kind], a, b)
-    for mine, other in zip(ours, expected_gradients(a, b, kind), strict=True):
-        assert mine.dtype == dtype
-        assert_near(mine, other, tolerances[dtype])
+    computed = gradients(FUNCTIONS[kind], a, b)
+    for actual, other in zip(computed, expected_gradients(a, b, kind), strict=True):
+        assert actual.dtype == dtype
+        assert_near(actual, other, tolerances[dtype])
 
 
 @every_kind

@@ -26,7 +26,7 @@ def paste_both(masks, boxes, size, threshold=0.5):
     return results
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -156,18 +156,18 @@ def test_masks_with_a_channel(device, rng):
     assert torch.equal(paste_masks(masks[:, None], boxes, [HEIGHT, WIDTH]), expected)
 
 
-# --- large results, whose pages nobody has touched ----------------------------------------------
+# --- large results in untouched pages
 
 
 @pytest.mark.parametrize("threshold", [0.5, None])
 def test_large_result_equals_its_parts(device, threshold, rng):
     size = (900, 1100)
     masks, boxes = random_scene(rng, 36, (28, 28), device, size=size)
-    whole = paste_masks(masks, boxes, size, threshold=threshold)
-    assert whole.numel() * whole.element_size() > 32 << 20
+    complete = paste_masks(masks, boxes, size, threshold=threshold)
+    assert complete.numel() * complete.element_size() > 32 << 20
     for n in range(36):
         one = paste_masks(masks[n : n + 1], boxes[n : n + 1], size, threshold=threshold)
-        assert torch.equal(whole[n], one[0])
+        assert torch.equal(complete[n], one[0])
 
 
 def test_large_result_is_an_ordinary_tensor(rng, tmp_path):
@@ -186,7 +186,7 @@ def test_large_result_is_an_ordinary_tensor(rng, tmp_path):
     assert shared.is_shared() and int(shared.sum()) == count
 
 
-# --- matches detectron2 and torchvision ---------------------------------------------------------
+# --- matches detectron2 and torchvision
 
 
 def detectron2_values(masks, boxes, size):
@@ -215,16 +215,16 @@ def test_matches_detectron2_inside_of_boxes(device, rng):
     masks, boxes = random_scene(rng, 30, (14, 14), device, torch.float64)
     boxes[:, 2:] += 2
     size = (HEIGHT, WIDTH)
-    values, theirs = (
+    values, expected = (
         paste_masks(masks, boxes, size, threshold=None),
         detectron2_values(masks, boxes, size),
     )
     inside = paste_masks(torch.ones_like(masks), boxes, size, threshold=0.0)
     clear = far_from(boxes, size)
-    torch.testing.assert_close(values[inside & clear], theirs[inside & clear])
+    torch.testing.assert_close(values[inside & clear], expected[inside & clear])
     # Outside of its box a mask of probabilities never comes to one half.
-    sure = clear & ((theirs - 0.5).abs() > 1e-9)
-    assert torch.equal(paste_masks(masks, boxes, size)[sure], (theirs >= 0.5)[sure])
+    sure = clear & ((expected - 0.5).abs() > 1e-9)
+    assert torch.equal(paste_masks(masks, boxes, size)[sure], (expected >= 0.5)[sure])
 
 
 def test_is_within_a_pixel_of_torchvision(device, rng):
@@ -233,14 +233,14 @@ def test_is_within_a_pixel_of_torchvision(device, rng):
     masks[:] = ((disk[:, None] + disk) < 100).float()
     corner = torch.from_numpy(rng.uniform(5, 40, (10, 2))).float()
     boxes = torch.cat([corner, corner + 40], 1).to(device)
-    ours = paste_masks(masks, boxes, (90, 90))
-    theirs = paste_masks_in_image(masks[:, None], boxes, (90, 90))[:, 0] >= 0.5
-    grown = torch.nn.functional.max_pool2d(ours.float(), 3, 1, 1) > 0
-    shrunk = torch.nn.functional.max_pool2d((~ours).float(), 3, 1, 1) == 0
-    assert not (theirs & ~grown).any() and not (shrunk & ~theirs).any() and shrunk.any()
+    actual = paste_masks(masks, boxes, (90, 90))
+    expected = paste_masks_in_image(masks[:, None], boxes, (90, 90))[:, 0] >= 0.5
+    grown = torch.nn.functional.max_pool2d(actual.float(), 3, 1, 1) > 0
+    shrunk = torch.nn.functional.max_pool2d((~actual).float(), 3, 1, 1) == 0
+    assert not (expected & ~grown).any() and not (shrunk & ~expected).any() and shrunk.any()
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -248,9 +248,9 @@ def test_is_within_a_pixel_of_torchvision(device, rng):
 def test_cpu_equals_cuda(cuda, dtype, rng):
     masks, boxes = random_scene(rng, 40, (28, 28), "cpu", dtype, size=(200, 300))
     for threshold in (0.5, 0.3, None):
-        ours = paste_masks(masks, boxes, (200, 300), threshold=threshold)
+        actual = paste_masks(masks, boxes, (200, 300), threshold=threshold)
         on_cuda = paste_masks(masks.to(cuda), boxes.to(cuda), (200, 300), threshold=threshold)
-        assert torch.equal(ours, on_cuda.cpu())
+        assert torch.equal(actual, on_cuda.cpu())
 
 
 @pytest.mark.cuda
@@ -265,7 +265,7 @@ def test_invalid_values_on_cuda(cuda):
     assert paste_masks(masks, boxes, (9, 9), threshold=None)[4, 1, 1].isnan()
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 grid_boxes = st.lists(
     st.tuples(st.integers(-9, 40), st.integers(-9, 40), st.integers(0, 40), st.integers(0, 40)),
@@ -343,7 +343,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(masks, copies[0]) and torch.equal(boxes, copies[1])
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 @pytest.mark.parametrize("height", [1, 5, 300])
@@ -359,7 +359,7 @@ def test_sizes_reach_the_kernels(device, height, width):
     assert backward.shape == (1, height, width)
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 def test_by_hand(device):

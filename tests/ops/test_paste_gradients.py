@@ -67,9 +67,9 @@ def test_gradient_ignores_what_lies_outside_of_boxes(device):
     grad[:, 1:3, 1:3] = 1
     for strided in (grad, grad.mT):
         values = paste_masks(masks, boxes, (5, 5), threshold=None)
-        (own,) = torch.autograd.grad(values, masks, strided)
-        assert torch.equal(own, torch.ones_like(own))
-        assert torch.equal(_paste_mask_values_backward_reference(strided, boxes, 2, 2), own)
+        (actual,) = torch.autograd.grad(values, masks, strided)
+        assert torch.equal(actual, torch.ones_like(actual))
+        assert torch.equal(_paste_mask_values_backward_reference(strided, boxes, 2, 2), actual)
 
 
 def test_gradient_of_boxes_is_refused(device, rng):
@@ -81,9 +81,9 @@ def test_gradient_of_boxes_is_refused(device, rng):
     ):
         values.sum().backward()
     grad = torch.ones(3, HEIGHT, WIDTH, device=device, requires_grad=True)
-    again = torch.ops.cvlib.paste_mask_values_backward(grad, boxes, 7, 5)
+    repeated = torch.ops.cvlib.paste_mask_values_backward(grad, boxes, 7, 5)
     with pytest.raises(RuntimeError, match="paste_masks is not differentiable in boxes"):
-        again.sum().backward()
+        repeated.sum().backward()
 
 
 def test_decisions_have_no_gradient(device, rng):

@@ -28,7 +28,7 @@ def two_steps(masks, boxes, size, threshold=0.5):
     return masks_to_rle(paste_masks(masks, boxes, size, threshold=threshold))
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -106,7 +106,7 @@ def test_huge_image_needs_no_canvas():
     assert len(second["counts"]) < 500
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -115,11 +115,11 @@ def test_reference_equals_native(dtype, n, rng):
     masks, boxes = random_scene(rng, n, (7, 5), (23, 31), dtype=dtype)
     native = torch.ops.cvlib.paste_masks_rle(masks, boxes, 23, 31, 0.5)
     reference = _paste_masks_rle_reference(masks, boxes, 23, 31, 0.5)
-    for ours, other in zip(native, reference, strict=True):
-        assert torch.equal(ours, other) and ours.dtype == other.dtype
+    for actual, other in zip(native, reference, strict=True):
+        assert torch.equal(actual, other) and actual.dtype == other.dtype
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 
 @given(seed=st.integers(0, 2**32), threshold=st.floats(0, 1))
@@ -133,7 +133,7 @@ def test_equals_pasting_and_encoding_for_any_scene(seed, threshold):
     assert paste_masks_rle(masks, boxes, size, threshold=threshold) == expected
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 def test_masks_that_require_a_gradient_are_read(rng):

@@ -187,7 +187,7 @@ def test_inference_mode(device, name):
         assert_equal(call(*call.tensors), expected)
 
 
-# --- autocast -------------------------------------------------------------------------------------
+# --- autocast
 
 # As in PyTorch, or in float32.
 CHANGED = ("conv_transpose2d", "upsample_bilinear", "sigmoid_focal_loss")
@@ -263,7 +263,7 @@ def test_autocast_takes_tensors_of_two_dtypes(device, name):
         assert_equal(call(*tensors), expected)
 
 
-# --- vmap -----------------------------------------------------------------------------------------
+# --- vmap
 
 
 @pytest.mark.parametrize("name", MAPPED)

@@ -26,7 +26,7 @@ def blobs(rng, n, height, width):
 
 SHAPES = [(0, 5, 5), (2, 0, 5), (2, 5, 0), (1, 1, 1), (3, 1, 9), (3, 9, 1), (4, 33, 65)]
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
@@ -78,16 +78,16 @@ def test_expanded_masks(rng):
     assert masks_to_rle(masks.expand(3, -1, -1)) == masks_to_rle(masks) * 3
 
 
-# --- matches pycocotools ------------------------------------------------------------------------
+# --- matches pycocotools
 
 
 @pytest.mark.parametrize("make", [random_masks, blobs])
 def test_equals_pycocotools(make, rng):
     masks = make(rng, 5, 60, 90)
-    theirs = coco.encode(np.asfortranarray(masks.permute(1, 2, 0).byte().numpy()))
-    ours = masks_to_rle(masks)
-    assert [one["counts"].encode() for one in ours] == [one["counts"] for one in theirs]
-    assert torch.equal(rle_to_masks(theirs), masks)
+    expected = coco.encode(np.asfortranarray(masks.permute(1, 2, 0).byte().numpy()))
+    actual = masks_to_rle(masks)
+    assert [one["counts"].encode() for one in actual] == [one["counts"] for one in expected]
+    assert torch.equal(rle_to_masks(expected), masks)
 
 
 def segmentations(test_data, path):
@@ -96,13 +96,13 @@ def segmentations(test_data, path):
     sizes = {}
     if isinstance(content, dict):
         sizes = {one["id"]: (one["height"], one["width"]) for one in content["images"]}
-    found = [(one["segmentation"], sizes.get(one["image_id"])) for one in annotations[::7]]
-    assert len(found) > 10
-    return found
+    results = [(one["segmentation"], sizes.get(one["image_id"])) for one in annotations[::7]]
+    assert len(results) > 10
+    return results
 
 
 def decode(rle):
-    with warnings.catch_warnings():  # pycocotools says an old word to NumPy
+    with warnings.catch_warnings():  # pycocotools calls a deprecated function of NumPy
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.from_numpy(coco.decode(rle)).bool()
 
@@ -131,11 +131,11 @@ def test_real_polygons_and_crowds(test_data, path):
     for segmentation, size in segmentations(test_data, path):
         kinds.add(type(segmentation))
         if isinstance(segmentation, list):
-            theirs = coco.merge(coco.frPyObjects(segmentation, *size))
-            assert torch.equal(polygons_to_masks([segmentation], size)[0], decode(theirs))
+            expected = coco.merge(coco.frPyObjects(segmentation, *size))
+            assert torch.equal(polygons_to_masks([segmentation], size)[0], decode(expected))
         else:
-            theirs = coco.frPyObjects(segmentation, *size)
-            assert torch.equal(rle_to_masks([segmentation], image_size=size)[0], decode(theirs))
+            expected = coco.frPyObjects(segmentation, *size)
+            assert torch.equal(rle_to_masks([segmentation], image_size=size)[0], decode(expected))
     assert list in kinds
 
 
@@ -156,7 +156,7 @@ def test_polygons_equal_pycocotools(size, rng):
     assert masks.any() and not masks.all()
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 
 @given(
@@ -199,7 +199,7 @@ def test_decoding_no_masks_gives_the_expected_size():
     assert rle_to_masks([], image_size=(3, 4)).shape == (0, 3, 4)
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 def test_by_hand():

@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from cvlib.ops.roi import _roi_align_backward_reference, _roi_align_reference, roi_align
 from cvlib.ops.roi_pool import _roi_pool_backward_reference, _roi_pool_reference, roi_pool
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -42,8 +42,8 @@ def test_roi_pool_matches_oracle(device, dtype, memory_format, channels, rng):
         pooled = roi_pool(maps, regions, bins, 0.5)
         assert pooled.dtype == dtype and pooled.is_contiguous()
         assert torch.equal(pooled.cpu().double(), torch.from_numpy(expected))
-        again, argmax = torch.ops.cvlib.roi_pool(maps, regions, *bins, 0.5, True)
-        assert torch.equal(again, pooled) and argmax.dtype == torch.int32
+        repeated, argmax = torch.ops.cvlib.roi_pool(maps, regions, *bins, 0.5, True)
+        assert torch.equal(repeated, pooled) and argmax.dtype == torch.int32
         assert torch.equal(argmax.cpu(), torch.from_numpy(places))
 
 
@@ -52,7 +52,7 @@ def test_roi_pool_matches_oracle(device, dtype, memory_format, channels, rng):
 @pytest.mark.parametrize("count", [0, 2])
 def test_nothing_to_pool(device, operator, shape, count):
     if count and not shape[0]:
-        return  # no image that a region could name
+        return  # regions of images that do not exist
     maps = torch.ones(shape, device=device, requires_grad=True)
     regions = torch.tensor([[0.0, 0, 0, 3, 3]], device=device).expand(count, 5)
     pooled = operator(maps, regions, (2, 2))
@@ -167,9 +167,9 @@ def test_nan_and_infinity_in_the_map_show(device):
     regions = torch.tensor([[0.0, 0, 0, 5, 5]], device=device)
     pooled = roi_pool(maps, regions, 2).flatten().tolist()
     assert pooled[0] != pooled[0] and pooled[1] == inf and pooled[2:] == [0, 0]
-    again, argmax = torch.ops.cvlib.roi_pool(maps, regions, 2, 2, 1.0, True)
+    repeated, argmax = torch.ops.cvlib.roi_pool(maps, regions, 2, 2, 1.0, True)
     expected = _roi_pool_reference(maps, regions, 2, 2, 1.0, True)
-    assert torch.equal(again.isnan(), expected[0].isnan()) and torch.equal(argmax, expected[1])
+    assert torch.equal(repeated.isnan(), expected[0].isnan()) and torch.equal(argmax, expected[1])
     low = torch.full((1, 1, 3, 3), -inf, device=device)
     pooled, argmax = torch.ops.cvlib.roi_pool(low, regions, 1, 1, 1.0, True)
     assert pooled.item() == -inf and argmax.item() == 0
@@ -181,9 +181,9 @@ def test_a_large_map_in_several_shares(device, rng, tolerances):
     maps = random_maps(rng, (3, 20, 61, 83), device).requires_grad_()
     regions = random_regions(rng, 500, maps, 0.25)
     for ratio in (2, 0):
-        ours = roi_align(maps, regions, 7, 0.25, ratio)
-        theirs = torchvision.ops.roi_align(maps, regions, 7, 0.25, ratio)
-        torch.testing.assert_close(ours, theirs, **tolerances[torch.float32])
+        actual = roi_align(maps, regions, 7, 0.25, ratio)
+        expected = torchvision.ops.roi_align(maps, regions, 7, 0.25, ratio)
+        torch.testing.assert_close(actual, expected, **tolerances[torch.float32])
 
 
 @pytest.mark.cuda
@@ -201,7 +201,7 @@ def test_bad_boxes_give_zeros_on_cuda(cuda, rng):
         assert torch.equal(grad, alone)
 
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 
 @pytest.mark.parametrize("dtype", REAL, ids=str)
@@ -241,15 +241,15 @@ def test_list_of_boxes_equals_torchvision(device, operator, rng):
     maps = random_maps(rng, (3, 5, 20, 20), device)
     rows = random_regions(rng, 12, maps)[:, 1:]
     boxes = [rows[:5], rows[:0], rows[5:]]
-    ours = {"roi_align": roi_align, "roi_pool": roi_pool}[operator](maps, boxes, 3)
-    theirs = getattr(torchvision.ops, operator)(maps, boxes, 3)
-    torch.testing.assert_close(ours, theirs)
+    actual = {"roi_align": roi_align, "roi_pool": roi_pool}[operator](maps, boxes, 3)
+    expected = getattr(torchvision.ops, operator)(maps, boxes, 3)
+    torch.testing.assert_close(actual, expected)
     images = [tv_tensors.BoundingBoxes(one, format="XYXY", canvas_size=(20, 20)) for one in boxes]
-    again = {"roi_align": roi_align, "roi_pool": roi_pool}[operator](maps, images, 3)
-    assert type(again) is torch.Tensor and torch.equal(again, ours)
+    repeated = {"roi_align": roi_align, "roi_pool": roi_pool}[operator](maps, images, 3)
+    assert type(repeated) is torch.Tensor and torch.equal(repeated, actual)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -264,15 +264,15 @@ def test_cpu_equals_cuda(cuda, dtype, memory_format, bins, rng, tolerances):
         for device in ("cpu", cuda):
             one = maps.detach().to(device).requires_grad_()
             pooled = operator(one, regions.to(device), bins)
-            again = operator(one, regions.to(device), bins)
-            first, second = (torch.autograd.grad((x * x).sum(), one)[0] for x in (pooled, again))
-            assert torch.equal(pooled, again) and torch.equal(first, second)
+            repeated = operator(one, regions.to(device), bins)
+            first, second = (torch.autograd.grad((x * x).sum(), one)[0] for x in (pooled, repeated))
+            assert torch.equal(pooled, repeated) and torch.equal(first, second)
             results.append((pooled.detach().cpu(), first.cpu()))
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b, **tolerances[dtype])
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -303,7 +303,7 @@ def test_reference_equals_native(device, dtype, ratio, rng, tolerances):
     )
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 small_regions = st.lists(
     st.tuples(st.integers(0, 1), *[st.integers(-8, 40)] * 2, *[st.integers(0, 40)] * 2),
@@ -342,7 +342,7 @@ def test_is_linear_and_permutes_with_the_boxes(device, regions, ratio):
 
 @given(regions=small_regions, ratio=st.integers(-1, 3))
 def test_the_gradient_is_the_transpose(device, regions, ratio):
-    # <roi_align(a), g> = <a, roi_align'(g)>, and what a map gives away comes back.
+    # <roi_align(a), g> = <a, roi_align'(g)>, and the pooled gradient returns to its map.
     regions = on_images(regions).double().to(device)
     maps = torch.rand(2, 3, 9, 11, device=device, dtype=torch.float64, requires_grad=True)
     for operator in (
@@ -365,7 +365,7 @@ def test_does_not_change_its_arguments(device, rng):
         assert torch.equal(maps, copies[0]) and torch.equal(regions, copies[1])
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 @pytest.mark.parametrize("scale", [0.1, 1 / 3, 2.5, 1e-3])
@@ -381,7 +381,7 @@ def test_scalars_reach_the_kernel(device, scale, ratio, aligned, rng, tolerances
     assert torch.equal(roi_pool(maps, regions, (3, 2), scale).cpu(), torch.from_numpy(bins))
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 def test_by_hand(device):

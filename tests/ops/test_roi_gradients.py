@@ -8,7 +8,7 @@ from cases_roi import DTYPES, FORMATS, REAL, as_arrays, close, random_maps, rand
 from cvlib.ops.roi import roi_align
 from cvlib.ops.roi_pool import roi_pool
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", REAL, ids=str)
@@ -42,7 +42,7 @@ def test_roi_pool_gradient_matches_oracle(device, dtype, memory_format, rng, tol
     close(grad, expected, dtype, tolerances)
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
@@ -102,9 +102,9 @@ def test_gradient_reaches_through_vmap(device, operator, rng):
         expected = torch.stack([pool(*sample) for sample in zip(maps, rows, strict=True)])
         assert torch.equal(mapped, expected)
         weight = torch.randn_like(expected)
-        (ours,) = torch.autograd.grad(mapped, maps, weight)
+        (actual,) = torch.autograd.grad(mapped, maps, weight)
         (eager,) = torch.autograd.grad(expected, maps, weight)
-        assert torch.equal(ours, eager)
+        assert torch.equal(actual, eager)
     with torch.no_grad():
         assert not torch.func.vmap(pool)(maps, regions).requires_grad
     assert torch.equal(

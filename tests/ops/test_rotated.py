@@ -33,7 +33,7 @@ def assert_iou(actual, expected, dtype):
     )
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -76,8 +76,8 @@ def test_pairs_have_any_leading_dimensions(device, shape, rng):
     flat = paired_box_iou_rotated(a, b)
     iou = paired_box_iou_rotated(a.view(*shape, 5), b.view(*shape, 5))
     assert iou.shape == shape and torch.equal(iou.flatten(), flat)
-    ours, theirs = (torch.autograd.grad((x * x).sum(), (a, b)) for x in (iou, flat))
-    assert all(torch.equal(x, y) for x, y in zip(ours, theirs, strict=True))
+    actual, expected = (torch.autograd.grad((x * x).sum(), (a, b)) for x in (iou, flat))
+    assert all(torch.equal(x, y) for x, y in zip(actual, expected, strict=True))
 
 
 LAYOUTS = {
@@ -98,11 +98,11 @@ def test_memory_layout_does_not_matter(device, layout, rng):
         assert torch.equal(function(a, b[:1].expand(19, 5)), function(a, b[:1].repeat(19, 1)))
 
 
-# Where polygons of float32 fail: against fractions, to the last bit of float32.
+# Boxes on which polygons in float32 fail, compared with fractions to the last bit.
 
 
 def needles(rng, n):
-    """1e5 long and down to 1e-3 wide, turned against each other by millionths of a degree."""
+    """Boxes 1e5 long and down to 1e-3 wide, at angles that differ by millionths of a degree."""
     boxes = oracles_rotated.random_rotated_boxes(rng, n, extent=0.1)
     boxes[:, 2], boxes[:, 3] = 10 ** rng.uniform(2, 5, n), 10 ** rng.uniform(-3, 0, n)
     boxes[:, 4] = 30 + rng.normal(size=n) * 1e-5
@@ -213,7 +213,7 @@ def test_upright_boxes_equal_box_iou(device, rng):
 def test_empty_and_infinite_boxes_have_iou_zero_with_everything(device, box):
     odd = boxes_tensor([box], device)
     others = torch.cat([odd, boxes_tensor([[0, 0, 10, 10, 7], [1, 1, 5, 5, 30]], device)])
-    if box[2] != 1e-45:  # in float64 that is a box like others
+    if box[2] != 1e-45:  # an ordinary box in float64
         assert not box_iou_rotated(odd, others).any() and not box_iou_rotated(others, odd).any()
         assert not paired_box_iou_rotated(odd.expand(3, 5), others).any()
     assert not box_iou_rotated(odd, others[1:]).any()
@@ -238,7 +238,7 @@ def test_invalid_boxes_have_iou_zero_on_cuda(cuda):
     assert not paired_box_iou_rotated(invalid, invalid).any()
 
 
-# --- matches torchvision ------------------------------------------------------------------------
+# --- matches torchvision
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -249,7 +249,7 @@ def test_invalid_boxes_have_iou_zero_on_cuda(cuda):
 def test_agrees_with_torchvision(dtype, rng):
     a, b = (random_boxes(rng, n, "cpu", dtype, extent=200) for n in (67, 71))
     expected = torchvision.ops.box_iou(a, b, fmt="cxcywhr")
-    # It gives float32 for float64 boxes, too.
+    # It returns float32 for float64 boxes too.
     torch.testing.assert_close(box_iou_rotated(a, b).float(), expected, rtol=0, atol=5e-6)
 
 
@@ -267,7 +267,7 @@ def test_turns_boxes_as_torchvision_does(device, angle):
     torch.testing.assert_close(iou.cpu(), torch.full((2, 1), 0.25), rtol=0, atol=1e-5)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -279,7 +279,7 @@ def test_cpu_equals_cuda(cuda, scene, rng):
             assert torch.equal(function(a, b), function(a.to(cuda), b.to(cuda)).cpu())
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -293,7 +293,7 @@ def test_reference_equals_native(device, scene, dtype, rng):
     assert torch.equal(torch.ops.cvlib.paired_box_iou_rotated(a, b), expected)
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 small_boxes = st.lists(
     st.tuples(
@@ -318,9 +318,9 @@ def test_a_quarter_turn_exchanges_the_sides(device, a, b):
 @given(a=small_boxes, b=small_boxes, turns=st.integers(-1000, 1000))
 def test_half_turns_change_no_bit(device, a, b, turns):
     a, b = a.to(device), b.to(device)
-    whole = torch.tensor([0.0, 0, 0, 0, 360 * turns], device=device)
+    complete = torch.tensor([0.0, 0, 0, 0, 360 * turns], device=device)
     half = torch.tensor([0.0, 0, 0, 0, 180], device=device)
-    assert torch.equal(box_iou_rotated(a, b), box_iou_rotated(a + whole, b))
+    assert torch.equal(box_iou_rotated(a, b), box_iou_rotated(a + complete, b))
     torch.testing.assert_close(
         box_iou_rotated(a, b), box_iou_rotated(a + half, b), rtol=0, atol=1e-7
     )
@@ -350,7 +350,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(a, copies[0]) and torch.equal(b, copies[1])
 
 
-# --- errors -------------------------------------------------------------------------------------
+# --- errors
 
 
 def test_the_largest_angle_is_allowed(device):
@@ -359,7 +359,7 @@ def test_the_largest_angle_is_allowed(device):
     torch.testing.assert_close(paired_box_iou_rotated(a, b).cpu(), torch.ones(2).double())
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 def test_by_hand(device):

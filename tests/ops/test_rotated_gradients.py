@@ -26,13 +26,13 @@ def test_gradient_is_the_derivative(device, shape, rng):
 def test_gradient_of_upright_boxes_equals_that_of_box_iou(device, rng):
     a, b = (random_boxes(rng, n, device, torch.float64, size=9, extent=8) for n in (7, 6))
     a[:, 4] = b[:, 4] = 0
-    ours, theirs = ([x.clone().requires_grad_() for x in (a, b)] for _ in range(2))
+    computed, reference = ([x.clone().requires_grad_() for x in (a, b)] for _ in range(2))
     weight = torch.from_numpy(rng.normal(size=(7, 6))).to(device)
-    grads = torch.autograd.grad(box_iou_rotated(*ours), ours, weight)
-    corners = [box_convert(x[:, :4], "cxcywh", "xyxy") for x in theirs]
-    expected = torch.autograd.grad(cvlib.box_iou(*corners), theirs, weight)
-    for mine, other in zip(grads, expected, strict=True):
-        torch.testing.assert_close(mine[:, :4], other[:, :4], rtol=1e-10, atol=1e-12)
+    grads = torch.autograd.grad(box_iou_rotated(*computed), computed, weight)
+    corners = [box_convert(x[:, :4], "cxcywh", "xyxy") for x in reference]
+    expected = torch.autograd.grad(cvlib.box_iou(*corners), reference, weight)
+    for actual, other in zip(grads, expected, strict=True):
+        torch.testing.assert_close(actual[:, :4], other[:, :4], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -49,29 +49,29 @@ def test_gradient_of_the_reference_equals_the_native_one(device, dtype, rng, tol
     ]
     arguments = [(weight, a, b), (weight[0], a[:29], b)]
     for (native, reference), values in zip(pairs, arguments, strict=True):
-        for mine, other in zip(native(*values), reference(*values), strict=True):
-            assert mine.dtype == other.dtype == real
-            torch.testing.assert_close(mine, other, **tolerances[real])
+        for actual, other in zip(native(*values), reference(*values), strict=True):
+            assert actual.dtype == other.dtype == real
+            torch.testing.assert_close(actual, other, **tolerances[real])
 
 
 def test_gradient_of_a_large_matrix_is_the_sum_of_those_of_pairs(device, rng, tolerances):
     a, b = (differentiable_boxes(rng, n, device) for n in (1100, 40))
     weight = torch.from_numpy(rng.normal(size=(1100, 40))).to(device)
     one, other = torch.meshgrid(torch.arange(1100), torch.arange(40), indexing="ij")
-    ours = torch.autograd.grad(box_iou_rotated(a, b), (a, b), weight)
+    computed = torch.autograd.grad(box_iou_rotated(a, b), (a, b), weight)
     pairs = paired_box_iou_rotated(a[one.flatten()], b[other.flatten()])
-    theirs = torch.autograd.grad(pairs, (a, b), weight.flatten())
-    for mine, expected in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, expected, **tolerances[torch.float64])
+    reference = torch.autograd.grad(pairs, (a, b), weight.flatten())
+    for actual, expected in zip(computed, reference, strict=True):
+        torch.testing.assert_close(actual, expected, **tolerances[torch.float64])
 
 
 def test_gradient_reaches_through_a_strided_weight(device, rng):
     a, b = (differentiable_boxes(rng, n, device) for n in (5, 6))
     weight = torch.from_numpy(rng.normal(size=(6, 5))).to(device)
     for strided in (weight.t(), torch.ones((), device=device, dtype=a.dtype).expand(5, 6)):
-        ours = torch.autograd.grad(box_iou_rotated(a, b), (a, b), strided)
+        actual = torch.autograd.grad(box_iou_rotated(a, b), (a, b), strided)
         plain = torch.autograd.grad(box_iou_rotated(a, b), (a, b), strided.contiguous())
-        assert all(torch.equal(x, y) for x, y in zip(ours, plain, strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(actual, plain, strict=True))
         one = torch.autograd.grad(paired_box_iou_rotated(a, b[:5]), (a, b), strided[:, 0])
         two = torch.autograd.grad(
             paired_box_iou_rotated(a, b[:5]), (a, b), strided[:, 0].contiguous()

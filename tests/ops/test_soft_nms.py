@@ -75,7 +75,7 @@ def assert_equal(a, b):
     assert torch.equal(a[0].cpu(), b[0].cpu()) and torch.equal(a[1].cpu(), b[1].cpu())
 
 
-# --- scenes: float64 boxes (n, 4) that attack the search for near boxes ---------------------------
+# --- scenes: float64 boxes (n, 4) that are hard for the search of near boxes
 
 
 def uniform(rng, n):
@@ -111,7 +111,7 @@ def scores_for(rng, n, kind="distinct"):
     return rng.choice([0.75, 0.5, 0.0, -0.0, -1.0, 0.25, 0.001], n)
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -144,7 +144,7 @@ def test_matches_oracle_when_large(device, rng):
 def test_score_threshold(device, score_threshold, rng):
     boxes, scores = tensors(integer_grid(rng, 80), scores_for(rng, 80, "tied"), device)
     assert_linear_is_right(boxes, scores, score_threshold=score_threshold)
-    # As given: .1 in float32 is greater than the double.
+    # .1 in float32 is greater than the double.
     one, tenth = tensors([[0, 0, 1, 1]], [0.1], device)
     value = float(tenth)
     assert len(soft_nms(one, tenth, score_threshold=value)[0]) == 1
@@ -171,7 +171,7 @@ def test_equal_scores_keep_the_order_of_the_input(device, n):
 
 
 def test_infinite_scores(device):
-    # inf * 0 is no number and no score either.
+    # inf * 0 is NaN.
     boxes, scores = tensors([[0, 0, 1, 1]] * 3 + [[5, 5, 6, 6]], [inf, inf, 1, inf], device)
     assert_linear_is_right(boxes, scores)
     keep, decayed = soft_nms(boxes, scores, method="gaussian")
@@ -231,7 +231,7 @@ def test_nan_is_never_selected_on_cuda(cuda, rng):
     assert_equal(run(boxes, scores), run(boxes, scores, reference=True))
 
 
-# --- matches what one writes in PyTorch ---------------------------------------------------------
+# --- matches plain PyTorch
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -245,12 +245,12 @@ def test_equals_a_loop_over_torchvision(device, method, rng):
         linear = torch.where(iou >= 0.3, 1 - iou, 1)
         left = left * (linear if method == "linear" else torch.exp(-(iou**2) / 0.5))
         left[keep[-1]] = 0
-    ours = soft_nms(boxes, scores, method=method)
-    assert ours[0].tolist() == keep
-    np.testing.assert_allclose(ours[1].tolist(), decayed, rtol=1e-12)
+    actual = soft_nms(boxes, scores, method=method)
+    assert actual[0].tolist() == keep
+    np.testing.assert_allclose(actual[1].tolist(), decayed, rtol=1e-12)
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -263,11 +263,11 @@ def test_cpu_equals_cuda(cuda, scene, method, rng):
         expected = run(boxes, scores, method)
         assert_equal(run(boxes.to(cuda), scores.to(cuda), method), expected)
         expected = run(boxes, scores, method, ids, limit=9)
-        found = run(boxes.to(cuda), scores.to(cuda), method, ids.to(cuda), limit=9)
-        assert_equal(found, expected)
+        results = run(boxes.to(cuda), scores.to(cuda), method, ids.to(cuda), limit=9)
+        assert_equal(results, expected)
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -286,15 +286,15 @@ def test_reference_equals_native(device, scene, dtype, method, rng):
 def test_exponential_is_close_to_the_true_one(dtype):
     lowest = -87.0 if dtype == torch.float32 else -708.0
     x = torch.linspace(lowest, 0, 100_001, dtype=dtype)
-    mine, true = exp_of_nonpositive(x).double(), torch.exp(x.double())
+    actual, true = exp_of_nonpositive(x).double(), torch.exp(x.double())
     inside = x > lowest
-    error = ((mine - true).abs() / true)[inside].max()
+    error = ((actual - true).abs() / true)[inside].max()
     assert error <= 2 * torch.finfo(dtype).eps
     special = torch.tensor([0.0, -0.0, lowest, 2 * lowest, -inf], dtype=dtype)
     assert exp_of_nonpositive(special).tolist() == [1, 1, 0, 0, 0]
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 box_rows = st.tuples(st.integers(-9, 9), st.integers(-9, 9), st.integers(0, 9), st.integers(0, 9))
 scored_boxes = st.lists(st.tuples(box_rows, st.integers(0, 8)), max_size=25)
@@ -336,10 +336,11 @@ def test_one_group_at_a_time_is_the_same_as_all(device, rng):
     labels = torch.from_numpy(rng.integers(0, 3, 150)).to(device)
     keep, decayed = soft_nms(boxes, scores, labels=labels)
     for label in range(3):
-        (own,) = torch.where(labels == label)
-        alone = soft_nms(boxes[own], scores[own])
-        mine = labels[keep] == label
-        assert torch.equal(keep[mine], own[alone[0]]) and torch.equal(decayed[mine], alone[1])
+        (group,) = torch.where(labels == label)
+        alone = soft_nms(boxes[group], scores[group])
+        in_group = labels[keep] == label
+        assert torch.equal(keep[in_group], group[alone[0]])
+        assert torch.equal(decayed[in_group], alone[1])
 
 
 def test_does_not_change_its_arguments(device, rng):
@@ -349,7 +350,7 @@ def test_does_not_change_its_arguments(device, rng):
     assert torch.equal(boxes, copies[0]) and torch.equal(scores, copies[1])
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 def test_gradient_is_refused(device, rng):
@@ -360,7 +361,7 @@ def test_gradient_is_refused(device, rng):
             decayed.sum().backward()
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_every_scalar_of_the_schema_has_its_meaning(device):

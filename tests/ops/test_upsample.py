@@ -44,7 +44,7 @@ def as_array(tensor):
 
 
 def resized_by(images, keywords):
-    """Size and factors that the keywords mean, as the operators take them."""
+    """Size and factors of the keywords, as the operators expect them."""
     factor = keywords.get("scale_factor")
     if factor is None:
         size = keywords["size"]
@@ -73,7 +73,7 @@ def assert_near(actual, expected, dtype, tolerances):
     torch.testing.assert_close(actual.detach().cpu().double(), expected, **tolerances[dtype])
 
 
-# --- matches the oracle -------------------------------------------------------------------------
+# --- matches the oracle
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -146,7 +146,7 @@ def test_values_that_are_not_finite_stay_with_their_neighbours(device, value, la
         marked = images.nan_to_num(nan=1, posinf=1, neginf=1)
         reads = upsample_bilinear(marked, size) != 0
         assert (touched | ~reads).all()
-        # Weights of 0 may spread it to the pixel beside, no further.
+        # Weights of 0 may spread it to the next pixel, no further.
         assert not touched[0, 0].any()
         assert touched.sum() <= 4 * (size[0] / 6 + 1) * (size[1] / 40 + 1)
 
@@ -168,7 +168,7 @@ def marked(like, value):
     return weight
 
 
-# --- matches PyTorch ----------------------------------------------------------------------------
+# --- matches PyTorch
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -176,14 +176,14 @@ def marked(like, value):
 @pytest.mark.parametrize("align_corners", [False, True], ids=["edges", "corners"])
 @pytest.mark.parametrize(("shape", "keywords"), CASES.values(), ids=CASES.keys())
 def test_matches_pytorch(device, dtype, layout, align_corners, shape, keywords, rng, tolerances):
-    mine = LAYOUTS[layout](random_images(rng, shape, device, dtype)).requires_grad_()
-    theirs = mine.detach().clone().requires_grad_()
-    resized = upsample_bilinear(mine, align_corners=align_corners, **keywords)
-    expected = F.interpolate(theirs, mode="bilinear", align_corners=align_corners, **keywords)
+    actual = LAYOUTS[layout](random_images(rng, shape, device, dtype)).requires_grad_()
+    reference = actual.detach().clone().requires_grad_()
+    resized = upsample_bilinear(actual, align_corners=align_corners, **keywords)
+    expected = F.interpolate(reference, mode="bilinear", align_corners=align_corners, **keywords)
     torch.testing.assert_close(resized, expected, **tolerances[dtype], check_stride=True)
     weight = LAYOUTS[layout](random_images(rng, resized.shape, device, dtype))
-    (grad,) = torch.autograd.grad(resized, mine, weight)
-    (expected_grad,) = torch.autograd.grad(expected, theirs, weight)
+    (grad,) = torch.autograd.grad(resized, actual, weight)
+    (expected_grad,) = torch.autograd.grad(expected, reference, weight)
     torch.testing.assert_close(grad, expected_grad, **tolerances[dtype], check_stride=True)
 
 
@@ -213,14 +213,14 @@ def test_matches_pytorch_over_long_axes(layout, align_corners, keywords, rng):
 @pytest.mark.parametrize("keywords", [{"size": (32, 48)}, {"scale_factor": 1 / 2}], ids=str)
 def test_matches_pytorch_on_a_batch_of_several_tasks(device, keywords, rng, tolerances):
     for layout in ("contiguous", "channels-last"):
-        mine = LAYOUTS[layout](random_images(rng, (5, 37, 24, 36), device)).requires_grad_()
-        theirs = mine.detach().clone().requires_grad_()
-        resized = upsample_bilinear(mine, **keywords)
-        expected = F.interpolate(theirs, mode="bilinear", **keywords)
+        actual = LAYOUTS[layout](random_images(rng, (5, 37, 24, 36), device)).requires_grad_()
+        reference = actual.detach().clone().requires_grad_()
+        resized = upsample_bilinear(actual, **keywords)
+        expected = F.interpolate(reference, mode="bilinear", **keywords)
         torch.testing.assert_close(resized, expected, **tolerances[torch.float32])
         weight = random_images(rng, resized.shape, device)
-        (grad,) = torch.autograd.grad(resized, mine, weight)
-        (expected_grad,) = torch.autograd.grad(expected, theirs, weight)
+        (grad,) = torch.autograd.grad(resized, actual, weight)
+        (expected_grad,) = torch.autograd.grad(expected, reference, weight)
         torch.testing.assert_close(grad, expected_grad, **tolerances[torch.float32])
 
 
@@ -252,7 +252,7 @@ def test_memory_format_is_that_of_pytorch(device, layout, shape):
     assert grad.stride() == expected_grad.stride()
 
 
-# --- CPU equals CUDA ----------------------------------------------------------------------------
+# --- CPU equals CUDA
 
 
 @pytest.mark.cuda
@@ -262,13 +262,13 @@ def test_memory_format_is_that_of_pytorch(device, layout, shape):
 def test_cpu_equals_cuda(cuda, dtype, layout, size, rng, tolerances):
     images = LAYOUTS[layout](random_images(rng, (2, 5, 16, 24), "cpu", dtype))
     for align_corners in (False, True):
-        mine = images.detach().requires_grad_()
+        actual = images.detach().requires_grad_()
         on_gpu = LAYOUTS[layout](images.detach().to(cuda)).requires_grad_()
-        resized = upsample_bilinear(mine, size, align_corners=align_corners)
+        resized = upsample_bilinear(actual, size, align_corners=align_corners)
         other = upsample_bilinear(on_gpu, size, align_corners=align_corners)
         torch.testing.assert_close(other.cpu(), resized, **tolerances[dtype], check_stride=True)
         weight = random_images(rng, resized.shape, "cpu", dtype)
-        (grad,) = torch.autograd.grad(resized, mine, weight)
+        (grad,) = torch.autograd.grad(resized, actual, weight)
         (other_grad,) = torch.autograd.grad(other, on_gpu, weight.to(cuda))
         torch.testing.assert_close(other_grad.cpu(), grad, **tolerances[dtype])
 
@@ -281,7 +281,7 @@ def test_cuda_is_deterministic(cuda, rng):
     assert torch.equal(grads[0][0], grads[1][0]) and torch.equal(grads[0][0], grads[2][0])
 
 
-# --- reference equals native --------------------------------------------------------------------
+# --- reference equals native
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -320,7 +320,7 @@ def test_tables_of_the_reference_by_the_oracle(size, out_size, align_corners):
     assert matrix.abs().max() < 1e-6 and transposed.abs().max() < 1e-6
 
 
-# --- properties ---------------------------------------------------------------------------------
+# --- properties
 
 
 sides = st.integers(1, 24)
@@ -463,7 +463,7 @@ def test_more_than_2_to_the_31_results(shape, rng):
     torch.testing.assert_close(inner, expected, rtol=1e-2, atol=0)
 
 
-# --- gradients ----------------------------------------------------------------------------------
+# --- gradients
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
@@ -536,7 +536,7 @@ def test_no_graph_without_need(device):
     assert not first.requires_grad
 
 
-# --- scalars reach the kernel as they are -------------------------------------------------------
+# --- scalars reach the kernel
 
 
 def test_scalars_reach_the_kernel(device):
@@ -549,7 +549,7 @@ def test_scalars_reach_the_kernel(device):
     result = OPERATORS.upsample_bilinear(images, 3, 2, 2.0, 4.0, False)
     expected = torch.tensor([[0.0, 0], [2.5, 2.5], [7.5, 7.5]], device=device)
     torch.testing.assert_close(result[0, 0], expected)
-    # And each on its own.
+    # Each factor alone.
     result = OPERATORS.upsample_bilinear(images, 3, 2, 2.0, 0.0, False)
     expected = torch.tensor([[0.5, 2.5], [3, 5], [8, 10]], device=device)
     torch.testing.assert_close(result[0, 0], expected)
@@ -565,7 +565,7 @@ def test_factors_count_as_given(device):
     assert (by_size - resized).abs().max() > 0.1
 
 
-# --- by hand ------------------------------------------------------------------------------------
+# --- worked examples
 
 
 def test_by_hand(device):
@@ -577,7 +577,7 @@ def test_by_hand(device):
     resized = upsample_bilinear(images, scale_factor=2)
     rows = [[0.0, 1, 3, 4], [2, 3, 5, 6], [6, 7, 9, 10], [8, 9, 11, 12]]
     assert torch.equal(resized[0, 0], torch.tensor(rows, device=device))
-    # Each of the 16 pixels gives its gradient to the four pixels that it has read.
+    # Each of the 16 pixels adds its gradient to the four pixels it was computed from.
     (grad,) = torch.autograd.grad(resized[..., 1, 1], images)
     expected = torch.tensor([[9.0, 3.0], [3.0, 1.0]], device=device) / 16
     assert torch.equal(grad[0, 0], expected)

@@ -1,7 +1,8 @@
-"""The benchmark and gallery scripts run and write what they promise; speed is not tested."""
+"""The benchmark and gallery scripts run and write their results; speed is not tested."""
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -15,13 +16,14 @@ from cvlib.data.transforms import RECIPES
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
-def run(script: str, *arguments: str) -> str:
+def run(script: str, *arguments: str, folder: Path | None = None) -> str:
     done = subprocess.run(
         [sys.executable, TOOLS / script, *arguments],
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOOLS.parent)},
     )
     return done.stdout
 
@@ -36,7 +38,23 @@ def test_bench_ops_writes_table_json_and_chart(tmp_path):
     assert (out / "bench_ops.png").stat().st_size > 1000
 
 
-def test_gallery_draws_what_needs_no_model(tmp_path):
+def test_bench_check_prints_its_measurements():
+    out = run("bench_check.py", "--images", "20", "--objects", "1000", "--repeats", "1")
+    assert re.search(r"rules about labels: 1,000 objects in \d", out)
+    assert re.search(r"labels and headers: 20 images in .* [\d,]+ images/s", out)
+    assert re.search(r"every pixel: 20 images in .* [\d,]+ images/s", out)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "masks"])
+def test_bench_eval_writes_its_measurements(kind, tmp_path):
+    small = ("--images", "6", "--kind", kind, "--classes", "3", "--turns", "1")
+    assert "times as fast" in run("bench_eval.py", *small, folder=tmp_path)
+    row = json.loads((tmp_path / "runs" / "bench" / "bench_eval.json").read_text())
+    assert row["kind"] == kind and row["images"] == 6
+    assert row["largest_difference"] < 1e-9 and row["ratio"] > 0
+
+
+def test_gallery_draws_everything_that_needs_no_model(tmp_path):
     run("make_gallery.py", "--out", str(tmp_path))
     recipes = {f"{task}_{name}.jpg" for task, names in RECIPES.items() for name in names}
     others = {"anchors.jpg", "batch.jpg", "synthetic.png", "targets.jpg"}
@@ -44,7 +62,7 @@ def test_gallery_draws_what_needs_no_model(tmp_path):
     assert all(5_000 < path.stat().st_size < 160_000 for path in tmp_path.iterdir())
 
 
-# The bare decoder is torchvision's, which says so from 0.29 on.
+# torchvision deprecates the bare decoder from 0.29 on.
 needs_torchvision_decoder = pytest.mark.filterwarnings(
     "ignore:The image decoding:DeprecationWarning"
 )
@@ -52,7 +70,7 @@ needs_torchvision_decoder = pytest.mark.filterwarnings(
 
 @pytest.fixture
 def bench_data(monkeypatch, capsys, thread_counts):
-    """Runs the script in this process, which saves the seconds of an import."""
+    """Run the script in this process, which saves an import."""
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["bench_data.py", *map(str, arguments)])
@@ -99,6 +117,6 @@ def test_bench_data_takes_a_folder_and_workers(tmp_path, bench_data):
         (("--data", "no/such/folder"), "bench_data: expected JPEG images in no/such/folder, got"),
     ],
 )
-def test_bench_data_says_what_is_wrong(tmp_path, arguments, message, bench_data):
+def test_bench_data_explains_wrong_options(tmp_path, arguments, message, bench_data):
     with pytest.raises(SystemExit, match=message):
         bench_data(*arguments, "--out", tmp_path)

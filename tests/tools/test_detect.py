@@ -1,62 +1,24 @@
-"""tools/detect.py as its users meet it: a process of its own, with arguments."""
+"""tools/detect.py, run as a process."""
 
 import json
-import multiprocessing
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from children import Tool
 from PIL import Image
 
 from cvlib.engine.checkpoint import save_checkpoint
 from cvlib.models import TinySSD
 
-TOOL = Path(__file__).parents[2] / "tools" / "detect.py"
-DEADLINE = 60
 LOW = ["--score-threshold", "0.005", "--device", "cpu"]
-
-# Like `python tools/detect.py`, in a process that has imported torch already.
-CHILD = """
-import os, runpy, sys
-for number, path in ((1, out), (2, err)):
-    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-os.chdir(folder)
-os.environ["COLUMNS"] = "100"
-sys.argv = arguments
-runpy.run_path(arguments[0], run_name="__main__")
-"""
-
-
-class Tool:
-    """Runs the tool in a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.out = self.err = ""
-
-    def __call__(self, *arguments):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["cvlib", "matplotlib.figure", "tyro"])
-        given = {
-            "out": str(self.folder / "stdout"),
-            "err": str(self.folder / "stderr"),
-            "folder": str(self.folder),
-            "arguments": [str(TOOL), *map(str, arguments)],
-        }
-        process = context.Process(target=exec, args=(CHILD, given))
-        process.start()
-        process.join(DEADLINE)
-        self.out = (self.folder / "stdout").read_text()
-        self.err = (self.folder / "stderr").read_text()
-        return process.exitcode
 
 
 @pytest.fixture
 def tool(tmp_path):
-    return Tool(tmp_path)
+    return Tool("detect.py", tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +61,7 @@ def pixels(path):
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-# --- runs ------------------------------------------------------------------------------------
+# --- runs
 
 
 def test_a_folder_and_a_video(tool, tmp_path, model):
@@ -109,10 +71,12 @@ def test_a_folder_and_a_video(tool, tmp_path, model):
     assert tool(model, "photos", "clip.mp4", "--out", "found", *LOW) == 0, tool.err
     out = tmp_path / "found"
     assert names(out) == ["a.png", "b.png", "clip.mp4", "predictions.json"]
-    found = rows(out)
-    assert [row["file"] for row in found] == ["photos/a.png", "photos/sub/b.jpg"] + ["clip.mp4"] * 4
-    assert [row.get("frame") for row in found] == [None, None, 0, 1, 2, 3]
-    for row, (width, height) in zip(found, [(80, 60), (50, 90)] + [(64, 48)] * 4, strict=True):
+    results = rows(out)
+    assert [row["file"] for row in results] == ["photos/a.png", "photos/sub/b.jpg"] + [
+        "clip.mp4"
+    ] * 4
+    assert [row.get("frame") for row in results] == [None, None, 0, 1, 2, 3]
+    for row, (width, height) in zip(results, [(80, 60), (50, 90)] + [(64, 48)] * 4, strict=True):
         assert len(row["objects"]) > 0
         for one in row["objects"]:
             assert one["class"] in ("cat", "dog")
@@ -130,7 +94,7 @@ def test_a_folder_and_a_video(tool, tmp_path, model):
     assert reader.get(cv2.CAP_PROP_FPS) == pytest.approx(12)
     assert reader.read()[1].shape == (48, 64, 3)
     reader.release()
-    objects = sum(len(row["objects"]) for row in found)
+    objects = sum(len(row["objects"]) for row in results)
     assert f"{objects} objects in 6 images" in tool.out
     assert "found" in tool.out
 
@@ -167,7 +131,7 @@ def test_the_input_is_left_alone(tool, tmp_path, model):
     assert (tmp_path / "photos" / "a.png").read_bytes() == before
 
 
-# --- words -----------------------------------------------------------------------------------
+# --- messages
 
 
 def test_help_explains_every_option(tool):
@@ -183,21 +147,12 @@ def test_help_explains_every_option(tool):
     assert "Images, folders, glob patterns or videos" in text
 
 
-def assert_one_line(tool, code, *words):
-    assert code not in (0, None)
-    assert "Traceback" not in tool.err
-    (line,) = tool.err.strip().splitlines()
-    assert line.startswith("detect: ")
-    for word in words:
-        assert word in line
-
-
 def test_a_missing_model(tool, tmp_path):
     save(tmp_path / "a.png")
-    assert_one_line(tool, tool("nowhere.pt", "a.png"), "nowhere.pt", "does not exist")
+    tool.assert_explained(tool("nowhere.pt", "a.png"), "nowhere.pt", "does not exist")
 
 
-def test_a_file_that_is_no_model(tool, tmp_path):
+def test_a_file_that_is_not_a_model(tool, tmp_path):
     save(tmp_path / "a.png")
     (tmp_path / "model.pt").write_text("weights")
     assert tool("model.pt", "a.png", *LOW) == 1
@@ -209,7 +164,7 @@ def test_a_file_that_is_no_model(tool, tmp_path):
 def test_missing_images(tool, tmp_path, model, source):
     (tmp_path / "empty").mkdir()
     code = tool(model, source, "--out", "found", *LOW)
-    assert_one_line(tool, code, "expected images", source.strip("/"))
+    tool.assert_explained(code, "expected images", source.strip("/"))
     assert not (tmp_path / "found").exists(), "nothing is written for nothing"
 
 
@@ -231,18 +186,33 @@ def test_a_damaged_video(tool, tmp_path, model):
     code = tool(model, "a.mp4", *LOW)
     assert code == 1
     assert "Traceback" not in tool.err
-    # OpenCV and FFmpeg may have said something before.
-    assert re.search(r"skipped: read_video: .*a\.mp4 is damaged", tool.err)
+    # OpenCV and FFmpeg may have printed messages before.
+    assert re.search(r"skipped: read_frames: .*a\.mp4, which is damaged", tool.err)
 
 
 @pytest.mark.parametrize("threshold", ["-0.1", "1.5", "nan"])
 def test_a_threshold_that_no_score_can_have(tool, tmp_path, model, threshold):
     save(tmp_path / "a.png")
     code = tool(model, "a.png", "--score-threshold", threshold)
-    assert_one_line(tool, code, "--score-threshold")
+    tool.assert_explained(code, "--score-threshold")
 
 
 def test_an_out_that_is_a_file(tool, tmp_path, model):
     save(tmp_path / "a.png")
     (tmp_path / "found").touch()
-    assert_one_line(tool, tool(model, "a.png", "--out", "found", *LOW), "found")
+    tool.assert_explained(tool(model, "a.png", "--out", "found", *LOW), "found")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda"])
+def test_a_device_that_is_missing(tool, tmp_path, model, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    save(tmp_path / "a.png")
+    tool.assert_explained(tool(model, "a.png", "--device", device))
+    assert "damaged" not in tool.err
+
+
+def test_sources_are_not_overwritten(tool, tmp_path, model):
+    before = save(tmp_path / "photos" / "a.png").read_bytes()
+    tool(model, "photos", "--out", "photos", *LOW)
+    assert (tmp_path / "photos" / "a.png").read_bytes() == before

@@ -1,4 +1,4 @@
-"""Bulk prediction: the rows are those of `predict`, parts are whole, damage is recorded."""
+"""Bulk prediction: rows equal those of `predict`, parts are complete, damage is recorded."""
 
 import json
 import os
@@ -27,7 +27,7 @@ THRESHOLD = 0.001  # the model is not trained
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Five images, one of them damaged, the same whole ones in shards, and a model."""
+    """Five images, one of them damaged, undamaged copies in shards, and a model."""
     folder = tmp_path_factory.mktemp("ray")
     (folder / "photos").mkdir()
     bananas = SyntheticBananas(5, image_size=64)
@@ -51,7 +51,7 @@ def options(folder, out, **changes):
 
 
 def work(arguments):
-    """All parts, one after the other, in this process."""
+    """Process all parts one after another in this process."""
     threads = torch.get_num_threads()
     try:
         worker = predict_ray.Worker(arguments)
@@ -67,11 +67,11 @@ def read(out):
 
 
 def check(rows, folder):
-    """Against `predict`, image by image."""
+    """Compare rows with `predict`, image by image."""
     from cvlib.engine import load
 
     damaged = []
-    found = {
+    results = {
         frame.path.name: one
         for frame, one in predict(
             load(folder / "best.pt"),
@@ -82,10 +82,10 @@ def check(rows, folder):
     }
     assert [row["image"] for row in rows] == [f"{i}.png" for i in range(5)]
     assert [row["image"] for row in rows if row["error"]] == damaged == ["2.png"]
-    assert sum(len(one) for one in found.values()) > 0
+    assert sum(len(one) for one in results.values()) > 0
     for row in rows:
         if row["error"] is None:
-            one = found[row["image"]]
+            one = results[row["image"]]
             boxes = torch.tensor(row["boxes"]).reshape(-1, 4)
             torch.testing.assert_close(boxes, one.boxes, rtol=1e-4, atol=1e-3)
             torch.testing.assert_close(torch.tensor(row["scores"]), one.scores)
@@ -161,5 +161,5 @@ def test_two_workers_on_ray(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "5 images done, 1 of them unreadable" in done.stdout
     check(read(tmp_path / "out"), folder)
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert "5 images, 0 parts to do" in again.stdout
+    repeated = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert "5 images, 0 parts to do" in repeated.stdout

@@ -23,7 +23,7 @@ def tool():
     spec = importlib.util.spec_from_file_location("train_classifier", TOOL)
     module = sys.modules["train_classifier"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    # For the whole process, which is the tool's own when it is started as a script.
+    # It would affect this process; as a script, the tool has its own.
     module.keep_freed_memory = lambda: True
     return module
 
@@ -93,8 +93,8 @@ def test_wrong_options_are_explained(run, tmp_path, colours, arguments, error, m
 
 
 @pytest.mark.slow
-def test_ants_and_bees_are_told_apart(run, tmp_path, test_data):
-    """The recipe on real images, in about two minutes: 0.948 when it was measured last."""
+def test_ants_and_bees_are_distinguished(run, tmp_path, test_data):
+    """The recipe on real images, in about two minutes; accuracy was 0.948."""
     weights = test_data / "weights" / "mobilenet_v2_features.pth"
     arguments = ["--data", test_data / "hymenoptera", "--weights", weights]
     run(*arguments, "--out", tmp_path / "run", "--precision", "float32")

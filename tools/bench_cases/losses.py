@@ -123,7 +123,8 @@ def both_gradients(loss: Callable[..., Any], arguments: tuple[Tensor, ...]) -> A
 
 def ssd_reference(arguments: tuple[Tensor, Tensor, Tensor, Tensor]) -> Any:
     """Run the reference forward and backward."""
-    inputs = tuple(tensor.detach() for tensor in arguments)
+    logits, offsets, classes, wanted = (tensor.detach() for tensor in arguments)
+    inputs = logits, offsets, classes, wanted
     class_loss, box_loss, divisor, log_sum_exp, kept = _ssd_loss_reference(*inputs, 3.0)
     one = torch.ones_like(class_loss)
     grads = _ssd_loss_backward_reference(one, one, *inputs, divisor, log_sum_exp, kept)

@@ -1,7 +1,7 @@
 """The label doctor: checks a dataset before training, and writes a corrected copy."""
 
 from cvlib.data.check.doctor import check_dataset
-from cvlib.data.check.fix import Change, Changes, fix_dataset
+from cvlib.data.check.fix import fix_dataset
 from cvlib.data.check.report import Report
 
-__all__ = ["Change", "Changes", "Report", "check_dataset", "fix_dataset"]
+__all__ = ["Report", "check_dataset", "fix_dataset"]

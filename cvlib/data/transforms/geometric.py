@@ -16,6 +16,7 @@ from cvlib.data.transforms.base import (
     lerp,
 )
 from cvlib.data.transforms.targets import clip_to_region
+from cvlib.geometry.framing import Framing
 from cvlib.geometry.view import Boxes, View
 from cvlib.ops import box_iou
 
@@ -75,6 +76,22 @@ class Letterbox(GeometricStep):
         plan = GeometryPlan(image_size, np.zeros((0, 4)))
         self.plan(plan)
         return plan.view.on_whole_pixels()
+
+
+class Frame(GeometricStep):
+    """Bring an image onto the canvas of a model.
+
+    Args:
+        framing: How the model sees images.
+    """
+
+    def __init__(self, framing: Framing) -> None:
+        super().__init__()
+        self.framing = framing
+
+    def plan(self, plan: GeometryPlan) -> None:
+        """Apply the framing to the canvas."""
+        plan.view = self.framing.extend(plan.view)
 
 
 class HorizontalFlip(GeometricStep):

@@ -12,9 +12,9 @@ from cvlib.data.transforms.colour import ColourJitter, PhotometricDistortion
 from cvlib.data.transforms.geometric import (
     CenterCrop,
     FixedCrop,
+    Frame,
     HorizontalFlip,
     IoUCrop,
-    Letterbox,
     RandomResizedCrop,
     Resize,
     ScaleJitter,
@@ -26,6 +26,7 @@ from cvlib.data.transforms.geometric import (
     check_size,
 )
 from cvlib.data.transforms.multi_image import Chain, CopyPaste, Mosaic
+from cvlib.geometry.framing import Framing
 
 _NONE = "Resizing only."
 RECIPES: dict[str, dict[str, str]] = {
@@ -55,18 +56,19 @@ _MIN_CROP_AREA = 0.25
 
 
 def make_transform(
-    recipe: str, task: str, image_size: Size, *, train: bool
+    recipe: str, task: str, framing: Framing | Size, *, train: bool
 ) -> Callable[..., tuple[Any, Any]]:
     """Create the transform of a recipe.
 
-    Every recipe ends at ``image_size``, and all but ``letterbox`` and ``classification`` stretch
-    images to that size, as `predict` does.
+    Recipes end at the framing of the model, so that training shows objects as `predict` does.
+    Recipes that crop at random (``scale_jitter``, ``mosaic``, ``lsj``, ``segmentation`` and
+    ``classification``) end at its size, and ``letterbox`` always letterboxes.
 
     Args:
         recipe: A name in ``RECIPES[task]``.
         task: ``"detection"``, ``"segmentation"`` or ``"classification"``.
-        image_size: Height and width of the result in pixels.
-        train: Whether to apply random changes; if False, images are only resized.
+        framing: Framing of the model; or the (height, width) that images are stretched to.
+        train: Whether to apply random changes; if False, images are only framed.
 
     Returns:
         A transform called as ``transform(image, target)`` with a uint8 image of shape (3, H, W) and
@@ -93,35 +95,45 @@ def make_transform(
             f"make_transform: expected `recipe` for {task} to be one of "
             f"{', '.join(RECIPES[task])}, got {recipe!r}"
         )
-    size = check_size("make_transform", image_size, "image_size")
+    framing = _to_framing(recipe, framing)
+    size = framing.nominal_size
     if not train:
-        resizers = {"letterbox": Letterbox, "classification": CenterCrop}
-        return Geometry([resizers.get(recipe, Resize)(size)])
+        return Geometry([Frame(framing)])
     if recipe == "mosaic":
         return Chain(Mosaic(size), ColourJitter())
     if recipe == "lsj":
         return CopyPaste(Geometry(_jitter_steps(size, 0.1)))
-    steps = _geometric_steps(recipe, task, size)
+    steps = _geometric_steps(recipe, task, framing)
     if recipe in ("none", "letterbox"):
         return Geometry(steps)
     colour = PhotometricDistortion if recipe in ("ssd", "segmentation") else ColourJitter
     return v2.Compose([Geometry(steps), colour()])
 
 
-def _geometric_steps(recipe: str, task: str, size: Size) -> list[GeometricStep]:
-    if recipe == "ssd":
-        return [ZoomOut(), IoUCrop(), HorizontalFlip(), Resize(size)]
-    if recipe == "letterbox":
-        return [HorizontalFlip(), Letterbox(size)]
-    if recipe in ("scale_jitter", "segmentation"):
-        return _jitter_steps(size, 0.5)
+def _to_framing(recipe: str, framing: Framing | Size) -> Framing:
+    if isinstance(framing, Framing):
+        return Framing("letterbox", framing.nominal_size) if recipe == "letterbox" else framing
+    size = check_size("make_transform", framing, "framing")
     if recipe == "classification":
-        return [RandomResizedCrop(size, (_MIN_CROP_AREA, 1.0)), HorizontalFlip()]
+        return Framing("crop", size, crop_share=CenterCrop(size).fraction)
+    return Framing("letterbox" if recipe == "letterbox" else "stretch", size)
+
+
+def _geometric_steps(recipe: str, task: str, framing: Framing) -> list[GeometricStep]:
+    if recipe == "ssd":
+        return [ZoomOut(), IoUCrop(), HorizontalFlip(), Frame(framing)]
+    if recipe == "letterbox":
+        return [HorizontalFlip(), Frame(framing)]
+    if recipe in ("scale_jitter", "segmentation"):
+        return _jitter_steps(framing.nominal_size, 0.5)
+    if recipe == "classification":
+        crop = RandomResizedCrop(framing.nominal_size, (_MIN_CROP_AREA, 1.0))
+        return [crop, HorizontalFlip()]
     if recipe == "none":
-        return [Resize(size)]
+        return [Frame(framing)]
     # Street scenes and people are upright; objects that detectors count often are not.
     turns = [VerticalFlip(), Transpose()] if task == "detection" else []
-    return [Resize(size), HorizontalFlip(), *turns, ShiftScale()]
+    return [Frame(framing), HorizontalFlip(), *turns, ShiftScale()]
 
 
 def _jitter_steps(size: Size, min_scale: float) -> list[GeometricStep]:

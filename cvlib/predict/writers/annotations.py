@@ -1,4 +1,4 @@
-"""Objects as COCO results and YOLO labels."""
+"""Writers of objects: COCO results and YOLO labels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cvlib.structures import Detections, Result
 
 @dataclass(frozen=True)
 class CocoIds:
-    """The ids that a COCO file gives its images and classes.
+    """Ids of images and classes in a COCO file.
 
     Attributes:
-        images: Id by file name, as the file has it.
-        categories: Id of each of the model's classes.
+        images: Id by file name as in the file.
+        categories: Id of each class of the model.
     """
 
     images: dict[str, int]
@@ -27,21 +27,21 @@ class CocoIds:
 
     @classmethod
     def read(cls, path: Path, classes: tuple[str, ...]) -> CocoIds:
-        """Reads them.
+        """Read the ids.
 
         Args:
-            path: Of the COCO file.
-            classes: Of the model; each must be among the categories.
+            path: The COCO file.
+            classes: Class names of the model; each must be among the categories.
 
         Raises:
-            FileNotFoundError: No such file.
-            ValueError: Not a COCO file, or a class that is none of its categories.
+            FileNotFoundError: The file does not exist.
+            ValueError: Not a COCO file, or a class that is not among its categories.
         """
         text = read_text(path, "CocoIds.read", "a COCO file")
         try:
             content = json.loads(text)
-            images = {one["file_name"]: int(one["id"]) for one in content["images"]}
-            categories = {one["name"]: int(one["id"]) for one in content["categories"]}
+            images = {row["file_name"]: int(row["id"]) for row in content["images"]}
+            categories = {row["name"]: int(row["id"]) for row in content["categories"]}
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"CocoIds.read: expected a COCO file with images and categories, got {path} "
@@ -55,23 +55,26 @@ class CocoIds:
             )
         return cls(images, [categories[name] for name in classes])
 
-    def image(self, path: Path) -> int | None:
-        """The id of an image, by as many folders of its path as the file names."""
+    def find_image(self, path: Path) -> int | None:
+        """Return the id of an image, by as many folders of its path as the COCO file names."""
         parts = path.absolute().parts
         names = ("/".join(parts[i:]) for i in range(1, len(parts)))
         return next((self.images[name] for name in names if name in self.images), None)
 
 
 class CocoWriter:
-    """One json file of results.
+    """COCO results in one JSON file.
 
-    Without the ids of a COCO file images are numbered from 1, classes have the model's numbers,
-    and a second file says which is which.
+    Without the ids of a COCO file, images are numbered from 1, categories from 0, and a second file
+    lists both.
 
     Args:
-        folder: Output folder; gets ``predictions-coco.json``.
+        folder: Output folder of ``predictions-coco.json``.
         classes: Class names of the model.
         ids: Ids of a COCO file; images that are not in it get no rows.
+
+    Attributes:
+        unknown: Number of images that are not in the COCO file.
     """
 
     def __init__(self, folder: OutputFolder, classes: tuple[str, ...], ids: CocoIds | None) -> None:
@@ -81,14 +84,14 @@ class CocoWriter:
         self._count = 0
         self.unknown = 0
         if ids is None:
-            categories = json.dumps([{"id": i, "name": one} for i, one in enumerate(classes)])
+            categories = json.dumps([{"id": i, "name": name} for i, name in enumerate(classes)])
             before = f'{{"categories": {categories},\n"annotations": [],\n"images": [\n'
             images = folder.file("predictions-coco-images.json")
             self._images = ListFile(images, before, ",\n", "\n]}\n")
 
     def write(self, frame: Frame, result: Result, stem: str) -> None:
-        """Adds the objects of one image or frame."""
-        assert isinstance(result, Detections)  # of other tasks Writers says so
+        """Add the objects of one image or frame."""
+        assert isinstance(result, Detections)  # Writers has checked the task
         image_id = self._image_id(frame)
         if image_id is None:
             self.unknown += 1
@@ -98,7 +101,7 @@ class CocoWriter:
             self._rows.write(json.dumps(row))
 
     def close(self) -> None:
-        """Finishes the files."""
+        """Finish the files."""
         self._rows.close()
         if self._images is not None:
             self._images.close()
@@ -106,7 +109,7 @@ class CocoWriter:
     def _image_id(self, frame: Frame) -> int | None:
         if self._images is None:
             assert self._ids is not None
-            return self._ids.image(frame.path)
+            return self._ids.find_image(frame.path)
         self._count += 1
         height, width = frame.image.shape[1:]
         row = {"id": self._count, "file_name": frame.name, "width": width, "height": height}
@@ -115,10 +118,10 @@ class CocoWriter:
 
 
 class YoloWriter:
-    """A text file for each image, one line for each object, and the class names.
+    """YOLO labels: one text file per image, one line per object, and a file of class names.
 
-    Lines are ``class cx cy width height score``, as shares of the image's sides. Masks are not
-    written; COCO's file has them.
+    Lines are ``class cx cy width height score`` relative to the size of the image. Masks are not
+    written; `CocoWriter` writes them.
     """
 
     def __init__(self, folder: OutputFolder, classes: tuple[str, ...]) -> None:
@@ -126,8 +129,8 @@ class YoloWriter:
         write_text(folder.file("classes.txt"), "".join(f"{name}\n" for name in classes))
 
     def write(self, frame: Frame, result: Result, stem: str) -> None:
-        """Writes the objects of one image or frame."""
-        assert isinstance(result, Detections)  # of other tasks Writers says so
+        """Write the objects of one image or frame."""
+        assert isinstance(result, Detections)  # Writers has checked the task
         height, width = frame.image.shape[1:]
         sides = result.boxes.new_tensor([width, height] * 2)
         boxes = (box_convert(result.boxes, "xyxy", "cxcywh") / sides).tolist()
@@ -141,4 +144,4 @@ class YoloWriter:
         write_text(self._folder.file(f"labels/{name}.txt"), "".join(lines))
 
     def close(self) -> None:
-        """Does nothing: every file is whole."""
+        """Do nothing: every file is complete."""

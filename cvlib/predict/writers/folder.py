@@ -1,4 +1,4 @@
-"""One folder for results, in which nothing is lost and nothing is half written."""
+"""The output folder: no source is overwritten, no file is incomplete."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cvlib.predict.sources import STDIN, Frame, Sources
 
 
 class OutputFolder:
-    """Gives every source a name of its own, and never one of a file that was there before.
+    """Output folder with a distinct file name for every source.
 
     Args:
-        path: Of the folder, new or empty; it is made when the first file is.
-        sources: What is looked at: none of it is ever replaced.
-        overwrite: The folder may have something in it, and results of the same names are replaced.
-        protected: Further files that must stay.
+        path: Folder, new or empty; created with its first file.
+        sources: Sources of the prediction, which are never replaced.
+        overwrite: Whether the folder may hold files; results of the same names are replaced.
+        protected: Other files that are never replaced.
 
     Raises:
-        FileExistsError: The folder has something in it, and ``overwrite`` is False.
-        NotADirectoryError: It is a file.
+        FileExistsError: The folder holds files, and ``overwrite`` is False.
+        NotADirectoryError: ``path`` is a file.
         ValueError: ``overwrite`` with a list from standard input, whose files are not known yet.
     """
 
@@ -33,28 +33,33 @@ class OutputFolder:
         protected: Iterable[Path] = (),
     ) -> None:
         if path.exists() and not path.is_dir():
-            raise NotADirectoryError(f"OutputFolder: expected a folder, got the file {path}")
+            raise NotADirectoryError(
+                f"OutputFolder: expected `path` to be a folder, got the file {path}"
+            )
         if path.is_dir() and any(path.iterdir()):
             if not overwrite:
                 raise FileExistsError(
-                    f"OutputFolder: expected a new or empty folder, got {path}; choose another "
-                    "--out, or allow --overwrite"
+                    f"OutputFolder: expected `path` to be a new or empty folder, got {path}; "
+                    "choose another folder (--out), or pass --overwrite"
                 )
-            if STDIN in sources.given:
+            if STDIN in sources.names:
                 raise ValueError(
-                    f"OutputFolder: expected a new or empty folder for a list from standard input, "
-                    f"got {path}: an image of the list might be replaced"
+                    "OutputFolder: expected `path` to be a new or empty folder for a list from "
+                    f"standard input, got {path}: an image of the list might be replaced"
                 )
         self.path = path
-        self._kept = {one.resolve() for one in (*sources.files, *protected)}
-        inner = [one for one in self._kept if path.resolve() in one.parents]
-        self._taken = {one.stem.casefold() for one in inner}
+        self._protected = {file.resolve() for file in (*sources.files, *protected)}
+        inner = [file for file in self._protected if path.resolve() in file.parents]
+        self._taken = {file.stem.casefold() for file in inner}
         self._current: tuple[Path, str] | None = None
 
-    def stem(self, frame: Frame) -> str:
-        """The name for the results of a source, without suffix; equal names get a number."""
-        starts = frame.number in (None, 0)
-        if self._current is None or starts or self._current[0] != frame.path:
+    def name_result(self, frame: Frame) -> str:
+        """Return the name of a source's result files, without suffix; duplicates get a number.
+
+        All frames of a video have one name.
+        """
+        is_first = frame.number in (None, 0)
+        if self._current is None or is_first or self._current[0] != frame.path:
             stem, number = frame.path.stem, 1
             while stem.casefold() in self._taken:
                 number += 1
@@ -64,49 +69,50 @@ class OutputFolder:
         return self._current[1]
 
     def file(self, name: str) -> Path:
-        """The path of a file, its folder made.
+        """Return the path of an output file and create its folder.
 
         Raises:
-            FileExistsError: It is a source or protected.
+            FileExistsError: The file is a source or protected.
         """
         path = self.path / name
-        if path.resolve() in self._kept:
+        if path.resolve() in self._protected:
             raise FileExistsError(
-                f"OutputFolder: expected another file than the source {path}; choose another --out"
+                f"OutputFolder: expected another file than the source {path}; choose another "
+                "folder (--out)"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
 class ListFile:
-    """A text file of many items that appears whole when it is closed, however long it takes.
+    """A text file of many items, moved into place when it is closed.
 
     Args:
-        path: Of the file.
+        path: The file.
         before: Text before the first item.
         between: Text between items.
-        after: Text after the last one.
+        after: Text after the last item.
     """
 
     def __init__(self, path: Path, before: str = "", between: str = "", after: str = "") -> None:
         self.path = path
         self._between, self._after, self._is_empty = between, after, True
         self._temporary = path.with_name(f".{path.name}.tmp")
-        # What a file system allows in names, UTF-8 may not.
+        # File names need not be valid UTF-8.
         self._file = open(
             self._temporary, "w", encoding="utf-8", errors="surrogateescape", newline=""
         )
         self._file.write(before)
 
     def write(self, item: str) -> None:
-        """Adds an item."""
+        """Add an item."""
         if not self._is_empty:
             self._file.write(self._between)
         self._is_empty = False
         self._file.write(item)
 
     def close(self) -> None:
-        """Finishes the file and puts it in its place."""
+        """Finish the file and move it into place."""
         if self._file.closed:
             return
         self._file.write(self._after)

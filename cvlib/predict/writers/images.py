@@ -1,4 +1,4 @@
-"""Annotated images and videos, and class maps."""
+"""Writers of images: annotated images and videos, and class maps."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ import numpy as np
 from PIL import Image
 
 from cvlib._files import write_atomically
-from cvlib.predict.sources import Frame
+from cvlib.predict.sources import DEFAULT_RATE, Frame
 from cvlib.predict.writers.folder import OutputFolder
 from cvlib.structures import Result, Segmentation
-from cvlib.visualize import draw
 from cvlib.visualize.segmentation import class_colours
 
 _VOID_COLOUR = (224, 224, 192)  # Pascal VOC's
 
 
 class ImageWriter:
-    """An annotated PNG for each image, an annotated MP4 for each video, camera or stream."""
+    """An annotated PNG per image, an annotated MP4 per video, camera or stream."""
 
     def __init__(self, folder: OutputFolder) -> None:
         self._folder = folder
         self._video: _Video | None = None
 
     def write(self, frame: Frame, result: Result, stem: str) -> Path:
-        """Adds one image or frame; gives the file."""
-        image = draw(frame.image, result)
+        """Add one image or frame and return its file."""
+        image = result.draw(frame.image)
         if frame.number is None:
             target = self._folder.file(f"{stem}.png")
             write_png(target, image)
@@ -42,28 +41,32 @@ class ImageWriter:
         return target
 
     def close(self) -> None:
-        """Finishes the video."""
+        """Finish the video."""
         if self._video is not None:
             self._video.close()
             self._video = None
 
 
 class _Video:
-    """Appears whole when it is closed."""
+    """A video, moved into place when it is closed."""
 
     def __init__(self, target: Path, frame: Frame, size: tuple[int, int]) -> None:
         import cv2
 
         self.target, self._size = target, size
-        # The suffix tells OpenCV the format.
+        # OpenCV selects the format by the suffix.
         self._temporary = target.with_name(f".{target.stem}.tmp{target.suffix}")
         code = cv2.VideoWriter.fourcc(*"mp4v")
-        self._writer: Any = cv2.VideoWriter(str(self._temporary), code, frame.rate or 25.0, size)
+        self._writer: Any = cv2.VideoWriter(
+            str(self._temporary), code, frame.rate or DEFAULT_RATE, size
+        )
         if not self._writer.isOpened():
-            raise OSError(f"cannot write {target}; is the folder writable?")
+            raise OSError(
+                f"ImageWriter: expected {target} to be writable, but OpenCV cannot open it"
+            )
 
     def write(self, image: Image.Image) -> None:
-        # Streams may change their size; OpenCV would leave such frames out without a word.
+        # Streams may change their size; OpenCV drops such frames silently.
         if image.size != self._size:
             image = image.resize(self._size)
         self._writer.write(np.ascontiguousarray(np.asarray(image)[..., ::-1]))
@@ -74,18 +77,18 @@ class _Video:
 
 
 class MaskWriter:
-    """A palette PNG of class numbers for each image, as Pascal VOC has them."""
+    """A palette PNG of class labels per image, as in Pascal VOC."""
 
     def __init__(self, folder: OutputFolder) -> None:
         self._folder = folder
 
     def write(self, frame: Frame, result: Result, stem: str) -> None:
-        """Writes the class map of one image or frame."""
-        assert isinstance(result, Segmentation)  # of other tasks Writers says so
+        """Write the class map of one image or frame."""
+        assert isinstance(result, Segmentation)  # Writers has checked the task
         labels = result.labels.cpu().numpy()
         pixels = np.where(labels == result.void, 255, labels).astype(np.uint8)
         image = Image.fromarray(pixels)
-        # All 256 colours: with fewer, PNG would have no bits for void.
+        # All 256 colours: with fewer, PNG uses too few bits for void.
         colours = np.zeros((256, 3), np.uint8)
         colours[: len(result.classes)] = class_colours(len(result.classes))
         colours[255] = _VOID_COLOUR
@@ -94,11 +97,11 @@ class MaskWriter:
         write_png(self._folder.file(f"masks/{name}.png"), image)
 
     def close(self) -> None:
-        """Does nothing: every file is whole."""
+        """Do nothing: every file is complete."""
 
 
 def write_png(path: Path, image: Image.Image) -> None:
-    """Writes an image, atomically."""
+    """Write an image as PNG, atomically."""
     content = io.BytesIO()
     image.save(content, "PNG")
     write_atomically(path, content.getbuffer())

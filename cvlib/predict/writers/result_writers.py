@@ -1,4 +1,4 @@
-"""All files that were asked for, written together."""
+"""Writing results in several formats at once."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ from cvlib.structures import Result
 
 Kind = Literal["images", "coco", "yolo", "csv", "json", "masks"]
 KINDS: tuple[str, ...] = get_args(Kind)
-# What only one task has.
+# Task of the kinds that are written for one task only.
 _TASKS = {"coco": "detection", "yolo": "detection", "masks": "segmentation"}
 
 
 class Writers:
-    """Writes results in several forms; a context manager that finishes all files at its end.
+    """Writes results in several formats; a context manager that finishes all files on exit.
 
-    They are finished when the run fails or is interrupted, too: hours of work are not lost, and
-    every file that is there is whole.
+    Files are finished even if the run fails or is interrupted, so that no results are lost.
 
     Args:
-        folder: Where to.
-        kinds: Some of ``KINDS``.
-        model: Whose results they are.
-        data: COCO file whose ids of images and classes the COCO results shall have.
+        folder: Output folder.
+        kinds: Names of formats, from ``KINDS``.
+        model: Model that predicts the results.
+        data: COCO file that supplies the ids of images and categories for kind ``coco``.
 
     Attributes:
-        images: Images and frames so far.
-        objects: Objects in them, of a detector.
-        damaged: Files that could not be read.
+        images: Number of images and frames so far.
+        objects: Number of objects in them; ``None`` for results without objects.
+        damaged: Number of unreadable files.
 
     Raises:
         ValueError: An unknown kind, one for another task than the model's, or wrong ``data``.
@@ -52,14 +51,16 @@ class Writers:
     ) -> None:
         for kind in kinds:
             if kind not in KINDS:
-                raise ValueError(f"Writers: expected kinds among {', '.join(KINDS)}, got {kind!r}")
+                raise ValueError(
+                    f"Writers: expected `kinds` to be among {', '.join(KINDS)}, got {kind!r}"
+                )
             if _TASKS.get(kind, model.task) != model.task:
                 raise ValueError(
-                    f"Writers: expected a model for {_TASKS[kind]} for {kind!r}, got one for "
-                    f"{model.task}"
+                    f"Writers: expected `model` to be for {_TASKS[kind]} to write {kind!r}, got "
+                    f"one for {model.task}"
                 )
         if data is not None and "coco" not in kinds:
-            raise ValueError("Writers: expected kind 'coco' where a data set gives ids, got none")
+            raise ValueError("Writers: expected kind 'coco' with a COCO file for ids, got none")
         ids = None if data is None else CocoIds.read(data, model.classes)
         self.images = self.damaged = 0
         self.objects: int | None = None
@@ -77,12 +78,12 @@ class Writers:
 
     @property
     def unknown(self) -> int:
-        """Images that the COCO file does not have, and which have no rows in the results."""
+        """Number of images that are not in the COCO file, and so have no rows in the results."""
         return 0 if self._coco is None else self._coco.unknown
 
     def write(self, frame: Frame, result: Result) -> None:
-        """Writes one image or frame."""
-        stem = self._folder.stem(frame)
+        """Write one image or frame."""
+        stem = self._folder.name_result(frame)
         annotated = None
         if self._images is not None:
             annotated = self._images.write(frame, result, stem)
@@ -95,7 +96,7 @@ class Writers:
             self.objects = (self.objects or 0) + result.num_objects
 
     def note_damage(self, path: Path, error: Exception) -> None:
-        """Counts a file that could not be read; JSON has it on record."""
+        """Count an unreadable file, and record it in the JSON file."""
         self.damaged += 1
         if self._json is not None:
             self._json.note_damage(path, error)
@@ -109,7 +110,7 @@ class Writers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.ExitStack() as stack:  # one that fails does not keep others from ending
+        with contextlib.ExitStack() as stack:  # closes all even if one fails
             for writer in (self._images, self._json, *self._others):
                 if writer is not None:
                     stack.callback(writer.close)
