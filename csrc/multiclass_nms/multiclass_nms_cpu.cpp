@@ -3,7 +3,7 @@
 // Scores are read once; those from the threshold on become candidates (parallel over images and
 // rows). Then each image visits its candidates best first, whatever their class: a candidate is
 // kept unless it overlaps a kept one of its class, until the image has max_output boxes. The best
-// of each class need not be selected beforehand: a counter per class enforces max_candidates. Work:
+// of each class need not be selected first: a counter per class enforces max_candidates. Work:
 // one pass over the scores, then visited candidates x kept boxes of their class. Memory: the
 // candidates; no IoU matrix and no copies of boxes.
 #include <algorithm>
