@@ -23,7 +23,7 @@ _WORDS = {
     r"\bdata sets?\b": "dataset",
     r"\bso many\b": "a number, or `at most this many`",
     r"\b(told(?! apart)|whom|shall|beforehand|likewise)\b": "plain modern English",
-    r'"""(Says|Tells|Gives|Whom|Of|What(?! to)|Makes|Takes|Puts|Looks)\b': "a noun phrase or a verb",
+    r'"""(Says|Tells|Gives|Whom|Of|What(?! to)|Makes|Takes|Puts|Looks)\b': "a noun phrase",
     r"^\s+\w+: Of ": "what the argument is",
 }
 _PATTERNS = [(re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in _WORDS.items()]
