@@ -57,7 +57,7 @@ def test_an_empty_file_changes_nothing(tmp_path):
 @pytest.mark.parametrize(
     "text, error, message",
     [
-        ("epoch: 3", ValueError, r"names of settings, got 'epoch'; did you mean 'epochs'\?"),
+        ("epoch: 3", ValueError, r"the name of a setting, got 'epoch'; did you mean 'epochs'\?"),
         ("learning_rat: 3", ValueError, r"got 'learning_rat'; did you mean 'learning_rate'\?"),
         ("zzz: 3", ValueError, "got 'zzz'; settings: images, epochs"),
         ("data: here", ValueError, "got 'data'"),
