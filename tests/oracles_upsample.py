@@ -1,4 +1,4 @@
-"""Bilinear interpolation and its gradient pixel by pixel, from the definition, in float64.
+"""Bilinear interpolation and its gradient from the taps of each pixel, in float64.
 
 Only the position of an output pixel is rounded to the dtype that the operator computes in, because
 over a long axis that rounding is visible: it is one fused multiply-add, and the product of two
@@ -31,29 +31,26 @@ def taps(size, out_size, factor, align_corners, dtype) -> list[list[tuple[int, f
     return result
 
 
+def _matrix(size, out_size, factor, align_corners, dtype) -> np.ndarray:
+    """Weights of shape (out_size, size) of the taps along one axis."""
+    weights = np.zeros((out_size, size))
+    for output, pixels in enumerate(taps(size, out_size, factor, align_corners, dtype)):
+        for i, share in pixels:
+            weights[output, i] += share
+    return weights
+
+
 def upsample_bilinear(images, size, factors=(0, 0), align_corners=False) -> np.ndarray:
     """Images (N, C, H, W) resized to ``size``, computed in float64."""
     dtype = images.dtype.type
-    rows = taps(images.shape[2], size[0], factors[0], align_corners, dtype)
-    columns = taps(images.shape[3], size[1], factors[1], align_corners, dtype)
-    result = np.zeros((*images.shape[:2], *size))
-    for y, mixed_rows in enumerate(rows):
-        for x, mixed_columns in enumerate(columns):
-            for i, row_share in mixed_rows:
-                for j, share in mixed_columns:
-                    result[:, :, y, x] += row_share * share * images[:, :, i, j].astype(np.float64)
-    return result
+    rows = _matrix(images.shape[2], size[0], factors[0], align_corners, dtype)
+    columns = _matrix(images.shape[3], size[1], factors[1], align_corners, dtype)
+    return rows @ images.astype(np.float64) @ columns.T
 
 
 def upsample_bilinear_backward(grad, size, factors=(0, 0), align_corners=False) -> np.ndarray:
     """Gradient of images of ``size``: every output pixel returns its gradient by its shares."""
     dtype = grad.dtype.type
-    rows = taps(size[0], grad.shape[2], factors[0], align_corners, dtype)
-    columns = taps(size[1], grad.shape[3], factors[1], align_corners, dtype)
-    result = np.zeros((*grad.shape[:2], *size))
-    for y, mixed_rows in enumerate(rows):
-        for x, mixed_columns in enumerate(columns):
-            for i, row_share in mixed_rows:
-                for j, share in mixed_columns:
-                    result[:, :, i, j] += row_share * share * grad[:, :, y, x].astype(np.float64)
-    return result
+    rows = _matrix(size[0], grad.shape[2], factors[0], align_corners, dtype)
+    columns = _matrix(size[1], grad.shape[3], factors[1], align_corners, dtype)
+    return rows.T @ grad.astype(np.float64) @ columns

@@ -107,7 +107,7 @@ def test_resume_says_when_it_does_not_know_the_data(tmp_path, trained, content, 
         (out / "data.json").write_text(content)
     assert main(["train", "--resume", "--out", str(out)]) == 1
     said = capsys.readouterr().err
-    assert "data.json to say what the data are" in said and "name the data set, too" in said
+    assert "data.json to say what the data are" in said and "name the dataset, too" in said
 
 
 def test_resume_without_a_run(tmp_path, capsys):

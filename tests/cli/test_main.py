@@ -53,7 +53,7 @@ def test_every_command_explains_itself_with_examples(name, capsys):
     "arguments, words",
     [
         (["train", "x", "--epohcs", "3"], "Unrecognized options: --epohcs"),
-        (["train"], "expected a data set, got none"),
+        (["train"], "expected a dataset, got none"),
         (["train", "x", "--val-share", "1.5"], "expected --val-share in (0, 1), got 1.5"),
         (["train", "--resume"], "expected --out with --resume"),
         (["val", "run"], "required"),
@@ -61,7 +61,7 @@ def test_every_command_explains_itself_with_examples(name, capsys):
         (["predict", "run", "a.png", "--score-threshold", "nan"], "--score-threshold in [0, 1]"),
         (["predict", "run", "a.png", "--save", "pdf"], "--save"),
         (["show", "x", "--count", "0"], "expected --count >= 1, got 0"),
-        (["bench", "data"], "expected a data set for data"),
+        (["bench", "data"], "expected a dataset for data"),
         (["bench", "--seconds", "0"], "expected --seconds > 0"),
         (["bench", "--batch-sizes", "0"], "expected --batch-sizes >= 1"),
     ],

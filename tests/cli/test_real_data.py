@@ -1,4 +1,4 @@
-"""The data sets of the project, as a person meets them."""
+"""The datasets of the project, as a person meets them."""
 
 import numpy as np
 import pytest

@@ -133,7 +133,7 @@ def test_multiscale_gradients_are_derivatives(device, rng):
         return multiscale_roi_align(features, regions, 2, (2, 3), **options)
 
     assert torch.autograd.gradcheck(function, maps)
-    assert torch.autograd.gradgradcheck(function, maps)
+    assert torch.autograd.gradgradcheck(function, maps, fast_mode=True)
 
 
 def test_second_derivative_in_one_map_of_a_pyramid(device, rng):
@@ -150,10 +150,10 @@ def test_second_derivative_in_one_map_of_a_pyramid(device, rng):
 
 
 def test_multiscale_compiles_whole(device, rng, fresh_compiler):
-    pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 3, 2)
+    pool = MultiScaleRoIAlign(["0", "1"], 3, 2)
     compiled = torch.compile(pool, fullgraph=True, dynamic=True, backend="aot_eager")
     for height, counts in ((96, (4, 5)), (64, (6, 3))):
-        maps = pyramid(rng, device, height=height)
+        maps = pyramid(rng, device, height=height, count=2)
         inputs = [one.requires_grad_() for one in maps.values()]
         boxes = boxes_of_all_sizes(rng, counts, device)
         shapes = [(4 * height, 512)] * 2
