@@ -1,7 +1,7 @@
-// Boxes: area, intersection, IoU, the NMS decision, offsets. Included by CPU and CUDA kernels
-// alike, so that both devices compute the same number and take the same decision. No torch include.
+// Boxes: area, intersection, IoU, the NMS decision, offsets. Shared by CPU and CUDA, so that both
+// devices compute the same numbers and take the same decisions. No torch include.
 //
-// Boxes are (x1, y1, x2, y2), continuous coordinates: a box from 0 to 10 is 10 wide. A box with
+// Boxes are (x1, y1, x2, y2) in continuous coordinates: a box from 0 to 10 is 10 wide. A box with
 // x2 < x1 or y2 < y1 counts as empty, and the IoU with an empty box is 0, never NaN. A NaN
 // coordinate makes the area NaN and every IoU with that box 0.
 #pragma once
@@ -17,7 +17,7 @@ struct Box {
   T x1, y1, x2, y2;
 };
 
-// Written as one comparison each, so that compilers turn them into min and max instructions.
+// A single comparison each, which compilers turn into min and max instructions.
 template <class T>
 CVLIB_HOST_DEVICE T smaller(T a, T b) {
   return b < a ? b : a;
@@ -40,7 +40,7 @@ CVLIB_HOST_DEVICE T intersection(const Box<T>& a, const Box<T>& b) {
   return larger(width, T(0)) * larger(height, T(0));
 }
 
-// Areas are arguments because every kernel has them at hand. 0/0, inf/inf and NaN give 0.
+// Areas are arguments because every kernel has computed them already. 0/0, inf/inf and NaN give 0.
 template <class T>
 CVLIB_HOST_DEVICE T iou(const Box<T>& a, T area_a, const Box<T>& b, T area_b) {
   const T shared = intersection(a, b);
@@ -77,8 +77,8 @@ CVLIB_HOST_DEVICE bool has_nan(const Box<T>& box) {
   return is_nan(box.x1) || is_nan(box.y1) || is_nan(box.x2) || is_nan(box.y2);
 }
 
-// Rounds a threshold towards minus infinity: `iou > round_down<float>(t)` then gives the same
-// answer as `double(iou) > t` for every float iou.
+// Rounds a threshold towards minus infinity, so that `iou > round_down<float>(t)` equals
+// `double(iou) > t` for every float IoU.
 template <class T>
 T round_down(double threshold) {
   const T rounded = static_cast<T>(threshold);
@@ -104,8 +104,8 @@ struct Variances {
   T x, y, w, h;
 };
 
-// Ratios of sides are held above this, so that a ground truth without width or height gives a
-// large finite offset instead of -inf. The Python of box_coding.py has the same constant.
+// Lower bound of the ratios of sides, so that a ground truth without width or height has a large
+// finite offset instead of -inf. box_coding.py has the same constant.
 constexpr double kSmallestSideRatio = 1e-6;
 
 template <class T>
@@ -120,8 +120,7 @@ CVLIB_HOST_DEVICE Box<T> encode_box(const Box<T>& box, const Box<T>& anchor, Var
           std::log(ratio_h) / v.h};
 }
 
-// No clamp here: the book's inverse has none, and an offset too large for exp gives an infinite
-// box.
+// Not clamped, like the book's inverse: an offset too large for exp gives an infinite box.
 template <class T>
 CVLIB_HOST_DEVICE Box<T> decode_box(const Box<T>& offset, const Box<T>& anchor, Variances<T> v) {
   const T anchor_w = anchor.x2 - anchor.x1;

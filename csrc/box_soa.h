@@ -1,4 +1,4 @@
-// Boxes as five arrays (four coordinates and the area): the layout that inner loops vectorise.
+// Boxes as five arrays (four coordinates and the area), so that inner loops vectorise.
 #pragma once
 
 #include <cstdint>
@@ -37,13 +37,12 @@ template <class T>
 BoxArrays<T> to_arrays(const T* boxes, int64_t n) {
   BoxArrays<T> arrays(n);
   for (int64_t i = 0; i < n; ++i) {
-    const T* b = boxes + 4 * i;
-    arrays.set(i, {b[0], b[1], b[2], b[3]});
+    arrays.set(i, read_box(boxes + 4 * i));
   }
   return arrays;
 }
 
-// True when no box holds a NaN or has x2 < x1 or y2 < y1.
+// False when any box holds a NaN or has x2 < x1 or y2 < y1.
 template <class T>
 bool are_valid(const T* boxes, int64_t n) {
   bool valid = true;

@@ -1,4 +1,4 @@
-// ATen operators that the stable ABI has no function for, called through the dispatcher.
+// ATen operators without a function in the stable ABI, called through the dispatcher.
 #pragma once
 
 #include <array>
@@ -8,8 +8,8 @@
 
 namespace cvlib {
 
-// Values and indices, highest first, equal values in input order, along the last dimension. NaN
-// comes first, as torch.sort has it.
+// Values and indices along the last dimension, highest first, equal values in input order. NaN
+// comes first, as in torch.sort.
 inline std::pair<Tensor, Tensor> sort_descending(const Tensor& values) {
   std::array<StableIValue, 4> stack{
       torch::stable::detail::from(values), torch::stable::detail::from(std::optional<bool>(true)),
@@ -19,7 +19,7 @@ inline std::pair<Tensor, Tensor> sort_descending(const Tensor& values) {
   return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
 }
 
-// The one host synchronisation of an operator whose length depends on data.
+// Waits for the device: the only host synchronisation of operators with data-dependent length.
 inline Tensor masked_select(const Tensor& values, const Tensor& mask) {
   std::array<StableIValue, 2> stack{torch::stable::detail::from(values),
                                     torch::stable::detail::from(mask)};

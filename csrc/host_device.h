@@ -1,4 +1,4 @@
-// The one macro about compilers: inline functions that both nvcc and the host compiler accept.
+// The only macro about compilers: inline functions for both nvcc and the host compiler.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -1,8 +1,8 @@
-// Where bilinear sampling reads along one axis, and with which weight. Included by CPU and CUDA
-// kernels alike, so that both devices read the same pixels with the same weights. No torch include.
+// Source pixels and weights of bilinear interpolation along one axis. Shared by CPU and CUDA, so
+// that both devices read the same pixels with the same weights. No torch include.
 //
-// Pixel i covers i to i + 1 and its value stands at its centre. With align_corners the centres of
-// the first and the last pixel coincide instead of the edges of the two images.
+// Pixel i covers i to i + 1, with its value at the centre. With align_corners the centres of the
+// first and last pixels of both images coincide, instead of the images' edges.
 #pragma once
 
 #include <cmath>
@@ -16,19 +16,19 @@ namespace cvlib {
 template <class T>
 struct ResizedAxis {
   int64_t in, out;
-  T step;  // source pixels for each output pixel
+  T step;  // source pixels per output pixel
   bool align_corners;
 };
 
-// What an output pixel is: (1 - weight) of source pixel `low` plus `weight` of source pixel `high`.
+// An output pixel is (1 - weight) * source pixel `low` + weight * source pixel `high`.
 template <class T>
 struct Tap {
   int64_t low, high;
   T weight;
 };
 
-// `scale_factor` is out / in where the caller has given it, which is not always the quotient of the
-// rounded sizes; 0 where only sizes are known.
+// `scale_factor` is the caller's out / in, which may differ from the quotient of the rounded sizes;
+// 0 if only sizes are known.
 template <class T>
 ResizedAxis<T> resized_axis(int64_t in, int64_t out, double scale_factor, bool align_corners) {
   T step = T(0);
@@ -42,8 +42,8 @@ ResizedAxis<T> resized_axis(int64_t in, int64_t out, double scale_factor, bool a
   return {in, out, step, align_corners};
 }
 
-// The fused multiply-add is on purpose: it rounds alike everywhere, and PyTorch's kernels have it,
-// so that positions agree with theirs to the last bit however long the axis is.
+// The fused multiply-add is deliberate: it rounds alike everywhere, and PyTorch's kernels use it,
+// so positions agree with theirs to the last bit on axes of any length.
 template <class T>
 CVLIB_HOST_DEVICE Tap<T> tap_at(const ResizedAxis<T>& axis, int64_t output) {
   if (axis.in == axis.out) return {output, output, T(0)};
@@ -59,8 +59,7 @@ CVLIB_HOST_DEVICE Tap<T> tap_at(const ResizedAxis<T>& axis, int64_t output) {
   return {low, low < last ? low + 1 : last, weight};
 }
 
-// How much of an output pixel comes from `low` and from `high`; where the two are one pixel, all of
-// it counts as `low`.
+// Weights of `low` and `high`; if both are one pixel, `low` has all the weight.
 template <class T>
 CVLIB_HOST_DEVICE T share_of_low(const Tap<T>& tap) {
   return tap.low == tap.high ? T(1) : T(1) - tap.weight;
@@ -71,9 +70,9 @@ CVLIB_HOST_DEVICE T share_of_high(const Tap<T>& tap) {
   return tap.low == tap.high ? T(0) : tap.weight;
 }
 
-// The first output pixel whose `low` is at least `input`, `out` when there is none. `low` never
-// falls, so the outputs from first_reader(i) to first_reader(i + 1) are those with low == i. The
-// inverse of tap_at says roughly where; tap_at itself decides.
+// The first output pixel whose `low` is at least `input`, or `out` if there is none. `low` never
+// decreases, so the outputs from first_reader(i) to first_reader(i + 1) are those with low == i.
+// The inverse of tap_at gives a first guess; tap_at itself decides.
 template <class T>
 CVLIB_HOST_DEVICE int64_t first_reader(const ResizedAxis<T>& axis, int64_t input) {
   if (input <= 0) return 0;

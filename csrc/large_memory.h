@@ -1,9 +1,9 @@
-// Memory of large results on the CPU, kept for the next one.
+// Memory of large results on the CPU, kept for later results.
 //
-// The allocator of Linux takes every block of 32 MB or more fresh from the system and gives it back
-// when it is freed. A page fault for every 4 KB then costs several times what writing the result
-// costs, in every call. So blocks that are freed wait here, up to kMostKept bytes in all, as freed
-// memory waits on a GPU; the oldest goes back to the system first.
+// On Linux the C library maps every block of 32 MB or more anew and unmaps it when it is freed. In
+// every call, the page faults (one per 4 KB) then cost several times as much as writing the result.
+// So freed blocks are cached here, as on a GPU, up to a total size (CVLIB_KEPT_MEMORY_MB); the
+// oldest are returned to the system first.
 #pragma once
 
 #if defined(__linux__)
@@ -27,30 +27,30 @@ class LargeMemory {
     int64_t size;
   };
 
-  // Never destroyed, because tensors may outlive everything static.
+  // Never destroyed, because tensors may outlive static objects.
   static LargeMemory& instance() {
     static LargeMemory* const memory = new LargeMemory;
     return *memory;
   }
 
-  // A block of at least this many bytes, or none: {nullptr, 0}.
+  // A block of at least this many bytes, or {nullptr, 0} when there is no memory.
   Block take(int64_t bytes) {
     const int64_t size = (bytes + kPage - 1) / kPage * kPage;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       for (auto block = kept_.rbegin(); block != kept_.rend(); ++block) {
-        // A block that is much too large would waste what somebody else may need.
+        // A much larger block would be wasted on this result.
         if (block->size < size || block->size > size + size / 4) continue;
-        const Block found = *block;
+        const Block reused = *block;
         kept_.erase(std::next(block).base());
-        total_ -= found.size;
-        return found;
+        total_ -= reused.size;
+        return reused;
       }
     }
     void* memory = mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return {nullptr, 0};
-    // Advice: where the system gives no pages of 2 MB, small ones serve as well.
+    // Only advice: without pages of 2 MB, small ones work as well.
     madvise(memory, static_cast<size_t>(size), MADV_HUGEPAGE);
     return {memory, size};
   }
@@ -59,8 +59,8 @@ class LargeMemory {
     const std::lock_guard<std::mutex> lock(mutex_);
     kept_.push_back(block);
     total_ += block.size;
-    // Also with a limit below 0, which a user may have set.
-    while (total_ > most_kept_ && !kept_.empty()) {
+    // Users may have set a negative limit: do not pop from an empty queue.
+    while (total_ > max_kept_ && !kept_.empty()) {
       const Block oldest = kept_.front();
       kept_.pop_front();
       total_ -= oldest.size;
@@ -70,17 +70,17 @@ class LargeMemory {
 
  private:
   static constexpr int64_t kPage = int64_t{2} << 20;
-  static constexpr int64_t kMostKeptMegabytes = 256;
+  static constexpr int64_t kDefaultMegabytes = 256;
 
   LargeMemory() {
     const char* wanted = std::getenv("CVLIB_KEPT_MEMORY_MB");
-    const int64_t megabytes = wanted == nullptr ? kMostKeptMegabytes : std::atoll(wanted);
-    most_kept_ = megabytes << 20;
+    const int64_t megabytes = wanted == nullptr ? kDefaultMegabytes : std::atoll(wanted);
+    max_kept_ = megabytes << 20;
   }
 
   std::mutex mutex_;
   std::deque<Block> kept_;  // oldest first
-  int64_t total_ = 0, most_kept_ = 0;
+  int64_t total_ = 0, max_kept_ = 0;
 };
 #endif
 

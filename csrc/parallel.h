@@ -13,7 +13,7 @@
 
 namespace cvlib {
 
-// Calls function(begin, end) on torch's threads; no slice is shorter than grain.
+// Calls function(begin, end) on torch's threads, with at least `grain` items per call.
 template <class Function>
 void parallel_for(int64_t size, int64_t grain, const Function& function) {
   if (size <= 0) return;
@@ -23,7 +23,7 @@ void parallel_for(int64_t size, int64_t grain, const Function& function) {
 
 enum class CpuLevel { kBaseline, kAvx2, kAvx512 };
 
-// The best level of this machine, or a lower one that CVLIB_CPU_LEVEL asks for.
+// The best level of this machine, or a lower one set by CVLIB_CPU_LEVEL.
 inline CpuLevel detect_cpu_level() {
 #if defined(__x86_64__)
   CpuLevel level = CpuLevel::kBaseline;
@@ -47,15 +47,15 @@ inline CpuLevel cpu_level() {
   return level;
 }
 
-// `flatten` inlines the whole kernel into a function that may use the wider instructions, so that
-// the compiler vectorises one source three times and one binary runs everywhere.
+// `flatten` inlines the whole kernel into a function that may use wider instructions, so that one
+// source is vectorised three times and one binary runs everywhere.
 //
-// A kernel may take a Level: what it can only know at compile time. (No helper calls the kernel for
-// all three: `flatten` does not reach through an always_inline function.)
+// A kernel may take a Level, with the properties it must know at compile time. The three functions
+// below share no helper, because `flatten` does not reach through an always_inline function.
 template <int kBytes, bool kFma>
 struct Level {
   static constexpr int kVectorBytes = kBytes;  // of the widest registers
-  static constexpr bool kHasFma = kFma;        // whether multiply_add is one instruction
+  static constexpr bool kHasFma = kFma;        // multiply_add is one instruction
 };
 
 template <class Kernel>
@@ -101,8 +101,8 @@ void with_best_instructions(const Kernel& kernel) {
   run_baseline(kernel);
 }
 
-// a * b + c, in one rounding where the processor can. Not for anything that decides: contraction is
-// off everywhere else because levels and devices must decide alike.
+// a * b + c, rounded once if the processor has FMA. Not for decisions: contraction is off
+// everywhere else because levels and devices must decide alike.
 template <class L, class T>
 CVLIB_HOST_DEVICE T multiply_add(L, T a, T b, T c) {
   if constexpr (L::kHasFma) {

@@ -1,4 +1,5 @@
-// What the kernels need of torch, on the stable ABI: one binary serves every torch from 2.11 on.
+// The parts of torch that the kernels use, on the stable ABI: one binary serves torch 2.11 and
+// later.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -19,7 +20,7 @@ namespace cvlib {
 using Tensor = torch::stable::Tensor;
 using torch::headeronly::ScalarType;
 
-// Calls function(T{}) with T float or double. Half types never get here: see as_real.
+// Calls function(T{}) with T float or double. Half types are converted before: see as_real.
 template <class Function>
 void dispatch_floating(ScalarType type, Function&& function) {
   switch (type) {
@@ -36,7 +37,7 @@ inline bool is_half(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Half || tensor.scalar_type() == ScalarType::BFloat16;
 }
 
-// Contiguous, and float32 where it was float16 or bfloat16.
+// A contiguous tensor; float16 and bfloat16 become float32.
 inline Tensor as_real(const Tensor& tensor) {
   const Tensor real = is_half(tensor) ? torch::stable::to(tensor, ScalarType::Float) : tensor;
   return real.is_contiguous() ? real : torch::stable::contiguous(real);
@@ -44,6 +45,10 @@ inline Tensor as_real(const Tensor& tensor) {
 
 inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+inline Tensor as_type(const Tensor& tensor, ScalarType type) {
+  return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
 }
 
 using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
@@ -64,8 +69,8 @@ inline int64_t size_of(ScalarType type) {
   }
 }
 
-// An uninitialised result of these sizes and (dense) strides in kept memory; false where it is
-// small or lives on another device, and new_empty shall serve.
+// Allocates an uninitialised result with these sizes and (dense) strides in kept memory. False for
+// small results and other devices, which take torch's allocator.
 inline bool empty_in_large_memory(const Tensor& like, Sizes sizes, Sizes strides, ScalarType type,
                                   Tensor& result) {
 #if defined(__linux__)
@@ -85,9 +90,9 @@ inline bool empty_in_large_memory(const Tensor& like, Sizes sizes, Sizes strides
 }
 
 inline Tensor empty(const Tensor& like, Sizes sizes, ScalarType type) {
-  constexpr size_t kMostDimensions = 8;
-  int64_t strides[kMostDimensions], stride = 1;
-  if (sizes.size() <= kMostDimensions) {
+  constexpr size_t kMaxDimensions = 8;
+  int64_t strides[kMaxDimensions], stride = 1;
+  if (sizes.size() <= kMaxDimensions) {
     for (size_t d = sizes.size(); d-- > 0; stride *= sizes[d]) strides[d] = stride;
     Tensor large = like;
     if (empty_in_large_memory(like, sizes, Sizes(strides, sizes.size()), type, large)) return large;
@@ -99,7 +104,7 @@ inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, Sc
   return empty(like, Sizes(sizes.begin(), sizes.size()), type);
 }
 
-// Images whose channels lie beside each other in memory.
+// Images in channels-last memory format.
 inline Tensor empty_channels_last(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w,
                                   ScalarType type) {
   const int64_t sizes[] = {n, c, h, w}, strides[] = {c * h * w, 1, c * w, c};

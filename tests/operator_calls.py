@@ -193,7 +193,7 @@ class Call(torch.nn.Module):
         name: Key of CALLS.
         k: 1, or 2 for larger tensors.
         device: Where its tensors are.
-        dtype: Of the floating-point tensors.
+        dtype: dtype of the floating-point tensors.
         needs_gradient: Whether the tensors of GRADIENTS require a gradient.
     """
 

@@ -1,4 +1,4 @@
-"""Detections, truths and class maps: what they hold, refuse and become in other words."""
+"""Detections, ground truth and class maps: contents, conversions and refusals."""
 
 import dataclasses
 import sys
@@ -10,26 +10,21 @@ import torch
 from torchvision import tv_tensors
 
 from cvlib.ops.rle import masks_to_rle
-from cvlib.structures import (
-    Classification,
-    Detections,
-    GroundTruth,
-    Segmentation,
-)
+from cvlib.structures import Classification, Detections, GroundTruth, Segmentation
 from cvlib.structures.masks import mask_areas, resize_masks
 
 CLASSES = ("cat", "dog")
 
 
 @pytest.fixture
-def found():
+def detections():
     boxes = torch.tensor([[1.0, 2.0, 11.0, 22.0], [0.5, 0.0, 4.0, 8.25], [3.0, 3.0, 3.0, 3.0]])
     return Detections(boxes, torch.tensor([0.9, 0.5, 0.25]), torch.tensor([1, 0, 1]), CLASSES)
 
 
-def test_names_follow_the_labels(found):
-    assert found.names == ["dog", "cat", "dog"]
-    assert len(found) == 3
+def test_names_follow_the_labels(detections):
+    assert detections.names == ["dog", "cat", "dog"]
+    assert len(detections) == 3
 
 
 @pytest.mark.parametrize(
@@ -39,21 +34,18 @@ def test_names_follow_the_labels(found):
         ([2, 0], [2, 0]),
         (torch.tensor([1]), [1]),
         (torch.tensor([False, False, False]), []),
+        (torch.tensor([True, True, False]), [0, 1]),
     ],
 )
-def test_indexing_takes_boxes_scores_and_labels_together(found, index, expected):
-    part = found[index]
-    assert torch.equal(part.boxes, found.boxes[expected])
-    assert torch.equal(part.scores, found.scores[expected])
-    assert torch.equal(part.labels, found.labels[expected])
+def test_indexing_takes_boxes_scores_and_labels_together(detections, index, expected):
+    part = detections[index]
+    assert torch.equal(part.boxes, detections.boxes[expected])
+    assert torch.equal(part.scores, detections.scores[expected])
+    assert torch.equal(part.labels, detections.labels[expected])
     assert part.classes == CLASSES
 
 
-def test_indexing_by_a_mask_of_the_scores(found):
-    assert found[found.scores > 0.4].names == ["dog", "cat"]
-
-
-def test_empty():
+def test_detections_without_objects():
     nothing = Detections.empty(CLASSES)
     assert len(nothing) == 0
     assert nothing.names == nothing.to_coco(1) == []
@@ -61,22 +53,21 @@ def test_empty():
     assert nothing.labels.dtype == torch.int64
 
 
-def test_detections_cannot_be_altered(found):
+def test_detections_cannot_be_altered(detections):
     with pytest.raises(dataclasses.FrozenInstanceError):
-        found.scores = torch.zeros(3)
+        detections.scores = torch.zeros(3)
 
 
-def test_cpu(found, device):
-    moved = Detections(
-        found.boxes.to(device), found.scores.to(device), found.labels.to(device), CLASSES
-    )
+def test_detections_move_to_the_cpu(detections, device):
+    tensors = detections.boxes, detections.scores, detections.labels
+    moved = Detections(*(tensor.to(device) for tensor in tensors), CLASSES)
     back = moved.cpu()
     assert {t.device.type for t in (back.boxes, back.scores, back.labels)} == {"cpu"}
-    assert torch.equal(back.boxes, found.boxes)
+    assert torch.equal(back.boxes, detections.boxes)
 
 
-def test_to_coco_gives_corner_and_sides(found):
-    rows = found.to_coco(17)
+def test_to_coco_gives_corner_and_sides(detections):
+    rows = detections.to_coco(17)
     assert rows[0] == {
         "image_id": 17,
         "category_id": 1,
@@ -86,8 +77,8 @@ def test_to_coco_gives_corner_and_sides(found):
     assert [row["bbox"] for row in rows[1:]] == [[0.5, 0.0, 3.5, 8.25], [3.0, 3.0, 0.0, 0.0]]
 
 
-def test_to_coco_maps_labels_to_the_ids_of_a_file(found):
-    assert [row["category_id"] for row in found.to_coco(1, [7, 90])] == [90, 7, 90]
+def test_to_coco_maps_labels_to_the_ids_of_a_file(detections):
+    assert [row["category_id"] for row in detections.to_coco(1, [7, 90])] == [90, 7, 90]
 
 
 @pytest.mark.parametrize(
@@ -107,9 +98,6 @@ def test_labels_without_a_class_are_refused(label):
         Detections(torch.zeros(1, 4), torch.zeros(1), torch.tensor([label]), CLASSES)
 
 
-# --- masks -----------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def masks():
     masks = torch.zeros(3, 24, 12, dtype=torch.bool)
@@ -118,20 +106,22 @@ def masks():
 
 
 @pytest.fixture(params=["bitmaps", "rles", "runs"])
-def masked(request, found, masks):
+def masked(request, detections, masks):
     kept = masks
     if request.param == "rles":
         kept = masks_to_rle(masks)
     elif request.param == "runs":  # as COCO's files have crowds: not compressed
         runs = [[26, 20, 4, 20, 4, 20, 4, 20, 4, 20, 4, 20, 4, 20, 4, 20, 4, 20, 4, 20, 26]]
         runs += [[0, 8, 16, 8, 16, 8, 16, 8, 208], [288]]
-        kept = [{"size": [24, 12], "counts": one} for one in runs]
-    return dataclasses.replace(found, masks=kept)
+        kept = [{"size": [24, 12], "counts": counts} for counts in runs]
+    return dataclasses.replace(detections, masks=kept)
 
 
-def test_both_forms_of_masks_say_the_same(masked, masks):
+def test_both_forms_of_masks_agree(masked, masks):
     assert torch.equal(masked.bitmaps(), masks)
     assert masked.rles() == masks_to_rle(masks)
+    nothing = masked[masked.scores > 1]
+    assert len(nothing) == 0 and nothing.rles() == []
     assert mask_areas(masked.masks).tolist() == [200, 32, 0]
 
 
@@ -166,11 +156,6 @@ def test_resizing_takes_boxes_and_masks_along(masked, masks):
     assert smaller.boxes.tolist()[0] == [1, 1, 6, 5], "inside of the image"
 
 
-def test_indexing_to_nothing_keeps_masks(masked):
-    nothing = masked[masked.scores > 1]
-    assert len(nothing) == 0 and nothing.rles() == []
-
-
 def test_cpu_takes_masks_along(masked, masks, device):
     if isinstance(masked.masks, torch.Tensor):
         masked = dataclasses.replace(masked, masks=masked.masks.to(device))
@@ -184,43 +169,40 @@ def test_to_coco_writes_masks_as_run_lengths(masked, masks):
     assert all(isinstance(row["segmentation"]["counts"], str) for row in rows)
 
 
-def test_masks_that_are_not_there(found):
+def test_missing_masks_are_refused(detections):
     with pytest.raises(ValueError, match=r"Detections\.bitmaps: expected masks, got"):
-        found.bitmaps()
+        detections.bitmaps()
     with pytest.raises(ValueError, match=r"Detections\.rles: expected masks, got"):
-        found.rles()
+        detections.rles()
 
 
-def test_masks_of_another_dtype_are_refused(found, masks):
+def test_masks_of_another_dtype_are_refused(detections, masks):
     with pytest.raises(TypeError, match=r"dtype torch\.bool, got torch\.float32; compare first"):
-        dataclasses.replace(found, masks=masks.float())
+        dataclasses.replace(detections, masks=masks.float())
 
 
 @pytest.mark.parametrize("kept", [{"size": [1, 1], "counts": "1"}, "text", 7])
-def test_masks_of_another_kind_are_refused(found, kept):
+def test_masks_of_another_kind_are_refused(detections, kept):
     with pytest.raises(TypeError, match="`masks` to be a bool tensor or a list of run lengths"):
-        dataclasses.replace(found, masks=kept)
+        dataclasses.replace(detections, masks=kept)
 
 
-def test_masks_of_another_number_are_refused(found, masks):
+def test_masks_of_another_number_are_refused(detections, masks):
     with pytest.raises(ValueError, match=r"`masks` of shape \(N, H, W\) with N = 3 as in labels"):
-        dataclasses.replace(found, masks=masks[:2])
+        dataclasses.replace(detections, masks=masks[:2])
     with pytest.raises(ValueError, match="`masks` to hold 3 run lengths, as in labels, got 2"):
-        dataclasses.replace(found, masks=masks_to_rle(masks[:2]))
+        dataclasses.replace(detections, masks=masks_to_rle(masks[:2]))
 
 
-# --- supervision -----------------------------------------------------------------------------
-
-
-def test_to_supervision_without_the_package_says_what_to_install(found, monkeypatch):
+def test_to_supervision_without_the_package_names_the_installation(detections, monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ImportError, match="pip install supervision"):
-        found.to_supervision()
+        detections.to_supervision()
 
 
 def test_to_supervision_names_everything(masked, masks, monkeypatch):
-    stand_in = types.SimpleNamespace(Detections=lambda **fields: fields)
-    monkeypatch.setitem(sys.modules, "supervision", stand_in)
+    package = types.SimpleNamespace(Detections=lambda **fields: fields)
+    monkeypatch.setitem(sys.modules, "supervision", package)
     fields = masked.to_supervision()
     assert np.array_equal(fields["xyxy"], masked.boxes.numpy())
     assert fields["mask"].dtype == bool and np.array_equal(fields["mask"], masks.numpy())
@@ -230,13 +212,10 @@ def test_to_supervision_names_everything(masked, masks, monkeypatch):
     assert masked[[]].to_supervision()["mask"] is None
 
 
-def test_to_supervision_with_the_package(found):
+def test_to_supervision_with_the_package(detections):
     supervision = pytest.importorskip("supervision")
-    detections = found.to_supervision()
-    assert isinstance(detections, supervision.Detections) and len(detections) == 3
-
-
-# --- truths ----------------------------------------------------------------------------------
+    converted = detections.to_supervision()
+    assert isinstance(converted, supervision.Detections) and len(converted) == 3
 
 
 def test_truths_without_areas_or_crowds():
@@ -248,9 +227,9 @@ def test_the_area_of_a_truth_is_that_of_its_mask(masks):
     boxes, labels = torch.zeros(3, 4), torch.zeros(3).long()
     truth = GroundTruth(boxes, labels, (24, 12), masks=masks_to_rle(masks))
     assert truth.areas.tolist() == [200, 32, 0]
-    given = dataclasses.replace(truth, area=torch.tensor([1.0, 2, 3]))
-    assert given.areas.tolist() == [1, 2, 3]
-    assert torch.equal(given.bitmaps(), masks)
+    measured = dataclasses.replace(truth, area=torch.tensor([1.0, 2, 3]))
+    assert measured.areas.tolist() == [1, 2, 3]
+    assert torch.equal(measured.bitmaps(), masks)
 
 
 def test_a_truth_is_read_from_a_target(masks):
@@ -293,34 +272,31 @@ def test_truths_of_different_lengths_are_refused():
         GroundTruth(boxes, labels, (8, 8)).rles()
 
 
-# --- class maps ------------------------------------------------------------------------------
-
-
 def test_shares_of_classes():
     labels = torch.tensor([[0, 1, 1], [255, 1, 0]], dtype=torch.uint8)
-    found = Segmentation(labels, CLASSES)
-    assert found.shares() == {"cat": pytest.approx(2 / 6), "dog": pytest.approx(3 / 6)}
-    assert found.size == (2, 3)
+    class_map = Segmentation(labels, CLASSES)
+    assert class_map.shares() == {"cat": pytest.approx(2 / 6), "dog": pytest.approx(3 / 6)}
+    assert class_map.size == (2, 3)
 
 
 @pytest.mark.parametrize("size", [(4, 6), (2, 3), (1, 1), (3, 5), (1, 6)])
 def test_resizing_takes_the_nearest_pixel(size):
     labels = torch.tensor([[0, 1, 0], [255, 1, 1]], dtype=torch.uint8)
-    found = Segmentation(labels, CLASSES, scores=labels / 255).resize(size)
+    resized = Segmentation(labels, CLASSES, scores=labels / 255).resize(size)
     expected = torch.nn.functional.interpolate(
         labels[None, None].float(), size, mode="nearest-exact"
     )
-    assert torch.equal(found.labels, expected[0, 0].byte())
-    assert torch.equal(found.scores, found.labels / 255)
+    assert torch.equal(resized.labels, expected[0, 0].byte())
+    assert torch.equal(resized.scores, resized.labels / 255)
 
 
-def test_class_maps_to_the_host(device):
+def test_class_maps_move_to_the_cpu(device):
     labels = torch.zeros(2, 2, dtype=torch.int64, device=device)
-    found = Segmentation(labels, CLASSES, scores=labels.float()).cpu()
-    assert found.labels.device.type == found.scores.device.type == "cpu"
+    class_map = Segmentation(labels, CLASSES, scores=labels.float()).cpu()
+    assert class_map.labels.device.type == class_map.scores.device.type == "cpu"
 
 
-def test_class_maps_that_are_refused():
+def test_invalid_class_maps_are_refused():
     with pytest.raises(TypeError, match=r"`labels` of an integer dtype, got torch\.float32"):
         Segmentation(torch.zeros(2, 2), CLASSES)
     with pytest.raises(ValueError, match=r"`labels` of shape \(H, W\), got \(1, 2, 2\)"):
@@ -331,6 +307,6 @@ def test_class_maps_that_are_refused():
         Segmentation(torch.zeros(1, 1).long(), CLASSES, scores=torch.zeros(2, 1))
 
 
-def test_a_wrong_number_of_probabilities():
+def test_a_wrong_number_of_probabilities_is_refused():
     with pytest.raises(ValueError, match=r"expected `probabilities` of shape \(2,\)"):
         Classification(torch.ones(3) / 3, ("a", "b"))

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 
-from cvlib.cli.running import choose_folder
+from cvlib.cli.outputs import choose_folder
 from cvlib.cli.train import Source, log, train_model
 from cvlib.data import SyntheticBananas, fetch_bananas
 from cvlib.engine import TrainConfig

@@ -1,20 +1,20 @@
 // Weighted boxes fusion on the CPU.
 //
-// Boxes are sorted, best weighted score first, and grouped by image and label; groups in parallel.
-// In a group every box is compared with all clusters so far, one vectorised loop, and joins the one
-// that it overlaps most. Memory is linear in the number of boxes. The result does not depend on the
-// number of threads.
+// Boxes are sorted by weighted score and grouped by image and label, groups in parallel. In its
+// group each box, best first, is compared with all clusters so far in one vectorised loop, and
+// joins the one that it overlaps most or starts a new one. Work: boxes x clusters per group; memory
+// is linear in the number of boxes. The result does not depend on the number of threads.
 #include <bit>
-#include <limits>
 #include <optional>
 #include <tuple>
 
 #include "../box_soa.h"
 #include "../checks.h"
 #include "../nms/arguments.h"
-#include "../nms/members.h"
+#include "../nms/groups.h"
 #include "../nms/sort_scores.h"
 #include "../parallel.h"
+#include "arguments.h"
 #include "cluster.h"
 
 namespace cvlib {
@@ -22,10 +22,10 @@ namespace {
 
 constexpr int64_t kBoxesPerTask = 256;
 
-// What the boxes of all models say, as float64.
+// The boxes of all models, in float64.
 struct Candidates {
-  std::vector<Candidate> all;  // by input index; score -1 for those that do not count
-  std::vector<int32_t> order;  // those that count, best first
+  std::vector<Candidate> all;  // by input index; only those in `order` are set
+  std::vector<int32_t> order;  // indices of boxes from the score threshold on, best first
 };
 
 template <class T>
@@ -33,25 +33,27 @@ Candidates collect_candidates(const T* boxes, const T* scores, const int64_t* mo
                               const double* weights, int64_t n, double score_threshold) {
   Candidates candidates;
   candidates.all.resize(n);
-  std::vector<int32_t> counting;
+  std::vector<int32_t> indices;
   std::vector<double> weighted;
   for (int64_t i = 0; i < n; ++i) {
     if (!(static_cast<double>(scores[i]) >= score_threshold)) continue;
     const T* b = boxes + 4 * i;
     const double score = static_cast<double>(scores[i]) * weights[models[i]];
     candidates.all[i] = {{b[0], b[1], b[2], b[3]}, score, models[i]};
-    counting.push_back(static_cast<int32_t>(i));
+    indices.push_back(static_cast<int32_t>(i));
     weighted.push_back(score);
   }
   candidates.order = descending_order(weighted.data(), static_cast<int64_t>(weighted.size()));
-  for (auto& place : candidates.order) place = counting[place];
+  for (auto& index : candidates.order) index = indices[index];
   return candidates;
 }
 
-// The clusters of one group, their fused boxes as arrays for the search.
+// The clusters of one group, with their fused boxes as arrays for the search.
 class Clusters {
  public:
-  explicit Clusters(int64_t most) : fused_(most), overlap_(most) { clusters_.reserve(most); }
+  explicit Clusters(int64_t capacity) : fused_(capacity), overlap_(capacity) {
+    clusters_.reserve(capacity);
+  }
 
   void add(const Candidate& candidate, int32_t index, const FusionSettings& settings) {
     const double weight = settings.weights[candidate.model];
@@ -71,7 +73,7 @@ class Clusters {
   int32_t first(int64_t i) const { return first_[i]; }
 
  private:
-  // The oldest of those with the greatest IoU above the threshold, or -1.
+  // The oldest cluster among those with the largest IoU above the threshold, or -1.
   int64_t most_overlapping(const Box<double>& box, double threshold) {
     const double* __restrict x1 = fused_.x1;
     const double* __restrict y1 = fused_.y1;
@@ -81,15 +83,16 @@ class Clusters {
     double* __restrict overlap = overlap_.data();
     const double box_area = area(box);
     const int64_t n = count();
-    int64_t greatest = 0;  // as bits: they order numbers from 0 on, and integers vectorise
+    // As bits, which order like the numbers from 0 on: an integer maximum vectorises.
+    int64_t largest_bits = 0;
     for (int64_t j = 0; j < n; ++j) {
       overlap[j] = iou(box, box_area, Box<double>{x1[j], y1[j], x2[j], y2[j]}, areas[j]);
       const int64_t bits = std::bit_cast<int64_t>(overlap[j]);
-      greatest = bits > greatest ? bits : greatest;
+      largest_bits = bits > largest_bits ? bits : largest_bits;
     }
-    const double most = std::bit_cast<double>(greatest);
-    if (!(most > threshold)) return -1;
-    return std::find(overlap, overlap + n, most) - overlap;
+    const double largest = std::bit_cast<double>(largest_bits);
+    if (!(largest > threshold)) return -1;
+    return std::find(overlap, overlap + n, largest) - overlap;
   }
 
   std::vector<Cluster> clusters_;
@@ -109,46 +112,25 @@ struct Fused {
 
 void fuse_groups(const Candidates& candidates, const Members& members,
                  const FusionSettings& settings, Fused& fused) {
-  const int64_t n = static_cast<int64_t>(members.boxes.size());
-  const int64_t groups_per_task = kBoxesPerTask * members.count() / (n + 1) + 1;
-  parallel_for(members.count(), groups_per_task, [&](int64_t begin, int64_t end) {
+  for_each_group(members, kBoxesPerTask, [&](const int32_t* indices, int64_t size) {
     with_best_instructions([&] {
-      for (int64_t g = begin; g < end; ++g) {
-        Clusters clusters(members.size(g));
-        for (int64_t m = 0; m < members.size(g); ++m) {
-          const int32_t i = members.begin(g)[m];
-          clusters.add(candidates.all[i], i, settings);
-        }
-        for (int64_t c = 0; c < clusters.count(); ++c) {
-          const int32_t i = clusters.first(c);
-          fused.boxes[i] = clusters[c].fused;
-          fused.scores[i] = fused_score(clusters[c], settings);
-          fused.is_start[i] = 1;
-        }
+      Clusters clusters(size);
+      for (int64_t k = 0; k < size; ++k) {
+        clusters.add(candidates.all[indices[k]], indices[k], settings);
+      }
+      for (int64_t c = 0; c < clusters.count(); ++c) {
+        const int32_t i = clusters.first(c);
+        fused.boxes[i] = clusters[c].fused;
+        fused.scores[i] = fused_score(clusters[c], settings);
+        fused.is_start[i] = 1;
       }
     });
   });
 }
 
-FusionSettings make_settings(const Tensor& weights, double iou_threshold, int64_t confidence,
-                             bool allows_overflow) {
-  FusionSettings settings{iou_threshold,
-                          static_cast<Confidence>(confidence),
-                          allows_overflow,
-                          data<double>(weights),
-                          weights.size(0),
-                          0,
-                          0};
-  for (int64_t m = 0; m < settings.num_models; ++m) {
-    settings.total_weight += settings.weights[m];
-    settings.largest_weight = larger(settings.largest_weight, settings.weights[m]);
-  }
-  return settings;
-}
-
 using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-// Best fused score first; equal scores: the cluster whose first box came first.
+// Highest fused score first; equal scores in the order of their first boxes.
 template <class T>
 Outputs write_sorted(const Tensor& like, const Fused& fused, const int64_t* labels,
                      const int64_t* images) {
@@ -168,8 +150,8 @@ Outputs write_sorted(const Tensor& like, const Fused& fused, const int64_t* labe
   for (int64_t rank = 0; rank < count; ++rank) {
     const int32_t i = starts[order[rank]];
     const Box<double>& box = fused.boxes[i];
-    T* row = mutable_data<T>(boxes) + 4 * rank;
-    row[0] = T(box.x1), row[1] = T(box.y1), row[2] = T(box.x2), row[3] = T(box.y2);
+    write_box(Box<T>{T(box.x1), T(box.y1), T(box.x2), T(box.y2)},
+              mutable_data<T>(boxes) + 4 * rank);
     mutable_data<T>(out_scores)[rank] = T(fused.scores[i]);
     mutable_data<int64_t>(out_labels)[rank] = labels[i];
     if (images) mutable_data<int64_t>(out_images)[rank] = images[i];
@@ -183,36 +165,33 @@ Outputs weighted_boxes_fusion_cpu(const Tensor& boxes_in, const Tensor& scores_i
                                   double iou_threshold, double score_threshold, int64_t confidence,
                                   bool allows_overflow) {
   check_boxes(boxes_in, 2);
-  check_same_dtype(boxes_in, scores_in);
+  check_scores(scores_in, boxes_in);
+  check_box_count(boxes_in);
+  check_weights(weights_in);
   const int64_t n = boxes_in.size(0);
-  STD_TORCH_CHECK(scores_in.dim() == 1 && scores_in.size(0) == n,
-                  "weighted_boxes_fusion: expected a score per box");
-  STD_TORCH_CHECK(n <= std::numeric_limits<int32_t>::max(),
-                  "weighted_boxes_fusion: more than 2^31 - 1 boxes");
-  STD_TORCH_CHECK(weights_in.scalar_type() == ScalarType::Double && weights_in.dim() == 1 &&
-                      weights_in.size(0) <= kMostModels,
-                  "weighted_boxes_fusion: expected float64 weights of at most 64 models");
   const Tensor boxes = as_real(boxes_in), scores = as_real(scores_in);
   const Tensor weights = as_contiguous(weights_in);
   const auto labels = contiguous_ids(labels_in, n), models = contiguous_ids(models_in, n);
   const auto images = contiguous_ids(images_in, n);
   for (int64_t i = 0; i < n; ++i) {
-    const int64_t model = pointer(models)[i];
+    const int64_t model = id_data(models)[i];
     STD_TORCH_CHECK(model >= 0 && model < weights.size(0),
-                    "weighted_boxes_fusion: expected models below the number of weights");
+                    "weighted_boxes_fusion: expected models from 0 to the number of weights - 1");
   }
   Outputs out{boxes, scores, labels_in, models_in};
   dispatch_floating(boxes.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    check_values(are_valid(data<T>(boxes), n) && are_numbers(data<T>(scores), n));
+    check_values(are_valid(data<T>(boxes), n) && has_no_nan(data<T>(scores), n));
     const Candidates candidates =
-        collect_candidates(data<T>(boxes), data<T>(scores), pointer(models), data<double>(weights),
+        collect_candidates(data<T>(boxes), data<T>(scores), id_data(models), data<double>(weights),
                            n, score_threshold);
-    const DenseIds groups = combine(make_dense(pointer(images), n), make_dense(pointer(labels), n));
+    const DenseIds groups = combine(make_dense(id_data(images), n), make_dense(id_data(labels), n));
     Fused fused(n);
-    fuse_groups(candidates, collect_members(candidates.order, groups),
-                make_settings(weights, iou_threshold, confidence, allows_overflow), fused);
-    out = write_sorted<T>(boxes, fused, pointer(labels), pointer(images));
+    fuse_groups(
+        candidates, collect_members(candidates.order, groups),
+        with_weight_sums(make_settings(weights, iou_threshold, confidence, allows_overflow)),
+        fused);
+    out = write_sorted<T>(boxes, fused, id_data(labels), id_data(images));
   });
   return out;
 }

@@ -1,21 +1,22 @@
 // Weighted boxes fusion on CUDA: a block for each image and label.
 //
 // Boxes are sorted by weighted score and then into groups. A block takes the boxes of its group in
-// order, compares each with all clusters so far and lets it join the best, or start one. Work:
-// boxes x clusters pairs for each group; memory linear. One host synchronisation, for the number of
-// clusters.
+// order, compares each with all clusters so far and adds it to the best one, or starts a new one.
+// Work: boxes x clusters per group; memory is linear in the number of boxes. One host
+// synchronisation, for the number of clusters.
 #include <optional>
 #include <tuple>
 
 #include "../checks.h"
 #include "../nms/grouped_cuda.cuh"
+#include "arguments.h"
 #include "cluster.h"
 
 namespace cvlib {
 namespace {
 
 constexpr int kGroupThreads = 128;
-constexpr double kLeftOut = -1;  // weighted scores of boxes that do not count; others are not < 0
+constexpr double kLeftOut = -1;  // score of boxes that take no part; real scores are never negative
 
 template <class T>
 struct FusionProblem {
@@ -24,10 +25,10 @@ struct FusionProblem {
   const int64_t* models;   // by input index
   const double* weighted;  // by input index
   FusionSettings settings;
-  Cluster* clusters;  // by position: those of a group from its start on
-  int64_t* first;     // by position: input index of the box that started the cluster
-  double* scores;     // by input index of that box, or kLeftOut
-  int64_t* places;    // by input index of that box: position of the cluster
+  Cluster* clusters;   // by position; those of a group begin at its first position
+  int64_t* first;      // by position: input index of the first box of the cluster
+  double* scores;      // by input index of a first box: fused score; otherwise kLeftOut
+  int64_t* positions;  // by input index of a first box: position of its cluster
 };
 
 template <class T>
@@ -40,9 +41,9 @@ __global__ void weight_kernel(const T* __restrict__ boxes, const T* __restrict__
   if (i >= n) return;
   const double score = static_cast<double>(scores[i]);
   const int64_t model = models[i];
-  const bool counts = score >= score_threshold && model >= 0 && model < num_models &&
-                      !has_nan(read_box(boxes + 4 * i));
-  weighted[i] = counts ? score * weights[model] : kLeftOut;
+  const bool is_valid = score >= score_threshold && model >= 0 && model < num_models &&
+                        !has_nan(read_box(boxes + 4 * i));
+  weighted[i] = is_valid ? score * weights[model] : kLeftOut;
   fused_scores[i] = kLeftOut;
 }
 
@@ -50,15 +51,6 @@ template <class T>
 __device__ Candidate read_candidate(const FusionProblem<T>& p, int64_t i) {
   const Box<T> box = read_box(p.boxes + 4 * i);
   return {{box.x1, box.y1, box.x2, box.y2}, p.weighted[i], p.models[i]};
-}
-
-// In the order of the CPU kernel, for the same bits.
-__device__ FusionSettings with_sums(FusionSettings settings) {
-  for (int64_t m = 0; m < settings.num_models; ++m) {
-    settings.total_weight += settings.weights[m];
-    settings.largest_weight = larger(settings.largest_weight, settings.weights[m]);
-  }
-  return settings;
 }
 
 template <class T>
@@ -71,7 +63,7 @@ __global__ void fuse_kernel(FusionProblem<T> p) {
   for (int64_t position = begin; position < end; ++position) {
     const int64_t i = p.groups.order[position];
     const Candidate candidate = read_candidate(p, i);
-    if (candidate.score < 0) break;  // and all that follow
+    if (candidate.score < 0) break;  // all that follow are left out, too
     const double box_area = area(candidate.box);
     Placed<double> own{0, count};
     for (int64_t c = threadIdx.x; c < count; c += blockDim.x) {
@@ -83,7 +75,7 @@ __global__ void fuse_kernel(FusionProblem<T> p) {
     if (threadIdx.x == 0) {
       const double weight = p.settings.weights[candidate.model];
       if (joins) {
-        join_cluster(clusters[best.place], candidate, weight);
+        join_cluster(clusters[best.position], candidate, weight);
       } else {
         clusters[count] = start_cluster(candidate, weight);
         p.first[begin + count] = i;
@@ -92,11 +84,11 @@ __global__ void fuse_kernel(FusionProblem<T> p) {
     count += !joins;
     __syncthreads();
   }
-  const FusionSettings settings = with_sums(p.settings);
+  const FusionSettings settings = with_weight_sums(p.settings);
   for (int64_t c = threadIdx.x; c < count; c += blockDim.x) {
     const int64_t i = p.first[begin + c];
     p.scores[i] = fused_score(clusters[c], settings);
-    p.places[i] = begin + c;
+    p.positions[i] = begin + c;
   }
 }
 
@@ -112,9 +104,8 @@ __global__ void write_kernel(const int64_t* __restrict__ starts, int64_t count, 
   const int64_t rank = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (rank >= count) return;
   const int64_t i = starts[rank];
-  const Box<double> box = p.clusters[p.places[i]].fused;
-  boxes[4 * rank] = static_cast<T>(box.x1), boxes[4 * rank + 1] = static_cast<T>(box.y1);
-  boxes[4 * rank + 2] = static_cast<T>(box.x2), boxes[4 * rank + 3] = static_cast<T>(box.y2);
+  const Box<double> box = p.clusters[p.positions[i]].fused;
+  write_box(Box<T>{T(box.x1), T(box.y1), T(box.x2), T(box.y2)}, boxes + 4 * rank);
   scores[rank] = static_cast<T>(p.scores[i]);
 }
 
@@ -132,13 +123,12 @@ Outputs fuse(const Tensor& boxes, const Tensor& scores, const std::optional<Tens
       data<T>(boxes), data<T>(scores), data<int64_t>(models), settings.weights, settings.num_models,
       n, score_threshold, mutable_data<double>(weighted), mutable_data<double>(fused_scores));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-  const Tensor positions =
-      group_positions(sort_descending(weighted).second, labels, images, stream);
+  const Tensor order = group_positions(sort_descending(weighted).second, labels, images, stream);
   const Tensor clusters =
       empty(boxes, {n * static_cast<int64_t>(sizeof(Cluster))}, ScalarType::Byte);
   const Tensor first = empty(boxes, {n}, ScalarType::Long);
-  const Tensor places = empty(boxes, {n}, ScalarType::Long);
-  const FusionProblem<T> problem{{data<int64_t>(positions), pointer(labels), pointer(images), n},
+  const Tensor positions = empty(boxes, {n}, ScalarType::Long);
+  const FusionProblem<T> problem{{data<int64_t>(order), id_data(labels), id_data(images), n},
                                  data<T>(boxes),
                                  data<int64_t>(models),
                                  data<double>(weighted),
@@ -146,15 +136,15 @@ Outputs fuse(const Tensor& boxes, const Tensor& scores, const std::optional<Tens
                                  static_cast<Cluster*>(clusters.mutable_data_ptr()),
                                  mutable_data<int64_t>(first),
                                  mutable_data<double>(fused_scores),
-                                 mutable_data<int64_t>(places)};
+                                 mutable_data<int64_t>(positions)};
   fuse_kernel<T><<<problem.groups.blocks(), kGroupThreads, 0, stream>>>(problem);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-  const auto [sorted_scores, order] = sort_descending(fused_scores);
+  const auto [sorted_scores, ranking] = sort_descending(fused_scores);
   const Tensor flags = empty(boxes, {n}, ScalarType::Bool);
-  flag_kernel<<<blocks_for(n), kThreads, 0, stream>>>(
-      data<double>(sorted_scores), n, static_cast<uint8_t*>(flags.mutable_data_ptr()));
+  flag_kernel<<<blocks_for(n), kThreads, 0, stream>>>(data<double>(sorted_scores), n,
+                                                      mutable_data<uint8_t>(flags));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-  const Tensor starts = masked_select(order, flags);
+  const Tensor starts = masked_select(ranking, flags);
   const int64_t count = starts.size(0);
   Tensor out_boxes = empty(boxes, {count, 4}, boxes.scalar_type());
   Tensor out_scores = empty(boxes, {count}, boxes.scalar_type());
@@ -175,16 +165,13 @@ Outputs weighted_boxes_fusion_cuda(const Tensor& boxes_in, const Tensor& scores_
                                    double iou_threshold, double score_threshold, int64_t confidence,
                                    bool allows_overflow) {
   check_boxes(boxes_in, 2);
-  check_same_dtype(boxes_in, scores_in);
+  check_scores(scores_in, boxes_in);
+  check_box_count(boxes_in);
+  check_weights(weights_in);
   const DeviceGuard guard(boxes_in.get_device_index());
   const Tensor boxes = as_real(boxes_in), scores = as_real(scores_in);
   const Tensor weights = as_contiguous(weights_in);
   const int64_t n = boxes.size(0);
-  STD_TORCH_CHECK(scores.dim() == 1 && scores.size(0) == n && n <= 0x7fffffff,
-                  "weighted_boxes_fusion: expected a score per box");
-  STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Double && weights.dim() == 1 &&
-                      weights.size(0) <= kMostModels,
-                  "weighted_boxes_fusion: expected float64 weights of at most 64 models");
   const auto labels = contiguous_ids(labels_in, n), models = contiguous_ids(models_in, n);
   const auto images = contiguous_ids(images_in, n);
   const Tensor no_ids = empty(boxes, {0}, ScalarType::Long);
@@ -192,13 +179,8 @@ Outputs weighted_boxes_fusion_cuda(const Tensor& boxes_in, const Tensor& scores_
     const ScalarType type = boxes.scalar_type();
     return {empty(boxes, {0, 4}, type), empty(boxes, {0}, type), no_ids, no_ids};
   }
-  const FusionSettings settings{iou_threshold,
-                                static_cast<Confidence>(confidence),
-                                allows_overflow,
-                                data<double>(weights),
-                                weights.size(0),
-                                0,
-                                0};
+  const FusionSettings settings =
+      make_settings(weights, iou_threshold, confidence, allows_overflow);
   Outputs out{boxes, scores, no_ids, no_ids};
   dispatch_floating(boxes.scalar_type(), [&](auto zero) {
     out = fuse<decltype(zero)>(boxes, scores, labels, *models, images, score_threshold, settings);

@@ -1,5 +1,5 @@
-// A cluster of weighted boxes fusion. Included by CPU and CUDA kernels: which box joins which
-// cluster depends on every bit of the fused boxes. Everything is float64, whatever the boxes are.
+// A cluster of weighted boxes fusion. Shared by CPU and CUDA: which box joins which cluster depends
+// on every bit of the fused boxes. Everything is float64, whatever the dtype of the boxes.
 #pragma once
 
 #include <cstdint>
@@ -8,34 +8,42 @@
 
 namespace cvlib {
 
-// The values of the schema's int; the names are those of Python.
+// Values of the schema's int; Python has the same names.
 enum class Confidence : int64_t { kAverage, kMaximum, kBoxAndModel, kAbsentModelAware };
 
-constexpr int64_t kMostModels = 64;  // bits of Cluster::models
+constexpr int64_t kMaxModels = 64;  // bits of Cluster::models
 
 struct FusionSettings {
   double iou_threshold;
   Confidence confidence;
   bool allows_overflow;
-  const double* weights;  // of the models
+  const double* weights;  // of each model
   int64_t num_models;
-  double total_weight;
-  double largest_weight;
+  double total_weight = 0, largest_weight = 0;  // see with_weight_sums
 };
+
+// Sums in one order on every device, for equal bits.
+CVLIB_HOST_DEVICE FusionSettings with_weight_sums(FusionSettings settings) {
+  for (int64_t m = 0; m < settings.num_models; ++m) {
+    settings.total_weight += settings.weights[m];
+    settings.largest_weight = larger(settings.largest_weight, settings.weights[m]);
+  }
+  return settings;
+}
 
 struct Candidate {
   Box<double> box;
-  double score;  // times the weight of its model
+  double score;  // multiplied by the weight of its model
   int64_t model;
 };
 
 struct Cluster {
-  Box<double> fused;                   // the average of the boxes, weighted by their scores
-  Box<double> sum;                     // of box times score
-  double score, weight, model_weight;  // sums; model_weight counts every model once
+  Box<double> fused;                   // average of the boxes, weighted by their scores
+  Box<double> sum;                     // sum of box times score
+  double score, weight, model_weight;  // sums; model_weight counts each model once
   double best_score;
   int64_t count;
-  uint64_t models;
+  uint64_t models;  // one bit per model
 };
 
 CVLIB_HOST_DEVICE void add_model(Cluster& cluster, int64_t model, double weight) {
@@ -61,7 +69,7 @@ CVLIB_HOST_DEVICE void join_cluster(Cluster& cluster, const Candidate& c, double
   cluster.weight += weight;
   cluster.count += 1;
   add_model(cluster, c.model, weight);
-  // Scores of 0 leave the first box where it is.
+  // With only scores of 0 there is no average: the first box stays.
   if (cluster.score > 0) {
     cluster.fused = {sum.x1 / cluster.score, sum.y1 / cluster.score, sum.x2 / cluster.score,
                      sum.y2 / cluster.score};

@@ -1,9 +1,8 @@
-// Pairwise similarities of N and M boxes on the CPU.
+// Pairwise similarities of N and M boxes on the CPU, and their gradients.
 //
-// One row of the result at a time: the M boxes stand as arrays in cache, so a row is one vectorised
-// loop of about 14 operations (IoU) and one store per pair. Bytes: 4 written per float pair,
-// nothing else that grows with N x M; rows are written once, in order, by the thread that owns
-// them.
+// One row of the result at a time: the M boxes are arrays in cache, so a row is one vectorised loop
+// of about 14 operations (IoU) and one store per pair. Memory traffic: 4 bytes written per pair of
+// float boxes; nothing else grows with N x M. Each row is written once, by the thread that owns it.
 #include <algorithm>
 #include <tuple>
 #include <vector>
@@ -19,7 +18,7 @@ namespace {
 
 constexpr int64_t kPairsPerTask = 32768;
 
-// The boxes of one argument as arrays; angles only for the kind that reads them.
+// The boxes of one argument as arrays, with angles only for the kind that reads them.
 template <IouKind kKind, class T>
 struct MeasuredArrays {
   BoxArrays<T> boxes;
@@ -62,7 +61,7 @@ void similarity_rows(const T* boxes, const MeasuredArrays<kKind, T>& others, int
   }
 }
 
-// Sums run in this many lanes and are added up at the end, on every instruction set alike.
+// Sums run in this many lanes and are added at the end, in one order on every instruction set.
 constexpr int kLanes = 16;
 
 template <class T>
@@ -99,8 +98,8 @@ void add_chunk(const Measured<T>& own, const MeasuredArrays<kKind, T>& others, i
   }
 }
 
-// Gradient of boxes begin..end: the sum over `others` of what each pair contributes. grad_out is
-// read as [i * row_stride + j * column_stride], so one loop serves both arguments.
+// Gradient of the boxes begin..end: the sum of each box's pairs with `others`. grad_out is indexed
+// [i * row_stride + j * column_stride], so that one loop serves both arguments.
 template <IouKind kKind, class T>
 void gradient_rows(const T* boxes, const MeasuredArrays<kKind, T>& others, const T* grad_out,
                    int64_t row_stride, int64_t column_stride, int64_t begin, int64_t end,

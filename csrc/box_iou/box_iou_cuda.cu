@@ -1,11 +1,12 @@
-// Pairwise similarities of N and M boxes on CUDA.
+// Pairwise similarities of N and M boxes on CUDA, and their gradients.
 //
-// A thread owns one column and kRowsPerThread rows: it reads its box of the second set once, and
-// the boxes of the first set are the same for a whole row of threads, so they come from the cache.
-// One coalesced store per pair; the kernel is bound by writing the result.
+// A thread owns one column and kRowsPerThread rows. It reads its box of the second argument once;
+// a row of threads shares its box of the first argument, which comes from the cache. One coalesced
+// store per pair: the kernel is bound by writing the result.
 #include <tuple>
 
 #include "../checks.h"
+#include "../cuda_block.cuh"
 #include "../cuda_launch.cuh"
 #include "iou_math.h"
 
@@ -31,8 +32,8 @@ __global__ void similarity_kernel(const T* __restrict__ boxes1, const T* __restr
   }
 }
 
-// One block per box: threads stride over the others, then a tree sum in shared memory, so the
-// result is the same on every run.
+// One block per box: threads stride over the others, then a tree sum in shared memory, so that
+// results are reproducible.
 template <IouKind kKind, class T>
 __global__ void gradient_kernel(const T* __restrict__ boxes, const T* __restrict__ others,
                                 const T* __restrict__ grad_out, int64_t num_others,
@@ -50,13 +51,7 @@ __global__ void gradient_kernel(const T* __restrict__ boxes, const T* __restrict
   partial[1][threadIdx.x] = sum.y1;
   partial[2][threadIdx.x] = sum.x2;
   partial[3][threadIdx.x] = sum.y2;
-  for (int width = kThreads / 2; width > 0; width /= 2) {
-    __syncthreads();
-    if (threadIdx.x < width) {
-      for (int c = 0; c < 4; ++c) partial[c][threadIdx.x] += partial[c][threadIdx.x + width];
-    }
-  }
-  __syncthreads();
+  sum_rows(partial);
   if (threadIdx.x < 4) grad_boxes[4 * i + threadIdx.x] = partial[threadIdx.x][0];
 }
 
@@ -70,17 +65,13 @@ Tensor box_iou_cuda(const Tensor& boxes1, const Tensor& boxes2, int64_t kind) {
   const int64_t n = first.size(0), m = second.size(0);
   Tensor out = empty(first, {n, m}, first.scalar_type());
   if (n == 0 || m == 0) return out;
-  unsigned columns = kWarp;
-  while (columns < kThreads && columns < m) columns *= 2;
-  const dim3 block(columns, kThreads / columns);
-  const int64_t row_blocks = blocks_for(n, static_cast<int64_t>(block.y) * kRowsPerThread);
-  const dim3 grid(blocks_for(m, columns),
-                  static_cast<unsigned>(row_blocks < kMaxGrid ? row_blocks : kMaxGrid));
+  const MatrixLaunch launch = launch_over_matrix(n, m, kRowsPerThread);
   dispatch_floating(first.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     dispatch_kind(kind, [&](auto chosen) {
-      similarity_kernel<decltype(chosen)::value><<<grid, block, 0, current_stream(first)>>>(
-          data<T>(first), data<T>(second), n, m, mutable_data<T>(out));
+      similarity_kernel<decltype(chosen)::value>
+          <<<launch.grid, launch.block, 0, current_stream(first)>>>(data<T>(first), data<T>(second),
+                                                                    n, m, mutable_data<T>(out));
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   });

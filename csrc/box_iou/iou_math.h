@@ -1,4 +1,4 @@
-// The similarities of two boxes and their gradients. Shared by CPU and CUDA.
+// Similarities of two boxes and their gradients. Shared by CPU and CUDA.
 #pragma once
 
 #include <torch/headeronly/util/Exception.h>
@@ -11,17 +11,18 @@
 
 namespace cvlib {
 
-// The numbers are those of cvlib/ops/_similarity.py.
+// Values as in cvlib/ops/_similarity.py.
 enum class IouKind : int64_t { kPlain = 0, kGeneralized = 1, kDistance = 2, kComplete = 3 };
 
-// What is not a number, and what rounding has made negative, counts as 0.
+// Replaces NaN and numbers that rounding has made negative by 0.
 template <class T>
 CVLIB_HOST_DEVICE T positive(T value) {
   return value > T(0) ? value : T(0);
 }
 
 // atan(ratio) for ratio in [0, 1]. Above tan(pi / 8) it is pi / 4 + atan((r - 1) / (r + 1)), so
-// the series sum (-1)^k t^(2k + 1) / (2k + 1) has |t| < .4143 and ends below the dtype's precision.
+// that |t| < .4143 in the series sum (-1)^k t^(2k + 1) / (2k + 1), whose remainder is below the
+// dtype's precision.
 template <class T>
 CVLIB_HOST_DEVICE T arctangent(T ratio) {
   constexpr int kTerms = sizeof(T) == 4 ? 9 : 20;
@@ -41,7 +42,7 @@ CVLIB_HOST_DEVICE T aspect_angle(const Box<T>& box) {
   return width > height ? T(1.5707963267948966) - angle : angle;
 }
 
-// A box with what every pair needs of it; the angle is read by kComplete alone.
+// A box with its area, and for kComplete its angle, computed once for all pairs.
 template <class T>
 struct Measured {
   Box<T> box;
@@ -58,13 +59,13 @@ struct Size {
   T width, height;
 };
 
-// The smallest box around both.
+// Size of the smallest box around both.
 template <class T>
 CVLIB_HOST_DEVICE Size<T> hull_size(const Box<T>& a, const Box<T>& b) {
   return {larger(a.x2, b.x2) - smaller(a.x1, b.x1), larger(a.y2, b.y2) - smaller(a.y1, b.y1)};
 }
 
-// Between the centres; corner by corner, so that nothing is lost far from the origin.
+// Distance of the centres, from differences of corners to stay exact far from the origin.
 template <class T>
 CVLIB_HOST_DEVICE Size<T> center_distance(const Box<T>& a, const Box<T>& b) {
   return {((a.x1 - b.x1) + (a.x2 - b.x2)) * T(0.5), ((a.y1 - b.y1) + (a.y2 - b.y2)) * T(0.5)};
@@ -72,7 +73,7 @@ CVLIB_HOST_DEVICE Size<T> center_distance(const Box<T>& a, const Box<T>& b) {
 
 constexpr double kFourOverPiSquared = 0.40528473456935109;
 
-// How much the aspect ratios differ, in [0, 1], and how much that counts.
+// Difference of the aspect ratios, in [0, 1], and its weight.
 template <class T>
 struct AspectTerm {
   T difference, weight;
@@ -105,21 +106,21 @@ CVLIB_HOST_DEVICE T similarity(const Measured<T>& a, const Measured<T>& b) {
   return value;
 }
 
-// 1 where `mine` alone decides an edge, 1/2 where both boxes share the edge (the convention of
-// torch.minimum and torch.maximum), 0 elsewhere.
+// 1 if `own` alone determines an edge, 1/2 if both boxes share the edge (as in torch.minimum and
+// torch.maximum), otherwise 0.
 template <class T>
-CVLIB_HOST_DEVICE T edge_share(T mine, T other, bool mine_decides) {
-  return mine == other ? T(0.5) : (mine_decides ? T(1) : T(0));
+CVLIB_HOST_DEVICE T edge_share(T own, T other, bool own_decides) {
+  return own == other ? T(0.5) : (own_decides ? T(1) : T(0));
 }
 
-// Whether one may divide a gradient by this area. Next to the smallest normal number the quotient
+// Whether a gradient may be divided by this area. Close to the smallest normal number the quotient
 // would be infinite; such boxes have no gradient.
 template <class T>
 CVLIB_HOST_DEVICE bool is_measurable(T area) {
   return area > std::numeric_limits<T>::min() * T(1000) && area - area == T(0);
 }
 
-// A weight of 0 takes no part, however long the side: 0 x infinity is not asked for.
+// 0 for a weight of 0, even if the length is infinite.
 template <class T>
 CVLIB_HOST_DEVICE T times(T weight, T length) {
   return weight == T(0) ? T(0) : weight * length;
@@ -133,11 +134,11 @@ CVLIB_HOST_DEVICE void add(Box<T>& sum, T x1, T y1, T x2, T y2) {
   sum.y2 += y2;
 }
 
-// Adds grad x d(similarity) / d(corners of a). The weight of the aspect term is a constant here, as
-// its paper has it.
+// Adds grad * d(similarity) / d(corners of a) to `sum`. The weight of the aspect term counts as a
+// constant, as in its paper.
 //
-// IoU = I / U with U = A + B - I, so dIoU = (dI (A + B) / U - dA I / U) / U; the generalised IoU
-// adds d(U / C) with the hull's area C, the distance IoU subtracts d(D / E) with the squared
+// IoU = I / U with U = A + B - I, so dIoU = (dI (A + B) / U - dA I / U) / U. The generalised IoU
+// adds d(U / C) with the hull's area C. The distance IoU subtracts d(D / E) with the squared
 // distance D and the hull's squared diagonal E.
 template <IouKind kKind, class T>
 CVLIB_HOST_DEVICE void add_gradient(T grad, const Measured<T>& a, const Measured<T>& b,
@@ -161,7 +162,7 @@ CVLIB_HOST_DEVICE void add_gradient(T grad, const Measured<T>& a, const Measured
 
   if constexpr (kKind != IouKind::kPlain) {
     const Size<T> hull = hull_size(own, other);
-    T per_width, per_height;  // of the hull
+    T per_width, per_height;  // derivatives by the sides of the hull
     if constexpr (kKind == IouKind::kGeneralized) {
       const T hull_area = hull.width * hull.height;
       const T per_union = is_measurable(hull_area) ? grad / hull_area : T(0);
@@ -174,16 +175,16 @@ CVLIB_HOST_DEVICE void add_gradient(T grad, const Measured<T>& a, const Measured
       const Size<T> apart = center_distance(own, other);
       const T distance = apart.width * apart.width + apart.height * apart.height;
       const T diagonal = hull.width * hull.width + hull.height * hull.height;
-      const bool counts = is_measurable(diagonal);
-      const T per_distance = counts ? -grad / diagonal : T(0);
-      const T per_diagonal = counts ? -per_distance * (distance / diagonal) : T(0);
+      const bool is_valid = is_measurable(diagonal);
+      const T per_distance = is_valid ? -grad / diagonal : T(0);
+      const T per_diagonal = is_valid ? -per_distance * (distance / diagonal) : T(0);
       per_width = times(per_diagonal * T(2), hull.width);
       per_height = times(per_diagonal * T(2), hull.height);
       const T along_x = times(per_distance, apart.width);
       const T along_y = times(per_distance, apart.height);
       add(sum, along_x, along_y, along_x, along_y);
     }
-    // Who bounds the intersection does not bound the hull.
+    // The box whose edge bounds the intersection does not bound the hull there.
     add(sum, -per_width * (T(1) - low_x), -per_height * (T(1) - low_y), per_width * (T(1) - high_x),
         per_height * (T(1) - high_y));
   }
@@ -203,13 +204,13 @@ CVLIB_HOST_DEVICE void add_gradient(T grad, const Measured<T>& a, const Measured
       along_y * high_y + side_y);
 }
 
-// As check_kind in cvlib/ops/_similarity.py, word for word.
+// The message of check_kind in cvlib/ops/_similarity.py, word for word.
 inline void check_kind(int64_t kind) {
   STD_TORCH_CHECK(kind >= 0 && kind <= static_cast<int64_t>(IouKind::kComplete),
                   "expected kind of IoU from 0 to 3, got ", kind);
 }
 
-// Calls function(std::integral_constant<IouKind, kKind>{}); the kind has been checked.
+// Calls function(std::integral_constant<IouKind, kKind>{}) for a kind that has been checked.
 template <class Function>
 void dispatch_kind(int64_t kind, Function&& function) {
   switch (static_cast<IouKind>(kind)) {

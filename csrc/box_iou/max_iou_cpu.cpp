@@ -1,7 +1,8 @@
 // The best match of each of N boxes among M others on the CPU, without the N x M matrix.
 //
-// Blocks of boxes stand as arrays in the first-level cache with their best IoU so far; each of the
-// M others passes once over the block in a vectorised loop. Memory: a block for each thread.
+// Blocks of boxes stay in the first-level cache as arrays, with their best IoU so far; each of the
+// M others is compared with the whole block in one vectorised loop. Work: N x M IoUs; memory: one
+// block per thread.
 #include <algorithm>
 #include <tuple>
 
@@ -34,9 +35,9 @@ void compare_with(const Box<T>& other, int32_t j, const BoxArrays<T>& block, int
   T* __restrict value = best.value;
   int32_t* __restrict index = best.index;
   for (int64_t i = 0; i < count; ++i) {
-    const T found = iou(Box<T>{x1[i], y1[i], x2[i], y2[i]}, areas[i], other, other_area);
-    const bool better = found > value[i];
-    value[i] = better ? found : value[i];
+    const T candidate = iou(Box<T>{x1[i], y1[i], x2[i], y2[i]}, areas[i], other, other_area);
+    const bool better = candidate > value[i];
+    value[i] = better ? candidate : value[i];
     index[i] = better ? j : index[i];
   }
 }

@@ -1,6 +1,7 @@
 // The best match of each of N boxes among M others on CUDA, without the N x M matrix.
 //
-// A thread owns one box; a block brings the others through shared memory, kThreads at a time.
+// A thread owns one box; the block reads the others through shared memory, kThreads at a time.
+// Work: N x M IoUs; no memory besides the result.
 #include <tuple>
 
 #include "../checks.h"
@@ -24,9 +25,9 @@ __global__ void max_iou_kernel(const T* __restrict__ boxes, const T* __restrict_
     __syncthreads();
     const int count = static_cast<int>(m - start < kThreads ? m - start : kThreads);
     for (int k = 0; k < count; ++k) {
-      const T found = iou(own, own_area, tile[k], area(tile[k]));
-      if (found > best) {
-        best = found;
+      const T candidate = iou(own, own_area, tile[k], area(tile[k]));
+      if (candidate > best) {
+        best = candidate;
         index = start + k;
       }
     }

@@ -1,7 +1,7 @@
-// Similarities of boxes pair by pair on the CPU, and their gradients.
+// Similarities of pairs of boxes on the CPU, and their gradients.
 //
-// One vectorised loop over pairs; 32 bytes read and 4 written per float pair, 36 read and 32
-// written by the gradient.
+// One vectorised loop over the pairs. For float boxes it reads 32 and writes 4 bytes per pair; the
+// gradient reads 36 and writes 32.
 #include <tuple>
 
 #include "../box_soa.h"

@@ -1,4 +1,4 @@
-// Similarities of boxes pair by pair on CUDA, and their gradients: one thread for each pair.
+// Similarities of pairs of boxes on CUDA, and their gradients: one thread per pair.
 #include <tuple>
 
 #include "../checks.h"

@@ -1,4 +1,5 @@
-// Sizes from tensors, and the second line of defence: Python has checked before, with better words.
+// Sizes from tensors, and the second line of defence: Python has already checked, with better
+// messages.
 #pragma once
 
 #include <optional>
@@ -44,7 +45,7 @@ inline ConvShape make_gradient_shape(const Tensor& grad, const Tensor& input, co
   STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == input.size(0) &&
                       grad.size(1) == weight.size(1) * groups &&
                       grad.scalar_type() == input.scalar_type(),
-                  "conv_transpose2d_backward: expected grad of the shape of the output");
+                  "conv_transpose2d_backward: expected grad with the shape of the output");
   const ConvAxis y{input.size(2), grad.size(2), weight.size(2), stride_h, padding_h};
   const ConvAxis x{input.size(3), grad.size(3), weight.size(3), stride_w, padding_w};
   check_axis(y);

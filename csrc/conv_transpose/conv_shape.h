@@ -15,15 +15,15 @@ namespace cvlib {
 struct ConvAxis {
   int64_t input, output, kernel, stride, padding;
 
-  // How many input positions reach one output.
+  // Number of input positions that reach one output.
   CVLIB_HOST_DEVICE int64_t overlap() const { return (kernel + stride - 1) / stride; }
-  // How many segments of `stride` outputs hold the output.
+  // Number of segments of `stride` outputs that cover the output.
   CVLIB_HOST_DEVICE int64_t segments() const { return (output + padding + stride - 1) / stride; }
 };
 
 struct ConvShape {
   int64_t batch, groups;
-  int64_t inputs, outputs;  // channels of one group
+  int64_t inputs, outputs;  // channels per group
   ConvAxis y, x;
 
   CVLIB_HOST_DEVICE int64_t input_plane() const { return y.input * x.input; }

@@ -1,5 +1,5 @@
-// Transposed convolution with large strides, and its gradients, on the CPU: see forward_cpu.h,
-// input_gradient_cpu.h and weight_gradient_cpu.h for the algorithms and their cost.
+// Transposed convolution with large strides and its gradients on the CPU. Algorithms and costs:
+// forward_cpu.h, input_gradient_cpu.h, weight_gradient_cpu.h.
 #include <optional>
 #include <tuple>
 

@@ -1,11 +1,11 @@
-// Transposed convolution with large strides on CUDA. The gradients have no kernel here: the
-// reference (PyTorch's, cuDNN's) serves them.
+// Transposed convolution with large strides on CUDA. Gradients have no kernel here: they use the
+// reference, which is PyTorch's (cuDNN's).
 //
-// The kernel gathers. A thread owns a phase (ry, rx) of the segments of one output channel, and
-// with it kPositions neighbouring segments of a row: the tap of a term is read once for all of
-// them, and neighbouring threads read neighbouring taps; the input value of a term is the same for
-// a whole block and comes from the cache. Each output is written once, in one order of summation,
-// so the result is the same on every run.
+// The kernel gathers. A thread owns a phase (ry, rx) of one output channel in kPositions
+// neighbouring segments of a row: the tap of a term is read once for all of them, and neighbouring
+// threads read neighbouring taps; the input value of a term is shared by the whole block and comes
+// from the cache. Each output is written once, with a fixed order of summation, so that results are
+// reproducible. Cost: outputs * channels * overlap^2 multiplications.
 #include <optional>
 
 #include "../cuda_launch.cuh"
@@ -35,7 +35,7 @@ __global__ void forward_kernel(const T* __restrict__ input, const T* __restrict_
   if (phase >= s.y.stride * s.x.stride) return;
   const int64_t ry = phase / s.x.stride, rx = phase % s.x.stride;
   const int64_t channels = s.groups * s.outputs, rows = s.y.segments();
-  // A job is a tile of segments (image, channel, i, tile), the same one for a whole block.
+  // A job is a tile of segments (image, channel, i, tile), shared by the whole block.
   for (int64_t job = blockIdx.y; job < s.batch * channels * rows * tiles; job += gridDim.y) {
     const int64_t q = job % tiles * kPositions, i = job / tiles % rows;
     const int64_t plane = job / (tiles * rows), channel = plane % channels;

@@ -1,16 +1,16 @@
-// Transposed convolution on the CPU as a matrix product that is never laid out.
+// Transposed convolution on the CPU as an implicit matrix product.
 //
 // A row of the product is a position (i, q): the outputs of segments i and q. A column is an output
-// channel with a phase (ry, rx) in the segment. They meet in a sum over (ti, channel, tj): the
-// input at (i - ti, q - tj) times the tap (ry + ti * stride, rx + tj * stride). Along the positions
-// the input of one term is contiguous, and so are the taps along the phases; so a tile of kRows
-// positions and two registers of columns is summed in registers, with one broadcast for each
+// channel with a phase (ry, rx) in the segment. Their value is a sum over (ti, channel, tj) of the
+// input at (i - ti, q - tj) times the tap (ry + ti * stride, rx + tj * stride). The input of one
+// term is contiguous along the positions, and the taps are contiguous along the phases; so a tile
+// of kRows positions and two registers of columns is summed in registers, with one broadcast per
 // position and term. The taps of the columns are packed once for all positions (32 columns at a
-// time, in L1), the input is copied once with zeros around it. Each output is written once, by the
-// task that owns its column, with its bias.
+// time, in L1), and the input is copied once with zeros around it. Each output is written once,
+// with its bias, by the task that owns its column.
 //
-// Cost: outputs * channels * overlap^2 multiplications, of which the terms of rows beyond the input
-// are skipped. Memory: the copy of the input.
+// Cost: outputs * channels * overlap^2 multiplications, except for terms of rows beyond the input,
+// which are skipped. Memory: the copy of the input.
 #pragma once
 
 #include <algorithm>
@@ -21,8 +21,8 @@
 
 namespace cvlib {
 
-// The input with zeros around it: element (row, column) stands at (row + overlap - 1, column +
-// overlap - 1) of its plane. The zeros to the right of a row are those to the left of the next.
+// The input with zeros around it: element (row, column) is at (row + overlap - 1, column + overlap
+// - 1) of its plane. The zeros to the right of a row are also those to the left of the next.
 struct PaddedPlane {
   static constexpr int64_t kSlack = 16;  // a tile may read positions beyond the last one
   int64_t rows, columns, size;
@@ -61,7 +61,7 @@ std::unique_ptr<T[]> pad_input(const T* input, const ConvShape& s, const PaddedP
   return padded;
 }
 
-// The terms of the sum, sorted by ti, so that rows beyond the input are a shorter range.
+// The terms of the sum, sorted by ti, so that skipping rows beyond the input shortens the range.
 inline std::unique_ptr<int64_t[]> list_terms(const ConvShape& s, const PaddedPlane& plane) {
   const int64_t high = s.y.overlap(), wide = s.x.overlap();
   std::unique_ptr<int64_t[]> offsets(new int64_t[high * s.inputs * wide]);
@@ -76,7 +76,7 @@ inline std::unique_ptr<int64_t[]> list_terms(const ConvShape& s, const PaddedPla
   return offsets;
 }
 
-// Neighbouring columns that are neighbouring outputs.
+// Adjacent columns that are adjacent outputs.
 struct Piece {
   int64_t first, length;  // columns
   int64_t channel, ry, rx;
@@ -121,7 +121,7 @@ void pack_taps(const T* weight, const ConvShape& s, const Pieces& pieces, T* pac
           const int64_t length = std::min(piece.length, s.x.kernel - kx);
           if (length == kColumns) {
             std::memcpy(packed, taps, kColumns * sizeof(T));
-            prefetch(taps + s.x.kernel, kColumns);  // the next tile's
+            prefetch(taps + s.x.kernel, kColumns);  // for the next tile
           } else {
             for (int64_t c = 0; c < length; ++c) packed[piece.first + c] = taps[c];
           }
@@ -157,14 +157,14 @@ inline void sum_tile(L level, const T* input, const T* taps, const int64_t* offs
   std::memcpy(tile, sums, sizeof(sums));
 }
 
-// Where the positions of a tile stand in the output.
+// Positions of a tile in the output.
 template <int kRows>
 struct TilePlace {
-  int64_t y[kRows], x[kRows];  // of phase 0
+  int64_t y[kRows], x[kRows];  // for phase 0
   int count = 0;
 };
 
-// Copies a run of outputs, as much of it as lies within the row. A constant length is one or two
+// Copies the part of a run of outputs that lies within the row. A constant length takes one or two
 // instructions.
 template <int kLength, class T>
 inline void copy_run(const T* from, int64_t length, int64_t x, int64_t width, T* row) {
@@ -194,13 +194,13 @@ inline void store_tile(const T* tile, const ConvShape& s, const Pieces& pieces,
   }
 }
 
-// All positions of one image for the columns of `pieces`.
+// Computes all positions of one image for the columns of `pieces`.
 template <int kRows, class L, class T>
 void sum_image(L level, const T* padded, const T* taps, const T* bias, const int64_t* offsets,
                const ConvShape& s, const PaddedPlane& plane, const Pieces& pieces, T* tile,
                T* output) {
   constexpr int kColumns = 2 * Register<L, T>::kLanes;
-  const int64_t terms = s.inputs * s.x.overlap();  // of one ti
+  const int64_t terms = s.inputs * s.x.overlap();  // per ti
   const int64_t hidden = s.y.padding - pieces.highest_ry;
   const int64_t first_row = hidden > 0 ? (hidden + s.y.stride - 1) / s.y.stride : 0;
   const int64_t last = s.y.output - 1 + s.y.padding - pieces.lowest_ry;
@@ -224,18 +224,18 @@ void sum_image(L level, const T* padded, const T* taps, const T* bias, const int
   }
 }
 
-// Up to kTaskColumns columns of a group, for images first .. end - 1.
+// Computes up to kTaskColumns columns of a group, for images first .. end - 1.
 template <class L, class T>
 void sum_columns(L level, const T* padded, const T* weight, const T* bias, const int64_t* offsets,
                  const ConvShape& s, const PaddedPlane& plane, int64_t group, int64_t first_column,
                  int64_t first_image, int64_t end_image, T* output) {
   constexpr int kColumns = 2 * Register<L, T>::kLanes;
-  // Sixteen sums hide the latency of multiply-add and fit; half as many registers hold twelve.
+  // Sixteen sums hide the latency of multiply-add; with half as many registers, twelve fit.
   constexpr int kRows = L::kVectorBytes == 64 ? 8 : 6;
   const int64_t columns = s.outputs * s.y.stride * s.x.stride;
   const int64_t terms = s.inputs * s.y.overlap() * s.x.overlap();
   std::unique_ptr<T[]> taps(new T[terms * kColumns]);
-  // On the heap: GCC takes a tile on the stack apart, lane by lane, and the sums with it.
+  // On the heap, because GCC splits a tile on the stack into lanes, and the sums with it.
   std::unique_ptr<T[]> tile(new T[kRows * kColumns]);
   const int64_t task_end = std::min(columns, first_column + kTaskColumns);
   for (int64_t column = first_column; column < task_end; column += kColumns) {
@@ -264,7 +264,7 @@ void conv_transpose_forward(const T* input, const T* weight, const T* bias, cons
   const std::unique_ptr<int64_t[]> offsets = list_terms(s, plane);
   const int64_t columns = s.outputs * s.y.stride * s.x.stride;
   const int64_t blocks = s.groups * ((columns + kTaskColumns - 1) / kTaskColumns);
-  // Images share the packing of a block's taps; they are split where there are few blocks.
+  // Images share the packed taps of a block; they are split into tasks if there are few blocks.
   const int64_t images_per_task = std::max<int64_t>(1, s.batch * blocks / 64);
   const int64_t chunks = (s.batch + images_per_task - 1) / images_per_task;
   parallel_for(chunks * blocks, 1, [&](int64_t begin, int64_t end) {

@@ -1,14 +1,14 @@
 // Gradient of the input of a transposed convolution on the CPU: the product of the kernel with the
 // window of the output gradient that the kernel was added to, summed over output channels.
 //
-// Both are contiguous along a kernel row, so the sums run along it in registers: a tile of three
-// channels and several positions of a row, of which every load serves several products. A sum is
-// kept as a register's worth of partial sums and folded once at the end. Blocks of a few kernel
-// rows of one output channel are taken in turn for all positions of a thread's rows, so that the
-// weight is read once from memory. Windows that leave the output are copied with zeros around.
+// Both are contiguous along a kernel row, so the sums run along it in registers, in tiles of three
+// channels and several positions of a row in which every load serves several products. A sum is
+// kept as one register of partial sums and folded once at the end. Blocks of a few kernel rows of
+// one output channel are processed in turn for all positions of a thread's rows, so that the weight
+// is read from memory once. Windows that extend beyond the output are copied with zeros around.
 //
-// Cost: inputs * outputs * kernel^2 multiplications for each position; kernel rows that lie outside
-// of the output are skipped. Memory: one register for each input element of 16 rows.
+// Cost: inputs * outputs * kernel^2 multiplications per position, except for kernel rows outside
+// the output, which are skipped. Memory: one register per input element of 16 rows.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@ namespace cvlib {
 
 constexpr int kChannelTile = 3;
 constexpr int64_t kRowsAtOnce = 16;
-constexpr int64_t kVectorsAtOnce = 64;  // of a block of kernel rows
+constexpr int64_t kVectorsAtOnce = 64;  // per block of kernel rows
 
 // Rows of a kernel, or of a window of the output gradient, in one or more planes.
 template <class T>
@@ -69,7 +69,7 @@ inline void multiply_windows(L level, Rows<T> taps, int64_t next_channel, const 
   std::memcpy(partial, sums, sizeof(sums));
 }
 
-// The same with the number of positions known at run time, 1 .. 7.
+// The overload for a number of positions known at run time, 1 .. 7.
 template <int kChannels, class L, class T>
 inline void multiply_some_windows(L level, int64_t positions, Rows<T> taps, int64_t next_channel,
                                   const Rows<T>* windows, BlockSize size, T* partial) {
@@ -81,7 +81,7 @@ inline void multiply_some_windows(L level, int64_t positions, Rows<T> taps, int6
     case 3:
       return multiply_windows<kChannels, 3>(level, taps, next_channel, windows, size, partial);
   }
-  if constexpr (L::kVectorBytes == 64) {  // elsewhere there are not so many registers
+  if constexpr (L::kVectorBytes == 64) {  // other levels have fewer registers
     switch (positions) {
       case 4:
         return multiply_windows<kChannels, 4>(level, taps, next_channel, windows, size, partial);
@@ -95,7 +95,7 @@ inline void multiply_some_windows(L level, int64_t positions, Rows<T> taps, int6
   }
 }
 
-// Everything about one group and a few rows of input positions.
+// The gradient of one group and a few rows of input positions.
 template <class L, class T>
 struct InputGradient {
   static constexpr int kLanes = Register<L, T>::kLanes;
@@ -103,12 +103,12 @@ struct InputGradient {
 
   L level;
   const ConvShape& s;
-  const T* weight;  // of the group
-  const T* grad;    // of all images
+  const T* weight;  // weight of the group
+  const T* grad;    // output gradient of all images
   int64_t group, first_row, end_row;
 
   int64_t vectors = (s.x.kernel + kLanes - 1) / kLanes;
-  int64_t width = vectors * kLanes;  // of a kernel row with zeros behind it
+  int64_t width = vectors * kLanes;  // kernel row padded with zeros
   int64_t rows_at_once = std::clamp<int64_t>(kVectorsAtOnce / vectors, 1, s.y.kernel);
   int64_t planes_at_once =
       std::clamp<int64_t>(kVectorsAtOnce / (vectors * rows_at_once), 1, s.outputs);
@@ -140,7 +140,7 @@ struct InputGradient {
     }
   }
 
-  // Kernel rows first_ky .. end_ky - 1 of some output channels, for all positions.
+  // Adds kernel rows first_ky .. end_ky - 1 of some output channels, for all positions.
   void add_block(int64_t output, int64_t planes, int64_t first_ky, int64_t end_ky) {
     Rows<T> taps{weight + output * s.kernel_plane() + first_ky * s.x.kernel, s.x.kernel,
                  s.kernel_plane()};
@@ -165,7 +165,7 @@ struct InputGradient {
     }
   }
 
-  // What the next block reads of the weight; each row of positions asks for its share.
+  // Prefetches the weight of the next block, of which each row of positions takes a share.
   void prefetch_next_taps(Rows<T> taps, int64_t row) const {
     const int64_t rows = end_row - first_row, at = row - first_row;
     for (int64_t c = s.inputs * at / rows; c < s.inputs * (at + 1) / rows; ++c) {
@@ -174,7 +174,7 @@ struct InputGradient {
     }
   }
 
-  // What the next row of positions reads of the first plane.
+  // Prefetches the rows of the first plane that the next row of positions reads.
   void prefetch_next_rows(const T* plane, int64_t y, int64_t rows) const {
     const int64_t end = std::min(y + rows, s.y.output);
     y = std::max<int64_t>(0, y);
@@ -217,7 +217,7 @@ struct InputGradient {
     }
   }
 
-  // `width` columns from column x on: in place, or as a copy with zeros outside of the output.
+  // `width` columns from column x on, in place or as a copy with zeros outside the output.
   Rows<T> find_window(int64_t x, const T* grad_rows, BlockSize size, T* copy) {
     if (x >= 0 && x + width <= s.x.output) return {grad_rows + x, s.x.output, s.output_plane()};
     const int64_t begin = std::clamp<int64_t>(-x, 0, width);

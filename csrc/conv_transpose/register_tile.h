@@ -1,5 +1,5 @@
-// Vectors of registers, for kernels whose sums must stay in registers: the compiler's own
-// vectoriser keeps one row of them, a tile of rows and columns needs to be written out.
+// Register vectors for kernels whose sums must stay in registers: the compiler's vectoriser keeps
+// one row of sums, while a tile of rows and columns must be written out.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace cvlib {
 
-// As wide as the registers of the level; other machines split it.
+// As wide as the registers of the level; on other machines the compiler splits it.
 template <class L, class T>
 struct Register {
   typedef T Type __attribute__((vector_size(L::kVectorBytes)));
@@ -49,8 +49,7 @@ inline void broadcast(V& vector, T value) {
   for (unsigned l = 0; l < sizeof(V) / sizeof(T); ++l) vector[l] = value;
 }
 
-// Asks for memory that will be read soon; strided rows are too irregular for the processor to
-// guess.
+// Prefetches memory that will be read soon; the processor does not predict strided rows.
 template <class T>
 inline void prefetch(const T* from, int64_t count) {
   constexpr int64_t kLine = 64 / sizeof(T);

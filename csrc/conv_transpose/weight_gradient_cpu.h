@@ -2,13 +2,13 @@
 // and input positions of the input times the output gradient that the tap has reached.
 //
 // A task owns an output channel and a few kernel rows, for all input channels. It copies the rows
-// of the output gradient that these kernel rows meet, with zeros around, and then sums tiles of
+// of the output gradient that these kernel rows reach, with zeros around, and then sums tiles of
 // several input channels and a few registers of taps over all positions: one broadcast of the input
-// and one load of the gradient serve several products. So every sum is in one order, whatever the
-// number of threads.
+// and one load of the gradient serve several products. The order of every sum is fixed, whatever
+// the number of threads.
 //
-// Cost: inputs * outputs * kernel^2 multiplications for each position. Memory: a copy of the input,
-// and what a task needs of the output gradient of one image.
+// Cost: inputs * outputs * kernel^2 multiplications per position. Memory: a copy of the input, and
+// per task some rows of the output gradient of one image.
 #pragma once
 
 #include <algorithm>
@@ -19,22 +19,22 @@
 
 namespace cvlib {
 
-// Sums of a tile are kept in registers: as many as there are, less those of the factors.
+// The sums of a tile take all registers except those of the factors.
 template <int kBytes>
 struct WeightTile {
   static constexpr int kChannels = kBytes == 64 ? 6 : 5;
   static constexpr int kVectors = kBytes == 64 ? 4 : 2;
 };
 
-// Phases of kernel rows in one task: enough taps for a tile of registers, and no more, because the
-// rows of the gradient that they meet shall stay in L1.
+// Phases of kernel rows per task: enough taps for a tile of registers, but not more, so that the
+// rows of the gradient stay in L1.
 inline int64_t phases_at_once(const ConvShape& s) {
   constexpr int64_t kTaps = 64;
   const int64_t taps = s.y.overlap() * s.x.kernel;
   return std::min((kTaps + taps - 1) / taps, std::min(s.y.stride, s.y.kernel));
 }
 
-// Channels in equal shares of at most `most`.
+// Channels in equal shares of at most `most` channels.
 struct Shares {
   int64_t count, parts;
   Shares(int64_t count, int64_t most) : count(count), parts((count + most - 1) / most) {}
@@ -42,7 +42,7 @@ struct Shares {
   int64_t size(int64_t part) const { return begin(part + 1) - begin(part); }
 };
 
-// The input with the channels of a tile innermost, for each image and tile.
+// The input with the channels of each tile innermost.
 template <class T>
 std::unique_ptr<T[]> transpose_input(const T* input, const ConvShape& s, const Shares& shares) {
   const int64_t plane = s.input_plane(), groups = s.batch * s.groups;
@@ -92,8 +92,8 @@ inline void sum_positions(L level, const T* input, GradientRows<T> rows, const i
   std::memcpy(partial, sums, sizeof(sums));
 }
 
-// Everything about one output channel of a group and kernel rows ry + ti * stride, for up to
-// phases_at_once neighbouring ry.
+// The gradient of one output channel of a group and kernel rows ry + ti * stride, for up to
+// phases_at_once adjacent ry.
 template <class L, class T>
 struct WeightGradient {
   static constexpr int kLanes = Register<L, T>::kLanes;
@@ -113,19 +113,19 @@ struct WeightGradient {
   std::unique_ptr<T[]> rows{new T[(end_ry - first_ry) * gradient_rows * next_row]};
   std::unique_ptr<T[]> partial{new T[column_tiles * kTile * s.inputs * kLanes]()};
 
-  // A register of taps: its kernel row and the first of its taps in it.
+  // A register of taps: its kernel row and its first tap in it.
   struct Column {
     int64_t ry, ti, first_tap;
   };
 
-  // Columns behind the last one repeat it.
+  // Columns after the last one repeat it.
   Column column(int64_t index) const {
     index = std::min(index, (end_ry - first_ry) * overlap * vectors - 1);
     return {first_ry + index / (overlap * vectors), index / vectors % overlap,
             index % vectors * kLanes};
   }
 
-  // Row r of phase ry is the output row r * stride + ry - padding.
+  // Row r of phase ry is output row r * stride + ry - padding.
   void copy_rows(const T* plane) {
     T* to = rows.get();
     const int64_t left = std::min(s.x.padding, next_row);
@@ -137,7 +137,7 @@ struct WeightGradient {
         std::fill_n(to, left, T(0));
         if (is_inside) {
           std::copy_n(plane + y * s.x.output, end - left, to + left);
-          prefetch(plane + (y + end_ry - first_ry) * s.x.output, s.x.output);  // the next task's
+          prefetch(plane + (y + end_ry - first_ry) * s.x.output, s.x.output);  // for the next task
         }
         std::fill(to + end, to + next_row, T(0));
       }

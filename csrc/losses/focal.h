@@ -1,16 +1,16 @@
-// The focal loss of one number and its derivative. Shared by CPU and CUDA. No torch include.
+// The focal loss of one logit and its derivative. Shared by CPU and CUDA. No torch include.
 //
-// With p = sigmoid(x) and a target t from 0 to 1: the cross-entropy of p and t, times the distance
-// |p - t| between both (for t = 0 or 1; in general p (1 - t) + (1 - p) t) to the power of gamma,
-// times a weight. Written without a difference of near numbers and without a quotient that could be
-// 0 / 0, so that any logit gives all the digits that there are.
+// With p = sigmoid(x) and a target t in [0, 1]: the cross-entropy of p and t, times a weight and
+// times miss^gamma, where miss = p (1 - t) + (1 - p) t, which is |p - t| for t = 0 and t = 1. No
+// differences of near numbers and no quotients that could be 0 / 0, so that every logit gives full
+// precision.
 #pragma once
 
 #include "vector_math.h"
 
 namespace cvlib {
 
-constexpr int kAnyGamma = -1;  // the others, 0, 1 and 2, are known to the compiler
+constexpr int kAnyGamma = -1;  // gammas 0, 1 and 2 are known to the compiler
 
 template <class T>
 struct FocalSettings {
@@ -18,22 +18,22 @@ struct FocalSettings {
   T gamma;
 };
 
-// Without alpha (below 0) both weights are 1. `scale` is a factor of everything.
+// A negative alpha means no alpha: both weights are 1. `scale` multiplies both weights.
 template <class T>
 FocalSettings<T> focal_settings(double alpha, double gamma, double scale) {
   return {static_cast<T>(scale * (alpha < 0 ? 1.0 : alpha)),
           static_cast<T>(scale * (alpha < 0 ? 1.0 : 1.0 - alpha)), static_cast<T>(gamma)};
 }
 
-// A logit and its target. Whatever an operator does not use, the compiler does not compute.
+// Values of a logit and its target. The compiler drops those that an operator does not use.
 template <class T>
 struct FocalTerm {
-  T miss;     // the distance between p and t
+  T miss;     // p (1 - t) + (1 - p) t
   T error;    // p - t
-  T slope;    // the derivative of miss
-  T tail;     // log(1 + exp(-|x|)), the part of the cross-entropy that every target has
-  T reach;    // |x|, of which the cross-entropy has
-  T reached;  // this share
+  T slope;    // derivative of miss
+  T tail;     // log(1 + exp(-|x|)); the cross-entropy is tail + reached * reach
+  T reach;    // |x|
+  T reached;  // in [0, 1]
   T weight;
 };
 
@@ -51,7 +51,7 @@ CVLIB_HOST_DEVICE Sides<T> split(T x) {
   return {positive ? likely : unlikely, positive ? unlikely : likely, vector_log1p(decay)};
 }
 
-// A target of 0; of 1 with -x in place of x, when the derivative changes its sign as well.
+// For a target of 0. A target of 1 takes -x instead of x, and the derivative changes its sign.
 template <class T>
 CVLIB_HOST_DEVICE FocalTerm<T> hard_term(T x, T weight) {
   const Sides<T> side = split(x);
@@ -73,7 +73,7 @@ CVLIB_HOST_DEVICE FocalTerm<T> soft_term(T x, T t, const FocalSettings<T>& setti
           settings.positive * t + settings.negative * rest};
 }
 
-// miss^exponent; 0 is taken for the least positive number, which is as good and has a logarithm.
+// miss^exponent. 0 is replaced by the smallest normal number, which has a logarithm.
 template <class T>
 CVLIB_HOST_DEVICE T power(T miss, T exponent) {
   return vector_exp(exponent * vector_log(larger(miss, FloatFormat<T>::kMin)));
@@ -85,19 +85,19 @@ CVLIB_HOST_DEVICE T focal_loss(const FocalTerm<T>& term, T gamma) {
   if constexpr (kGamma == 1) factor *= term.miss;
   if constexpr (kGamma == 2) factor *= term.miss * term.miss;
   if constexpr (kGamma == kAnyGamma) factor *= power(term.miss, gamma);
-  // An infinite logit with the right sign has no loss: 0 times infinity is 0 here.
+  // An infinite logit of the right sign has no loss: 0 times infinity must be 0 here.
   const T share = factor * term.reached;
   return factor * term.tail + (share == T(0) ? T(0) : share * term.reach);
 }
 
-// The derivative of focal_loss by x.
+// Derivative of focal_loss by x.
 template <int kGamma, class T>
 CVLIB_HOST_DEVICE T focal_gradient(const FocalTerm<T>& term, T gamma) {
   if constexpr (kGamma == 0) return term.weight * term.error;
   T factor = term.weight;  // times miss^(gamma - 1)
   if constexpr (kGamma == 2) factor *= term.miss;
   if constexpr (kGamma == kAnyGamma) factor *= power(term.miss, gamma - T(1));
-  // Where the bound counts, the slope is 0.
+  // Where the bound applies, the slope is 0.
   const T entropy = term.tail + term.reached * smaller(term.reach, T(1000));
   return factor * (term.miss * term.error + gamma * (term.slope * entropy));
 }

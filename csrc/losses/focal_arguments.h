@@ -1,4 +1,4 @@
-// What the focal loss is asked for, checked and made contiguous. Shared by CPU and CUDA.
+// Arguments of the focal loss, checked and made contiguous. Shared by the CPU and CUDA adapters.
 #pragma once
 
 #include <type_traits>
@@ -8,22 +8,18 @@
 
 namespace cvlib {
 
-// The numbers that cvlib/ops/focal.py gives to the words.
+// Values as in cvlib/ops/focal.py.
 constexpr int64_t kNoReduction = 0;
 constexpr int64_t kMean = 1;
 constexpr int64_t kSum = 2;
-
-inline Tensor as_type(const Tensor& tensor, ScalarType type) {
-  return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
-}
 
 // A result of the shape and dtype of `like`.
 inline Tensor empty_as(const Tensor& like) { return empty(like, like.sizes(), like.scalar_type()); }
 
 struct FocalArguments {
   Tensor inputs;    // contiguous, float32 or float64
-  Tensor targets;   // of the same shape and dtype, or int64 with one class for each row
-  int64_t columns;  // of a row of inputs; 0: targets are numbers
+  Tensor targets;   // shape and dtype of inputs, or int64 with one class per row
+  int64_t columns;  // length of a row of inputs with one class; 0 for dense targets
 
   FocalArguments(const Tensor& logits, const Tensor& wanted)
       : inputs(as_real(logits)), targets(as_real(wanted)), columns(0) {
@@ -31,7 +27,7 @@ struct FocalArguments {
       const int64_t dim = inputs.dim();
       bool fits = dim > 0 && targets.dim() == dim - 1;
       for (int64_t d = 0; fits && d < dim - 1; ++d) fits = inputs.size(d) == targets.size(d);
-      STD_TORCH_CHECK(fits, "sigmoid_focal_loss: expected a class for each row of inputs");
+      STD_TORCH_CHECK(fits, "sigmoid_focal_loss: expected one class per row of inputs");
       columns = larger<int64_t>(inputs.size(dim - 1), 1);
     } else {
       bool fits = inputs.dim() == targets.dim() && inputs.scalar_type() == targets.scalar_type();
@@ -40,7 +36,7 @@ struct FocalArguments {
     }
   }
 
-  // For tensors on the CPU.
+  // Only for tensors on the CPU.
   bool are_classes_valid() const {
     if (columns == 0) return true;
     const int64_t* classes = data<int64_t>(targets);
@@ -51,22 +47,22 @@ struct FocalArguments {
   }
 };
 
-// The gradient of the loss in the dtype of the computation: one number for all inputs, or one for
-// each.
+// Gradient of the loss in the dtype of the computation: one number for all inputs, or one each.
 struct FocalGradient {
   Tensor values;
   bool is_shared;
-  double share;  // of the shared number that each input has
+  double share;  // factor of the shared number for each input
 
   FocalGradient(const Tensor& grad, const Tensor& inputs, int64_t reduction)
       : values(grad), is_shared(reduction != kNoReduction), share(1.0) {
     if (reduction == kMean) share = 1.0 / static_cast<double>(inputs.numel());
     if (is_shared) {
-      STD_TORCH_CHECK(grad.numel() == 1, "sigmoid_focal_loss_backward: expected one number");
+      STD_TORCH_CHECK(grad.numel() == 1,
+                      "sigmoid_focal_loss_backward: expected a grad of one number");
     } else {
       STD_TORCH_CHECK(grad.numel() == inputs.numel(),
                       "sigmoid_focal_loss_backward: expected grad of the inputs' shape");
-      // loss.sum().backward() gives one number, expanded; there is no need to write it out.
+      // The gradient of loss.sum() is one expanded number, which need not be written out.
       is_shared = grad.numel() > 0;
       for (int64_t d = 0; d < grad.dim(); ++d)
         is_shared &= grad.size(d) == 1 || grad.stride(d) == 0;
@@ -83,6 +79,19 @@ void dispatch_gamma(double gamma, const Function& function) {
   if (gamma == 1) return function(std::integral_constant<int, 1>{});
   if (gamma == 2) return function(std::integral_constant<int, 2>{});
   function(std::integral_constant<int, kAnyGamma>{});
+}
+
+// Calls function(gamma as a constant, targets) with FloatTargets or ClassTargets, the readers of
+// the device's kernels.
+template <class FloatTargets, class ClassTargets, class T, class Function>
+void dispatch_focal(const FocalArguments& arguments, double gamma, const Function& function) {
+  dispatch_gamma(gamma, [&](auto constant) {
+    if (arguments.columns == 0) {
+      function(constant, FloatTargets{data<T>(arguments.targets)});
+    } else {
+      function(constant, ClassTargets{data<int64_t>(arguments.targets), arguments.columns});
+    }
+  });
 }
 
 }  // namespace cvlib

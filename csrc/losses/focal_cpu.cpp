@@ -1,9 +1,9 @@
 // Sigmoid focal loss and its gradient on the CPU.
 //
-// One pass over logits and targets, about 60 vectorised operations for each, and nothing in between
-// in memory. Bytes: logits and targets (or one class number for each row) are read once in either
-// direction; the gradient is written once. A sum is taken in double over pieces of fixed size,
-// whose sums are added in order, so it does not depend on the number of threads.
+// One pass over logits and targets, about 60 vectorised operations per logit, without intermediate
+// results in memory. Memory traffic: logits and targets (or one class per row) are read once in
+// each direction; the gradient is written once. Sums are taken in double over pieces of fixed size,
+// which are added in order, so that they do not depend on the number of threads.
 #include <algorithm>
 #include <vector>
 
@@ -15,15 +15,15 @@
 namespace cvlib {
 namespace {
 
-constexpr int64_t kBlock = 512;          // stays in the first cache
-constexpr int64_t kPiece = 16 * kBlock;  // what a thread takes at least
+constexpr int64_t kBlock = 512;          // stays in the L1 cache
+constexpr int64_t kPiece = 16 * kBlock;  // smallest task of a thread
 constexpr int kSumLanes = 16;
 
 template <class T>
 struct FloatTargets {
   const T* values;
 
-  // Calls write(i, term, sign) for the numbers begin to end.
+  // Calls write(i, term, sign) for the logits begin..end, with i from 0.
   template <class Write>
   void visit(const T* x, int64_t begin, int64_t end, const FocalSettings<T>& settings,
              const Write& write) const {
@@ -35,7 +35,7 @@ struct FloatTargets {
   }
 };
 
-// All numbers as if no row had a class, in one vectorised loop; then those of the rows that have.
+// First all logits as negatives, in one vectorised loop; then those of the rows' classes again.
 template <class T>
 struct ClassTargets {
   const int64_t* classes;
@@ -82,7 +82,7 @@ double sum_of_losses(const T* x, const Targets& targets, int64_t begin, int64_t 
   return sum;
 }
 
-// `grad` is one factor for each number, or null when the settings hold it.
+// `grad` has one factor per logit, or is null if the settings include it.
 template <int kGamma, class T, class Targets>
 void gradients(const T* x, const Targets& targets, const T* grad, int64_t begin, int64_t end,
                const FocalSettings<T>& settings, T* out) {
@@ -97,23 +97,9 @@ void gradients(const T* x, const Targets& targets, const T* grad, int64_t begin,
   }
 }
 
-// Calls function(gamma as a constant, targets) with the types that fit.
-template <class T, class Function>
-void dispatch_focal(const FocalArguments& arguments, double gamma, const Function& function) {
-  const auto with_targets = [&](auto constant) {
-    if (arguments.columns == 0) {
-      function(constant, FloatTargets<T>{data<T>(arguments.targets)});
-    } else {
-      const int64_t* classes = data<int64_t>(arguments.targets);
-      function(constant, ClassTargets<T>{classes, arguments.columns});
-    }
-  };
-  dispatch_gamma(gamma, with_targets);
-}
-
 int64_t count_pieces(int64_t numbers) { return (numbers + kPiece - 1) / kPiece; }
 
-// Calls function(begin, end, piece) for every piece, compiled for this machine.
+// Calls function(begin, end, piece) for every piece, in parallel.
 template <class Function>
 void for_each_piece(int64_t numbers, const Function& function) {
   parallel_for(count_pieces(numbers), 2, [&](int64_t first, int64_t last) {
@@ -139,18 +125,19 @@ Tensor sigmoid_focal_loss_cpu(const Tensor& inputs, const Tensor& targets, doubl
     const T* x = data<T>(arguments.inputs);
     T* result = mutable_data<T>(out);
     std::vector<double> sums(reduces ? count_pieces(n) : 0);
-    dispatch_focal<T>(arguments, gamma, [&](auto constant, const auto& wanted) {
-      for_each_piece(n, [&](int64_t begin, int64_t end, int64_t piece) {
-        if (reduces) {
-          sums[piece] = sum_of_losses<constant()>(x, wanted, begin, end, settings);
-        } else {
-          losses<constant()>(x, wanted, begin, end, settings, result + begin);
-        }
-      });
-    });
+    dispatch_focal<FloatTargets<T>, ClassTargets<T>, T>(
+        arguments, gamma, [&](auto constant, const auto& wanted) {
+          for_each_piece(n, [&](int64_t begin, int64_t end, int64_t piece) {
+            if (reduces) {
+              sums[piece] = sum_of_losses<constant()>(x, wanted, begin, end, settings);
+            } else {
+              losses<constant()>(x, wanted, begin, end, settings, result + begin);
+            }
+          });
+        });
     if (!reduces) return;
     double sum = 0;
-    for (const double part : sums) sum += part;
+    for (const double piece : sums) sum += piece;
     result[0] = static_cast<T>(reduction == kMean ? sum / static_cast<double>(n) : sum);
   });
   return as_type(out, inputs.scalar_type());
@@ -171,11 +158,12 @@ Tensor sigmoid_focal_loss_backward_cpu(const Tensor& grad, const Tensor& inputs,
     const T* each = factor.is_shared ? nullptr : data<T>(factor.values);
     const T* x = data<T>(arguments.inputs);
     T* result = mutable_data<T>(out);
-    dispatch_focal<T>(arguments, gamma, [&](auto constant, const auto& wanted) {
-      for_each_piece(n, [&](int64_t begin, int64_t end, int64_t) {
-        gradients<constant()>(x, wanted, each, begin, end, settings, result);
-      });
-    });
+    dispatch_focal<FloatTargets<T>, ClassTargets<T>, T>(
+        arguments, gamma, [&](auto constant, const auto& wanted) {
+          for_each_piece(n, [&](int64_t begin, int64_t end, int64_t) {
+            gradients<constant()>(x, wanted, each, begin, end, settings, result);
+          });
+        });
   });
   return as_type(out, inputs.scalar_type());
 }

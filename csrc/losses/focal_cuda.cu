@@ -1,18 +1,19 @@
-// Sigmoid focal loss and its gradient on CUDA: bound by reading logits and targets once.
+// Sigmoid focal loss and its gradient on CUDA: one thread per logit, bound by reading logits and
+// targets once.
 //
-// Sums have two stages and a fixed order: each of at most kMostBlocks blocks adds what its threads
-// meet in strides, as a tree in shared memory, and one block adds the sums of the blocks, all in
-// double. The number of blocks depends on the size alone.
+// Sums have two stages and a fixed order: threads of at most kMaxSumBlocks blocks add logits in
+// strides, each block adds its threads as a tree, and one block adds the sums of the blocks, all in
+// double. The number of blocks depends only on the size.
 #include "../checks.h"
+#include "../cuda_block.cuh"
 #include "../cuda_launch.cuh"
 #include "focal.h"
 #include "focal_arguments.h"
-#include "tree_sum.cuh"
 
 namespace cvlib {
 namespace {
 
-constexpr int64_t kMostBlocks = 1024;  // of a sum
+constexpr int64_t kMaxSumBlocks = 1024;
 
 template <class T>
 struct FloatTargets {
@@ -30,7 +31,7 @@ struct ClassTargets {
   const int64_t* classes;
   int64_t columns;
 
-  // A class out of range meets no column.
+  // A class out of range equals no column.
   __device__ FocalTerm<T> term(const T* x, int64_t i, const FocalSettings<T>& settings,
                                T& sign) const {
     const int64_t row = i / columns;
@@ -71,7 +72,7 @@ __global__ void finish_sum_kernel(const double* __restrict__ sums, int count, do
   if (threadIdx.x == 0) *out = static_cast<T>(sum / divisor);
 }
 
-// `grad` has one number for each input, or one for all (stride 0).
+// `grad` has one number per input, or one for all (stride 0).
 template <int kGamma, class T, class Targets>
 __global__ void gradient_kernel(const T* __restrict__ x, Targets targets,
                                 const T* __restrict__ grad, int64_t stride, T share, int64_t n,
@@ -81,19 +82,6 @@ __global__ void gradient_kernel(const T* __restrict__ x, Targets targets,
   T sign;
   const FocalTerm<T> term = targets.term(x, i, settings, sign);
   out[i] = grad[i * stride] * share * sign * focal_gradient<kGamma>(term, settings.gamma);
-}
-
-// Calls function(gamma as a constant, targets) with the types that fit.
-template <class T, class Function>
-void dispatch_focal(const FocalArguments& arguments, double gamma, const Function& function) {
-  dispatch_gamma(gamma, [&](auto constant) {
-    if (arguments.columns == 0) {
-      function(constant, FloatTargets<T>{data<T>(arguments.targets)});
-    } else {
-      const int64_t* classes = data<int64_t>(arguments.targets);
-      function(constant, ClassTargets<T>{classes, arguments.columns});
-    }
-  });
 }
 
 Tensor sigmoid_focal_loss_cuda(const Tensor& inputs, const Tensor& targets, double alpha,
@@ -106,31 +94,32 @@ Tensor sigmoid_focal_loss_cuda(const Tensor& inputs, const Tensor& targets, doub
   Tensor out = reduces ? empty(arguments.inputs, {}, type) : empty_as(arguments.inputs);
   if (n == 0 && !reduces) return as_type(out, inputs.scalar_type());
   const cudaStream_t stream = current_stream(arguments.inputs);
-  const int64_t blocks = smaller<int64_t>(blocks_for(n), kMostBlocks);
+  const int64_t blocks = smaller<int64_t>(blocks_for(n), kMaxSumBlocks);
   Tensor sums = empty(arguments.inputs, {reduces ? blocks : 0}, ScalarType::Double);
   dispatch_floating(type, [&](auto zero) {
     using T = decltype(zero);
     const FocalSettings<T> settings = focal_settings<T>(alpha, gamma, 1.0);
     const T* x = data<T>(arguments.inputs);
     T* result = mutable_data<T>(out);
-    double* parts = mutable_data<double>(sums);
+    double* block_sums = mutable_data<double>(sums);
     if (n > 0) {
-      dispatch_focal<T>(arguments, gamma, [&](auto constant, const auto& wanted) {
-        constexpr int kGamma = decltype(constant)::value;
-        if (reduces) {
-          sum_kernel<kGamma><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-              x, wanted, n, settings, parts);
-        } else {
-          loss_kernel<kGamma>
-              <<<blocks_for(n), kThreads, 0, stream>>>(x, wanted, n, settings, result);
-        }
-        STD_CUDA_KERNEL_LAUNCH_CHECK();
-      });
+      dispatch_focal<FloatTargets<T>, ClassTargets<T>, T>(
+          arguments, gamma, [&](auto constant, const auto& wanted) {
+            constexpr int kGamma = decltype(constant)::value;
+            if (reduces) {
+              sum_kernel<kGamma><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
+                  x, wanted, n, settings, block_sums);
+            } else {
+              loss_kernel<kGamma>
+                  <<<blocks_for(n), kThreads, 0, stream>>>(x, wanted, n, settings, result);
+            }
+            STD_CUDA_KERNEL_LAUNCH_CHECK();
+          });
     }
     if (!reduces) return;
     const double divisor = reduction == kMean ? static_cast<double>(n) : 1.0;
     finish_sum_kernel<T>
-        <<<1, kThreads, 0, stream>>>(parts, static_cast<int>(blocks), divisor, result);
+        <<<1, kThreads, 0, stream>>>(block_sums, static_cast<int>(blocks), divisor, result);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return as_type(out, inputs.scalar_type());
@@ -148,14 +137,15 @@ Tensor sigmoid_focal_loss_backward_cuda(const Tensor& grad, const Tensor& inputs
   dispatch_floating(arguments.inputs.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     const FocalSettings<T> settings = focal_settings<T>(alpha, gamma, 1.0);
-    dispatch_focal<T>(arguments, gamma, [&](auto constant, const auto& wanted) {
-      gradient_kernel<decltype(constant)::value>
-          <<<blocks_for(n), kThreads, 0, current_stream(arguments.inputs)>>>(
-              data<T>(arguments.inputs), wanted, data<T>(factor.values),
-              factor.is_shared ? int64_t{0} : int64_t{1}, static_cast<T>(factor.share), n, settings,
-              mutable_data<T>(out));
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
-    });
+    dispatch_focal<FloatTargets<T>, ClassTargets<T>, T>(
+        arguments, gamma, [&](auto constant, const auto& wanted) {
+          gradient_kernel<decltype(constant)::value>
+              <<<blocks_for(n), kThreads, 0, current_stream(arguments.inputs)>>>(
+                  data<T>(arguments.inputs), wanted, data<T>(factor.values),
+                  factor.is_shared ? int64_t{0} : int64_t{1}, static_cast<T>(factor.share), n,
+                  settings, mutable_data<T>(out));
+          STD_CUDA_KERNEL_LAUNCH_CHECK();
+        });
   });
   return as_type(out, inputs.scalar_type());
 }

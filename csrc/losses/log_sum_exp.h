@@ -1,10 +1,10 @@
 // Log-sum-exp of many rows on the CPU, in one pass over memory.
 //
-// Rows are short (a class count), so a row alone would leave most of a vector register empty and
-// its final sums would cost more than its exponentials. A block of rows goes through one step after
-// the other, each a plain loop that compilers vectorise: largest numbers, differences,
-// exponentials, sums. A row is summed by kLanes lanes and then as a tree, whatever the width of the
-// registers, so that every instruction set gives the same bits.
+// Rows are short (a class count), so a single row would leave most of a vector register empty, and
+// its final sums would cost more than its exponentials. Therefore a block of rows goes through each
+// step together, as plain loops that compilers vectorise: maxima, differences, exponentials, sums.
+// A row is summed in kLanes lanes and then as a tree, whatever the width of the registers, so that
+// every instruction set gives equal bits.
 #pragma once
 
 #include <algorithm>
@@ -15,9 +15,9 @@
 namespace cvlib {
 
 constexpr int64_t kRowsAtOnce = 64;
-constexpr int64_t kNumbersAtOnce = 4096;  // of a block: 16 KB in float
+constexpr int64_t kNumbersAtOnce = 4096;  // 16 KB in float
 
-// Row r of `lanes` has 2 kWidth numbers before, its first half combined with its second after.
+// Combines the two halves of each row of 2 kWidth numbers into a row of kWidth.
 template <int kWidth, class T, class Combine>
 CVLIB_HOST_DEVICE void fold_lanes(T* __restrict lanes, int64_t rows, const Combine& combine) {
   for (int64_t r = 0; r < rows; ++r) {
@@ -29,7 +29,7 @@ CVLIB_HOST_DEVICE void fold_lanes(T* __restrict lanes, int64_t rows, const Combi
   }
 }
 
-// lanes[r] becomes the combination of row r.
+// Combines each row into lanes[r].
 template <class T, class Combine>
 CVLIB_HOST_DEVICE void fold_rows(T* lanes, int64_t rows, const Combine& combine) {
   static_assert(kLanes == 16);
@@ -39,8 +39,8 @@ CVLIB_HOST_DEVICE void fold_rows(T* lanes, int64_t rows, const Combine& combine)
   fold_lanes<1>(lanes, rows, combine);
 }
 
-// What is left of a row behind its last full group of lanes: kLanes numbers that may be read, of
-// which `rest` belong to the row. At the end of the tensor they are a copy.
+// The remainder of a row after its last full group of lanes, as kLanes readable numbers of which
+// the first `rest` belong to the row. At the end of the tensor they are copied into `copy`.
 template <class T>
 CVLIB_HOST_DEVICE const T* read_tail(const T* tail, int rest, const T* end, T* copy) {
   if (tail + kLanes <= end) return tail;
@@ -48,8 +48,8 @@ CVLIB_HOST_DEVICE const T* read_tail(const T* tail, int rest, const T* end, T* c
   return copy;
 }
 
-// Of `rows` rows from `values` on, whose tensor ends at `end`. `buffer` has room for the rows and
-// kLanes numbers more.
+// Processes `rows` rows from `values` on; the tensor ends at `end`. `buffer` has room for the rows
+// and kLanes more numbers.
 template <class T>
 CVLIB_HOST_DEVICE void log_sum_exp_of_block(const T* values, const T* end, int64_t rows,
                                             int64_t columns, T* __restrict buffer,
@@ -81,7 +81,7 @@ CVLIB_HOST_DEVICE void log_sum_exp_of_block(const T* values, const T* end, int64
       for (int lane = 0; lane < kLanes; ++lane) out[k + lane] = row[k + lane] - largest[r];
     }
     if (rest == 0) continue;
-    // What is too much is the beginning of the next row, which comes later.
+    // Excess lanes overwrite the start of the next row, which is written later.
     const T* __restrict tail = read_tail(row + full, rest, end, copy);
     for (int lane = 0; lane < kLanes; ++lane) out[full + lane] = tail[lane] - largest[r];
   }
@@ -102,7 +102,7 @@ CVLIB_HOST_DEVICE void log_sum_exp_of_block(const T* values, const T* end, int64
   for (int64_t r = 0; r < rows; ++r) result[r] = largest[r] + vector_log(sums[r]);
 }
 
-// Of the rows begin to end of a matrix.
+// Processes the rows begin..end of a matrix.
 template <class T>
 CVLIB_HOST_DEVICE void log_sum_exp_of_rows(const T* matrix, int64_t all_rows, int64_t columns,
                                            int64_t begin, int64_t end, T* result) {

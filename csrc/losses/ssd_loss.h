@@ -1,4 +1,4 @@
-// What decides and what is summed in SSD's loss. Shared by CPU and CUDA. No torch include.
+// Decisions and terms of SSD's loss. Shared by CPU and CUDA. No torch include.
 #pragma once
 
 #include <limits>
@@ -8,13 +8,13 @@
 
 namespace cvlib {
 
-// A row of logits is summed by this many lanes, each of which takes every so many-th number, and
-// their sums as a tree (lane + 8, + 4, + 2, + 1), on every device. So the losses, which decide what
-// a hard negative is, have the same bits everywhere.
+// On every device a row of logits is summed in kLanes lanes, lane i taking every kLanes-th number
+// from i on, and the lanes as a tree (lane + 8, + 4, + 2, + 1). So the losses, which decide which
+// negatives are hard, have equal bits everywhere.
 constexpr int kLanes = 16;
 
-// The hardness of an anchor as a whole number that orders like its loss, which is at least 0: NaN
-// is hardest, and kNoCandidate easier than all.
+// Hardness of an anchor as an integer that orders like its loss, which is never negative. NaN is
+// the hardest; anchors that are not candidates have -1.
 template <class T>
 using Hardness = std::make_signed_t<typename FloatFormat<T>::Bits>;
 
@@ -25,13 +25,13 @@ CVLIB_HOST_DEVICE Hardness<T> hardness(T loss, bool is_candidate) {
   return is_candidate ? key : Hardness<T>(-1);
 }
 
-// How many of an image's negatives count: those whose rank 0, 1, .. is below ratio x positives.
+// Number of hard negatives of an image: those of rank 0, 1, ... below ratio * positives.
 CVLIB_HOST_DEVICE int64_t count_hard(double ratio, int64_t positives, int64_t negatives) {
   const double wanted = std::ceil(ratio * static_cast<double>(positives));
   return wanted < static_cast<double>(negatives) ? static_cast<int64_t>(wanted) : negatives;
 }
 
-// Smooth L1 with beta 1, and its derivative.
+// Smooth L1 loss with beta 1, and its derivative.
 template <class T>
 CVLIB_HOST_DEVICE T smooth_l1(T difference) {
   const T size = std::fabs(difference);

@@ -1,4 +1,4 @@
-// What SSD's loss is asked for, checked and made contiguous. Shared by CPU and CUDA.
+// Arguments of SSD's loss, checked and made contiguous. Shared by the CPU and CUDA adapters.
 #pragma once
 
 #include "../checks.h"
@@ -7,7 +7,7 @@
 namespace cvlib {
 
 struct SsdArguments {
-  Tensor logits, offsets, classes, target_offsets;  // contiguous, one dtype but for the classes
+  Tensor logits, offsets, classes, target_offsets;  // contiguous; all but classes of one dtype
   int64_t images, anchors, columns;
 
   SsdArguments(const Tensor& class_logits, const Tensor& predicted, const Tensor& wanted_classes,
@@ -37,7 +37,7 @@ struct SsdArguments {
   }
 };
 
-// What the forward leaves for the backward.
+// Tensors saved by the forward for the backward.
 struct SsdSaved {
   Tensor divisor, log_sum_exp, kept;
 
@@ -48,7 +48,7 @@ struct SsdSaved {
     check_same_dtype(log_sum_exp, arguments.logits);
     STD_TORCH_CHECK(divisor.numel() == 1 && log_sum_exp.numel() == arguments.rows() &&
                         kept.numel() == arguments.rows() && kept.scalar_type() == ScalarType::Bool,
-                    "ssd_loss_backward: expected what ssd_loss has saved");
+                    "ssd_loss_backward: expected the tensors saved by ssd_loss");
   }
 };
 

@@ -1,10 +1,10 @@
 // SSD's loss with hard negative mining, and its gradient, on the CPU.
 //
-// Forward: (1) the log-sum-exp and loss of every anchor, one pass over the logits, about 20
-// vectorised operations for each; (2) for each image the hardness of its k-th hardest negative, bit
-// by bit, counting the anchors that are at least as hard: A x 31 comparisons of whole numbers in
-// cache, never a sort; (3) sums in double, image by image, anchor by anchor. Beside the results:
-// one number for each anchor. Backward: zeros, and the softmax of the few anchors that were kept.
+// Forward: (1) log-sum-exp and loss of every anchor, one pass over the logits, about 20 vectorised
+// operations per logit; (2) for each image the hardness of its k-th hardest negative, found bit by
+// bit by counting the anchors that are at least as hard: A x 31 integer comparisons in cache and no
+// sort; (3) sums in double, image by image, anchor by anchor. Memory besides the results: one
+// number per anchor. Backward: zeros, and the softmax of the few anchors that were kept.
 #include <algorithm>
 #include <tuple>
 #include <vector>
@@ -17,10 +17,10 @@
 namespace cvlib {
 namespace {
 
-constexpr int64_t kBlock = 64;  // anchors whose gradients stay in the first cache
+constexpr int64_t kBlock = 64;  // anchors whose gradients stay in the L1 cache
 constexpr int64_t kNumbersPerTask = 32768;
 
-// Log-sum-exp and loss of the anchors begin to end; an anchor that is left out has the loss 0.
+// Log-sum-exp and loss of the anchors begin..end; ignored anchors have loss 0.
 template <class T>
 void losses_of_anchors(const T* logits, const int64_t* classes, int64_t rows, int64_t columns,
                        int64_t begin, int64_t end, T* log_sum_exp, T* losses) {
@@ -39,7 +39,7 @@ int64_t count_at_least(const std::vector<Key>& keys, Key bound) {
   return static_cast<int64_t>(count);
 }
 
-// The largest bound that at least `wanted` keys reach: the wanted-th largest key.
+// The wanted-th largest key: the largest bound that at least `wanted` keys reach.
 template <class Key>
 Key find_bound(const std::vector<Key>& keys, int64_t wanted) {
   Key bound = 0;
@@ -50,7 +50,7 @@ Key find_bound(const std::vector<Key>& keys, int64_t wanted) {
   return bound;
 }
 
-// Marks the hardest `wanted` candidates; among equals the first ones.
+// Marks the `wanted` hardest candidates, the first ones among equals.
 template <class Key>
 void keep_hardest(const std::vector<Key>& keys, int64_t wanted, bool* kept) {
   if (wanted == 0) return;
@@ -103,20 +103,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> ssd_loss_cpu(const Tensor& cl
                                                                 const Tensor& classes,
                                                                 const Tensor& target_offsets,
                                                                 double negative_ratio) {
-  const SsdArguments given(class_logits, offsets, classes, target_offsets);
-  const int64_t rows = given.rows(), anchors = given.anchors, columns = given.columns;
-  const int64_t* labels = data<int64_t>(given.classes);
+  const SsdArguments arguments(class_logits, offsets, classes, target_offsets);
+  const int64_t rows = arguments.rows(), anchors = arguments.anchors, columns = arguments.columns;
+  const int64_t* labels = data<int64_t>(arguments.classes);
   check_values(are_classes_valid(labels, rows, columns));
-  const ScalarType type = given.logits.scalar_type();
-  Tensor class_loss = empty(given.logits, {}, type), box_loss = empty(given.logits, {}, type);
-  Tensor divisor = empty(given.logits, {}, type);
-  Tensor log_sum_exp = empty(given.logits, {given.images, anchors}, type);
-  Tensor losses = empty(given.logits, {given.images, anchors}, type);
-  Tensor kept = empty(given.logits, {given.images, anchors}, ScalarType::Bool);
-  std::vector<ImageSums> sums(given.images);
+  const ScalarType type = arguments.logits.scalar_type();
+  Tensor class_loss = empty(arguments.logits, {}, type),
+         box_loss = empty(arguments.logits, {}, type);
+  Tensor divisor = empty(arguments.logits, {}, type);
+  Tensor log_sum_exp = empty(arguments.logits, {arguments.images, anchors}, type);
+  Tensor losses = empty(arguments.logits, {arguments.images, anchors}, type);
+  Tensor kept = empty(arguments.logits, {arguments.images, anchors}, ScalarType::Bool);
+  std::vector<ImageSums> sums(arguments.images);
   dispatch_floating(type, [&](auto zero) {
     using T = decltype(zero);
-    const T* logits = data<T>(given.logits);
+    const T* logits = data<T>(arguments.logits);
     T* loss = mutable_data<T>(losses);
     T* logarithms = mutable_data<T>(log_sum_exp);
     bool* selected = mutable_data<bool>(kept);
@@ -124,25 +125,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> ssd_loss_cpu(const Tensor& cl
       with_best_instructions(
           [&] { losses_of_anchors(logits, labels, rows, columns, begin, end, logarithms, loss); });
     });
-    const T* found = data<T>(given.offsets);
-    const T* wanted = data<T>(given.target_offsets);
+    const T* box_offsets = data<T>(arguments.offsets);
+    const T* targets = data<T>(arguments.target_offsets);
     parallel_for(
-        given.images, kNumbersPerTask / (anchors + 1) + 1, [&](int64_t begin, int64_t end) {
+        arguments.images, kNumbersPerTask / (anchors + 1) + 1, [&](int64_t begin, int64_t end) {
           std::vector<Hardness<T>> keys(anchors);
           with_best_instructions([&] {
             for (int64_t i = begin; i < end; ++i) {
               const int64_t first = i * anchors;
               sums[i] =
-                  mine_image(loss + first, labels + first, found + 4 * first, wanted + 4 * first,
-                             anchors, negative_ratio, keys, selected + first);
+                  mine_image(loss + first, labels + first, box_offsets + 4 * first,
+                             targets + 4 * first, anchors, negative_ratio, keys, selected + first);
             }
           });
         });
     ImageSums total;
-    for (const ImageSums& one : sums) {
-      total.positives += one.positives;
-      total.classes += one.classes;
-      total.boxes += one.boxes;
+    for (const ImageSums& image : sums) {
+      total.positives += image.positives;
+      total.classes += image.classes;
+      total.boxes += image.boxes;
     }
     const double share = static_cast<double>(std::max<int64_t>(total.positives, 1));
     mutable_data<T>(class_loss)[0] = static_cast<T>(total.classes / share);
@@ -185,16 +186,16 @@ std::tuple<Tensor, Tensor> ssd_loss_backward_cpu(const Tensor& grad_class, const
                                                  const Tensor& target_offsets,
                                                  const Tensor& divisor, const Tensor& log_sum_exp,
                                                  const Tensor& kept) {
-  const SsdArguments given(class_logits, offsets, classes, target_offsets);
-  const SsdSaved saved(given, divisor, log_sum_exp, kept);
-  check_same_dtype(grad_class, given.logits);
-  check_same_dtype(grad_box, given.logits);
-  const int64_t rows = given.rows(), columns = given.columns;
-  const int64_t* labels = data<int64_t>(given.classes);
+  const SsdArguments arguments(class_logits, offsets, classes, target_offsets);
+  const SsdSaved saved(arguments, divisor, log_sum_exp, kept);
+  check_same_dtype(grad_class, arguments.logits);
+  check_same_dtype(grad_box, arguments.logits);
+  const int64_t rows = arguments.rows(), columns = arguments.columns;
+  const int64_t* labels = data<int64_t>(arguments.classes);
   check_values(are_classes_valid(labels, rows, columns));
-  const ScalarType type = given.logits.scalar_type();
-  Tensor to_logits = empty(given.logits, {given.images, given.anchors, columns}, type);
-  Tensor to_offsets = empty(given.logits, {given.images, given.anchors, 4}, type);
+  const ScalarType type = arguments.logits.scalar_type();
+  Tensor to_logits = empty(arguments.logits, {arguments.images, arguments.anchors, columns}, type);
+  Tensor to_offsets = empty(arguments.logits, {arguments.images, arguments.anchors, 4}, type);
   dispatch_floating(type, [&](auto zero) {
     using T = decltype(zero);
     const T share = T(1) / data<T>(saved.divisor)[0];
@@ -202,11 +203,11 @@ std::tuple<Tensor, Tensor> ssd_loss_backward_cpu(const Tensor& grad_class, const
     const T box_factor = data<T>(grad_box)[0] * share;
     parallel_for(rows, kNumbersPerTask / (columns + 4) + 1, [&](int64_t begin, int64_t end) {
       with_best_instructions([&] {
-        class_gradients(data<T>(given.logits), labels, data<T>(saved.log_sum_exp),
+        class_gradients(data<T>(arguments.logits), labels, data<T>(saved.log_sum_exp),
                         data<bool>(saved.kept), class_factor, columns, begin, end,
                         mutable_data<T>(to_logits));
-        box_gradients(data<T>(given.offsets), data<T>(given.target_offsets), labels, box_factor,
-                      begin, end, mutable_data<T>(to_offsets));
+        box_gradients(data<T>(arguments.offsets), data<T>(arguments.target_offsets), labels,
+                      box_factor, begin, end, mutable_data<T>(to_offsets));
       });
     });
   });

@@ -1,17 +1,17 @@
 // SSD's loss with hard negative mining, and its gradient, on CUDA.
 //
-// Forward: (1) sixteen threads for each anchor: log-sum-exp and loss, with the sums of the CPU;
-// (2) one block for each image: the hardness of its k-th hardest negative, found eight bits at a
-// time with a histogram in shared memory (counts of whole numbers, so their order does not matter),
-// then the anchors at least as hard in their order, and the sums of the image; (3) one block adds
-// the images. All sums in double, as trees. No sort, no host synchronisation.
-// Backward: one thread for each number.
+// Forward: (1) sixteen threads per anchor compute log-sum-exp and loss, with the order of sums of
+// the CPU; (2) one block per image finds the hardness of its k-th hardest negative, eight bits at a
+// time with a histogram in shared memory (integer counts, so the order of additions is free), then
+// keeps the anchors at least as hard in their order, and sums the image; (3) one block adds the
+// images. All sums are in double, as trees. Work: one pass over the logits, and four to eight over
+// the losses. No sort, no host synchronisation. Backward: one thread per number.
 #include <tuple>
 
+#include "../cuda_block.cuh"
 #include "../cuda_launch.cuh"
 #include "ssd_loss.h"
 #include "ssd_loss_arguments.h"
-#include "tree_sum.cuh"
 
 namespace cvlib {
 namespace {
@@ -19,10 +19,9 @@ namespace {
 constexpr int kAnchorsPerBlock = kThreads / kLanes;
 constexpr int kDigitBits = 8;
 constexpr int kDigits = 1 << kDigitBits;
-constexpr int kWarps = kThreads / kWarp;
 static_assert(kDigits == kThreads);
 
-// A class out of range is as good as -1.
+// A class out of range counts as -1.
 __device__ int64_t read_class(const int64_t* classes, int64_t i, int64_t columns) {
   const int64_t label = classes[i];
   return label < 0 || label >= columns ? int64_t{-1} : label;
@@ -34,7 +33,7 @@ __global__ void loss_kernel(const T* __restrict__ logits, const int64_t* __restr
                             T* __restrict__ losses) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kAnchorsPerBlock + threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
-  const bool exists = i < rows;  // the others still take part in the shuffles
+  const bool exists = i < rows;  // others still take part in the shuffles
   const T* row = logits + (exists ? i : 0) * columns;
   const int64_t full = columns / kLanes * kLanes;
   // The tail comes first, as on the CPU: a sum depends on its order.
@@ -58,11 +57,11 @@ __global__ void loss_kernel(const T* __restrict__ logits, const int64_t* __restr
 }
 
 struct Selection {
-  int64_t wanted;  // how many of the keys that begin like the prefix are to be kept
+  int64_t wanted;  // number of keys to keep among those with the prefix
   int digit;
 };
 
-// The digit of the wanted-th largest of the counted keys, and how many are wanted within it.
+// The digit of the wanted-th largest of the counted keys, and the number to keep with that digit.
 __device__ Selection pick_digit(const unsigned* counts, int64_t wanted) {
   for (int digit = kDigits - 1; digit > 0; --digit) {
     if (static_cast<int64_t>(counts[digit]) >= wanted) return {wanted, digit};
@@ -71,8 +70,8 @@ __device__ Selection pick_digit(const unsigned* counts, int64_t wanted) {
   return {wanted, 0};
 }
 
-// The key of the wanted-th hardest candidate of an image; `wanted` becomes how many of the keys
-// equal to it are to be kept. All threads of the block take part and get the same.
+// The key of the wanted-th hardest candidate of an image, returned to all threads of the block,
+// which must all take part. `wanted` becomes the number of keys equal to it that are kept.
 template <class T>
 __device__ Hardness<T> find_bound(const T* losses, const int64_t* classes, int64_t anchors,
                                   int64_t& wanted) {
@@ -86,7 +85,7 @@ __device__ Hardness<T> find_bound(const T* losses, const int64_t* classes, int64
     __syncthreads();
     for (int64_t i = threadIdx.x; i < anchors; i += kThreads) {
       const Key key = hardness(losses[i], classes[i] == 0);
-      // The digits above agree; keys that are no candidates are negative and never do.
+      // Only keys with the prefix; anchors that are not candidates have negative keys.
       if (key < 0 || ((key ^ bound) >> shift) >> kDigitBits != 0) continue;
       atomicAdd(&counts[static_cast<int>((key >> shift) & (kDigits - 1))], 1u);
     }
@@ -98,23 +97,6 @@ __device__ Hardness<T> find_bound(const T* losses, const int64_t* classes, int64
     __syncthreads();
   }
   return bound;
-}
-
-// How many threads before this one in the block have `flag`, and how many in all.
-__device__ int count_before(bool flag, int& all) {
-  __shared__ int warps[kWarps];
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const unsigned mask = __ballot_sync(kFullWarp, flag);
-  if (lane == 0) warps[warp] = __popc(mask);
-  __syncthreads();
-  int before = __popc(mask & ((1u << lane) - 1));
-  all = 0;
-  for (int w = 0; w < kWarps; ++w) {
-    if (w < warp) before += warps[w];
-    all += warps[w];
-  }
-  __syncthreads();
-  return before;
 }
 
 template <class T>
@@ -194,34 +176,35 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> ssd_loss_cuda(const Tensor& c
                                                                  const Tensor& target_offsets,
                                                                  double negative_ratio) {
   const DeviceGuard guard(class_logits.get_device_index());
-  const SsdArguments given(class_logits, offsets, classes, target_offsets);
-  const ScalarType type = given.logits.scalar_type();
-  Tensor class_loss = empty(given.logits, {}, type), box_loss = empty(given.logits, {}, type);
-  Tensor divisor = empty(given.logits, {}, type);
-  Tensor log_sum_exp = empty(given.logits, {given.images, given.anchors}, type);
-  Tensor losses = empty(given.logits, {given.images, given.anchors}, type);
-  Tensor kept = empty(given.logits, {given.images, given.anchors}, ScalarType::Bool);
-  Tensor sums = empty(given.logits, {given.images, 3}, ScalarType::Double);
-  const cudaStream_t stream = current_stream(given.logits);
-  const int64_t* labels = data<int64_t>(given.classes);
+  const SsdArguments arguments(class_logits, offsets, classes, target_offsets);
+  const ScalarType type = arguments.logits.scalar_type();
+  Tensor class_loss = empty(arguments.logits, {}, type),
+         box_loss = empty(arguments.logits, {}, type);
+  Tensor divisor = empty(arguments.logits, {}, type);
+  Tensor log_sum_exp = empty(arguments.logits, {arguments.images, arguments.anchors}, type);
+  Tensor losses = empty(arguments.logits, {arguments.images, arguments.anchors}, type);
+  Tensor kept = empty(arguments.logits, {arguments.images, arguments.anchors}, ScalarType::Bool);
+  Tensor sums = empty(arguments.logits, {arguments.images, 3}, ScalarType::Double);
+  const cudaStream_t stream = current_stream(arguments.logits);
+  const int64_t* labels = data<int64_t>(arguments.classes);
   dispatch_floating(type, [&](auto zero) {
     using T = decltype(zero);
-    if (given.rows() > 0) {
-      loss_kernel<T><<<blocks_for(given.rows(), kAnchorsPerBlock), kThreads, 0, stream>>>(
-          data<T>(given.logits), labels, given.rows(), given.columns, mutable_data<T>(log_sum_exp),
-          mutable_data<T>(losses));
+    if (arguments.rows() > 0) {
+      loss_kernel<T><<<blocks_for(arguments.rows(), kAnchorsPerBlock), kThreads, 0, stream>>>(
+          data<T>(arguments.logits), labels, arguments.rows(), arguments.columns,
+          mutable_data<T>(log_sum_exp), mutable_data<T>(losses));
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     }
-    if (given.images > 0) {
-      mine_kernel<T><<<static_cast<unsigned>(given.images), kThreads, 0, stream>>>(
-          data<T>(losses), labels, data<T>(given.offsets), data<T>(given.target_offsets),
-          given.anchors, given.columns, negative_ratio, mutable_data<bool>(kept),
+    if (arguments.images > 0) {
+      mine_kernel<T><<<static_cast<unsigned>(arguments.images), kThreads, 0, stream>>>(
+          data<T>(losses), labels, data<T>(arguments.offsets), data<T>(arguments.target_offsets),
+          arguments.anchors, arguments.columns, negative_ratio, mutable_data<bool>(kept),
           mutable_data<double>(sums));
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     }
-    finish_kernel<T>
-        <<<1, kThreads, 0, stream>>>(data<double>(sums), given.images, mutable_data<T>(class_loss),
-                                     mutable_data<T>(box_loss), mutable_data<T>(divisor));
+    finish_kernel<T><<<1, kThreads, 0, stream>>>(
+        data<double>(sums), arguments.images, mutable_data<T>(class_loss),
+        mutable_data<T>(box_loss), mutable_data<T>(divisor));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return {class_loss, box_loss, divisor, log_sum_exp, kept};
@@ -266,27 +249,29 @@ std::tuple<Tensor, Tensor> ssd_loss_backward_cuda(const Tensor& grad_class, cons
                                                   const Tensor& divisor, const Tensor& log_sum_exp,
                                                   const Tensor& kept) {
   const DeviceGuard guard(class_logits.get_device_index());
-  const SsdArguments given(class_logits, offsets, classes, target_offsets);
-  const SsdSaved saved(given, divisor, log_sum_exp, kept);
-  check_same_dtype(grad_class, given.logits);
-  check_same_dtype(grad_box, given.logits);
-  const ScalarType type = given.logits.scalar_type();
-  Tensor to_logits = empty(given.logits, {given.images, given.anchors, given.columns}, type);
-  Tensor to_offsets = empty(given.logits, {given.images, given.anchors, 4}, type);
-  if (given.rows() == 0) return {to_logits, to_offsets};
-  const cudaStream_t stream = current_stream(given.logits);
-  const int64_t* labels = data<int64_t>(given.classes);
-  const int64_t numbers = given.rows() * given.columns;
+  const SsdArguments arguments(class_logits, offsets, classes, target_offsets);
+  const SsdSaved saved(arguments, divisor, log_sum_exp, kept);
+  check_same_dtype(grad_class, arguments.logits);
+  check_same_dtype(grad_box, arguments.logits);
+  const ScalarType type = arguments.logits.scalar_type();
+  Tensor to_logits =
+      empty(arguments.logits, {arguments.images, arguments.anchors, arguments.columns}, type);
+  Tensor to_offsets = empty(arguments.logits, {arguments.images, arguments.anchors, 4}, type);
+  if (arguments.rows() == 0) return {to_logits, to_offsets};
+  const cudaStream_t stream = current_stream(arguments.logits);
+  const int64_t* labels = data<int64_t>(arguments.classes);
+  const int64_t numbers = arguments.rows() * arguments.columns;
   dispatch_floating(type, [&](auto zero) {
     using T = decltype(zero);
     class_gradient_kernel<T><<<blocks_for(numbers), kThreads, 0, stream>>>(
-        data<T>(given.logits), labels, data<T>(saved.log_sum_exp), data<bool>(saved.kept),
-        data<T>(grad_class), data<T>(saved.divisor), numbers, given.columns,
+        data<T>(arguments.logits), labels, data<T>(saved.log_sum_exp), data<bool>(saved.kept),
+        data<T>(grad_class), data<T>(saved.divisor), numbers, arguments.columns,
         mutable_data<T>(to_logits));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
-    box_gradient_kernel<T><<<blocks_for(4 * given.rows()), kThreads, 0, stream>>>(
-        data<T>(given.offsets), data<T>(given.target_offsets), labels, data<T>(grad_box),
-        data<T>(saved.divisor), 4 * given.rows(), given.columns, mutable_data<T>(to_offsets));
+    box_gradient_kernel<T><<<blocks_for(4 * arguments.rows()), kThreads, 0, stream>>>(
+        data<T>(arguments.offsets), data<T>(arguments.target_offsets), labels, data<T>(grad_box),
+        data<T>(saved.divisor), 4 * arguments.rows(), arguments.columns,
+        mutable_data<T>(to_offsets));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return {to_logits, to_offsets};

@@ -1,4 +1,4 @@
-// The second line of defence for masks: Python has checked before and with better words.
+// The second line of defence for masks: Python has already checked, with better messages.
 #pragma once
 
 #include "../checks.h"
@@ -10,7 +10,7 @@ inline void check_paste(const Tensor& masks, const Tensor& boxes, int64_t height
   STD_TORCH_CHECK(masks.dim() == 3 && masks.size(0) == boxes.size(0),
                   "expected masks of shape (N, h, w) and boxes of shape (N, 4)");
   STD_TORCH_CHECK(masks.size(0) == 0 || (masks.size(1) > 0 && masks.size(2) > 0),
-                  "expected masks that are not empty");
+                  "expected masks of at least one pixel");
   STD_TORCH_CHECK(height >= 0 && width >= 0, "expected an image size of at least 0");
 }
 
@@ -38,7 +38,7 @@ inline void check_mask_pairs(const Tensor& masks1, const Tensor& masks2,
   check_binary_masks(masks1);
   check_binary_masks(masks2);
   STD_TORCH_CHECK(masks1.size(1) == masks2.size(1) && masks1.size(2) == masks2.size(2),
-                  "expected masks of one height and width");
+                  "expected masks of equal height and width");
   STD_TORCH_CHECK(!is_crowd || (is_crowd->dim() == 1 && is_crowd->size(0) == masks2.size(0) &&
                                 is_crowd->scalar_type() == ScalarType::Bool),
                   "expected is_crowd of shape (M,) and dtype bool");

@@ -1,4 +1,4 @@
-// Large results that are mostly zero.
+// Memory of large results that are mostly zero.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -13,12 +13,12 @@ namespace cvlib {
 
 struct LazyZeros {
   Tensor tensor;
-  bool is_zero;  // else the caller writes every element
+  bool is_zero;  // if false, the caller must write every element
 };
 
-// From this size on, memory comes fresh from the system with every call. Pages straight from mmap
-// are known to be zero, so those that nothing is written to are never touched. Huge pages would be
-// cleared whole, so none are asked for here.
+// Blocks of this size are mapped anew in every call anyway. Pages from mmap are known to be zero,
+// so those that receive no pixel are never touched. Huge pages would be cleared as a whole, so they
+// are not requested here.
 constexpr int64_t kLazyBytes = int64_t{32} << 20;
 
 template <class T>

@@ -1,10 +1,10 @@
 // Pairwise IoU of N and M masks on the CPU.
 //
-// Each mask is read once and packed into 64-bit words, one bit for each pixel. Above them lies a
-// map with one bit for each word that is not zero; a pair of masks looks at the maps first and then
-// only at words in which both have pixels. Bytes: H x W read for each mask, an eighth of that
-// written. Operations for a pair: H x W / 4096 for the maps, and at most an AND, a count of bits
-// and an addition for each 64 pixels.
+// Each mask is read once and packed into 64-bit words, one bit per pixel. A map on top has one bit
+// for each word that is not zero. A pair of masks compares the maps first and then only the words
+// in which both have pixels. Memory traffic: H x W bytes read per mask, an eighth of that written.
+// Operations per pair: H x W / 4096 for the maps, and at most an AND, a bit count and an addition
+// per 64 pixels.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -12,16 +12,16 @@
 #include <optional>
 
 #include "../parallel.h"
-#include "checks_masks.h"
+#include "checks.h"
 #include "mask_iou.h"
 #include "planes.h"
 
 namespace cvlib {
 namespace {
 
-constexpr int64_t kMapBits = 64;  // words for each word of the map
+constexpr int64_t kMapBits = 64;  // words per word of the map
 constexpr int64_t kPixelsPerTask = 65536;
-// From this many words on, all 64 words under a map's word are counted without looking.
+// From this many common words on, counting all 64 words under a map word is faster.
 constexpr int kDense = 16;
 
 struct PackedMasks {
@@ -42,7 +42,7 @@ struct PackedMasks {
   };
 
   int64_t count, maps;
-  // Words that are zero are not written, so that most pages stay untouched.
+  // Zero words are not written, so that most pages stay untouched.
   std::unique_ptr<uint64_t[], Free> words;
   std::unique_ptr<uint64_t[]> map;
   std::unique_ptr<int64_t[]> areas;
@@ -51,7 +51,7 @@ struct PackedMasks {
 template <class L>
 int count_bits(L, uint64_t word) {
   if constexpr (L::kHasFma) {
-    return __builtin_popcountll(word);  // one instruction wherever there is FMA
+    return __builtin_popcountll(word);  // one instruction on all processors with FMA
   } else {
     word -= word >> 1 & 0x5555555555555555;
     word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
@@ -60,14 +60,14 @@ int count_bits(L, uint64_t word) {
   }
 }
 
-// One register, as bytes and as words; aliases of vectors in templates need a struct around them.
+// One register, as bytes and as words. Vector types in templates must be members of a struct.
 template <int kBytes>
 struct Register {
   typedef uint8_t Bytes __attribute__((vector_size(kBytes)));
   typedef uint64_t Words __attribute__((vector_size(kBytes)));
 };
 
-// 64 bytes to 64 bits, in an order that is the same for all masks.
+// Packs 64 bytes into 64 bits, in an order that is fixed for all masks.
 template <class L>
 uint64_t pack_word(L, const uint8_t* pixels) {
   constexpr int kBytes = L::kVectorBytes, kLanes = kBytes / 8;
@@ -75,7 +75,7 @@ uint64_t pack_word(L, const uint8_t* pixels) {
   for (int k = 0; k < 64 / kBytes; ++k) {
     typename Register<kBytes>::Bytes bytes;
     std::memcpy(&bytes, pixels + k * kBytes, kBytes);
-    // Each of 8 bytes keeps a bit of its own, and folding brings them into one byte.
+    // Each of 8 bytes keeps a different bit, and folding merges them into one byte.
     auto lanes = (typename Register<kBytes>::Words)(bytes != 0) & 0x8040201008040201u;
     lanes |= lanes >> 32;
     lanes |= lanes >> 16;
@@ -85,7 +85,7 @@ uint64_t pack_word(L, const uint8_t* pixels) {
   return packed;
 }
 
-// Packs the 4096 pixels under one word of the map; says which of its words are not zero.
+// Packs the 4096 pixels under one word of the map; returns that word.
 template <class L>
 uint64_t pack_block(L level, const uint8_t* pixels, int64_t size, uint64_t* words) {
   uint64_t occupied = 0;

@@ -1,12 +1,13 @@
 // Pairwise IoU of N and M masks on CUDA.
 //
-// A warp packs 32 pixels into a word with one vote. A block then counts the bits of each mask, and
-// a block for each pair counts the bits that both have; counts are integers, summed as trees. The
-// packed masks are an eighth of the input and are read from the L2 cache for every pair.
+// A warp packs 32 pixels into a word with one vote. Then one block per mask counts its bits, and
+// one block per pair counts the common bits. The packed masks are an eighth of the input and are
+// read from the L2 cache for every pair.
 #include <optional>
 
+#include "../cuda_block.cuh"
 #include "../cuda_launch.cuh"
-#include "checks_masks.h"
+#include "checks.h"
 #include "mask_iou.h"
 #include "planes.h"
 
@@ -34,22 +35,11 @@ __global__ void pack_kernel(const uint8_t* __restrict__ pixels, int64_t stride, 
   }
 }
 
-// All threads of a block give a number; thread 0 has the sum.
-__device__ int64_t sum_block(int64_t own) {
-  __shared__ int64_t sums[kThreads];
-  sums[threadIdx.x] = own;
-  for (int width = kThreads / 2; width > 0; width /= 2) {
-    __syncthreads();
-    if (threadIdx.x < width) sums[threadIdx.x] += sums[threadIdx.x + width];
-  }
-  return sums[0];
-}
-
 __device__ int64_t count_shared(const uint32_t* __restrict__ a, const uint32_t* __restrict__ b,
                                 int64_t length) {
   int64_t own = 0;
   for (int64_t w = threadIdx.x; w < length; w += kThreads) own += __popc(a[w] & b[w]);
-  return sum_block(own);
+  return tree_sum(own);
 }
 
 __global__ void area_kernel(const uint32_t* __restrict__ words, int64_t length,
@@ -65,7 +55,6 @@ __global__ void pair_kernel(const uint32_t* __restrict__ words1,
                             int64_t n, int64_t m, int64_t length, float* __restrict__ out) {
   const int64_t j = blockIdx.x;
   for (int64_t i = blockIdx.y; i < n; i += gridDim.y) {
-    __syncthreads();
     const int64_t shared = count_shared(words1 + i * length, words2 + j * length, length);
     if (threadIdx.x != 0) continue;
     out[i * m + j] =

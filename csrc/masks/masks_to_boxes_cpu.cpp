@@ -1,31 +1,22 @@
 // The smallest box around each mask, on the CPU.
 //
-// The first and the last pixel that is set are found by scanning from both ends. Between them only
-// what lies outside of the columns found so far is read, and that is one stretch of memory for each
-// row: from the right edge of the box in one row to its left edge in the next. So the inside of an
-// object is never read, and the rest is read once, in wide loads. A task takes a band of rows of
-// one mask; bands are joined afterwards.
+// The first and last set pixels are found by scanning from both ends. Between them, only pixels
+// outside the columns found so far are read, which is one stretch of memory per row: from the right
+// edge of the box in one row to its left edge in the next. So the inside of an object is never
+// read, and everything else is read once, in wide loads. A task takes a band of rows of one mask;
+// bands are joined at the end. Work: at most one pass over the pixels.
 #include <algorithm>
 #include <vector>
 
 #include "../parallel.h"
-#include "checks_masks.h"
+#include "checks.h"
+#include "extent.h"
 #include "planes.h"
 
 namespace cvlib {
 namespace {
 
 constexpr int64_t kBytesPerBand = int64_t{1} << 18;
-
-// In pixels that are set; x1 > x2 when there is none.
-struct Extent {
-  int64_t x1 = INT64_MAX, y1 = INT64_MAX, x2 = -1, y2 = -1;
-
-  void join(const Extent& other) {
-    x1 = std::min(x1, other.x1), y1 = std::min(y1, other.y1);
-    x2 = std::max(x2, other.x2), y2 = std::max(y2, other.y2);
-  }
-};
 
 template <int kBytes, class U>
 bool is_clear(const U* values, U bits) {
@@ -48,7 +39,7 @@ int64_t skip_backward(const U* values, int64_t begin, int64_t end, U bits) {
   return end;
 }
 
-// Index of the first element of begin..end - 1 that is set, or end.
+// Index of the first set element in begin..end - 1, or end.
 template <class U>
 int64_t first_set(const U* values, int64_t begin, int64_t end, U bits) {
   begin = skip_forward<512>(values, begin, end, bits);
@@ -58,7 +49,7 @@ int64_t first_set(const U* values, int64_t begin, int64_t end, U bits) {
   return begin;
 }
 
-// Index after the last element of begin..end - 1 that is set, or begin.
+// Index after the last set element in begin..end - 1, or begin.
 template <class U>
 int64_t after_last_set(const U* values, int64_t begin, int64_t end, U bits) {
   end = skip_backward<512>(values, begin, end, bits);
@@ -68,30 +59,30 @@ int64_t after_last_set(const U* values, int64_t begin, int64_t end, U bits) {
   return end;
 }
 
-// Rows top..bottom - 1 of one mask.
+// Extent of the rows top..bottom - 1 of one mask.
 template <class U>
-Extent find_extent(const U* mask, int64_t width, int64_t top, int64_t bottom, U bits) {
-  Extent found;
+MaskExtent find_extent(const U* mask, int64_t width, int64_t top, int64_t bottom, U bits) {
+  MaskExtent extent = empty_extent();
   const int64_t first = first_set(mask, top * width, bottom * width, bits);
-  if (first == bottom * width) return found;
+  if (first == bottom * width) return extent;
   const int64_t last = after_last_set(mask, first, bottom * width, bits) - 1;
-  found.y1 = first / width, found.y2 = last / width;
-  found.x1 = std::min(first % width, last % width);
-  found.x2 = std::max(first % width, last % width);
-  for (int64_t y = found.y1; y <= found.y2; ++y) {
-    const int64_t row = y * width, right = row + found.x2 + 1;
-    const bool is_last = y == found.y2;
-    const int64_t next_left = is_last ? row + width : row + width + found.x1;
+  extent.y1 = first / width, extent.y2 = last / width;
+  extent.x1 = std::min(first % width, last % width);
+  extent.x2 = std::max(first % width, last % width);
+  for (int64_t y = extent.y1; y <= extent.y2; ++y) {
+    const int64_t row = y * width, right = row + extent.x2 + 1;
+    const bool is_last = y == extent.y2;
+    const int64_t next_left = is_last ? row + width : row + width + extent.x1;
     const int64_t outside = first_set(mask, right, next_left, bits);
     if (outside == next_left) continue;
     if (outside < row + width) {
-      found.x2 = after_last_set(mask, outside, row + width, bits) - 1 - row;
+      extent.x2 = after_last_set(mask, outside, row + width, bits) - 1 - row;
     }
     if (!is_last) {
-      found.x1 = first_set(mask, row + width, next_left, bits) - row - width;
+      extent.x1 = first_set(mask, row + width, next_left, bits) - row - width;
     }
   }
-  return found;
+  return extent;
 }
 
 Tensor masks_to_boxes_cpu(const Tensor& masks) {
@@ -109,7 +100,7 @@ Tensor masks_to_boxes_cpu(const Tensor& masks) {
     const int64_t row_bytes = planes.width * int64_t{sizeof(U)};
     const int64_t rows = std::min(planes.height, kBytesPerBand / row_bytes + 1);
     const int64_t bands = (planes.height + rows - 1) / rows;
-    std::vector<Extent> extents(planes.count * bands);
+    std::vector<MaskExtent> extents(planes.count * bands);
     parallel_for(planes.count * bands, kBytesPerBand / (rows * row_bytes) + 1,
                  [&](int64_t begin, int64_t end) {
                    with_best_instructions([&] {
@@ -121,13 +112,9 @@ Tensor masks_to_boxes_cpu(const Tensor& masks) {
                    });
                  });
     for (int64_t n = 0; n < planes.count; ++n) {
-      Extent all;
-      for (int64_t band = 0; band < bands; ++band) all.join(extents[n * bands + band]);
-      const bool is_empty = all.x2 < 0;
-      boxes[4 * n] = is_empty ? 0.0f : static_cast<float>(all.x1);
-      boxes[4 * n + 1] = is_empty ? 0.0f : static_cast<float>(all.y1);
-      boxes[4 * n + 2] = is_empty ? 0.0f : static_cast<float>(all.x2 + 1);
-      boxes[4 * n + 3] = is_empty ? 0.0f : static_cast<float>(all.y2 + 1);
+      MaskExtent extent = empty_extent();
+      for (int64_t band = 0; band < bands; ++band) extent = join(extent, extents[n * bands + band]);
+      write_box(to_box(extent), boxes + 4 * n);
     }
   });
   return out;

@@ -1,9 +1,11 @@
 // The smallest box around each mask, on CUDA.
 //
-// A block takes a band of one mask, 16 bytes for each thread at a time, skips what is zero, and
-// joins the extents of its threads as a tree. A second kernel joins the bands of each mask.
+// A block takes a band of one mask, 16 bytes per thread at a time, skips zeros, and joins the
+// extents of its threads as a tree. A second kernel joins the bands of each mask. Every pixel is
+// read once.
 #include "../cuda_launch.cuh"
-#include "checks_masks.h"
+#include "checks.h"
+#include "extent.h"
 #include "planes.h"
 
 namespace cvlib {
@@ -12,21 +14,9 @@ namespace {
 constexpr int kVectorBytes = 16;
 constexpr int64_t kVectorsPerBand = int64_t{kThreads} * 16;
 
-// In pixels that are set; x2 < 0 when there is none.
-struct Extent {
-  int64_t x1, y1, x2, y2;
-};
-
-__device__ Extent no_extent() { return {INT64_MAX, INT64_MAX, -1, -1}; }
-
-__device__ Extent join(const Extent& a, const Extent& b) {
-  return {a.x1 < b.x1 ? a.x1 : b.x1, a.y1 < b.y1 ? a.y1 : b.y1, a.x2 > b.x2 ? a.x2 : b.x2,
-          a.y2 > b.y2 ? a.y2 : b.y2};
-}
-
-// All threads of a block give an extent; thread 0 has the whole.
-__device__ Extent join_block(Extent own) {
-  __shared__ Extent extents[kThreads];
+// Joins the extents of all threads of a block; thread 0 has the result.
+__device__ MaskExtent join_block(MaskExtent own) {
+  __shared__ MaskExtent extents[kThreads];
   extents[threadIdx.x] = own;
   for (int width = kThreads / 2; width > 0; width /= 2) {
     __syncthreads();
@@ -41,17 +31,17 @@ template <class U>
 struct PlanesView {
   const U* values;
   int64_t count, stride, size, width;
-  bool is_aligned;  // every mask begins at a multiple of 16 bytes
+  bool is_aligned;  // every mask starts at a multiple of 16 bytes
 };
 
 template <class U>
 __global__ void band_kernel(PlanesView<U> planes, U bits, int64_t bands,
-                            Extent* __restrict__ extents) {
+                            MaskExtent* __restrict__ extents) {
   constexpr int kElements = kVectorBytes / sizeof(U);
   const int64_t first = blockIdx.x * kVectorsPerBand, stop = first + kVectorsPerBand;
   for (int64_t n = blockIdx.y; n < planes.count; n += gridDim.y) {
     const U* mask = planes.values + n * planes.stride;
-    Extent own = no_extent();
+    MaskExtent own = empty_extent();
     for (int64_t vector = first + threadIdx.x; vector < stop; vector += kThreads) {
       const int64_t begin = vector * kElements;
       if (begin >= planes.size) break;
@@ -67,25 +57,20 @@ __global__ void band_kernel(PlanesView<U> planes, U bits, int64_t bands,
       }
     }
     __syncthreads();
-    const Extent whole = join_block(own);
-    if (threadIdx.x == 0) extents[n * bands + blockIdx.x] = whole;
+    const MaskExtent joined = join_block(own);
+    if (threadIdx.x == 0) extents[n * bands + blockIdx.x] = joined;
   }
 }
 
-__global__ void join_kernel(const Extent* __restrict__ extents, int64_t bands,
+__global__ void join_kernel(const MaskExtent* __restrict__ extents, int64_t bands,
                             float* __restrict__ boxes) {
   const int64_t n = blockIdx.x;
-  Extent own = no_extent();
+  MaskExtent own = empty_extent();
   for (int64_t band = threadIdx.x; band < bands; band += kThreads) {
     own = join(own, extents[n * bands + band]);
   }
-  const Extent whole = join_block(own);
-  if (threadIdx.x != 0) return;
-  const bool is_empty = whole.x2 < 0;
-  boxes[4 * n] = is_empty ? 0.0f : static_cast<float>(whole.x1);
-  boxes[4 * n + 1] = is_empty ? 0.0f : static_cast<float>(whole.y1);
-  boxes[4 * n + 2] = is_empty ? 0.0f : static_cast<float>(whole.x2 + 1);
-  boxes[4 * n + 3] = is_empty ? 0.0f : static_cast<float>(whole.y2 + 1);
+  const MaskExtent joined = join_block(own);
+  if (threadIdx.x == 0) write_box(to_box(joined), boxes + 4 * n);
 }
 
 Tensor masks_to_boxes_cuda(const Tensor& masks) {
@@ -106,7 +91,7 @@ Tensor masks_to_boxes_cuda(const Tensor& masks) {
     const int64_t per_band = kVectorsPerBand * kVectorBytes / sizeof(U);
     const int64_t bands = (planes.size() + per_band - 1) / per_band;
     Tensor extents = empty(masks, {planes.count, bands, 4}, ScalarType::Long);
-    Extent* partial = static_cast<Extent*>(extents.mutable_data_ptr());
+    MaskExtent* partial = static_cast<MaskExtent*>(extents.mutable_data_ptr());
     const cudaStream_t stream = current_stream(masks);
     const unsigned rows = static_cast<unsigned>(planes.count < kMaxGrid ? planes.count : kMaxGrid);
     band_kernel<U><<<dim3(static_cast<unsigned>(bands), rows), kThreads, 0, stream>>>(

@@ -1,17 +1,17 @@
 // Pastes small masks into their boxes on a canvas, on the CPU.
 //
-// The rows of a mask are stretched along x once each; a row of the canvas is then a weighted sum of
-// two stretched rows, which is one streaming loop without gathers. Cost: (w + 2) reads for each row
-// of the mask and 3 operations for each pixel inside of the box. Outside of the boxes small results
-// are filled with zeros; large ones are zero already and stay untouched. A task owns whole rows of
-// the canvas and writes them once, in order.
+// Each row of a mask is stretched along x once; a row of the canvas is then a weighted sum of two
+// stretched rows, one streaming loop without gathers. Cost: (w + 2) reads per row of the mask and 3
+// operations per pixel in the box. Outside the boxes, small results are filled with zeros; large
+// ones consist of zero pages that stay untouched. A task owns whole rows of the canvas and writes
+// each once.
 #include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "../parallel.h"
 #include "../torch_compat.h"
-#include "checks_masks.h"
+#include "checks.h"
 #include "lazy_zeros.h"
 #include "paste.h"
 #include "paste_inputs.h"
@@ -21,11 +21,7 @@ namespace {
 
 constexpr int64_t kPixelsPerTask = 65536;
 
-struct Canvas {
-  int64_t height, width;
-};
-
-// Where the columns of a box fall in its mask; memory for the widest box.
+// Positions of a box's columns in its mask, with memory for the widest box.
 template <class T>
 struct Columns {
   explicit Columns(int64_t canvas_width)
@@ -35,7 +31,7 @@ struct Columns {
     count = columns.end - columns.begin;
     for (int64_t j = 0; j < count; ++j) {
       const PasteTap<T> tap = locate<T>(columns.begin + j, box.x1, box.x2, mask_width);
-      cells[j] = static_cast<int32_t>(tap.low + 1);  // of a row with one 0 before it
+      cells[j] = static_cast<int32_t>(tap.low + 1);  // rows are padded with one 0 in front
       fractions[j] = tap.fraction;
     }
   }
@@ -45,7 +41,7 @@ struct Columns {
   std::unique_ptr<T[]> fractions;
 };
 
-// Two neighbouring rows of a mask, stretched over the columns of its box.
+// Two adjacent rows of a mask, stretched over the columns of its box.
 template <class T>
 class StretchedRows {
  public:
@@ -63,7 +59,7 @@ class StretchedRows {
     columns_.locate_all(box, columns, masks_.width);
   }
 
-  // Makes `upper` the row `low` of the mask, and upper + step the row after it.
+  // Sets `upper` to row `low` of the mask, and upper + step to the next row.
   void move_to(int64_t low) {
     if (low == low_) return;
     if (low == low_ + 1 && low_ != -2) {
@@ -103,20 +99,6 @@ class StretchedRows {
   Columns<T> columns_;
   std::unique_ptr<T[]> padded_, upper_, lower_, step_;
   int64_t n_ = 0, low_ = -2;
-};
-
-// How a value becomes an element of the result.
-template <class T>
-struct Threshold {
-  using Out = bool;
-  T threshold;
-  bool operator()(T value) const { return value >= threshold; }
-};
-
-template <class T>
-struct Identity {
-  using Out = T;
-  T operator()(T value) const { return value; }
 };
 
 template <class T, class Make>
@@ -162,7 +144,7 @@ void paste_rows(const Masks<T>& masks, const Box<double>* boxes, Canvas canvas, 
   fill_up_to(out + end * canvas.width);
 }
 
-// Sums what the pixels of a canvas send back to the rows `low` and `low` + 1 of a mask.
+// Gradients of a mask's rows `low` and `low` + 1, summed over rows of the canvas.
 template <class T>
 class GatheredRows {
  public:
@@ -260,7 +242,7 @@ Tensor paste(const Tensor& masks, const Tensor& boxes, Canvas canvas, const Make
   const std::vector<Box<double>> read = read_boxes(boxes);
   const int64_t n = masks.size(0);
   const Masks<T> source{data<T>(masks), masks.size(1), masks.size(2)};
-  check_values(has_no_nan(source.values, masks.numel()));
+  check_values(are_valid_masks(source.values, masks.numel()));
   const LazyZeros result = lazy_zeros<Out>(masks, n, canvas.height, canvas.width, type);
   if (canvas.width == 0) return result.tensor;
   Out* out = mutable_data<Out>(result.tensor);
@@ -280,7 +262,7 @@ Tensor paste_masks_cpu(const Tensor& masks, const Tensor& boxes, int64_t height,
   Tensor out;
   dispatch_floating(real.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const Threshold<T> decide{round_up<T>(threshold)};
+    const PasteThreshold<T> decide{round_up<T>(threshold)};
     out = paste<T>(real, boxes, {height, width}, decide, ScalarType::Bool);
   });
   return out;
@@ -293,7 +275,7 @@ Tensor paste_mask_values_cpu(const Tensor& masks, const Tensor& boxes, int64_t h
   Tensor out;
   dispatch_floating(real.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    out = paste<T>(real, boxes, {height, width}, Identity<T>{}, real.scalar_type());
+    out = paste<T>(real, boxes, {height, width}, PasteValue<T>{}, real.scalar_type());
   });
   return out;
 }

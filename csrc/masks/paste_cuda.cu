@@ -1,18 +1,18 @@
 // Pastes small masks into their boxes on a canvas, on CUDA.
 //
-// The result is cleared first. Then a block takes a tile of one canvas, leaves at once when the box
-// does not reach it, and else locates its rows and columns once, in shared memory. The backward
-// gathers: a warp for each cell of a mask visits the pixels that read the cell, and sums as a tree,
-// so it is the same on every run.
+// The result is cleared first. Then a block takes a tile of one canvas, skips it if the box does
+// not reach it, and otherwise locates its rows and columns once, in shared memory. The backward
+// gathers: one warp per cell of a mask visits the pixels that read the cell and sums as a tree, so
+// that results are reproducible.
 #include "../cuda_launch.cuh"
-#include "checks_masks.h"
+#include "checks.h"
 #include "paste.h"
 
 namespace cvlib {
 namespace {
 
 constexpr int kTile = 32;                    // pixels along each side
-constexpr int kTileRows = kThreads / kTile;  // rows of a tile at a time
+constexpr int kTileRows = kThreads / kTile;  // rows of a tile written at a time
 constexpr int kWarpsPerBlock = kThreads / kWarp;
 constexpr int64_t kMaxBlocks = 1 << 20;
 
@@ -20,10 +20,6 @@ template <class T>
 struct MasksView {
   const T* values;
   int64_t count, height, width;
-};
-
-struct CanvasView {
-  int64_t height, width;
 };
 
 template <class T>
@@ -42,19 +38,6 @@ __device__ T sample(const MasksView<T>& masks, int64_t n, const PasteTap<T>& y,
   return interpolate(upper, lower, y.fraction);
 }
 
-template <class T>
-struct Threshold {
-  using Out = bool;
-  T threshold;
-  __device__ bool operator()(T value) const { return value >= threshold; }
-};
-
-template <class T>
-struct Identity {
-  using Out = T;
-  __device__ T operator()(T value) const { return value; }
-};
-
 __device__ bool contains(const PixelRange& range, int64_t value) {
   return value >= range.begin && value < range.end;
 }
@@ -64,8 +47,8 @@ __device__ bool touches(const PixelRange& range, int64_t first) {
 }
 
 template <class T, class Make>
-__global__ void paste_kernel(MasksView<T> masks, const double* __restrict__ boxes,
-                             CanvasView canvas, Make make, typename Make::Out* __restrict__ out) {
+__global__ void paste_kernel(MasksView<T> masks, const double* __restrict__ boxes, Canvas canvas,
+                             Make make, typename Make::Out* __restrict__ out) {
   __shared__ PasteTap<T> taps_x[kTile];
   __shared__ PasteTap<T> taps_y[kTile];
   const int64_t left = static_cast<int64_t>(blockIdx.x) * kTile, x = left + threadIdx.x;
@@ -77,7 +60,7 @@ __global__ void paste_kernel(MasksView<T> masks, const double* __restrict__ boxe
     if (!touches(columns, left)) continue;
     for (int64_t top = static_cast<int64_t>(blockIdx.y) * kTile; top < canvas.height;
          top += static_cast<int64_t>(gridDim.y) * kTile) {
-      if (!touches(rows, top)) continue;  // the same for the whole block
+      if (!touches(rows, top)) continue;  // for all threads of the block alike
       const int64_t own_row = top + threadIdx.x;
       __syncthreads();
       if (threadIdx.y == 0 && contains(columns, x)) {
@@ -97,12 +80,12 @@ __global__ void paste_kernel(MasksView<T> masks, const double* __restrict__ boxe
   }
 }
 
-// The pixels that may read a cell: a little more than those less than one cell away from it.
+// The pixels that may read a cell: slightly more than those less than one cell away.
 __device__ PixelRange readers(int64_t cell, double low, double high, int64_t cells,
                               PixelRange pixels) {
   const double step = (high - low) / static_cast<double>(cells);
   const double center = low + (static_cast<double>(cell) + 0.5) * step;
-  // Doubles are coarser than pixels far outside of every image.
+  // Far outside of the canvas, doubles are coarser than pixels.
   const double margin = 1 + 1e-14 * (std::fabs(low) + std::fabs(high));
   const int64_t begin = clamp_to_size(std::floor(center - step - margin), pixels.end);
   const int64_t end = clamp_to_size(std::ceil(center + step + margin), pixels.end);
@@ -119,7 +102,7 @@ __device__ T weight_of(int64_t pixel, int64_t cell, double low, double high, int
 template <class T>
 __global__ void paste_backward_kernel(const T* __restrict__ grad, const double* __restrict__ boxes,
                                       int64_t count, int64_t mask_height, int64_t mask_width,
-                                      CanvasView canvas, T* __restrict__ grad_masks) {
+                                      Canvas canvas, T* __restrict__ grad_masks) {
   const int lane = threadIdx.x % kWarp;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
@@ -158,7 +141,7 @@ Tensor boxes_as_double(const Tensor& boxes) {
 }
 
 template <class T, class Make>
-void launch_paste(const Tensor& masks, const Tensor& boxes, CanvasView canvas, const Make& make,
+void launch_paste(const Tensor& masks, const Tensor& boxes, Canvas canvas, const Make& make,
                   Tensor& out) {
   const MasksView<T> view{data<T>(masks), masks.size(0), masks.size(1), masks.size(2)};
   if (out.numel() == 0) return;
@@ -180,7 +163,7 @@ Tensor paste_masks_cuda(const Tensor& masks, const Tensor& boxes, int64_t height
   Tensor out = zeros(real, {real.size(0), height, width}, ScalarType::Bool);
   dispatch_floating(real.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const Threshold<T> decide{round_up<T>(threshold)};
+    const PasteThreshold<T> decide{round_up<T>(threshold)};
     launch_paste<T>(real, boxes, {height, width}, decide, out);
   });
   return out;
@@ -194,7 +177,7 @@ Tensor paste_mask_values_cuda(const Tensor& masks, const Tensor& boxes, int64_t 
   Tensor out = zeros(real, {real.size(0), height, width}, real.scalar_type());
   dispatch_floating(real.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    launch_paste<T>(real, boxes, {height, width}, Identity<T>{}, out);
+    launch_paste<T>(real, boxes, {height, width}, PasteValue<T>{}, out);
   });
   return out;
 }
@@ -208,7 +191,7 @@ Tensor paste_mask_values_backward_cuda(const Tensor& grad, const Tensor& boxes, 
   Tensor out = empty(real, {n, mask_height, mask_width}, real.scalar_type());
   if (cells == 0) return out;
   const Tensor corners = boxes_as_double(boxes);
-  const CanvasView canvas{real.size(1), real.size(2)};
+  const Canvas canvas{real.size(1), real.size(2)};
   const unsigned blocks = at_most((cells + kWarpsPerBlock - 1) / kWarpsPerBlock, kMaxBlocks);
   dispatch_floating(real.scalar_type(), [&](auto zero) {
     using T = decltype(zero);

@@ -1,4 +1,4 @@
-// Masks and boxes as the CPU kernels that paste read them.
+// Masks and boxes in the form that the CPU paste kernels read.
 #pragma once
 
 #include <vector>
@@ -10,7 +10,7 @@
 
 namespace cvlib {
 
-// Masks of one size, one after the other.
+// Contiguous masks of one size.
 template <class T>
 struct Masks {
   const T* values;
@@ -36,13 +36,9 @@ inline std::vector<Box<double>> read_boxes(const Tensor& boxes) {
 }
 
 template <class T>
-bool has_no_nan(const T* values, int64_t size) {
+bool are_valid_masks(const T* values, int64_t size) {
   bool valid = true;
-  with_best_instructions([&] {
-    bool all = true;
-    for (int64_t i = 0; i < size; ++i) all &= values[i] == values[i];
-    valid = all;
-  });
+  with_best_instructions([&] { valid = has_no_nan(values, size); });
   return valid;
 }
 

@@ -1,9 +1,9 @@
-// Pastes small masks into their boxes and gives COCO's run lengths, without a canvas.
+// Pastes small masks into their boxes as COCO's run lengths, without a canvas.
 //
-// Run lengths go down one column after the other. Between two rows of cells the value of a column
-// changes in one direction only (each operation rounds monotonically), so a threshold is crossed at
-// most once there, and the crossing is found by bisection: a column costs a few operations for each
-// row of the mask, however high its box is. Cost: w x h for each column of a box; memory is the
+// Run lengths go down one column after the other. Between two rows of cells the values of a column
+// are monotonic (each operation rounds monotonically), so the threshold is crossed at most once,
+// and the crossing is found by bisection: a column costs a few operations per row of the mask,
+// whatever the height of the box. Cost: O(h) per column of a box, plus the bisections; memory: the
 // text.
 #include <algorithm>
 #include <memory>
@@ -13,18 +13,18 @@
 
 #include "../parallel.h"
 #include "../torch_compat.h"
-#include "checks_masks.h"
+#include "checks.h"
 #include "paste.h"
 #include "paste_inputs.h"
 
 namespace cvlib {
 namespace {
 
-// COCO's text: 5 bits in each character, lowest first, from the fourth number on as the difference
-// to the one two before.
+// Writes COCO's text: 5 bits per character, lowest first; from the fourth number on, the difference
+// to the number two before.
 class RunWriter {
  public:
-  // Pixels begin..end - 1, counted down the columns; calls come in order.
+  // Adds the pixels begin..end - 1, counted down the columns; calls must be in order.
   void add_ones(int64_t begin, int64_t end) {
     if (begin == end) return;
     if (begin > end_ || is_first_) {
@@ -64,11 +64,12 @@ class RunWriter {
 
   std::string text_;
   int64_t before_[2] = {0, 0}, count_ = 0;
-  int64_t begin_ = 0, end_ = 0, written_ = 0;  // the ones not yet written; where the text ends
+  int64_t begin_ = 0, end_ = 0;  // run of ones that is not written yet
+  int64_t written_ = 0;          // pixels in the text
   bool is_first_ = true;
 };
 
-// Rows of the canvas between the same two rows of cells.
+// Rows of the canvas between two adjacent rows of cells.
 struct Segment {
   int64_t low, begin, end;
 };
@@ -99,7 +100,7 @@ class ColumnPaster {
   }
 
  private:
-  // Turns the mask on its side, with a column of zeros before and after it.
+  // Transposes the mask, with a column of zeros before and after it.
   void start(int64_t n, const Box<double>& box) {
     const int64_t h = masks_.height, w = masks_.width;
     std::fill(columns_.get(), columns_.get() + h, T(0));
@@ -142,7 +143,7 @@ class ColumnPaster {
     } else {
       low = high;
     }
-    // The pixels up to `low` are as the first one, those after it as the last one.
+    // The pixels up to `low` equal the first one, those after it the last one.
     if (first) runs.add_ones(column + segment.begin, column + low + 1);
     if (last && !first) runs.add_ones(column + low + 1, column + segment.end);
   }
@@ -164,7 +165,7 @@ std::tuple<Tensor, Tensor> paste_masks_rle_cpu(const Tensor& masks, const Tensor
   dispatch_floating(real.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     const Masks<T> source{data<T>(real), real.size(1), real.size(2)};
-    check_values(has_no_nan(source.values, real.numel()));
+    check_values(are_valid_masks(source.values, real.numel()));
     parallel_for(n, 1, [&](int64_t begin, int64_t end) {
       with_best_instructions([&] {
         ColumnPaster<T> paster(source, height, width, round_up<T>(threshold));
@@ -178,7 +179,7 @@ std::tuple<Tensor, Tensor> paste_masks_rle_cpu(const Tensor& masks, const Tensor
   for (int64_t i = 0; i < n; ++i) stops[i] = total += static_cast<int64_t>(texts[i].size());
   Tensor text = empty(real, {total}, ScalarType::Byte);
   char* out = static_cast<char*>(text.mutable_data_ptr());
-  for (const std::string& one : texts) out = std::copy(one.begin(), one.end(), out);
+  for (const std::string& mask : texts) out = std::copy(mask.begin(), mask.end(), out);
   return {text, ends};
 }
 

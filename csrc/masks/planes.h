@@ -1,4 +1,4 @@
-// A stack of masks as kernels read it: each mask contiguous, the masks anywhere.
+// A stack of masks as kernels read it: each mask is contiguous, with any stride between masks.
 #pragma once
 
 #include "../torch_compat.h"
@@ -6,13 +6,14 @@
 namespace cvlib {
 
 struct Planes {
-  Tensor tensor;  // keeps the memory
+  Tensor tensor;  // owns the memory
   int64_t count, height, width, stride;
 
   int64_t size() const { return height * width; }
 };
 
-// Copies only when a mask itself is not contiguous; expanded or selected masks are read in place.
+// Copies only if the masks themselves are not contiguous; expanded or selected masks are read in
+// place.
 inline Planes as_planes(const Tensor& masks) {
   const int64_t height = masks.size(1), width = masks.size(2);
   const bool is_plane =
@@ -21,8 +22,8 @@ inline Planes as_planes(const Tensor& masks) {
   return {kept, kept.size(0), height, width, kept.size(0) > 1 ? kept.stride(0) : 0};
 }
 
-// The unsigned integers that stand for the elements of a mask, and which of their bits make an
-// element count: -0.0 is zero. Calls function(U{}, bits).
+// Calls function(U{}, bits): elements of a mask are read as unsigned integers U and are set if any
+// of `bits` is, so that -0.0 is zero.
 template <class Function>
 void dispatch_bits(ScalarType type, Function&& function) {
   switch (type) {

@@ -1,11 +1,11 @@
-// Which anchor is matched to which ground truth, for one image on the CPU.
+// Matching of anchors to ground truths, for one image on the CPU.
 //
 // First every ground truth claims an anchor: repeatedly the largest IoU in the matrix (ties: the
-// lowest anchor, then the lowest ground truth) claims its row and column, also when it is 0. Then
+// lowest anchor, then the lowest ground truth) claims its row and column, even if it is 0. Then
 // every other anchor takes its best ground truth (ties: the lowest) if IoU >= threshold.
 //
-// Cost: one IoU per anchor and ground truth, kept as one image's matrix so that a ground truth
-// whose best anchor was claimed by another can look again.
+// Cost: one IoU per anchor and ground truth. The matrix of one image is kept, so that a ground
+// truth whose best anchor was claimed by another can search again.
 #pragma once
 
 #include <cstdint>
@@ -43,8 +43,8 @@ void fill_column(const Box<T>& gt, int32_t gt_index, const BoxArrays<T>& anchors
   }
 }
 
-// Largest entry, lowest anchor among equals. Claimed anchors hold -1. The maximum is taken over
-// several lanes because a single running maximum would not vectorise.
+// Largest entry, lowest anchor among equals. Claimed anchors hold -1. Lanes have maxima of their
+// own, because a single running maximum would not vectorise.
 template <class T>
 Best<T> best_of_column(const T* column, int64_t n) {
   constexpr int kLanes = 16;
@@ -62,7 +62,7 @@ Best<T> best_of_column(const T* column, int64_t n) {
   return {best, a};
 }
 
-// Scratch of one thread, reused from image to image.
+// Buffers of one thread, reused for all its images.
 template <class T>
 struct MatchScratch {
   std::vector<T> matrix, best_iou;

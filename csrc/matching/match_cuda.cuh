@@ -1,9 +1,10 @@
-// Which anchor is matched to which ground truth, on CUDA: the rule of match_cpu.h.
+// Matching of anchors to ground truths on CUDA, by the rule of match_cpu.h.
 //
-// `claim_kernel`, one block per image: a warp per ground truth finds its best anchor; then rounds,
-// in each of which the largest IoU claims its anchor and those ground truths that wanted the same
-// anchor look again. `fill_kernel`, a thread per anchor: the best ground truth of each anchor that
-// nobody claimed. No IoU matrix is stored and nothing is atomic, so the result is deterministic.
+// `claim_kernel`, one block per image: a warp per ground truth finds its best anchor; then in each
+// round the largest IoU claims its anchor, and the other ground truths that had chosen this anchor
+// search again. `fill_kernel`, one thread per anchor: the best ground truth of each unclaimed
+// anchor. No IoU matrix is stored and nothing is atomic, so the result is deterministic. Work: two
+// IoUs per anchor and ground truth, plus one pass over the anchors for each repeated search.
 #pragma once
 
 #include "../cuda_launch.cuh"
@@ -11,7 +12,7 @@
 
 namespace cvlib {
 
-// Padded ground truths: boxes alone (stride 4), or class and box (stride 5).
+// Padded ground truths: boxes (stride 4), or class and box (stride 5).
 template <class T>
 struct PaddedBoxes {
   const T* values;
@@ -31,7 +32,7 @@ struct PaddedBoxes {
 
 template <class T>
 struct AnchorCandidate {
-  T iou;  // below 0: out of the race
+  T iou;  // below 0: none
   int64_t anchor;
 
   __device__ bool beats(const AnchorCandidate& other) const {
@@ -41,7 +42,7 @@ struct AnchorCandidate {
 
 constexpr int kClaimThreads = 512;
 
-// The best unclaimed anchor of one ground truth, found by a warp; every lane gets the answer.
+// The best unclaimed anchor of one ground truth, found by a warp and returned to every lane.
 template <class T>
 __device__ AnchorCandidate<T> find_best_anchor(const Box<T>& gt, const T* anchors,
                                                const int64_t* matched, int64_t num_anchors) {
@@ -61,7 +62,7 @@ __device__ AnchorCandidate<T> find_best_anchor(const Box<T>& gt, const T* anchor
   return best;
 }
 
-// matched comes in as -1 everywhere and leaves with the claims.
+// On entry `matched_all` is -1 everywhere; the kernel writes the claims.
 template <class T>
 __global__ void claim_kernel(const T* __restrict__ anchors, int64_t num_anchors, PaddedBoxes<T> gts,
                              AnchorCandidate<T>* best_of, int64_t* matched_all) {
@@ -71,11 +72,11 @@ __global__ void claim_kernel(const T* __restrict__ anchors, int64_t num_anchors,
   AnchorCandidate<T>* best = best_of + image * gts.count;
   int64_t* matched = matched_all + image * num_anchors;
   for (int64_t g = warp; g < gts.count; g += warps) {
-    AnchorCandidate<T> found{T(-1), num_anchors};
+    AnchorCandidate<T> candidate{T(-1), num_anchors};
     if (gts.is_valid(image, g)) {
-      found = find_best_anchor(gts.box(image, g), anchors, matched, num_anchors);
+      candidate = find_best_anchor(gts.box(image, g), anchors, matched, num_anchors);
     }
-    if (threadIdx.x % kWarp == 0) best[g] = found;
+    if (threadIdx.x % kWarp == 0) best[g] = candidate;
   }
   for (int64_t round = 0; round < gts.count; ++round) {
     __syncthreads();
@@ -93,12 +94,12 @@ __global__ void claim_kernel(const T* __restrict__ anchors, int64_t num_anchors,
     __syncthreads();
     if (winner < 0) return;
     for (int64_t g = warp; g < gts.count; g += warps) {
-      const AnchorCandidate<T> own = best[g];
-      if (own.iou < T(0) || own.anchor != claimed) continue;
-      const AnchorCandidate<T> found =
+      const AnchorCandidate<T> before = best[g];
+      if (before.iou < T(0) || before.anchor != claimed) continue;
+      const AnchorCandidate<T> candidate =
           find_best_anchor(gts.box(image, g), anchors, matched, num_anchors);
       __syncwarp();
-      if (threadIdx.x % kWarp == 0) best[g] = found;
+      if (threadIdx.x % kWarp == 0) best[g] = candidate;
     }
   }
 }

@@ -1,4 +1,4 @@
-// match_anchors on the CPU: images in parallel, one image's IoU matrix per thread.
+// match_anchors on the CPU (algorithm: match_cpu.h): images in parallel, one IoU matrix per thread.
 #include "../checks.h"
 #include "../parallel.h"
 #include "../torch_compat.h"
@@ -8,7 +8,7 @@
 namespace cvlib {
 namespace {
 
-// The ground truths of one image without padding, and where each stood.
+// The ground truths of one image without padding, and the row of each.
 template <class T>
 struct GroundTruths {
   std::vector<Box<T>> boxes;
@@ -53,7 +53,7 @@ Tensor match_anchors_cpu(const Tensor& anchors_in, const Tensor& gt_boxes_in,
   Tensor out = empty(anchors, {batch, n}, ScalarType::Long);
   dispatch_floating(anchors.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    // A padding row passes: its corners are in order.
+    // Padding rows pass, because their corners are in order.
     check_values(are_valid(data<T>(anchors), n) && are_valid(data<T>(gt_boxes), batch * num_gt));
     const BoxArrays<T> arrays = to_arrays(data<T>(anchors), n);
     parallel_for(batch, 1, [&](int64_t begin, int64_t end) {

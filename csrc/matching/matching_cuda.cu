@@ -1,4 +1,4 @@
-// match_anchors on CUDA.
+// match_anchors on CUDA (algorithm: match_cuda.cuh).
 #include "../checks.h"
 #include "match_cuda.cuh"
 

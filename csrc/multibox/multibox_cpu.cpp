@@ -1,8 +1,8 @@
 // The book's multibox_target and multibox_detection on the CPU, a whole batch in one call.
 //
-// Target: match (one IoU per anchor and ground truth), then one pass that writes class, offset and
-// mask of every anchor: 40 bytes written per anchor in float32. Detection: best class, decoding and
-// suppression of one image in cache, images in parallel.
+// Target: matching (one IoU per anchor and ground truth), then one pass that writes class, offset
+// and mask, 40 bytes per anchor in float32. Detection: best class, decoding and suppression of one
+// image in cache, images in parallel.
 #include <cmath>
 #include <tuple>
 
@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kLabelWidth = 5;      // class, x1, y1, x2, y2
 constexpr int64_t kDetectionWidth = 6;  // class, confidence, x1, y1, x2, y2
-// As in cvlib/_checks.py and cvlib/ops/multibox.py, which explain what is refused here.
+// As in cvlib/_checks.py and cvlib/ops/multibox.py, whose messages explain the refusals.
 constexpr double kLargestNormalised = 2, kSmallestPixels = 8;
 template <class T>
 constexpr T kLargestClass = T(1 << 24);
@@ -99,9 +99,9 @@ T largest_coordinate(const T* boxes, int64_t n) {
   return largest;
 }
 
-// Pixels on one side and fractions on the other: the constants of cvlib/_checks.py.
+// False when one side has pixels and the other fractions.
 template <class T>
-bool are_of_one_unit(const T* anchors, int64_t n, const T* labels, int64_t rows) {
+bool have_equal_units(const T* anchors, int64_t n, const T* labels, int64_t rows) {
   T boxes_extent = 0;
   bool has_boxes = false;
   for (int64_t r = 0; r < rows; ++r) {
@@ -137,7 +137,7 @@ std::tuple<Tensor, Tensor, Tensor> multibox_target_cpu(const Tensor& anchors_in,
     const T* anchor_data = data<T>(anchors);
     const int64_t rows = batch * num_gt;
     check_values(are_valid(anchor_data, n) && are_valid_labels(data<T>(labels), rows) &&
-                 are_of_one_unit(anchor_data, n, data<T>(labels), rows));
+                 have_equal_units(anchor_data, n, data<T>(labels), rows));
     const BoxArrays<T> arrays = to_arrays(anchor_data, n);
     const Variances<T> variances{T(variance_x), T(variance_y), T(variance_w), T(variance_h)};
     const Targets<T> out{mutable_data<T>(offsets), mutable_data<T>(mask),
@@ -152,7 +152,7 @@ std::tuple<Tensor, Tensor, Tensor> multibox_target_cpu(const Tensor& anchors_in,
   return {offsets, mask, classes};
 }
 
-// Decoded boxes of one image with the best class of each and its probability.
+// Decoded boxes of one image, with the best class of each and its probability.
 template <class T>
 struct Candidates {
   BoxArrays<T> boxes;
@@ -181,44 +181,44 @@ void find_best_classes(const T* __restrict probabilities, int64_t num_classes, i
 }
 
 template <class T>
-void write_row(const Candidates<T>& found, int64_t a, bool kept, T threshold, T* row) {
-  const Box<T> box = found.boxes[a];
-  const T confidence = found.confidence[a];
+void write_row(const Candidates<T>& candidates, int64_t a, bool kept, T threshold, T* row) {
+  const Box<T> box = candidates.boxes[a];
+  const T confidence = candidates.confidence[a];
   const bool low = confidence < threshold;
-  row[0] = kept && !low ? T(found.label[a]) : T(-1);
+  row[0] = kept && !low ? T(candidates.label[a]) : T(-1);
   row[1] = low ? T(1) - confidence : confidence;
   row[2] = box.x1, row[3] = box.y1, row[4] = box.x2, row[5] = box.y2;
 }
 
-// Kept rows first, best first; then the others in the order of their anchors.
+// Writes kept rows, best first, then the others in anchor order.
 template <class T>
-void write_detections(const Candidates<T>& found, const std::vector<int32_t>& kept, T threshold,
-                      std::vector<uint8_t>& is_kept, T* rows) {
-  const int64_t n = found.boxes.size;
+void write_detections(const Candidates<T>& candidates, const std::vector<int32_t>& kept,
+                      T threshold, std::vector<uint8_t>& is_kept, T* rows) {
+  const int64_t n = candidates.boxes.size;
   is_kept.assign(n, 0);
   for (const int32_t a : kept) {
     is_kept[a] = 1;
-    write_row(found, a, true, threshold, rows);
+    write_row(candidates, a, true, threshold, rows);
     rows += kDetectionWidth;
   }
   for (int64_t a = 0; a < n; ++a) {
     if (is_kept[a]) continue;
-    write_row(found, a, false, threshold, rows);
+    write_row(candidates, a, false, threshold, rows);
     rows += kDetectionWidth;
   }
 }
 
-// Anchors kept by suppression over all classes together, best first.
+// Anchors kept by suppression across classes, best first.
 template <class T>
-std::vector<int32_t> suppress(const Candidates<T>& found, double nms_threshold) {
-  const int64_t n = found.boxes.size;
-  std::vector<int32_t> order = descending_order(found.confidence.data(), n);
+std::vector<int32_t> suppress(const Candidates<T>& candidates, double nms_threshold) {
+  const int64_t n = candidates.boxes.size;
+  std::vector<int32_t> order = descending_order(candidates.confidence.data(), n);
   BoxArrays<T> sorted(n);
-  for (int64_t i = 0; i < n; ++i) sorted.set(i, found.boxes[order[i]]);
+  for (int64_t i = 0; i < n; ++i) sorted.set(i, candidates.boxes[order[i]]);
   std::vector<uint8_t> keep(n, 0);
-  // NaN confidences come last in the order; they are never kept and suppress nothing.
+  // NaN confidences are sorted last; they are never kept and suppress nothing.
   int64_t numbers = n;
-  while (numbers > 0 && is_nan(found.confidence[order[numbers - 1]])) --numbers;
+  while (numbers > 0 && is_nan(candidates.confidence[order[numbers - 1]])) --numbers;
   sorted.size = numbers;
   nms_sorted(sorted, nms_threshold, numbers, keep.data());
   std::vector<int32_t> kept;
@@ -232,16 +232,17 @@ template <class T>
 void detect_images(const T* probabilities, const T* offsets, const T* anchors, int64_t num_classes,
                    int64_t n, double nms_threshold, T confidence_threshold, Variances<T> variances,
                    int64_t begin, int64_t end, T* out) {
-  Candidates<T> found(n);
+  Candidates<T> candidates(n);
   std::vector<uint8_t> is_kept;
   for (int64_t b = begin; b < end; ++b) {
-    find_best_classes(probabilities + b * (num_classes + 1) * n, num_classes, n, found);
+    find_best_classes(probabilities + b * (num_classes + 1) * n, num_classes, n, candidates);
     for (int64_t a = 0; a < n; ++a) {
       const Box<T> offset = read_box(offsets + (b * n + a) * 4);
-      found.boxes.set(a, decode_box(offset, read_box(anchors + 4 * a), variances));
+      candidates.boxes.set(a, decode_box(offset, read_box(anchors + 4 * a), variances));
     }
-    const std::vector<int32_t> kept = suppress(found, nms_threshold);
-    write_detections(found, kept, confidence_threshold, is_kept, out + b * n * kDetectionWidth);
+    const std::vector<int32_t> kept = suppress(candidates, nms_threshold);
+    write_detections(candidates, kept, confidence_threshold, is_kept,
+                     out + b * n * kDetectionWidth);
   }
 }
 

@@ -1,15 +1,17 @@
 // The book's multibox_target and multibox_detection on CUDA.
 //
-// Target: matching (match_cuda.cuh), then a thread per anchor writes class, offset and mask.
-// Detection: a thread per anchor finds the best class and decodes; one stable sort of all images;
-// suppression of all images side by side (nms_cuda.cuh); one block per image counts where each row
-// goes. No host synchronisation.
+// Target: matching (match_cuda.cuh), then one thread per anchor writes class, offset and mask.
+// Detection: one thread per anchor finds the best class and decodes; one stable sort of all images;
+// suppression of all images side by side (nms_core.cuh); one block per image finds the position of
+// each row. Work: one pass over the probabilities, then kept x anchors pairs. No host
+// synchronisation.
 #include <tuple>
 
 #include "../checks.h"
 #include "../cuda_aten.cuh"
+#include "../cuda_block.cuh"
 #include "../matching/match_cuda.cuh"
-#include "../nms/nms_cuda.cuh"
+#include "../nms/nms_core.cuh"
 
 namespace cvlib {
 namespace {
@@ -29,10 +31,9 @@ __global__ void target_kernel(const T* __restrict__ anchors, int64_t num_anchors
   Box<T> offset{0, 0, 0, 0};
   if (gt >= 0) offset = encode_box(gts.box(image, gt), read_box(anchors + 4 * a), variances);
   classes[i] = gt >= 0 ? static_cast<int64_t>(gts.row(image, gt)[0]) + 1 : 0;
-  const T counts = gt >= 0 ? T(1) : T(0);
-  offsets[4 * i] = offset.x1, offsets[4 * i + 1] = offset.y1;
-  offsets[4 * i + 2] = offset.x2, offsets[4 * i + 3] = offset.y2;
-  for (int c = 0; c < 4; ++c) mask[4 * i + c] = counts;
+  const T positive = gt >= 0 ? T(1) : T(0);
+  write_box(offset, offsets + 4 * i);
+  for (int c = 0; c < 4; ++c) mask[4 * i + c] = positive;
 }
 
 std::tuple<Tensor, Tensor, Tensor> multibox_target_cuda(const Tensor& anchors_in,
@@ -66,16 +67,16 @@ std::tuple<Tensor, Tensor, Tensor> multibox_target_cuda(const Tensor& anchors_in
   return {offsets, mask, classes};
 }
 
-// Arrays over (batch, n), by anchor or, where said, by rank of confidence.
+// Arrays of shape (batch, n), by anchor unless stated otherwise.
 template <class T>
 struct Detections {
   Box<T>* boxes;
   T* confidence;
   int64_t* label;
-  Box<T>* ranked_boxes;     // by rank
+  Box<T>* ranked_boxes;     // by rank of confidence
   uint8_t* ranked_removed;  // by rank
   uint8_t* ranked_keep;     // by rank
-  uint8_t* keep;            // by anchor
+  uint8_t* keep;
 };
 
 template <class T>
@@ -117,23 +118,6 @@ __global__ void unrank_kernel(const int64_t* __restrict__ order, int64_t n, Dete
   if (rank < n) d.keep[base + order[base + rank]] = d.ranked_keep[base + rank];
 }
 
-// How many flags of the block's threads before this one are set, and of all.
-__device__ int count_before(bool flag, int* all) {
-  __shared__ int per_warp[kThreads / kWarp];
-  const unsigned votes = __ballot_sync(kFullWarp, flag);
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  __syncthreads();
-  if (lane == 0) per_warp[warp] = __popc(votes);
-  __syncthreads();
-  int before = __popc(votes & ((1u << lane) - 1u));
-  *all = 0;
-  for (int w = 0; w < kThreads / kWarp; ++w) {
-    if (w < warp) before += per_warp[w];
-    *all += per_warp[w];
-  }
-  return before;
-}
-
 template <class T>
 __device__ void write_row(const Detections<T>& d, int64_t i, bool kept, T threshold, T* row) {
   const T confidence = d.confidence[i];
@@ -144,29 +128,29 @@ __device__ void write_row(const Detections<T>& d, int64_t i, bool kept, T thresh
   row[2] = box.x1, row[3] = box.y1, row[4] = box.x2, row[5] = box.y2;
 }
 
-// Kept rows first, best first; then the others in the order of their anchors.
+// Writes kept rows, best first, then the others in anchor order.
 template <class T>
 __global__ void write_kernel(const int64_t* __restrict__ order, int64_t n, T threshold,
                              Detections<T> d, T* __restrict__ out) {
   const int64_t base = blockIdx.x * n;
   int64_t next = 0;
-  int all = 0;
+  int total = 0;
   for (int64_t start = 0; start < n; start += kThreads) {
     const int64_t rank = start + threadIdx.x;
     const bool kept = rank < n && d.ranked_keep[base + rank];
-    const int64_t place = next + count_before(kept, &all);
+    const int64_t place = next + count_before(kept, total);
     if (kept) {
       write_row(d, base + order[base + rank], true, threshold,
                 out + (base + place) * kDetectionWidth);
     }
-    next += all;
+    next += total;
   }
   for (int64_t start = 0; start < n; start += kThreads) {
     const int64_t a = start + threadIdx.x;
     const bool other = a < n && !d.keep[base + a];
-    const int64_t place = next + count_before(other, &all);
+    const int64_t place = next + count_before(other, total);
     if (other) write_row(d, base + a, false, threshold, out + (base + place) * kDetectionWidth);
-    next += all;
+    next += total;
   }
 }
 
@@ -197,13 +181,13 @@ void detect(const Tensor& probabilities, const Tensor& offsets, const Tensor& an
   const Tensor order = sort_descending(confidence).second;
   rank_kernel<T><<<grid, kThreads, 0, stream>>>(data<int64_t>(order), n, d);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-  NmsProblem<T> problem{};
+  NmsProblem<UprightRule<T>> problem{};
   problem.boxes = d.ranked_boxes;
   problem.removed = d.ranked_removed;
   problem.keep = d.ranked_keep;
   problem.n = n;
   problem.max_total = n;
-  problem.threshold = round_down<T>(nms_threshold);
+  problem.rule = {round_down<T>(nms_threshold)};
   launch_nms(problem, batch, anchors, stream);
   unrank_kernel<T><<<grid, kThreads, 0, stream>>>(data<int64_t>(order), n, d);
   STD_CUDA_KERNEL_LAUNCH_CHECK();

@@ -1,4 +1,4 @@
-// Candidates of an image, best first, sorted no further than somebody asks for.
+// Candidates of an image, best first, sorted only as far as they are read.
 #pragma once
 
 #include <algorithm>
@@ -9,16 +9,15 @@
 
 namespace cvlib {
 
-// Suppression reads the best few hundred of perhaps a hundred thousand candidates. So they are cut
-// by buckets of their keys into a portion that is sorted and a rest that waits.
+// Suppression reads the best few hundred of perhaps a hundred thousand candidates. So their keys
+// are counted in buckets, the best buckets are sorted, and the rest waits for the next call.
 template <class Key>
 class BestFirst {
  public:
-  // In ascending order of index.
+  // Candidates in ascending order of index.
   explicit BestFirst(std::vector<Ranked<Key>> candidates) : rest_(std::move(candidates)) {}
 
-  // The next candidates, about as many as `wanted`, best first (equal scores: lowest index); empty
-  // at the end.
+  // About `wanted` further candidates, best first (equal scores: lowest index); empty at the end.
   const std::vector<Ranked<Key>>& next(int64_t wanted) {
     best_.clear();
     if (static_cast<int64_t>(rest_.size()) <= 2 * wanted) {

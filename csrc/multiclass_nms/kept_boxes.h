@@ -1,4 +1,4 @@
-// The boxes that an image has kept so far, class by class, in blocks that fill a vector register.
+// The boxes kept so far in an image, class by class, in blocks that fill a vector register.
 #pragma once
 
 #include <cstdint>
@@ -13,17 +13,17 @@ class KeptBoxes {
  public:
   explicit KeptBoxes(int64_t num_classes) : newest_(num_classes, kNone) {}
 
-  // Whether a kept box of the class overlaps this one too much.
-  bool suppress(int64_t label, const Box<T>& box, T threshold) const {
+  // Whether a kept box of this class suppresses the box.
+  bool suppresses(int64_t label, const Box<T>& box, T threshold) const {
     const T box_area = area(box);
     for (int32_t b = newest_[label]; b != kNone; b = blocks_[b].older) {
       const Block& block = blocks_[b];
-      int32_t found = 0;
+      int32_t overlapping = 0;
       for (int lane = 0; lane < kLanes; ++lane) {
         const Box<T> other{block.x1[lane], block.y1[lane], block.x2[lane], block.y2[lane]};
-        found |= overlaps(other, block.areas[lane], box, box_area, threshold);
+        overlapping |= overlaps(other, block.areas[lane], box, box_area, threshold);
       }
-      if (found) return true;
+      if (overlapping) return true;
     }
     return false;
   }
@@ -52,7 +52,7 @@ class KeptBoxes {
     int32_t count;
   };
 
-  std::vector<int32_t> newest_;  // block of each class
+  std::vector<int32_t> newest_;  // newest block of each class
   std::vector<Block> blocks_;
 };
 

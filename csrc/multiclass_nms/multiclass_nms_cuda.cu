@@ -1,16 +1,17 @@
 // Threshold, selection and suppression per class for a batch of images, on CUDA.
 //
-// The scores of each image are sorted; then a block for each image visits its candidates in tiles,
-// best first, as the CPU kernel does: a thread for each candidate compares it with the boxes that
-// are kept; then the tile is resolved in order, one kept box after the other. It ends with the last
-// box that the image may have. Memory: the sorted scores and their indices; no host
-// synchronisation.
+// The scores of each image are sorted. Then one block per image visits its candidates in tiles,
+// best first, as the CPU kernel does: each thread compares one candidate with the boxes kept so
+// far, and the tile is then resolved in order, one kept box after the other, until the image has
+// max_output boxes. Work: candidates x kept boxes; memory: the sorted scores and their indices. No
+// host synchronisation.
 #include <tuple>
 
 #include "../box_math.h"
 #include "../checks.h"
 #include "../cuda_aten.cuh"
 #include "../cuda_launch.cuh"
+#include "arguments.h"
 
 namespace cvlib {
 namespace {
@@ -20,7 +21,7 @@ struct Problem {
   const T* boxes;  // (B, N, 4) or (B, N, K, 4)
   bool per_class;
   const T* scores;       // (B, N * K), sorted; NaN first
-  const int64_t* order;  // (B, N * K): what was sorted
+  const int64_t* order;  // (B, N * K): index of each sorted score
   int64_t rows, classes;
   T score_threshold, iou_threshold;
   int64_t max_candidates, max_output;
@@ -39,7 +40,7 @@ struct Tile {
   uint8_t alive[kThreads];
 };
 
-// How many candidates of the tile's earlier threads have this label.
+// Number of candidates with this label in earlier threads of the tile.
 template <class T>
 __device__ int64_t count_before(const Tile<T>& tile, int64_t label) {
   int64_t before = 0;
@@ -60,7 +61,7 @@ __device__ bool overlaps_kept(const Problem<T>& p, int64_t image, int64_t kept, 
   return false;
 }
 
-// Fills the tile with the candidates from `begin` on; returns whether these are the last.
+// Fills the tile with the candidates from `begin` on; true when no others follow.
 template <class T>
 __device__ bool load_tile(const Problem<T>& p, int64_t image, int64_t begin, int64_t kept,
                           Tile<T>& tile) {
@@ -86,16 +87,17 @@ __device__ bool load_tile(const Problem<T>& p, int64_t image, int64_t begin, int
   int64_t rank = 0;
   if (label >= 0) rank = visited[label] + count_before(tile, label);
   __syncthreads();
-  if (label >= 0) atomicAdd(&visited[label], 1);  // a sum of integers: the same in every order
+  if (label >= 0) atomicAdd(&visited[label], 1);  // integers: the order of additions is free
   if (label >= 0 && rank < p.max_candidates) {
     tile.alive[t] = !overlaps_kept(p, image, kept, tile.boxes[t], label);
   }
   return __syncthreads_or(is_end);
 }
 
-// Keeps the candidates of the tile in order; returns how many are kept now.
+// Keeps candidates of the tile in order; returns the number of kept boxes so far.
 template <class T>
-__device__ int64_t resolve_tile(const Problem<T>& p, int64_t image, int64_t kept, Tile<T>& tile) {
+__device__ int64_t keep_candidates(const Problem<T>& p, int64_t image, int64_t kept,
+                                   Tile<T>& tile) {
   const int t = threadIdx.x;
   for (int i = 0; i < kThreads && kept < p.max_output; ++i) {
     if (!tile.alive[i]) continue;
@@ -125,7 +127,7 @@ __global__ void multiclass_kernel(Problem<T> p) {
   bool is_last = p.rows * p.classes == 0;
   for (int64_t begin = 0; !is_last && kept < p.max_output; begin += kThreads) {
     is_last = load_tile(p, image, begin, kept, tile);
-    kept = resolve_tile(p, image, kept, tile);
+    kept = keep_candidates(p, image, kept, tile);
   }
   for (int64_t k = kept + threadIdx.x; k < p.max_output; k += kThreads) {
     p.out_rows[image * p.max_output + k] = -1;
@@ -138,16 +140,8 @@ std::tuple<Tensor, Tensor, Tensor> multiclass_nms_cuda(const Tensor& boxes_in,
                                                        const Tensor& scores_in,
                                                        double score_threshold, double iou_threshold,
                                                        int64_t max_candidates, int64_t max_output) {
-  const int64_t dim = boxes_in.dim();
-  STD_TORCH_CHECK((dim == 3 || dim == 4) && scores_in.dim() == 3, "multiclass_nms: bad shapes");
-  check_boxes(boxes_in, dim);
-  check_same_dtype(boxes_in, scores_in);
+  check_multiclass(boxes_in, scores_in, max_output);
   const int64_t batch = scores_in.size(0), n = scores_in.size(1), classes = scores_in.size(2);
-  STD_TORCH_CHECK(boxes_in.size(0) == batch && boxes_in.size(1) == n &&
-                      (dim == 3 || boxes_in.size(2) == classes) && max_output >= 0,
-                  "multiclass_nms: bad shapes");
-  STD_TORCH_CHECK(n <= 0x7fffffff / (classes + 1) && batch <= 0x7fffffff,
-                  "multiclass_nms: 2^31 scores or more in an image");
   const DeviceGuard guard(boxes_in.get_device_index());
   const Tensor boxes = as_real(boxes_in), scores = as_real(scores_in);
   Tensor rows = empty(boxes, {batch, max_output}, ScalarType::Long);
@@ -161,7 +155,7 @@ std::tuple<Tensor, Tensor, Tensor> multiclass_nms_cuda(const Tensor& boxes_in,
   dispatch_floating(boxes.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
     const Problem<T> problem{data<T>(boxes),
-                             dim == 4,
+                             boxes.dim() == 4,
                              data<T>(sorted),
                              data<int64_t>(order),
                              n,

@@ -1,8 +1,8 @@
-// Groups of boxes on CUDA, one block for each: what soft_nms and weighted_boxes_fusion share.
+// Groups of boxes on CUDA, one block per group. Shared by soft_nms and weighted_boxes_fusion.
 //
-// Positions are sorted so that the boxes of an image and label lie together. How many groups there
-// are stays on the device: there is a block for every position, and all but those at the start of a
-// group end at once.
+// Positions are sorted so that the boxes of an image and label are adjacent. The number of groups
+// stays on the device: a block is launched for every position, and those that are not at the start
+// of a group end at once.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ __global__ void take_kernel(const T* __restrict__ values, const int64_t* __restr
   if (i < n) out[i] = values[indices[i]];
 }
 
-// values[indices]; T is the type of the values.
+// values[indices], for values of type T.
 template <class T>
 Tensor take(const Tensor& values, const Tensor& indices, cudaStream_t stream) {
   const int64_t n = indices.size(0);
@@ -54,21 +54,21 @@ struct Grouped {
   const int64_t* images;
   int64_t n;
 
-  __device__ bool same(int64_t a, int64_t b) const {
+  __device__ bool are_grouped(int64_t a, int64_t b) const {
     const int64_t i = order[a], j = order[b];
     return (labels == nullptr || labels[i] == labels[j]) &&
            (images == nullptr || images[i] == images[j]);
   }
 
   __device__ bool starts(int64_t position) const {
-    return position == 0 || !same(position - 1, position);
+    return position == 0 || !are_grouped(position - 1, position);
   }
 
-  // Where the group that starts here ends; for a whole block.
+  // End of the group that starts at `begin`. All threads of the block must call it.
   __device__ int64_t end(int64_t begin) const {
     for (int64_t base = begin;; base += blockDim.x) {
       const int64_t position = base + threadIdx.x;
-      const bool inside = position < n && same(begin, position);
+      const bool inside = position < n && are_grouped(begin, position);
       const int count = __syncthreads_count(inside);
       if (count < static_cast<int>(blockDim.x)) return base + count;
     }
@@ -79,7 +79,7 @@ struct Grouped {
   }
 };
 
-// Sorts positions into groups; within a group they keep the order that they have.
+// Sorts positions by group; stable within a group.
 inline Tensor group_positions(Tensor order, const std::optional<Tensor>& labels,
                               const std::optional<Tensor>& images, cudaStream_t stream) {
   for (const auto* ids : {&labels, &images}) {
@@ -90,44 +90,44 @@ inline Tensor group_positions(Tensor order, const std::optional<Tensor>& labels,
   return order;
 }
 
-// A value and where it stands; the greatest value wins, then the lowest place.
+// A value and its position. The greatest value wins, among equals the lowest position.
 template <class T>
 struct Placed {
   T value;
-  int64_t place;
+  int64_t position;
 };
 
 template <class T>
 __device__ Placed<T> better(const Placed<T>& a, const Placed<T>& b) {
-  return b.value > a.value || (b.value == a.value && b.place < a.place) ? b : a;
+  return b.value > a.value || (b.value == a.value && b.position < a.position) ? b : a;
 }
 
 template <class T>
 __device__ Placed<T> best_of_warp(Placed<T> own) {
   for (int step = kWarp / 2; step > 0; step /= 2) {
     const Placed<T> other{__shfl_xor_sync(kFullWarp, own.value, step),
-                          __shfl_xor_sync(kFullWarp, own.place, step)};
+                          __shfl_xor_sync(kFullWarp, own.position, step)};
     own = better(own, other);
   }
   return own;
 }
 
-// The best of all threads of the block, for all of them. Of whole warps.
+// The best value of the block, returned to all threads. The block must consist of whole warps.
 template <class T>
 __device__ Placed<T> best_of_block(Placed<T> own) {
-  __shared__ Placed<T> of_warp[kWarp];
-  __shared__ Placed<T> of_block;
+  __shared__ Placed<T> warp_best[kWarp];
+  __shared__ Placed<T> block_best;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int warps = blockDim.x / kWarp;
   own = best_of_warp(own);
-  if (lane == 0) of_warp[warp] = own;
+  if (lane == 0) warp_best[warp] = own;
   __syncthreads();
   if (warp == 0) {
-    own = best_of_warp(of_warp[lane < warps ? lane : 0]);
-    if (lane == 0) of_block = own;
+    own = best_of_warp(warp_best[lane < warps ? lane : 0]);
+    if (lane == 0) block_best = own;
   }
   __syncthreads();
-  return of_block;
+  return block_best;
 }
 
 }  // namespace cvlib

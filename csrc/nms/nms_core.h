@@ -1,10 +1,11 @@
 // Greedy non-maximum suppression of boxes that are already sorted, best first, in one group.
 //
-// A box can only suppress boxes whose centre lies close to its own: IoU > t needs sides whose
+// A box can only suppress boxes whose centres are close to its own: IoU > t requires sides whose
 // ratio is above t, which bounds the distance of the centres by a multiple of the box's own side
-// (`reach`). So boxes are put into a grid by centre, stored cell after cell, and a kept box visits
-// only the cells within its reach: a few contiguous spans that vectorise. For boxes of like size
-// that is O(n) instead of O(n x kept). Nothing is decided by the grid: `overlaps` decides.
+// (its reach). So boxes are put into a grid by centre, stored cell after cell, and a kept box
+// visits only the cells within its reach: a few contiguous spans that vectorise. For boxes of
+// similar size that is O(n) instead of O(n x kept). The grid only narrows the search; `overlaps`
+// decides.
 #pragma once
 
 #include <cmath>
@@ -17,7 +18,7 @@
 
 namespace cvlib {
 
-// Marks boxes begin..end that overlap `box` too much.
+// Flags the boxes begin..end that `box` suppresses.
 template <class T>
 void suppress_span(const Box<T>& box, T box_area, const BoxArrays<T>& boxes, int64_t begin,
                    int64_t end, T threshold, uint8_t* __restrict suppressed) {
@@ -32,7 +33,7 @@ void suppress_span(const Box<T>& box, T box_area, const BoxArrays<T>& boxes, int
   }
 }
 
-// Every kept box against every later box.
+// Compares every kept box with every later box.
 template <class T>
 void nms_all_pairs(const BoxArrays<T>& boxes, T threshold, int64_t max_output, uint8_t* keep) {
   const int64_t n = boxes.size;
@@ -46,8 +47,8 @@ void nms_all_pairs(const BoxArrays<T>& boxes, T threshold, int64_t max_output, u
   }
 }
 
-// What the grid needs to know of the boxes; `regular` is false where rounding could matter
-// (non-finite or denormal areas) and every pair is compared instead.
+// Bounds and mean sides of the boxes. `regular` is false where rounding could matter (non-finite or
+// denormal areas), so that every pair must be compared.
 template <class T>
 struct Extent {
   T min_x, min_y, max_x, max_y;
@@ -56,7 +57,7 @@ struct Extent {
 };
 
 template <class T>
-Extent<T> measure(const BoxArrays<T>& boxes) {
+Extent<T> measure_extent(const BoxArrays<T>& boxes) {
   constexpr T kInf = std::numeric_limits<T>::infinity();
   constexpr T kTiny = std::numeric_limits<T>::min() * T(1e6);
   const int64_t n = boxes.size;
@@ -75,15 +76,15 @@ Extent<T> measure(const BoxArrays<T>& boxes) {
   }
   e.mean_w = sum_w / T(n);
   e.mean_h = sum_h / T(n);
-  // An overflowing sum or an infinite corner fails here; so does a NaN.
+  // False for overflowing sums, infinite corners and NaN.
   regular &= e.max_x - e.min_x < kInf && e.max_y - e.min_y < kInf;
   e.regular = regular && e.mean_w > T(0) && e.mean_h > T(0) && e.mean_w < kInf && e.mean_h < kInf;
   return e;
 }
 
 // Largest distance of centres, in sides of the suppressing box, at which IoU > t is possible. Along
-// one axis, with sides a and b and the shared part s: s / (a + b - s) >= IoU, so s > t (a + b) /
-// (1 + t); the distance is (a + b) / 2 - s at most; and b < a / t.
+// one axis, with sides a and b that share a length s: s / (a + b - s) >= IoU, so
+// s > t (a + b) / (1 + t); the distance is at most (a + b) / 2 - s; and b < a / t.
 inline double reach_in_sides(double threshold) { return (1 - threshold) / (2 * threshold); }
 
 template <class T>
@@ -99,7 +100,7 @@ class CenterGrid {
     place(boxes);
     const T largest = larger(larger(std::abs(extent.min_x), std::abs(extent.max_x)),
                              larger(std::abs(extent.min_y), std::abs(extent.max_y)));
-    // Centres are rounded to the precision of the largest coordinate, sides to their own.
+    // Rounding errors of centres are relative to the largest coordinate.
     slack_ = 8 * std::numeric_limits<T>::epsilon() * largest;
     reach_ = T(reach * 1.0001 + 1e-5);
   }
@@ -122,9 +123,9 @@ class CenterGrid {
   static T center(T low, T high) { return low * T(0.5) + high * T(0.5); }
 
   static int64_t cells_along(T length, T cell, int64_t n) {
-    const double most = std::sqrt(static_cast<double>(n)) + 1;
+    const double limit = std::sqrt(static_cast<double>(n)) + 1;
     const double wanted = static_cast<double>(length) / static_cast<double>(cell);
-    return wanted >= 1 ? static_cast<int64_t>(wanted < most ? wanted : most) : 1;
+    return wanted >= 1 ? static_cast<int64_t>(wanted < limit ? wanted : limit) : 1;
   }
 
   static int64_t clamp(T cell, int64_t count) {
@@ -160,13 +161,14 @@ class CenterGrid {
   T min_x_, min_y_, per_x_, per_y_, reach_, slack_;
   int64_t columns_, rows_;
   BoxArrays<T> sorted_;            // boxes, cell after cell
-  std::vector<int32_t> start_;     // first box of each cell
-  std::vector<int32_t> position_;  // of each rank, in sorted_
+  std::vector<int32_t> start_;     // first box of each cell in sorted_
+  std::vector<int32_t> position_;  // position of each rank in sorted_
   std::unique_ptr<uint8_t[]> suppressed_;
 };
 
-constexpr int64_t kFewBoxes = 160;
-constexpr double kSmallestGridThreshold = 0.05;
+// Below these the grid costs more than it saves.
+constexpr int64_t kMinGridBoxes = 160;
+constexpr double kMinGridThreshold = 0.05;
 
 // Sets keep[i] = 1 for each kept box.
 template <class T>
@@ -174,10 +176,10 @@ void nms_sorted(const BoxArrays<T>& boxes, double iou_threshold, int64_t max_out
                 uint8_t* keep) {
   const int64_t n = boxes.size;
   const T threshold = round_down<T>(iou_threshold);
-  if (n < kFewBoxes || iou_threshold < kSmallestGridThreshold) {
+  if (n < kMinGridBoxes || iou_threshold < kMinGridThreshold) {
     return nms_all_pairs(boxes, threshold, max_output, keep);
   }
-  const Extent<T> extent = measure(boxes);
+  const Extent<T> extent = measure_extent(boxes);
   if (!extent.regular) return nms_all_pairs(boxes, threshold, max_output, keep);
   CenterGrid<T> grid(boxes, extent, reach_in_sides(iou_threshold));
   int64_t kept = 0;

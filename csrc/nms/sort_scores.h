@@ -9,13 +9,13 @@
 
 namespace cvlib {
 
-// A score as an unsigned integer whose ascending order is the score's descending order.
+// Maps a score to an unsigned integer; ascending keys are descending scores.
 template <class T>
 auto descending_key(T score) {
   using Key = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
   constexpr Key kSign = Key(1) << (8 * sizeof(T) - 1);
   if (score != score) return static_cast<Key>(~Key(0));
-  if (score == T(0)) score = T(0);  // -0 and +0 are equal scores
+  if (score == T(0)) score = T(0);  // -0 equals +0
   Key bits;
   std::memcpy(&bits, &score, sizeof(T));
   const Key ascending = (bits & kSign) ? static_cast<Key>(~bits) : static_cast<Key>(bits | kSign);
@@ -30,8 +30,8 @@ struct Ranked {
 
 constexpr int64_t kSmallSort = 200;
 
-// Least-significant-digit radix sort, 8 bits a pass; a pass whose digit is the same everywhere is
-// skipped. O(n) operations, 2 x 8 bytes read and written a pass for float scores.
+// Least-significant-digit radix sort with 8 bits per pass; passes in which all digits are equal are
+// skipped. O(n) operations; for float scores each pass reads and writes 8 bytes per item.
 template <class Key>
 void radix_sort(std::vector<Ranked<Key>>& items) {
   constexpr int kDigits = sizeof(Key);

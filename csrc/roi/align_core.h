@@ -1,10 +1,10 @@
 // roi_align and its gradient on the CPU, for any number of maps (images, levels of a pyramid).
 //
-// A task is a block of channels of one map: as many as fill a cache line. Its part of the map that
-// regions need is transposed into lines (pack_map), 64 bytes for each pixel, so that every tap of
-// every region is one load and one multiply-add for all channels of the block. Backward the lines
-// are sums, written by one thread, region after region: no atomics, no dependence on the number of
-// threads. Cost: one pass over the map and, for each region, rows x columns taps for each block.
+// A task is a block of channels of one map: as many as fill a cache line. The part of the map that
+// regions read is transposed into lines (pack_map), 64 bytes per pixel, so that every tap of every
+// region is one load and one multiply-add for all channels of the block. In the backward the lines
+// are sums, written by one thread, region after region: no atomics, and no dependence on the number
+// of threads. Cost: one pass over the map and, per region and block, rows x columns taps.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@ namespace cvlib {
 template <class T>
 struct AlignProblem {
   std::vector<FeatureMap<T>> maps;
-  std::vector<T> scales;  // of each map
+  std::vector<T> scales;  // spatial scale of each map
   const T* regions;
   std::vector<int64_t> map_of_region;
   AlignRule rule;
@@ -30,9 +30,9 @@ struct AlignProblem {
 };
 
 constexpr int64_t kRegionsPerGroup = 16;
-constexpr int64_t kTapBytes = int64_t{1} << 26;  // of the taps that are kept at a time
+constexpr int64_t kTapBytes = int64_t{1} << 26;  // memory of the taps that are kept at a time
 
-// Adds the taps of one region, `kWidth` for each bin (0: as many as there are), into `bins`.
+// Adds the taps of one region into `bins`, kWidth taps per bin (0: a number known at run time).
 template <int kWidth, class T, class L>
 void gather_region(const TapGroup<T>& group, const RegionTaps& region, const T* lines,
                    int64_t row_lines, T* bins) {
@@ -60,8 +60,8 @@ void gather_region(const TapGroup<T>& group, const RegionTaps& region, const T* 
   }
 }
 
-// The reverse: adds the gradients of the bins to the lines of the pixels. `row_sums` has a line for
-// each bin of a row and one more, of zeros.
+// The reverse: adds the gradients of the bins to the lines of the pixels. `row_sums` has one line
+// per bin of a row and one more, of zeros.
 template <int kWidth, class T, class L>
 void scatter_region(const TapGroup<T>& group, const RegionTaps& region, const T* bins,
                     int64_t bins_x, T* row_sums, T* lines, int64_t row_lines) {
@@ -93,8 +93,8 @@ void scatter_region(const TapGroup<T>& group, const RegionTaps& region, const T*
   }
 }
 
-// Calls function(std::integral_constant) with the width where it is a usual one, else with 0: loops
-// of a known, short length are unrolled.
+// Calls function(std::integral_constant) with the width if it is a common one, otherwise with 0:
+// loops of a short length known at compile time are unrolled.
 template <class Function>
 void with_width(int64_t width, const Function& function) {
   switch (width) {
@@ -111,7 +111,7 @@ void with_width(int64_t width, const Function& function) {
   }
 }
 
-// One block of channels of one map, for some of its regions.
+// A block of channels of one map, for some of its regions.
 template <class T>
 struct AlignTask {
   const AlignProblem<T>& problem;
@@ -119,8 +119,8 @@ struct AlignTask {
   std::span<const TapGroup<T>> groups;
   const RowRanges& ranges;
   int64_t channel, channels;
-  T* lines;  // memory for the map
-  T* bins;   // and for one region and a row of bins
+  T* lines;  // memory for the lines of the map
+  T* bins;   // memory for one region and a row of bins
   bool first;
 
   template <class L>
@@ -166,15 +166,15 @@ struct AlignTask {
   }
 };
 
-// At most this many bytes of taps for each region.
+// Number of regions whose taps fit into kTapBytes.
 template <class T>
 int64_t regions_at_a_time(const AlignProblem<T>& problem) {
-  int64_t most = 0;
+  int64_t max_taps = 0;
   const AlignRule& rule = problem.rule;
   for (const FeatureMap<T>& map : problem.maps) {
-    most = std::max(most, map.height + map.width + 3 * (rule.bins_y + rule.bins_x));
+    max_taps = std::max(max_taps, map.height + map.width + 3 * (rule.bins_y + rule.bins_x));
   }
-  return std::max<int64_t>(kTapBytes / (most * 2 * static_cast<int64_t>(sizeof(RoiTap<T>)) + 1),
+  return std::max<int64_t>(kTapBytes / (max_taps * 2 * static_cast<int64_t>(sizeof(RoiTap<T>)) + 1),
                            64);
 }
 

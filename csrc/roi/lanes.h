@@ -1,6 +1,6 @@
-// Vectors of channels: a line holds one pixel of as many channels as fill 64 bytes, a cache line
-// and the widest register. Maps with the pixels of a channel side by side are transposed into lines
-// and back, in tiles of registers.
+// Vectors of channels: a line holds one pixel of as many channels as fill 64 bytes, which is a
+// cache line and the widest register. Contiguous maps are transposed into lines and back, in tiles
+// of registers.
 #pragma once
 
 #include <cstdint>
@@ -21,15 +21,15 @@ constexpr int kLanes = kLineBytes / static_cast<int>(sizeof(T));
 template <class T, int kBytes>
 struct VectorOf {
   typedef T Type __attribute__((vector_size(kBytes)));
-  // In memory: of no alignment beyond that of T.
+  // In memory, with the alignment of T.
   typedef T Loose __attribute__((vector_size(kBytes), aligned(sizeof(T)), may_alias));
 };
 
-// Integers as wide as T: comparisons of vectors give them, shuffles take them.
+// Integers as wide as T: results of vector comparisons and indices of shuffles.
 template <class T>
 using LaneIndex = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 
-// One line in registers, as many as the level needs.
+// One line, in as many registers as the level needs.
 template <class T, class L>
 struct Line {
   static constexpr int kParts = kLineBytes / L::kVectorBytes;
@@ -49,13 +49,13 @@ struct Line {
   CVLIB_HOST_DEVICE void store(T* target) const {
     for (int p = 0; p < kParts; ++p) *reinterpret_cast<Loose*>(target + p * kPartLanes) = part[p];
   }
-  // this += weight * other, rounded twice: the same bits at every level.
+  // this += weight * other, rounded twice for equal bits at every level.
   CVLIB_HOST_DEVICE void add(T weight, const Line& other) {
     for (int p = 0; p < kParts; ++p) part[p] += other.part[p] * weight;
   }
 };
 
-// One step of turning a tile over: swaps blocks of `kHalf` x `kHalf` values across the diagonal.
+// One step of transposing a tile: swaps blocks of kHalf x kHalf values across the diagonal.
 template <int kHalf, class Indices, class Vector, int... kLane>
 CVLIB_HOST_DEVICE void swap_blocks(Vector* rows, std::integer_sequence<int, kLane...>) {
   constexpr int kSide = sizeof...(kLane);
@@ -69,7 +69,7 @@ CVLIB_HOST_DEVICE void swap_blocks(Vector* rows, std::integer_sequence<int, kLan
   }
 }
 
-// A tile of as many rows as a register has values.
+// A square tile of registers.
 template <class T, class L>
 CVLIB_HOST_DEVICE void transpose_tile(const T* source, int64_t source_stride, T* target,
                                       int64_t target_stride) {
@@ -92,7 +92,7 @@ CVLIB_HOST_DEVICE void transpose_tile(const T* source, int64_t source_stride, T*
 }
 
 // target[i * target_stride + j] = source[j * source_stride + i] for i < height and j < width, in
-// tiles; the last tiles overlap the ones before, and what is narrower than a tile goes one by one.
+// tiles. The last tiles overlap those before; matrices narrower than a tile go value by value.
 template <class T, class L>
 void transpose(const T* source, int64_t source_stride, int64_t width, int64_t height, T* target,
                int64_t target_stride) {
@@ -114,7 +114,7 @@ void transpose(const T* source, int64_t source_stride, int64_t width, int64_t he
   }
 }
 
-// Memory for lines, not initialised.
+// Uninitialised memory for lines.
 template <class T>
 class LineBuffer {
  public:

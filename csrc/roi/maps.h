@@ -1,4 +1,4 @@
-// Feature maps and how regions are distributed to them, on the CPU.
+// Feature maps and their regions, on the CPU.
 #pragma once
 
 #include <algorithm>
@@ -22,12 +22,12 @@ struct FeatureMap {
 template <class T>
 FeatureMap<T> map_of(const Tensor& tensor, int64_t image) {
   const int64_t c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
-  // Kernels that only read never write through this pointer.
+  // The forward never writes through this pointer.
   T* values = const_cast<T*>(data<T>(tensor));
   return {values + image * c * h * w, c, h, w, is_dense_channels_last(tensor)};
 }
 
-// A range of columns for each row: what the regions read or write.
+// For each row, the range of columns that regions read or write.
 struct RowRanges {
   std::vector<int32_t> begin, end;
 
@@ -38,7 +38,7 @@ struct RowRanges {
     end[row] = std::max(end[row], static_cast<int32_t>(last) + 1);
   }
 
-  // Widens the ranges to whole tiles where the map is wide enough for one.
+  // Widens the ranges to whole tiles if the map is wide enough for one.
   void round_to_lines(int64_t width, int64_t lanes) {
     for (size_t row = 0; row < begin.size(); ++row) {
       if (begin[row] >= end[row]) {
@@ -54,8 +54,8 @@ struct RowRanges {
   }
 };
 
-// Lines of `channels` channels from `channel` on. Rows are one line longer than the map: the line
-// beyond the last pixel is zero, so that a tap without a pixel reads it.
+// Transposes `channels` channels from `channel` on into lines. Rows are one line longer than the
+// map: the line after the last pixel is zero and is read by taps without a pixel.
 template <class T, class L>
 void pack_map(const FeatureMap<T>& map, int64_t channel, int64_t channels, const RowRanges& ranges,
               T* lines) {
@@ -94,7 +94,7 @@ void clear_lines(const FeatureMap<T>& map, const RowRanges& ranges, T* lines) {
   }
 }
 
-// The reverse of pack_map. `fresh`: what lies outside of the ranges becomes zero.
+// The reverse of pack_map. With `fresh`, everything outside the ranges becomes zero.
 template <class T, class L>
 void unpack_map(const FeatureMap<T>& map, int64_t channel, int64_t channels,
                 const RowRanges& ranges, const T* lines, bool fresh) {
@@ -127,8 +127,8 @@ void unpack_map(const FeatureMap<T>& map, int64_t channel, int64_t channels,
   }
 }
 
-// The regions begin..end of each map, a stripe of rows after the other, so that what one region has
-// read is still in the cache for the next.
+// The regions begin..end of each map, one stripe of rows after the other, so that the pixels of one
+// region are still in the cache for the next.
 template <class T>
 std::vector<std::vector<int64_t>> regions_by_map(const T* regions,
                                                  const std::vector<int64_t>& map_of_region,

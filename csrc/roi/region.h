@@ -1,10 +1,10 @@
-// Where the samples and bins of a region lie. Shared by CPU and CUDA, so that both devices choose
-// the same samples and pixels; the order of operations is torchvision's, because ceil and floor
-// decide here. No torch include.
+// Positions of the samples and bins of a region. Shared by CPU and CUDA, so that both devices
+// choose the same samples and pixels. The order of operations is torchvision's, because ceil and
+// floor decide here. No torch include.
 //
-// A region is a row (image index, x1, y1, x2, y2). Along each axis it is cut into bins, and
-// roi_align takes samples in each bin, at the same distance from each other. Rows and columns are
-// independent of each other: the weight of a pixel is the product of the weights along both axes.
+// A region is a row (image index, x1, y1, x2, y2). Along each axis it is divided into bins, and
+// roi_align takes equidistant samples in each bin. The axes are independent: the weight of a pixel
+// is the product of its weights along both.
 #pragma once
 
 #include <cmath>
@@ -15,10 +15,10 @@
 
 namespace cvlib {
 
-// Of a coordinate times spatial_scale; beyond it integers in float32 arithmetic would overflow.
+// Limit of a coordinate times spatial_scale, so that its integer part does not overflow.
 constexpr double kLargestCoordinate = 1073741824.0;
 
-// False for NaN, infinity, corners out of order, images that do not exist.
+// False for NaN, infinity, unordered corners and image indices out of range.
 template <class T>
 CVLIB_HOST_DEVICE bool is_region(const T* region, int64_t num_images, T scale) {
   const T limit = static_cast<T>(kLargestCoordinate);
@@ -31,7 +31,7 @@ CVLIB_HOST_DEVICE bool is_region(const T* region, int64_t num_images, T scale) {
 template <class T>
 struct SampleAxis {
   T start, bin;
-  int64_t samples;  // in each bin
+  int64_t samples;  // per bin
 };
 
 template <class T>
@@ -47,7 +47,7 @@ CVLIB_HOST_DEVICE SampleAxis<T> sample_axis(T low, T high, T scale, bool aligned
   return {start, bin, samples};
 }
 
-// Never falls as `sample` rises: every operation rounds monotonically.
+// Never decreases with `sample`, because every operation rounds monotonically.
 template <class T>
 CVLIB_HOST_DEVICE T sample_position(const SampleAxis<T>& axis, int64_t bin, int64_t sample) {
   return axis.start + static_cast<T>(bin) * axis.bin +
@@ -63,8 +63,9 @@ struct RoiRange {
   int64_t begin, end;
 };
 
-// The samples of a bin with -1 <= position <= size; others count as 0. Searched by bisection when
-// the region leaves the map, so that a region of 1e9 pixels costs no more than one of the map.
+// The samples of a bin with -1 <= position <= size; others count as 0. Found by bisection if the
+// region extends beyond the map, so that a region of 1e9 pixels costs no more than one as large as
+// the map.
 template <class T>
 CVLIB_HOST_DEVICE RoiRange samples_inside(const SampleAxis<T>& axis, int64_t bin, int64_t size) {
   if (size <= 0 || axis.samples <= 0) return {0, 0};
@@ -95,7 +96,7 @@ CVLIB_HOST_DEVICE RoiRange samples_inside(const SampleAxis<T>& axis, int64_t bin
   return range;
 }
 
-// The two pixels beside a position; the same one twice, with weights 1 and 0, at the last pixel.
+// The two pixels next to a position; at the last pixel that pixel twice, with weights 1 and 0.
 template <class T>
 struct Neighbours {
   int64_t low, high;
@@ -111,7 +112,7 @@ CVLIB_HOST_DEVICE Neighbours<T> neighbours(T position, int64_t size) {
   return {low, low + 1, T(1) - fraction, fraction};
 }
 
-// roi_pool: whole pixels, both ends included.
+// roi_pool works on whole pixels, both ends included.
 template <class T>
 struct PoolAxis {
   int64_t start;
@@ -125,7 +126,7 @@ CVLIB_HOST_DEVICE PoolAxis<T> pool_axis(T low, T high, T scale, int64_t bins) {
   return {start, static_cast<T>(length > 1 ? length : 1) / static_cast<T>(bins)};
 }
 
-// The pixels of a bin, clipped to the map; begin >= end when there are none.
+// The pixels of a bin, clipped to the map; begin >= end if there are none.
 template <class T>
 CVLIB_HOST_DEVICE RoiRange bin_pixels(const PoolAxis<T>& axis, int64_t bin, int64_t size) {
   int64_t begin = axis.start + static_cast<int64_t>(std::floor(static_cast<T>(bin) * axis.bin));
@@ -137,8 +138,8 @@ CVLIB_HOST_DEVICE RoiRange bin_pixels(const PoolAxis<T>& axis, int64_t bin, int6
 
 // Feature pyramids: a box belongs to the last level whose smallest area it reaches.
 //
-// floor(k0 + log2(sqrt(area) / s0) + 1e-6) >= k is area >= s0^2 4^(k - k0) 2^-2e-6. Comparing areas
-// needs no logarithm, whose last bit differs between libraries.
+// floor(k0 + log2(sqrt(area) / s0) + 1e-6) >= k is equivalent to area >= s0^2 4^(k - k0) 2^-2e-6.
+// Comparing areas avoids a logarithm, whose last bit differs between libraries.
 inline double smallest_area(int64_t level, int64_t canonical_level, double canonical_scale) {
   constexpr double kRounding = 0.9999986137065998;  // 2^-2e-6
   const int exponent = static_cast<int>(2 * (level - canonical_level));
@@ -146,7 +147,7 @@ inline double smallest_area(int64_t level, int64_t canonical_level, double canon
 }
 
 struct Pyramid {
-  std::vector<double> scales, smallest_areas;  // of each level
+  std::vector<double> scales, smallest_areas;  // per level
 };
 
 inline Pyramid make_pyramid(const std::vector<int64_t>& levels, double canonical_scale,

@@ -1,4 +1,4 @@
-// roi_align on the CPU, of one map or of a pyramid; the algorithm stands in align_core.h.
+// roi_align on the CPU, for one map or a pyramid (algorithm and cost: align_core.h).
 #include <vector>
 
 #include "../checks.h"
@@ -8,7 +8,7 @@
 namespace cvlib {
 namespace {
 
-// What both directions share. The maps stand level after level, image after image.
+// The problem that forward and backward share. Maps are in the order of levels, then images.
 template <class T>
 AlignProblem<T> make_problem(const std::vector<Tensor>& features, const Tensor& regions,
                              const std::vector<double>& scales, const AlignRule& rule,
@@ -28,7 +28,7 @@ AlignProblem<T> make_problem(const std::vector<Tensor>& features, const Tensor& 
   return problem;
 }
 
-// Finds the map of each region. `smallest_areas` has an entry for each level.
+// Finds the map of each region. `smallest_areas` has one entry per level.
 template <class T>
 void assign_regions(AlignProblem<T>& problem, int64_t count, int64_t images,
                     const std::vector<double>& smallest_areas) {
@@ -56,7 +56,7 @@ Tensor align(const std::vector<Tensor>& features, const Tensor& regions, const P
         maps[0].size(0) == maps.back().size(0) && maps[0].size(1) == maps.back().size(1),
         "expected maps of equal batch size and channels");
   }
-  const Tensor rows = as_dtype(regions, type);
+  const Tensor rows = as_contiguous(as_type(regions, type));
   const int64_t count = rows.size(0), channels = maps[0].size(1);
   Tensor out = empty(maps[0], {count, channels, rule.bins_y, rule.bins_x}, type);
   dispatch_floating(type, [&](auto zero) {
@@ -65,14 +65,15 @@ Tensor align(const std::vector<Tensor>& features, const Tensor& regions, const P
     assign_regions(problem, count, maps[0].size(0), pyramid.smallest_areas);
     if (count > 0 && channels > 0) align_forward(problem);
   });
-  return finish(out, features[0].scalar_type());
+  return as_type(out, features[0].scalar_type());
 }
 
-// `maps` are written, all of them.
+// Writes every element of `maps`.
 void align_gradient(const Tensor& grad, const Tensor& regions, const std::vector<Tensor>& maps,
                     const Pyramid& pyramid, const AlignRule& rule) {
   const ScalarType type = maps[0].scalar_type();
-  const Tensor rows = as_dtype(regions, type), pooled = as_dtype(grad, type);
+  const Tensor rows = as_contiguous(as_type(regions, type)),
+               pooled = as_contiguous(as_type(grad, type));
   dispatch_floating(type, [&](auto zero) {
     using T = decltype(zero);
     AlignProblem<T> problem = make_problem<T>(maps, rows, pyramid.scales, rule, pooled);
@@ -96,7 +97,7 @@ Tensor roi_align_backward_cpu(const Tensor& grad, const Tensor& regions, int64_t
                                real_type(grad.scalar_type()), channels_last);
   const AlignRule rule{grad.size(2), grad.size(3), sampling_ratio, aligned};
   align_gradient(grad, regions, {out}, {{spatial_scale}, {0.0}}, rule);
-  return finish(out, grad.scalar_type());
+  return as_type(out, grad.scalar_type());
 }
 
 Tensor multiscale_roi_align_cpu(std::vector<Tensor> features, const Tensor& regions, int64_t bins_y,
@@ -125,7 +126,7 @@ std::vector<Tensor> multiscale_roi_align_backward_cpu(const Tensor& grad, const 
   }
   const AlignRule rule{grad.size(2), grad.size(3), sampling_ratio, aligned};
   align_gradient(grad, regions, maps, make_pyramid(levels, canonical_scale, canonical_level), rule);
-  for (Tensor& map : maps) map = finish(map, grad.scalar_type());
+  for (Tensor& map : maps) map = as_type(map, grad.scalar_type());
   return maps;
 }
 

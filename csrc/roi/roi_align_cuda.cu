@@ -1,14 +1,13 @@
-// roi_align on CUDA, of one map or of a pyramid.
+// roi_align on CUDA, for one map or a pyramid.
 //
-// Forward: a thread owns one bin of one region and walks over some channels; the samples are found
-// again for each channel, which costs less than keeping them. Neighbouring threads own neighbouring
-// bins, or neighbouring channels where the map is channels-last.
+// Forward: a thread owns one bin of one region and loops over some channels; samples are computed
+// again for each channel, which costs less than storing them. Neighbouring threads own neighbouring
+// bins, or neighbouring channels of a channels-last map.
 //
-// Backward gathers, so that no atomics are needed: a block owns a tile of pixels of one map and
+// The backward gathers, so that no atomics are needed: a block owns a tile of pixels of one map and
 // some channels. It goes through the regions in order, 256 at a time; those that touch the tile are
 // listed in shared memory, in order, and for each of them the weights of the tile's rows and
-// columns are computed once and used for all channels. The order of additions is that of the
-// regions, on every run.
+// columns are computed once for all channels. Additions are always in the order of the regions.
 #include <vector>
 
 #include "../checks.h"
@@ -50,7 +49,7 @@ __global__ void forward_kernel(Maps<T> maps, const T* __restrict__ regions, int6
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < total;
        i += step) {
-    // Channels-last: a thread for each channel. Else the bins vary fastest, and a thread has a
+    // Channels-last: one thread per channel. Otherwise the bins vary fastest, and a thread has a
     // group of channels.
     const int64_t lane = kChannelsLast ? i % kChannelsForward : 0;
     const int64_t rest = kChannelsLast ? i / kChannelsForward : i;
@@ -86,7 +85,7 @@ __global__ void forward_kernel(Maps<T> maps, const T* __restrict__ regions, int6
           const Neighbours<T> x = neighbours(sample_position(x_axis, bin_x, ix), width);
           const T* top = values + y.low * width * pixel_stride;
           const T* bottom = values + y.high * width * pixel_stride;
-          // A pixel without weight is not read: it may be infinite.
+          // A pixel of weight 0 is not read, because it may be infinite.
           T upper = x.low_weight * top[x.low * pixel_stride];
           if (x.high_weight > T(0)) upper += x.high_weight * top[x.high * pixel_stride];
           sum += y.low_weight * upper;
@@ -117,7 +116,7 @@ __device__ int64_t first_at(const SampleAxis<T>& axis, int64_t bin, RoiRange ran
   return low;
 }
 
-// The weight of one pixel of an axis in one bin: only samples less than a pixel away count.
+// Weight of one pixel of an axis in one bin: only samples less than a pixel away contribute.
 template <class T>
 __device__ T pixel_weight(const SampleAxis<T>& axis, int64_t bin, int64_t pixel, int64_t size) {
   const RoiRange inside = samples_inside(axis, bin, size);
@@ -135,7 +134,7 @@ __device__ T pixel_weight(const SampleAxis<T>& axis, int64_t bin, int64_t pixel,
   return axis.samples > 0 ? weight / static_cast<T>(axis.samples) : T(0);
 }
 
-// The first and the last pixel that a region may touch along an axis, both included; some more
+// The first and last pixels that a region may touch along an axis, both included, with a margin
 // where the positions of samples are rounded to more than a pixel.
 template <class T>
 __device__ RoiRange touched_pixels(const SampleAxis<T>& axis, int64_t bins, int64_t size) {
@@ -151,7 +150,7 @@ struct Tile {
   int64_t level, image, top, left;
 };
 
-// Of all levels: tiles of level 0 come first, image after image.
+// The tiles of all levels: level 0 comes first, image after image.
 template <class T>
 __device__ Tile<T> tile_of(const Maps<T>& maps, int64_t index) {
   int64_t level = 0;
@@ -183,12 +182,12 @@ __device__ bool touches(const Maps<T>& maps, const Tile<T>& tile, const AlignRul
          xs.begin < tile.left + kTileWidth && xs.end >= tile.left;
 }
 
-// Shared memory: weights of the tile's rows and columns, [pixel][bin]. Bins beyond `chunk` take
-// another turn, so that any output size fits.
+// Shared memory holds the weights of the tile's rows and columns, [pixel][bin]. Bins are processed
+// in chunks of `chunk`, so that any output size fits.
 template <class T>
 __global__ void backward_kernel(Maps<T> maps, const T* __restrict__ regions, int64_t count,
                                 AlignRule rule, const T* __restrict__ grad, int chunk) {
-  extern __shared__ __align__(16) unsigned char shared[];  // of float and of double
+  extern __shared__ __align__(16) unsigned char shared[];  // float or double
   T* row_weights = reinterpret_cast<T*>(shared);
   T* column_weights = row_weights + kTileHeight * chunk;
   __shared__ int64_t members[kThreads];
@@ -306,16 +305,16 @@ Tensor align(const std::vector<Tensor>& features, const Tensor& regions, const P
     check_same_dtype(maps[0], maps.back());
     channels_last = channels_last && is_dense_channels_last(maps.back());
   }
-  // One layout for all levels.
+  // All levels must have one layout.
   if (!channels_last) {
     for (Tensor& map : maps) map = as_contiguous(map);
   }
-  const Tensor rows = as_dtype(regions, type);
+  const Tensor rows = as_contiguous(as_type(regions, type));
   const int64_t count = rows.size(0), channels = maps[0].size(1), images = maps[0].size(0);
   const int64_t bins = rule.bins_y * rule.bins_x;
   if (images == 0) {
-    return finish(zeros(maps[0], {count, channels, rule.bins_y, rule.bins_x}, type),
-                  features[0].scalar_type());
+    return as_type(zeros(maps[0], {count, channels, rule.bins_y, rule.bins_x}, type),
+                   features[0].scalar_type());
   }
   Tensor out = empty(maps[0], {count, channels, rule.bins_y, rule.bins_x}, type);
   const int64_t groups = (channels + kChannelsForward - 1) / kChannelsForward;
@@ -335,15 +334,16 @@ Tensor align(const std::vector<Tensor>& features, const Tensor& regions, const P
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }
-  return finish(out, features[0].scalar_type());
+  return as_type(out, features[0].scalar_type());
 }
 
-// `maps` are written, all of them.
+// Writes every element of `maps`.
 void align_gradient(const Tensor& grad, const Tensor& regions, const std::vector<Tensor>& maps,
                     const Pyramid& pyramid, const AlignRule& rule, bool channels_last) {
-  constexpr int64_t kMostBins = 64;  // of an axis, with weights in shared memory at a time
+  constexpr int64_t kMaxBins = 64;  // bins of an axis with weights in shared memory at a time
   const ScalarType type = maps[0].scalar_type();
-  const Tensor rows = as_dtype(regions, type), pooled = as_dtype(grad, type);
+  const Tensor rows = as_contiguous(as_type(regions, type)),
+               pooled = as_contiguous(as_type(grad, type));
   const int64_t channels = maps[0].size(1), images = maps[0].size(0);
   int64_t tiles = 0;
   for (const Tensor& map : maps) {
@@ -352,7 +352,7 @@ void align_gradient(const Tensor& grad, const Tensor& regions, const std::vector
   }
   const int64_t groups = (channels + kChannelsPerThread - 1) / kChannelsPerThread;
   if (tiles == 0 || groups == 0) return;
-  const int chunk = static_cast<int>(smaller(kMostBins, larger(rule.bins_y, rule.bins_x)));
+  const int chunk = static_cast<int>(smaller(kMaxBins, larger(rule.bins_y, rule.bins_x)));
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(smaller(groups, kMaxGrid)));
   dispatch_floating(type, [&](auto zero) {
     using T = decltype(zero);
@@ -380,7 +380,7 @@ Tensor roi_align_backward_cuda(const Tensor& grad, const Tensor& regions, int64_
                                real_type(grad.scalar_type()), channels_last);
   const AlignRule rule{grad.size(2), grad.size(3), sampling_ratio, aligned};
   align_gradient(grad, regions, {out}, {{spatial_scale}, {0.0}}, rule, channels_last);
-  return finish(out, grad.scalar_type());
+  return as_type(out, grad.scalar_type());
 }
 
 Tensor multiscale_roi_align_cuda(std::vector<Tensor> features, const Tensor& regions,
@@ -410,7 +410,7 @@ std::vector<Tensor> multiscale_roi_align_backward_cuda(
   const AlignRule rule{grad.size(2), grad.size(3), sampling_ratio, aligned};
   align_gradient(grad, regions, maps, make_pyramid(levels, canonical_scale, canonical_level), rule,
                  channels_last);
-  for (Tensor& map : maps) map = finish(map, grad.scalar_type());
+  for (Tensor& map : maps) map = as_type(map, grad.scalar_type());
   return maps;
 }
 

@@ -1,10 +1,10 @@
 // roi_pool on the CPU.
 //
-// Forward, a task is a block of channels of one image, transposed into lines as for roi_align; each
-// pixel of a bin is one load, a comparison and two selections for all channels of the block.
-// Backward, a task is some channels of one image: their gradients are set to zero and then every
-// bin adds to its largest pixel, in the order of the regions. Scattered additions of single values,
-// but into planes that fit the cache, and without atomics.
+// In the forward a task is a block of channels of one image, transposed into lines as for
+// roi_align; each pixel of a bin costs one load, a comparison and two selections for all channels
+// of the block. In the backward a task is some channels of one image: their gradients are set to
+// zero, and then every bin adds to its largest pixel, in the order of the regions. These are
+// scattered additions of single values, but into planes that fit the cache, and without atomics.
 #include <algorithm>
 #include <limits>
 #include <tuple>
@@ -18,25 +18,25 @@
 namespace cvlib {
 namespace {
 
-constexpr int64_t kPlaneBytes = int64_t{1} << 19;  // planes of a task of the gradient
+constexpr int64_t kPlaneBytes = int64_t{1} << 19;  // planes per task of the backward
 
 template <class T>
 struct PoolProblem {
-  std::vector<FeatureMap<T>> maps;  // of each image
+  std::vector<FeatureMap<T>> maps;  // one per image
   std::vector<std::vector<int64_t>> regions_of_map;
   const T* regions;
   T scale;
   int64_t bins_y, bins_x, channels;
   T* pooled;        // (regions, channels, bins_y, bins_x)
-  int32_t* argmax;  // the same, or null
+  int32_t* argmax;  // same shape, or null
 };
 
-// Loops over lanes, not vectors: GCC splits comparisons of vectors before it knows how wide the
-// registers are.
+// Loops over lanes instead of vectors: GCC splits vector comparisons before it knows the width of
+// the registers.
 template <bool kArgmax, class T>
 CVLIB_HOST_DEVICE void keep_larger(const T* __restrict pixel, LaneIndex<T> index,
                                    T* __restrict values, LaneIndex<T>* __restrict places) {
-#pragma GCC unroll 1  // unrolled, the loop is not vectorised
+#pragma GCC unroll 1  // an unrolled loop would not be vectorised
   for (int i = 0; i < kLanes<T>; ++i) {
     const bool better = (pixel[i] > values[i]) | (pixel[i] != pixel[i]);
     values[i] = better ? pixel[i] : values[i];
@@ -44,7 +44,7 @@ CVLIB_HOST_DEVICE void keep_larger(const T* __restrict pixel, LaneIndex<T> index
   }
 }
 
-// The largest value of each bin, and where it first stands; NaN counts as larger than all.
+// The largest value of each bin and its first position; NaN is larger than all numbers.
 template <bool kArgmax, class T>
 void pool_region(const PoolProblem<T>& problem, const FeatureMap<T>& map, const T* region,
                  const T* lines, T* values, LaneIndex<T>* places) {
@@ -140,7 +140,7 @@ void pool_forward(const PoolProblem<T>& problem) {
   });
 }
 
-// Adds the gradients of some channels of one image to the pixels that were largest.
+// Adds the gradients of some channels of one image to the largest pixels of the bins.
 template <class T>
 void scatter_channels(const PoolProblem<T>& problem, int64_t image, int64_t begin, int64_t end) {
   const FeatureMap<T>& map = problem.maps[image];
@@ -160,7 +160,7 @@ void scatter_channels(const PoolProblem<T>& problem, int64_t image, int64_t begi
       const int32_t* place = problem.argmax + (region * problem.channels + c) * count;
       T* target = map.data + c * channel_stride;
       for (int64_t i = 0; i < count; ++i) {
-        // Also where a caller's own argmax points out of the map.
+        // A caller's argmax may point out of the map.
         if (place[i] >= 0 && place[i] < plane) target[place[i] * pixel_stride] += grad[i];
       }
     }
@@ -220,7 +220,7 @@ std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& regio
   check_roi_arguments(input, regions, bins_y, bins_x);
   check_plane(input.size(2), input.size(3));
   const ScalarType type = real_type(input.scalar_type());
-  const Tensor maps = as_dense(input), rows = as_dtype(regions, type);
+  const Tensor maps = as_dense(input), rows = as_contiguous(as_type(regions, type));
   const int64_t count = rows.size(0), channels = maps.size(1);
   Tensor out = empty(maps, {count, channels, bins_y, bins_x}, type);
   Tensor argmax = with_argmax ? empty(maps, {count, channels, bins_y, bins_x}, ScalarType::Int)
@@ -237,7 +237,7 @@ std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& regio
       pool_forward<false>(problem);
     }
   });
-  return {finish(out, input.scalar_type()), argmax};
+  return {as_type(out, input.scalar_type()), argmax};
 }
 
 Tensor roi_pool_backward_cpu(const Tensor& grad, const Tensor& argmax, const Tensor& regions,
@@ -247,7 +247,8 @@ Tensor roi_pool_backward_cpu(const Tensor& grad, const Tensor& argmax, const Ten
   check_plane(height, width);
   check_argmax(grad, argmax, regions);
   const ScalarType type = real_type(grad.scalar_type());
-  const Tensor pooled = as_dtype(grad, type), rows = as_dtype(regions, type);
+  const Tensor pooled = as_contiguous(as_type(grad, type)),
+               rows = as_contiguous(as_type(regions, type));
   const Tensor places = as_contiguous(argmax);
   const Tensor out = empty_map(grad, batch, grad.size(1), height, width, type, channels_last);
   dispatch_floating(type, [&](auto zero) {
@@ -257,7 +258,7 @@ Tensor roi_pool_backward_cpu(const Tensor& grad, const Tensor& argmax, const Ten
     problem.argmax = const_cast<int32_t*>(data<int32_t>(places));
     if (batch > 0 && problem.channels > 0) pool_backward(problem);
   });
-  return finish(out, grad.scalar_type());
+  return as_type(out, grad.scalar_type());
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 // roi_pool on CUDA.
 //
-// Forward: a thread for each bin and channel. Backward gathers as roi_align does: a block owns a
-// tile of pixels of one image and some channels, lists the regions that touch the tile in order,
-// and each thread adds the gradients of those bins whose largest value is its pixel. No atomics;
-// the order of additions is that of the regions.
+// Forward: one thread per bin and channel reads each pixel of the bin. The backward gathers like
+// roi_align: a block owns a tile of pixels of one image and some channels, lists the regions that
+// touch the tile in order, and each thread adds the gradients of the bins whose largest value is
+// its pixel. No atomics; additions are in the order of the regions.
 #include <tuple>
 
 #include "../checks.h"
@@ -17,7 +17,7 @@ namespace {
 constexpr int kTileHeight = 8;
 constexpr int kTileWidth = kThreads / kTileHeight;
 constexpr int kChannelsPerThread = 8;
-constexpr int kBinsAtATime = 64;  // of an axis, with their pixels in shared memory
+constexpr int kBinsAtATime = 64;  // bins of an axis with their pixels in shared memory
 
 struct PoolSizes {
   int64_t images, channels, height, width, bins_y, bins_x, pixel_stride, channel_stride;
@@ -175,7 +175,7 @@ std::tuple<Tensor, Tensor> roi_pool_cuda(const Tensor& input, const Tensor& regi
   check_plane(input.size(2), input.size(3));
   const DeviceGuard guard(input.get_device_index());
   const ScalarType type = real_type(input.scalar_type());
-  const Tensor maps = as_dense(input), rows = as_dtype(regions, type);
+  const Tensor maps = as_dense(input), rows = as_contiguous(as_type(regions, type));
   const int64_t count = rows.size(0), channels = maps.size(1);
   Tensor out = empty(maps, {count, channels, bins_y, bins_x}, type);
   Tensor argmax = with_argmax ? empty(maps, {count, channels, bins_y, bins_x}, ScalarType::Int)
@@ -192,7 +192,7 @@ std::tuple<Tensor, Tensor> roi_pool_cuda(const Tensor& input, const Tensor& regi
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }
-  return {finish(out, input.scalar_type()), argmax};
+  return {as_type(out, input.scalar_type()), argmax};
 }
 
 Tensor roi_pool_backward_cuda(const Tensor& grad, const Tensor& argmax, const Tensor& regions,
@@ -203,7 +203,8 @@ Tensor roi_pool_backward_cuda(const Tensor& grad, const Tensor& argmax, const Te
   check_argmax(grad, argmax, regions);
   const DeviceGuard guard(grad.get_device_index());
   const ScalarType type = real_type(grad.scalar_type());
-  const Tensor pooled = as_dtype(grad, type), rows = as_dtype(regions, type);
+  const Tensor pooled = as_contiguous(as_type(grad, type)),
+               rows = as_contiguous(as_type(regions, type));
   const Tensor places = as_contiguous(argmax);
   const Tensor out = empty_map(grad, batch, grad.size(1), height, width, type, channels_last);
   const int64_t tiles =
@@ -220,7 +221,7 @@ Tensor roi_pool_backward_cuda(const Tensor& grad, const Tensor& argmax, const Te
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }
-  return finish(out, grad.scalar_type());
+  return as_type(out, grad.scalar_type());
 }
 
 }  // namespace

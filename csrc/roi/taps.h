@@ -1,7 +1,7 @@
-// The pixels and weights of regions, computed once for all channels, on the CPU.
+// Pixels and weights of regions on the CPU, computed once for all channels.
 //
-// Along an axis, neighbouring samples share pixels; their weights are summed, so that a pixel is
-// read once for each bin that needs it, or once altogether.
+// Along an axis, neighbouring samples share pixels. Their weights are summed, so that a pixel is
+// read once per bin that needs it, or once altogether.
 #pragma once
 
 #include <algorithm>
@@ -16,13 +16,13 @@ namespace cvlib {
 
 template <class T>
 struct RoiTap {
-  int32_t index;  // of a pixel for a bin, of a bin for a pixel
+  int32_t index;  // the pixel of a tap of a bin, or the bin of a tap of a pixel
   T weight;
 };
 
 struct Pixel {
   int32_t index;
-  int32_t end;  // its taps end here and begin where those of the pixel before end
+  int32_t end;  // end of its taps, which begin at the end of those of the pixel before
 };
 
 // The taps of one axis, bin after bin.
@@ -48,8 +48,8 @@ struct BinTaps {
   }
 
  private:
-  // Positions never fall, so a pixel that is there already is one of the last two. A pixel without
-  // weight is not read at all: it may be infinite.
+  // Positions never decrease, so a pixel that exists already is one of the last two. Pixels of
+  // weight 0 are left out, because they may be infinite.
   void add(size_t begin, int64_t pixel, T weight) {
     if (weight == T(0)) return;
     for (size_t back = 1; back <= 2 && begin + back <= taps.size(); ++back) {
@@ -63,14 +63,14 @@ struct BinTaps {
   }
 };
 
-// What the kernels read of one region; positions in the vectors of its group.
+// Taps of one region, as positions in the vectors of its group.
 struct RegionTaps {
   int64_t region;
-  int64_t rows, num_rows, row_taps;  // pixels with their taps
+  int64_t rows, num_rows, row_taps;  // pixels and their taps
   int64_t columns, num_columns,
-      column_width;                   // as many taps for each, the last ones without weight
-  int64_t column_pixels;              // of each column, where columns are pixels
-  int32_t first_column, last_column;  // of the map; first > last when there is none
+      column_width;                   // taps per column, padded with weight 0
+  int64_t column_pixels;              // pixel of each column, if columns are pixels
+  int32_t first_column, last_column;  // in the map; first > last if there is none
 };
 
 template <class T>
@@ -115,8 +115,8 @@ class PixelSort {
   std::vector<int32_t> ends_;
 };
 
-// Appends runs of taps that end at `ends`, all filled up to the longest with {padding, 0}. Gives
-// the length.
+// Appends the runs of taps that end at `ends`, padded to the longest with {padding, 0}. Returns
+// that length.
 template <class T, class Ends>
 int64_t append_padded(std::span<const RoiTap<T>> taps, const Ends& ends, int64_t count,
                       int32_t padding, std::vector<RoiTap<T>>& target) {
@@ -130,7 +130,7 @@ int64_t append_padded(std::span<const RoiTap<T>> taps, const Ends& ends, int64_t
   return longest;
 }
 
-// Forward: the columns are bins and hold pixels. Backward: the columns are pixels and hold bins.
+// In the forward, columns are bins with taps of pixels; in the backward, pixels with taps of bins.
 enum class Columns { kBins, kPixels };
 
 template <class T>

@@ -1,4 +1,4 @@
-// Tensors as the kernels of this family take them. Shared by CPU and CUDA.
+// Layouts, dtypes and checks of the tensors. Shared by the CPU and CUDA adapters.
 #pragma once
 
 #include <torch/headeronly/core/MemoryFormat.h>
@@ -7,8 +7,8 @@
 
 namespace cvlib {
 
-// Channels innermost and nothing between the pixels, which the kernels read with computed strides.
-// csrc/upsample has a wider rule under another name: one name would be one function for the linker.
+// Channels-last without gaps, because the kernels compute the strides. csrc/upsample has a wider
+// rule under another name: the linker would merge functions of one name.
 inline bool is_dense_channels_last(const Tensor& tensor) {
   if (tensor.dim() != 4 || tensor.is_contiguous()) return false;
   const int64_t c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
@@ -18,17 +18,11 @@ inline bool is_dense_channels_last(const Tensor& tensor) {
   return fits(1, 1) && fits(3, c) && fits(2, w * c) && fits(0, h * w * c);
 }
 
-// float32 or float64, contiguous or channels-last.
+// A float32 or float64 tensor, contiguous or channels-last.
 inline Tensor as_dense(const Tensor& tensor) {
   const Tensor real = is_half(tensor) ? torch::stable::to(tensor, ScalarType::Float) : tensor;
   return real.is_contiguous() || is_dense_channels_last(real) ? real
                                                               : torch::stable::contiguous(real);
-}
-
-// Contiguous, in this dtype.
-inline Tensor as_dtype(const Tensor& tensor, ScalarType type) {
-  const Tensor same = tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
-  return as_contiguous(same);
 }
 
 inline ScalarType real_type(ScalarType type) {
@@ -41,11 +35,6 @@ inline Tensor empty_map(const Tensor& like, int64_t n, int64_t c, int64_t h, int
                        : empty(like, {n, c, h, w}, type);
 }
 
-// Back from the dtype that was computed in.
-inline Tensor finish(const Tensor& result, ScalarType type) {
-  return result.scalar_type() == type ? result : torch::stable::to(result, type);
-}
-
 inline void check_roi_arguments(const Tensor& features, const Tensor& regions, int64_t bins_y,
                                 int64_t bins_x) {
   STD_TORCH_CHECK(features.dim() == 4, "expected maps of shape (N, C, H, W)");
@@ -53,7 +42,7 @@ inline void check_roi_arguments(const Tensor& features, const Tensor& regions, i
   STD_TORCH_CHECK(bins_y > 0 && bins_x > 0, "expected a positive output size");
 }
 
-// argmax counts the pixels of a plane in 32 bits, as torchvision's does.
+// argmax holds 32-bit indices of pixels, as in torchvision.
 inline void check_plane(int64_t height, int64_t width) {
   STD_TORCH_CHECK(height * width <= INT32_MAX, "expected maps of fewer than 2^31 pixels");
 }

@@ -1,14 +1,15 @@
-// IoU of rotated boxes on the CPU: of all pairs of N and M boxes, and of each box with its partner.
+// IoU of rotated boxes on the CPU, of all pairs of N and M boxes and of paired boxes, and
+// gradients.
 //
 // One row at a time, in chunks that fit the cache: a first vectorised loop finds the boxes whose
-// upright boxes meet (8 operations a pair), a second one computes the IoU of those alone (about 200
-// operations a pair, without branches). Rows are written once, in order, by the thread that owns
-// them.
+// upright bounding boxes meet (8 operations per pair), a second one computes the IoU of only those
+// (about 200 operations per pair, without branches). Each row is written once, by the thread that
+// owns it.
 #include <tuple>
 
 #include "../parallel.h"
 #include "../torch_compat.h"
-#include "rotated_checks.h"
+#include "checks.h"
 #include "rotated_gradient.h"
 #include "rotated_soa.h"
 
@@ -38,16 +39,16 @@ void iou_row(const RotatedBox& box, const RotatedArrays& others, T* __restrict r
   }
 }
 
-// The fields of a chunk of gradients.
+// Gradients of a chunk of pairs, as arrays.
 struct GradientArrays {
   double x[kChunk], y[kChunk], w[kChunk], h[kChunk], angle[kChunk];
 
-  void set(int64_t k, const RotatedGradient& one) {
-    x[k] = one.x, y[k] = one.y, w[k] = one.w, h[k] = one.h, angle[k] = one.angle;
+  void set(int64_t k, const RotatedGradient& g) {
+    x[k] = g.x, y[k] = g.y, w[k] = g.w, h[k] = g.h, angle[k] = g.angle;
   }
 };
 
-// Adds to `sum`, in order, what the found boxes contribute to the gradient of `box`.
+// Adds the gradients of `box` in its pairs with the found boxes to `sum`, in order.
 template <class T>
 void add_gradients(const RotatedBox& box, const RotatedArrays& others, const int32_t* found,
                    int64_t count, const T* __restrict grad_out, int64_t stride,
@@ -69,7 +70,7 @@ void write(const RotatedGradient& sum, T* out) {
   out[4] = static_cast<T>(sum.angle);
 }
 
-// Gradients of the boxes of `a`, each paired with one of `b`.
+// Gradients of the boxes in `a`, each paired with one in `b`.
 template <class T>
 void paired_gradients(const RotatedArrays& a, const RotatedArrays& b, int64_t count,
                       const T* __restrict grad_out, T* __restrict out) {
@@ -83,8 +84,8 @@ void paired_gradients(const RotatedArrays& a, const RotatedArrays& b, int64_t co
   }
 }
 
-// Gradient of every box in `boxes`: the sum over `others` of what each pair contributes.
-// grad_out is read as [i * row_stride + j * column_stride], so the same loop serves both arguments.
+// Gradient of the boxes begin..end: the sum of each box's pairs with `others`. grad_out is indexed
+// [i * row_stride + j * column_stride], so that one loop serves both arguments.
 template <class T>
 void gradient_rows(const T* boxes, const RotatedArrays& others, const T* grad_out,
                    int64_t row_stride, int64_t column_stride, int64_t begin, int64_t end,

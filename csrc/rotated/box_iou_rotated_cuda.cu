@@ -1,14 +1,15 @@
-// IoU of rotated boxes on CUDA: of all pairs of N and M boxes, and of each box with its partner.
+// IoU of rotated boxes on CUDA, of all pairs of N and M boxes and of paired boxes, and gradients.
 //
 // Every box is prepared once (sine, cosine, extents). Then a thread owns one column and
-// kRowsPerThread rows: it keeps its box of the second set in registers, and the boxes of the first
-// set are the same for a whole row of threads, so they come from the cache. Pairs whose upright
+// kRowsPerThread rows. It keeps its box of the second argument in registers; a row of threads
+// shares its box of the first argument, which comes from the cache. Pairs whose upright bounding
 // boxes are disjoint end early. One coalesced store per pair.
 #include <tuple>
 
+#include "../cuda_block.cuh"
 #include "../cuda_launch.cuh"
+#include "checks.h"
 #include "prepare_rotated.cuh"
-#include "rotated_checks.h"
 #include "rotated_gradient.h"
 
 namespace cvlib {
@@ -38,8 +39,8 @@ __global__ void iou_kernel(const RotatedBox* __restrict__ boxes1,
   }
 }
 
-// One block per box: threads stride over the others, then a tree sum in shared memory, so the
-// result is the same on every run.
+// One block per box: threads stride over the others, then a tree sum in shared memory, so that
+// results are reproducible.
 template <class T>
 __global__ void gradient_kernel(const RotatedBox* __restrict__ boxes,
                                 const RotatedBox* __restrict__ others,
@@ -54,25 +55,19 @@ __global__ void gradient_kernel(const RotatedBox* __restrict__ boxes,
     const RotatedBox other = others[j];
     if (!are_near(box, other)) continue;
     const double grad = static_cast<double>(grad_out[i * row_stride + j * column_stride]);
-    const RotatedGradient one = iou_gradient(box, other);
-    sum.x += grad * one.x;
-    sum.y += grad * one.y;
-    sum.w += grad * one.w;
-    sum.h += grad * one.h;
-    sum.angle += grad * one.angle;
+    const RotatedGradient g = iou_gradient(box, other);
+    sum.x += grad * g.x;
+    sum.y += grad * g.y;
+    sum.w += grad * g.w;
+    sum.h += grad * g.h;
+    sum.angle += grad * g.angle;
   }
   partial[0][threadIdx.x] = sum.x;
   partial[1][threadIdx.x] = sum.y;
   partial[2][threadIdx.x] = sum.w;
   partial[3][threadIdx.x] = sum.h;
   partial[4][threadIdx.x] = sum.angle;
-  for (int width = kThreads / 2; width > 0; width /= 2) {
-    __syncthreads();
-    if (threadIdx.x < width) {
-      for (int c = 0; c < 5; ++c) partial[c][threadIdx.x] += partial[c][threadIdx.x + width];
-    }
-  }
-  __syncthreads();
+  sum_rows(partial);
   if (threadIdx.x < 5) {
     grad_boxes[5 * i + threadIdx.x] = static_cast<T>(partial[threadIdx.x][0]);
   }
@@ -88,12 +83,12 @@ __global__ void paired_iou_kernel(const T* __restrict__ boxes1, const T* __restr
 }
 
 template <class T>
-__device__ void write_gradient(double grad, const RotatedGradient& one, T* out) {
-  out[0] = static_cast<T>(grad * one.x);
-  out[1] = static_cast<T>(grad * one.y);
-  out[2] = static_cast<T>(grad * one.w);
-  out[3] = static_cast<T>(grad * one.h);
-  out[4] = static_cast<T>(grad * one.angle);
+__device__ void write_gradient(double grad, const RotatedGradient& g, T* out) {
+  out[0] = static_cast<T>(grad * g.x);
+  out[1] = static_cast<T>(grad * g.y);
+  out[2] = static_cast<T>(grad * g.w);
+  out[3] = static_cast<T>(grad * g.h);
+  out[4] = static_cast<T>(grad * g.angle);
 }
 
 template <class T>
@@ -116,16 +111,11 @@ Tensor box_iou_rotated_cuda(const Tensor& boxes1, const Tensor& boxes2) {
   Tensor out = empty(first, {n, m}, first.scalar_type());
   if (n == 0 || m == 0) return out;
   const Tensor a = prepare_rotated(first), b = prepare_rotated(second);
-  unsigned columns = kWarp;
-  while (columns < kThreads && columns < m) columns *= 2;
-  const dim3 block(columns, kThreads / columns);
-  const int64_t row_blocks = blocks_for(n, static_cast<int64_t>(block.y) * kRowsPerThread);
-  const dim3 grid(blocks_for(m, columns),
-                  static_cast<unsigned>(row_blocks < kMaxGrid ? row_blocks : kMaxGrid));
+  const MatrixLaunch launch = launch_over_matrix(n, m, kRowsPerThread);
   dispatch_floating(first.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    iou_kernel<T><<<grid, block, 0, current_stream(first)>>>(prepared(a), prepared(b), n, m,
-                                                             mutable_data<T>(out));
+    iou_kernel<T><<<launch.grid, launch.block, 0, current_stream(first)>>>(
+        prepared(a), prepared(b), n, m, mutable_data<T>(out));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return out;

@@ -1,4 +1,4 @@
-// The second line of defence for rotated boxes: Python has checked before and with better words.
+// The second line of defence for rotated boxes: Python has already checked, with better messages.
 #pragma once
 
 #include "../checks.h"
@@ -15,12 +15,12 @@ inline void check_rotated_boxes(const Tensor& boxes1, const Tensor& boxes2) {
   check_same_dtype(boxes1, boxes2);
 }
 
-// Boxes of shape (..., 5), each with its partner.
+// Paired boxes of shape (..., 5).
 inline void check_rotated_pairs(const Tensor& boxes1, const Tensor& boxes2) {
   check_same_dtype(boxes1, boxes2);
   const int64_t dim = boxes1.dim();
   STD_TORCH_CHECK(dim > 0 && boxes1.size(dim - 1) == 5 && boxes1.sizes().equals(boxes2.sizes()),
-                  "expected rotated boxes of one shape (..., 5)");
+                  "expected rotated boxes of equal shape (..., 5)");
 }
 
 inline void check_rotated_gradient(const Tensor& grad, const Tensor& boxes1, const Tensor& boxes2) {

@@ -1,10 +1,11 @@
 // Greedy non-maximum suppression of rotated boxes that are already sorted, best first, in one
 // group.
 //
-// A kept box looks at the boxes near it alone (rotated_grid.h). A vectorised loop drops those whose
-// IoU cannot exceed the threshold: areas too different, or upright boxes that share too little.
-// What is left goes through the exact IoU, vectorised too. Nothing is decided by the search: it
-// leaves out only pairs whose IoU, as rotated_math.h computes it, is not above the threshold.
+// A kept box visits only the boxes near it (rotated_grid.h). A vectorised loop excludes those whose
+// IoU cannot exceed the threshold, because areas differ too much or upright bounding boxes overlap
+// too little. The remaining pairs get the exact IoU, vectorised too. The search decides nothing: it
+// excludes only pairs whose IoU, as rotated_math.h computes it, is not above the threshold. For
+// boxes of similar size the cost is about O(n) instead of O(n x kept).
 #pragma once
 
 #include <cstdint>
@@ -15,11 +16,12 @@
 
 namespace cvlib {
 
-// How far, in their own extents, the centres of boxes may lie beyond the extent of a box with which
-// their IoU exceeds t. Let a line beside the box be at the distance d from the other's centre,
-// which reaches to e in that direction. Beyond the line lies at most (1 - d / e) / 2 of the other's
-// area (it is largest where the line runs along a side), and the IoU is less than that part. Boxes
-// so long that rounding could matter are found by touching extents.
+// How far beyond the extent of a box the centre of another may lie, as a share of the other's
+// extent, if their IoU exceeds the threshold. Consider the line that bounds the box on one side, at
+// distance d from the other's centre, where the other's extent in this direction is e. At most (1 -
+// d / e) / 2 of the other's area lies beyond the line (the most if the line is parallel to a side),
+// and the IoU is below that share. For boxes so long that rounding could matter, extents must touch
+// (share 1).
 inline double share_of_extent(const RotatedArrays& boxes, double threshold) {
   constexpr double kLongest = 1e5;
   bool is_long = false;
@@ -32,7 +34,8 @@ inline double share_of_extent(const RotatedArrays& boxes, double threshold) {
   return share < 1e-4 ? 1e-4 : (share < 1 ? share : 1);
 }
 
-// The boxes begin..end, not suppressed, whose IoU with `box` could exceed the threshold.
+// Finds the boxes begin..end that are not suppressed and whose IoU with `box` could exceed the
+// threshold. Returns their number.
 inline int64_t find_rivals(const RotatedBox& box, const RotatedArrays& others, int64_t begin,
                            int64_t end, double threshold, const uint8_t* __restrict suppressed,
                            uint8_t* __restrict flags, int32_t* __restrict found) {
@@ -50,7 +53,7 @@ inline int64_t find_rivals(const RotatedBox& box, const RotatedArrays& others, i
   return count;
 }
 
-// Sets keep[i] = 1 for each kept box. T is the dtype of the boxes as they were given.
+// Sets keep[i] = 1 for each kept box. T is the dtype of the input boxes.
 template <class T>
 void nms_rotated_sorted(const RotatedArrays& boxes, double iou_threshold, int64_t max_output,
                         uint8_t* keep) {

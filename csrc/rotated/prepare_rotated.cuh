@@ -1,4 +1,4 @@
-// Rotated boxes as the kernels want them: sine, cosine and extents computed once for each box.
+// Rotated boxes prepared for the kernels: sine, cosine and extents are computed once per box.
 #pragma once
 
 #include "../cuda_launch.cuh"
@@ -8,7 +8,7 @@ namespace cvlib {
 
 constexpr int64_t kFieldsOfRotated = sizeof(RotatedBox) / sizeof(double);
 
-// False where the IoU is 0 because the upright boxes are disjoint.
+// False if the upright bounding boxes are disjoint, so that the IoU is 0.
 __device__ inline bool are_near(const RotatedBox& a, const RotatedBox& b) {
   return std::abs(a.x - b.x) < a.extent_x + b.extent_x &&
          std::abs(a.y - b.y) < a.extent_y + b.extent_y;

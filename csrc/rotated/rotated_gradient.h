@@ -1,27 +1,27 @@
-// What the IoU of a pair changes by when its first box moves, grows or turns. Shared by CPU and
+// Gradient of the IoU of a pair by position, size and angle of its first box. Shared by CPU and
 // CUDA.
 //
-// When an outline moves, the area changes by the integral of its normal velocity. Only those parts
-// of the first box's edges count that lie inside the second box: an interval of each of four edges.
+// When an outline moves, the area changes by the integral of its normal velocity. Only the parts of
+// the first box's edges inside the second box matter: one interval on each of four edges.
 #pragma once
 
 #include "rotated_math.h"
 
 namespace cvlib {
 
-// Per unit of centre, sides and angle (in degrees).
+// Derivatives by centre, sides and angle (in degrees).
 struct RotatedGradient {
   double x, y, w, h, angle;
 };
 
-// The part of an edge inside the other box: how long, and the integral of the place along the edge,
-// counted from the edge's centre.
+// The part of an edge inside the other box: its length, and the integral of the position along the
+// edge, measured from the edge's centre.
 struct EdgePart {
   double length, moment;
 };
 
-// An edge that lies on an edge of the other box counts half, as in torch.minimum: the IoU has a
-// kink there. `slack` says how close is on.
+// An edge on an edge of the other box, within `slack`, counts half, as in torch.minimum: the IoU
+// has a kink there.
 CVLIB_HOST_DEVICE EdgePart part_inside(double x, double y, const EdgeDirection& edge, double length,
                                        const RotatedBox& other, double slack) {
   const double centre_x = -x * edge.per_x, centre_y = -y * edge.per_y;

@@ -1,9 +1,10 @@
-// Rotated boxes sorted by size and place, so that those near a given box are a few contiguous
+// Rotated boxes sorted by size and location, so that those near a given box are a few contiguous
 // spans.
 //
-// Boxes of like size share a level (a factor of four in the longer side of the upright box), and
-// each level has its own grid of centres, stored cell after cell. So a few huge boxes do not widen
-// the search among many small ones. Memory and building are linear in the number of boxes.
+// Boxes of similar size share a level (a factor of four in the longer side of the upright bounding
+// box), and each level has its own grid of centres, stored cell after cell. So a few huge boxes do
+// not widen the search among many small ones. Memory and building are linear in the number of
+// boxes.
 #pragma once
 
 #include <bit>
@@ -18,18 +19,18 @@ namespace cvlib {
 
 class RotatedGrid {
  public:
-  // Boxes without area, infinite ones and those that are none get no place: they overlap nothing.
+  // Boxes without area, infinite and invalid boxes get no position: they overlap nothing.
   explicit RotatedGrid(const RotatedArrays& boxes) : position_(boxes.size, -1) {
     const std::vector<int8_t> level_of = choose_levels(boxes);
     lay_out(boxes.size);
     place(boxes, level_of);
   }
 
-  // Where the box of this rank stands in `sort`, or -1.
+  // Position of the box of this rank in the result of `sort`, or -1.
   int64_t position(int64_t rank) const { return position_[rank]; }
 
-  // Calls visit(begin, end) with spans of positions that hold all boxes whose centre lies within
-  // extent + share * (their own largest possible extent) of the box's centre, along both axes.
+  // Calls visit(begin, end) with spans of positions that include every box whose centre is within
+  // box.extent + share * (the largest extent in its level) of the box's centre, along both axes.
   template <class Visit>
   void visit_near(const RotatedBox& box, double share, const Visit& visit) const {
     for (const Level& level : levels_) {
@@ -48,7 +49,7 @@ class RotatedGrid {
     }
   }
 
-  // The boxes in the order of their places.
+  // The boxes in the order of their positions.
   RotatedArrays sort(const RotatedArrays& boxes) const {
     RotatedArrays sorted(size_);
     for (int64_t i = 0; i < boxes.size; ++i) {
@@ -59,7 +60,7 @@ class RotatedGrid {
 
  private:
   static constexpr int kLevels = 8;
-  static constexpr int64_t kFewBoxes = 64;  // in one cell: a grid would not pay
+  static constexpr int64_t kFewBoxes = 64;  // for fewer, a grid costs more than it saves
   static constexpr double kFar = 1e150;
 
   struct Level {
@@ -86,7 +87,7 @@ class RotatedGrid {
     }
   };
 
-  // A little more than the distance, above the rounding of extents and of places.
+  // Slightly more than the distance, to cover rounding of extents and coordinates.
   static double reach(double place, double distance) {
     return distance * (1 + 1e-9) + std::abs(place) * 1e-15;
   }
@@ -96,7 +97,7 @@ class RotatedGrid {
            (std::abs(boxes.x[i]) < kFar) & (std::abs(boxes.y[i]) < kFar);
   }
 
-  static int exponent(double value) {  // of a positive number, 0 for denormal ones
+  static int exponent(double value) {  // for positive numbers; 0 if denormal
     return static_cast<int>(std::bit_cast<uint64_t>(value) >> 52);
   }
 
@@ -119,7 +120,7 @@ class RotatedGrid {
     return level_of;
   }
 
-  // As many cells as are as large as a mean box, but not more than there are boxes.
+  // Cells about as large as a mean box, but at most as many as boxes.
   static int64_t cells_along(double length, double mean, int64_t count) {
     const double most = std::sqrt(static_cast<double>(count)) + 1;
     const double wanted = length / mean;

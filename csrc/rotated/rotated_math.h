@@ -1,16 +1,16 @@
-// Rotated boxes: sine and cosine, corners, intersection, IoU and the NMS decision. Included by CPU
-// and CUDA kernels alike, and mirrored operation by operation in cvlib/ops/_rotated_reference.py,
-// so that all of them decide alike. No torch include.
+// Rotated boxes: sine and cosine, intersection, IoU and the NMS decision. Shared by CPU and CUDA,
+// and mirrored operation by operation in cvlib/ops/_rotated_reference.py, so that all of them
+// decide alike. No torch include.
 //
-// Everything is computed in double and rounded to the dtype of the boxes once, at the end: with
-// sides a and b the area is uncertain by about epsilon * a^2 of a * b, so in float a box of 1 x
-// 1000 would lose three of its seven digits.
+// Everything is computed in double and rounded to the dtype of the boxes once, at the end. With
+// sides a > b the error of the area a * b is about epsilon * a^2, so in float a box of 1 x 1000
+// would lose three of its seven digits.
 //
 // The intersection needs no polygon, no sorting and no case distinction. In the axes of the first
-// box, that is |x| <= A and |y| <= B, Green's theorem gives it as the integral of clamp(y, -B, B)
-// along the part of the other box's outline where |x| <= A: four edges, each a clamped linear
-// function. It is continuous in every argument, so rounding moves it by rounding: shared edges,
-// touching corners and nearly equal angles are nothing special.
+// box, |x| <= A and |y| <= B, Green's theorem gives it as the integral of clamp(y, -B, B) along the
+// part of the other box's outline where |x| <= A: four edges, each a clamped linear function. It is
+// continuous in every argument, so rounding errors stay small: shared edges, touching corners and
+// nearly equal angles are not special cases.
 #pragma once
 
 #include <cmath>
@@ -19,26 +19,26 @@
 
 namespace cvlib {
 
-// What the kernels need of one box. Its width runs along (cosine, -sine) and its height along
-// (sine, cosine): y points down, so this turns counter-clockwise as one sees the image.
+// A box with everything that all its pairs need. Its width is along (cosine, -sine) and its height
+// along (sine, cosine): y points down, so this is counter-clockwise in the displayed image.
 struct RotatedBox {
   double x, y;                // centre
   double half_w, half_h;      // half the sides
   double cosine, sine;        // of the angle
-  double extent_x, extent_y;  // half the sides of the upright box around it
+  double extent_x, extent_y;  // half the sides of the upright bounding box
   double span;                // half_w + half_h: at least the distance from centre to corner
-  double area;                // NaN for a box that is none: that makes every IoU with it 0
+  double area;                // NaN for an invalid box, so that every IoU with it is 0
 };
 
 constexpr double kRadiansPerDegree = 0.017453292519943295;
-// Up to here angle - 90 k is exact.
+// Up to this angle, angle - 90 k is exact.
 constexpr double kLargestAngle = 1e9;
-// Shorter sides count as 0: below, products of lengths leave the range of double.
+// Shorter sides count as 0, because products of lengths would underflow.
 constexpr double kSmallestSide = 1e-140;
 
-// Sine and cosine of an angle in degrees, from additions and multiplications alone: those of the C
-// libraries differ in the last bit. The rest after whole quarter turns is exact, so 90 is exactly
-// upright; Taylor's series within 45 degrees errs by less than the rounding.
+// Sine and cosine of an angle in degrees, from additions and multiplications only: those of C
+// libraries differ in the last bit. The remainder after quarter turns is exact, so 90 is exactly
+// upright; within 45 degrees the error of the Taylor series is below the rounding.
 CVLIB_HOST_DEVICE void sine_and_cosine(double degrees, double& sine, double& cosine) {
   const double turns = std::floor(degrees / 90.0 + 0.5);
   const double x = (degrees - 90.0 * turns) * kRadiansPerDegree;
@@ -100,8 +100,8 @@ CVLIB_HOST_DEVICE RotatedBox read_rotated_box(const T* values) {
   return make_rotated_box(values[0], values[1], values[2], values[3], values[4]);
 }
 
-// An order of any two boxes that are not identical, so that both orders of a pair give equal bits.
-// The smaller box comes first: in its axes the rounding is relative to its own size.
+// A total order of boxes, so that both orders of a pair give equal bits. The smaller box comes
+// first: in its axes, rounding is relative to its own size.
 CVLIB_HOST_DEVICE bool comes_first(const RotatedBox& a, const RotatedBox& b) {
   bool first = a.sine < b.sine;
   first = (a.cosine < b.cosine) | ((a.cosine == b.cosine) & first);
@@ -111,7 +111,7 @@ CVLIB_HOST_DEVICE bool comes_first(const RotatedBox& a, const RotatedBox& b) {
   return (a.span < b.span) | ((a.span == b.span) & first);
 }
 
-// Field by field, because compilers vectorise a choice of numbers and not one of addresses.
+// Field by field, because compilers vectorise a choice of numbers but not of addresses.
 CVLIB_HOST_DEVICE RotatedBox choose(bool first, const RotatedBox& a, const RotatedBox& b) {
   return {first ? a.x : b.x,
           first ? a.y : b.y,
@@ -125,16 +125,16 @@ CVLIB_HOST_DEVICE RotatedBox choose(bool first, const RotatedBox& a, const Rotat
           first ? a.area : b.area};
 }
 
-// Stands for 1 / 0 where an edge runs along an axis: finite, so that 0 times it is 0, and large
-// enough to leave every interval.
+// Replaces 1 / 0 for edges parallel to an axis: finite, so that 0 * kSteep is 0, and large enough
+// to leave every interval.
 constexpr double kSteep = 1e150;
 
 CVLIB_HOST_DEVICE double reciprocal(double value) {
   return std::abs(value) > 1.0 / kSteep ? 1.0 / value : kSteep;
 }
 
-// Two parallel edges of a box in the axes of another one: direction (dx, dy) from start to end, and
-// the interval of t in which start + t * direction lies between -A and A is centre +- reach.
+// Two parallel edges of a box in the axes of another: their direction (dx, dy) from start to end.
+// start + t * direction lies between -A and A for t in centre +- reach.
 struct EdgeDirection {
   double dx, dy, per_x, per_y, reach_x, reach_y;
 };
@@ -162,11 +162,11 @@ CVLIB_HOST_DEVICE double integral_along(double x, double y, const EdgeDirection&
   return edge.dx * (within + beyond);
 }
 
-// Intersections below this part of (sum of spans) * (smaller span) are rounding: disjoint and
-// touching boxes have IoU 0. It is about 30 times the largest rounding error.
+// Intersections below this share of (sum of spans) * (smaller span) are rounding errors and count
+// as 0, so that disjoint and touching boxes have IoU 0. About 30 times the largest rounding error.
 constexpr double kRounding = 1.0 / 281474976710656.0;  // 2^-48
 
-// The area shared by the upright boxes around two boxes, which the intersection cannot exceed.
+// Upper bound of the intersection: the overlap of the upright bounding boxes.
 CVLIB_HOST_DEVICE double largest_intersection(const RotatedBox& a, const RotatedBox& b) {
   const double width =
       smaller(a.extent_x + b.extent_x - std::abs(a.x - b.x), 2.0 * smaller(a.extent_x, b.extent_x));
@@ -175,7 +175,7 @@ CVLIB_HOST_DEVICE double largest_intersection(const RotatedBox& a, const Rotated
   return smaller(larger(width, 0.0) * larger(height, 0.0), smaller(a.area, b.area));
 }
 
-// One box in the axes of another: its centre and the vectors of half its width and height.
+// A box in the axes of another: its centre and the vectors of half its width and height.
 struct RelativeBox {
   double x, y, wx, wy, hx, hy;
 };
@@ -222,7 +222,8 @@ CVLIB_HOST_DEVICE bool overlaps(const RotatedBox& a, const RotatedBox& b, T thre
   return static_cast<T>(iou(a, b)) > threshold;
 }
 
-// A ratio of bounds below this cannot belong to an IoU that is above the threshold after rounding.
+// An upper bound of the IoU below this value proves that the rounded IoU is not above the
+// threshold.
 inline double surely_below(double iou_threshold) { return iou_threshold * (1.0 - 1e-6); }
 
 }  // namespace cvlib

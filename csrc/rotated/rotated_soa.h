@@ -1,4 +1,4 @@
-// Rotated boxes as ten arrays: the layout that inner loops vectorise.
+// Rotated boxes as ten arrays, so that inner loops vectorise.
 #pragma once
 
 #include <cstdint>
@@ -37,14 +37,14 @@ struct RotatedArrays {
   }
 };
 
-// A few boxes in arrays of known size: compilers see that these do not overlap, and vectorise.
+// A few boxes in arrays of fixed size, which compilers know not to alias, so that they vectorise.
 struct RotatedBlock {
   static constexpr int64_t kSize = 64;
   double x[kSize], y[kSize], w[kSize], h[kSize], angle[kSize];
   double cosine[kSize], sine[kSize], extent_x[kSize], extent_y[kSize], span[kSize], area[kSize];
 };
 
-// Fills `arrays` with the boxes `indices[0..n]`, or the first n where `indices` is null.
+// Fills `arrays` with the boxes indices[0..n], or the first n boxes if `indices` is null.
 template <class T>
 void fill(RotatedArrays& arrays, const T* boxes, const int32_t* indices, int64_t n) {
   RotatedBlock block;
@@ -82,7 +82,7 @@ RotatedArrays to_rotated_arrays(const T* boxes, int64_t n) {
   return arrays;
 }
 
-// True when no box holds a NaN, a negative side or an angle beyond kLargestAngle.
+// False when any box holds a NaN, a negative side or an angle beyond kLargestAngle.
 template <class T>
 bool are_rotated_boxes(const T* boxes, int64_t n) {
   bool valid = true;
@@ -90,8 +90,8 @@ bool are_rotated_boxes(const T* boxes, int64_t n) {
   return valid;
 }
 
-// The boxes begin..end of `others` whose upright boxes meet that of `box`: the others have IoU 0.
-// Gives how many; `flags` and `found` have room for all.
+// Finds the boxes begin..end of `others` whose upright bounding boxes meet that of `box`; all
+// others have IoU 0. Returns their number; `flags` and `found` have end - begin entries.
 inline int64_t find_near(const RotatedBox& box, const RotatedArrays& others, int64_t begin,
                          int64_t end, uint8_t* __restrict flags, int32_t* __restrict found) {
   const double* __restrict x = others.x;

@@ -1,4 +1,4 @@
-// How an overlap lowers a score. Included by CPU and CUDA kernels: selection depends on every bit.
+// How an overlap lowers a score. Shared by CPU and CUDA, because selection depends on every bit.
 #pragma once
 
 #include "../box_math.h"
@@ -6,13 +6,13 @@
 
 namespace cvlib {
 
-// linear: score * (1 - IoU) from the threshold on; gaussian: score * exp(IoU^2 * scale). IoU 0
-// leaves the score as it is, to the bit.
+// Linear: score * (1 - IoU) from the threshold on. Gaussian: score * exp(IoU^2 * scale). With IoU 0
+// the score keeps every bit.
 template <class T>
 struct SoftDecay {
-  T threshold;        // of the linear rule, rounded up
-  T scale;            // of the gaussian rule, -1 / sigma
-  T score_threshold;  // rounded up; a box whose score sinks below it is out
+  T threshold;        // linear rule, rounded up
+  T scale;            // gaussian rule, -1 / sigma
+  T score_threshold;  // rounded up; boxes with lower scores are dropped
 
   template <bool kGaussian>
   CVLIB_HOST_DEVICE T lower(T score, T iou) const {
@@ -24,7 +24,7 @@ struct SoftDecay {
   }
 };
 
-// Scores of boxes that are out or already selected; real ones are not negative.
+// Score of dropped and selected boxes; other scores are never negative.
 template <class T>
 constexpr T kOut = T(-1);
 

@@ -1,9 +1,10 @@
-// exp of numbers up to 0, the same bits everywhere: libraries' own exp differ in the last bit, and
-// soft_nms selects by products of such factors. Only additions and multiplications, each rounded
-// once, in a fixed order; so compilers vectorise it, and every device gives the same number.
+// exp of numbers up to 0, with equal bits on every device: the exp of libraries differs in the last
+// bit, and soft_nms selects by products of such factors. It consists of additions and
+// multiplications in a fixed order, each rounded once, which compilers also vectorise.
 //
-// exp(x) = 2^k * exp(r), with k the integer next to x / ln 2 and |r| <= ln(2) / 2; exp(r) by its
-// Taylor series. Within 2 units in the last place; exp(0) = 1; 0 where the result is not normal.
+// exp(x) = 2^k * exp(r), with k the integer nearest to x / ln 2 and |r| <= ln(2) / 2; exp(r) is a
+// Taylor series. Errors are below 2 units in the last place; exp(0) = 1; results that would be
+// denormal are 0.
 #pragma once
 
 #include <bit>
@@ -23,7 +24,7 @@ struct ExponentialConstants<float> {
   static constexpr int kMantissa = 23, kBias = 127, kTerms = 8;
   static constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   static constexpr float kLowest = -87.0f;
-  // ln 2 in two parts; k times the first is exact.
+  // ln 2 as a sum of two numbers; k times the first is exact.
   static constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
 };
 

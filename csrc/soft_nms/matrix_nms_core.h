@@ -1,12 +1,12 @@
 // Matrix non-maximum suppression of one group of boxes that are sorted, best first.
 //
 // With o(i, j) the IoU and c(i) the largest IoU of box i with a better one, the factor of box j is
-// the least over all better i of f(o(i, j)) / f(c(i)). Pairs with IoU 0 cannot lower it, because
-// f(0) = 1 >= f(c); so both passes look into near chunks only (spatial_chunks.h), and no N x N
-// matrix is stored. A chunk's 32 boxes are lanes of vectors; the order in which the others come
-// does not matter to a maximum or a minimum.
+// the minimum over all better i of f(o(i, j)) / f(c(i)). Pairs with IoU 0 cannot lower it, because
+// f(0) = 1 >= f(c); so both passes visit only near chunks (spatial_chunks.h), and no N x N matrix
+// is stored. The 32 boxes of a chunk are vector lanes; the others may come in any order, because
+// only maxima and minima are taken.
 //
-// The gaussian's quotient is exp(sigma * (c(i)^2 - o(i, j)^2)), so exp is needed once per box.
+// The gaussian quotient is exp(sigma * (c(i)^2 - o(i, j)^2)), so exp is computed once per box.
 #pragma once
 
 #include <cstdint>
@@ -63,14 +63,14 @@ class MatrixSuppressor {
     });
   }
 
-  // Calls function(place) for the boxes that may overlap a worse box of chunk c.
+  // Calls function(position) for each box that may overlap a worse box of chunk c.
   template <class Function>
   void over_better(int64_t c, uint8_t* hits, const Function& function) const {
     const Box<T> around = chunks_.around[c];
-    const int32_t* own = chunks_.ranks.data() + c * kChunk;
-    int32_t worst = own[0];
+    const int32_t* ranks = chunks_.ranks.data() + c * kChunk;
+    int32_t worst = ranks[0];
     for (int lane = 1; lane < kChunk; ++lane) {
-      if (own[lane] != SpatialChunks<T>::kNoRank) worst = own[lane];
+      if (ranks[lane] != SpatialChunks<T>::kNoRank) worst = ranks[lane];
     }
     chunks_.find_near(around, hits);
     for (int64_t other = 0; other < chunks_.count; ++other) {
@@ -85,7 +85,7 @@ class MatrixSuppressor {
     }
   }
 
-  // Calls function(lane, IoU) for the boxes of chunk c; IoU 0 for boxes that are better than i.
+  // Calls function(lane, IoU) for the boxes of chunk c, with IoU 0 for boxes better than i.
   template <class Function>
   void against_chunk(int64_t i, int64_t c, const Function& function) const {
     const Box<T> box = chunks_.arrays[i];
@@ -105,7 +105,7 @@ class MatrixSuppressor {
   }
 
   void gaussian_factors(int64_t c, uint8_t* hits, T sigma, T* factors) const {
-    T excess[kChunk] = {};  // the largest o^2 - c^2
+    T excess[kChunk] = {};  // largest o^2 - c^2
     over_better(c, hits, [&](int64_t i) {
       const T own = largest_[i] * largest_[i];
       against_chunk(i, c, [&](int lane, T overlap) {
@@ -117,8 +117,8 @@ class MatrixSuppressor {
     }
   }
 
-  // 0 / 0, of duplicates of a box that is itself a duplicate, is ignored: `smaller` keeps the
-  // first of its arguments unless the second is less.
+  // Duplicates of a box that is itself a duplicate give 0 / 0, which is ignored: `smaller` returns
+  // its first argument unless the second is less.
   void linear_factors(int64_t c, uint8_t* hits, T* factors) const {
     T least[kChunk];
     for (int lane = 0; lane < kChunk; ++lane) least[lane] = T(1);
@@ -132,7 +132,7 @@ class MatrixSuppressor {
   }
 
   SpatialChunks<T> chunks_;
-  std::vector<T> largest_;  // by place: the largest IoU with a better box
+  std::vector<T> largest_;  // by position: largest IoU with a better box
 };
 
 }  // namespace cvlib

@@ -1,8 +1,8 @@
 // Matrix non-maximum suppression on CUDA: a thread for each box, in the order of the scores.
 //
 // Two passes over the better boxes, tile by tile through shared memory: the largest IoU with a
-// better box, then the least quotient (matrix_nms_core.h has the formula). Work: N^2 pairs, half of
-// them skipped; memory linear; no host synchronisation.
+// better box, then the smallest quotient (formula: matrix_nms_core.h). Work: N^2 / 2 pairs; memory
+// is linear; no host synchronisation.
 #include <optional>
 
 #include "../box_math.h"
@@ -25,8 +25,8 @@ struct MatrixProblem {
   int64_t n;
   T sigma;
 
-  // A NaN score makes the box empty, so that it lowers nothing and nothing lowers it; the IoU with
-  // a NaN coordinate is 0 anyhow.
+  // A NaN score makes the box empty, so that it lowers nothing and is not lowered; with a NaN
+  // coordinate the IoU is 0 anyway.
   __device__ Box<T> box(int64_t i) const {
     return is_nan(scores[i]) ? Box<T>{0, 0, 0, 0} : read_box(boxes + 4 * i);
   }
@@ -49,8 +49,8 @@ __device__ void load(const MatrixProblem<T>& p, int64_t rank, const T* largest,
   tile.largest[threadIdx.x] = largest == nullptr ? T(0) : largest[rank];
 }
 
-// Calls function(IoU, largest IoU of the better box) for the better boxes of the same group. All
-// threads of the block take part, also those beyond the last box.
+// Calls function(IoU, largest IoU of the better box) for each better box of the group. All threads
+// of the block must take part, including those beyond the last box.
 template <class T, class Function>
 __device__ void over_better(const MatrixProblem<T>& p, const T* largest, MatrixTile<T>& tile,
                             const Function& function) {
@@ -88,11 +88,11 @@ __global__ void factor_kernel(MatrixProblem<T> p, const T* __restrict__ largest,
                               T* __restrict__ factors) {
   __shared__ MatrixTile<T> tile;
   T excess = T(0), least = T(1);
-  over_better(p, largest, tile, [&](T overlap, T of_better) {
+  over_better(p, largest, tile, [&](T overlap, T better_largest) {
     if constexpr (kGaussian) {
-      excess = larger(excess, overlap * overlap - of_better * of_better);
+      excess = larger(excess, overlap * overlap - better_largest * better_largest);
     } else {
-      least = smaller(least, (T(1) - overlap) / (T(1) - of_better));
+      least = smaller(least, (T(1) - overlap) / (T(1) - better_largest));
     }
   });
   const int64_t rank = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -104,11 +104,10 @@ Tensor matrix_nms_cuda(const Tensor& boxes_in, const Tensor& scores_in,
                        std::optional<Tensor> labels_in, std::optional<Tensor> images_in,
                        bool gaussian, double sigma) {
   check_boxes(boxes_in, 2);
-  check_same_dtype(boxes_in, scores_in);
+  check_scores(scores_in, boxes_in);
   const DeviceGuard guard(boxes_in.get_device_index());
   const Tensor boxes = as_real(boxes_in), scores = as_real(scores_in);
   const int64_t n = boxes.size(0);
-  STD_TORCH_CHECK(scores.dim() == 1 && scores.size(0) == n, "matrix_nms: a score per box");
   const auto labels = contiguous_ids(labels_in, n), images = contiguous_ids(images_in, n);
   Tensor out = empty(boxes, {n}, boxes.scalar_type());
   if (n == 0) return out;
@@ -117,8 +116,8 @@ Tensor matrix_nms_cuda(const Tensor& boxes_in, const Tensor& scores_in,
   const cudaStream_t stream = current_stream(boxes);
   dispatch_floating(boxes.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const MatrixProblem<T> problem{data<T>(boxes),       data<T>(scores),      pointer(labels),
-                                   pointer(images),      data<int64_t>(order), n,
+    const MatrixProblem<T> problem{data<T>(boxes),       data<T>(scores),      id_data(labels),
+                                   id_data(images),      data<int64_t>(order), n,
                                    static_cast<T>(sigma)};
     largest_kernel<T><<<blocks_for(n), kThreads, 0, stream>>>(problem, mutable_data<T>(largest));
     STD_CUDA_KERNEL_LAUNCH_CHECK();

@@ -1,8 +1,8 @@
 // Soft non-maximum suppression of one group of boxes.
 //
-// Best score first: the selected box lowers the scores of the boxes that it overlaps. Only chunks
-// of boxes near it are touched (spatial_chunks.h), and every chunk knows its best score; so a
-// selection costs a few operations per chunk and the pairs that are near, not N pairs.
+// Boxes are selected best score first, and each lowers the scores of the boxes that it overlaps.
+// Only chunks of near boxes are touched (spatial_chunks.h), and every chunk stores its best score,
+// so a selection costs a few operations per chunk plus the near pairs, not N pairs.
 #pragma once
 
 #include <bit>
@@ -16,8 +16,8 @@
 
 namespace cvlib {
 
-// Scores are compared as integers: they are not negative, so their bits have the same order, and
-// what is out is a negative number. Integers, because compilers vectorise only their maximum.
+// Scores are compared as integers, because compilers vectorise only integer maxima. Scores are not
+// negative, so their bits order like the scores; dropped boxes have a negative number.
 template <class T>
 using ScoreBits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 
@@ -31,13 +31,13 @@ class SoftSuppressor {
         scores_(chunks_.count * kChunk, kOut<T>),
         best_(chunks_.count),
         best_rank_(chunks_.count),
-        place_(n),
+        position_(n),
         hits_(chunks_.count) {
-    for (int64_t place = 0; place < chunks_.count * kChunk; ++place) {
-      const int32_t rank = chunks_.ranks[place];
+    for (int64_t position = 0; position < chunks_.count * kChunk; ++position) {
+      const int32_t rank = chunks_.ranks[position];
       if (rank == SpatialChunks<T>::kNoRank) continue;
-      place_[rank] = static_cast<int32_t>(place);
-      scores_[place] = scores[members[rank]] + T(0);  // -0 becomes 0
+      position_[rank] = static_cast<int32_t>(position);
+      scores_[position] = scores[members[rank]] + T(0);  // -0 becomes 0
     }
     for (int64_t c = 0; c < chunks_.count; ++c) find_best(c);
   }
@@ -48,10 +48,10 @@ class SoftSuppressor {
     for (int64_t selected = 0; selected < limit; ++selected) {
       const int32_t rank = best_of_all();
       if (rank == SpatialChunks<T>::kNoRank) return;
-      const int64_t place = place_[rank];
-      select(rank, scores_[place]);
-      scores_[place] = kOut<T>;
-      lower_around<kGaussian>(place);
+      const int64_t position = position_[rank];
+      select(rank, scores_[position]);
+      scores_[position] = kOut<T>;
+      lower_around<kGaussian>(position);
     }
   }
 
@@ -74,7 +74,7 @@ class SoftSuppressor {
     best_rank_[c] = chunks_.ranks[c * kChunk + first];
   }
 
-  // The lowest rank among the best scores, or kNoRank when all are out.
+  // The lowest rank among the best scores, or kNoRank when no box is left.
   int32_t best_of_all() const {
     const Bits* __restrict best = best_.data();
     const int32_t* __restrict ranks = best_rank_.data();
@@ -90,13 +90,14 @@ class SoftSuppressor {
   }
 
   template <bool kGaussian>
-  void lower_around(int64_t place) {
-    const Box<T> box = chunks_.arrays[place];
+  void lower_around(int64_t position) {
+    const Box<T> box = chunks_.arrays[position];
     chunks_.find_near(box, hits_.data());
-    hits_[place / kChunk] = 1;  // an empty box meets nothing, but its own score has changed
+    hits_[position / kChunk] =
+        1;  // its own score has changed, even if an empty box overlaps nothing
     for (int64_t c = 0; c < chunks_.count; ++c) {
       if (!hits_[c] || best_[c] < 0) continue;
-      lower_chunk<kGaussian>(box, chunks_.arrays.areas[place], c * kChunk);
+      lower_chunk<kGaussian>(box, chunks_.arrays.areas[position], c * kChunk);
       find_best(c);
     }
   }
@@ -120,10 +121,10 @@ class SoftSuppressor {
 
   SpatialChunks<T> chunks_;
   SoftDecay<T> decay_;
-  std::vector<T> scores_;   // by place
-  std::vector<Bits> best_;  // of each chunk
-  std::vector<int32_t> best_rank_;
-  std::vector<int32_t> place_;  // of each rank
+  std::vector<T> scores_;           // by position
+  std::vector<Bits> best_;          // best score of each chunk
+  std::vector<int32_t> best_rank_;  // rank of its first box with this score
+  std::vector<int32_t> position_;   // position of each rank
   std::vector<uint8_t> hits_;
 };
 

@@ -1,15 +1,15 @@
 // Soft non-maximum suppression on the CPU, for one group of boxes or one per image and class.
 //
-// Boxes below the score threshold never count and are left out; each group on its own
-// (soft_nms_core.h), groups in parallel; then the groups' selections are sorted together. Memory is
-// linear in the number of boxes. The result does not depend on the number of threads.
+// Leave out boxes below the score threshold, run each group on its own (soft_nms_core.h), groups in
+// parallel, and sort the selections of all groups together. Memory is linear in the number of
+// boxes. The result does not depend on the number of threads.
 #include <algorithm>
 #include <optional>
 #include <tuple>
 
 #include "../checks.h"
 #include "../nms/arguments.h"
-#include "../nms/members.h"
+#include "../nms/groups.h"
 #include "../nms/sort_scores.h"
 #include "../parallel.h"
 #include "soft_nms_core.h"
@@ -25,30 +25,26 @@ struct Selection {
   std::vector<T> scores;
 };
 
-// Scores of selected boxes; the others have kOut.
+// Writes the scores at selection into `decayed`, which holds kOut on entry.
 template <class T>
 void select_in_groups(const T* boxes, const T* scores, const Members& members,
                       const SoftDecay<T>& decay, bool gaussian, int64_t limit,
                       std::vector<T>& decayed) {
-  const int64_t n = static_cast<int64_t>(members.boxes.size());
-  const int64_t groups_per_task = kBoxesPerTask * members.count() / (n + 1) + 1;
-  parallel_for(members.count(), groups_per_task, [&](int64_t begin, int64_t end) {
+  for_each_group(members, kBoxesPerTask, [&](const int32_t* indices, int64_t size) {
     with_best_instructions([&] {
-      for (int64_t g = begin; g < end; ++g) {
-        const int32_t* own = members.begin(g);
-        SoftSuppressor<T> suppressor(boxes, scores, own, members.size(g), decay);
-        const auto select = [&](int32_t rank, T score) { decayed[own[rank]] = score; };
-        if (gaussian) {
-          suppressor.template run<true>(limit, select);
-        } else {
-          suppressor.template run<false>(limit, select);
-        }
+      SoftSuppressor<T> suppressor(boxes, scores, indices, size, decay);
+      const auto select = [&](int32_t rank, T score) { decayed[indices[rank]] = score; };
+      if (gaussian) {
+        suppressor.template run<true>(limit, select);
+      } else {
+        suppressor.template run<false>(limit, select);
       }
     });
   });
 }
 
-// Best first; scores of one group never rise on the way, so this is also the order of selection.
+// Best first. Scores of a group only fall from selection to selection, so within a group this is
+// the order of selection.
 template <class T>
 Selection<T> sort_selected(const std::vector<int32_t>& candidates, const std::vector<T>& decayed) {
   std::vector<int32_t> selected;
@@ -72,7 +68,7 @@ void limit_per_image(const DenseIds& images, int64_t limit, Selection<T>& select
   std::vector<int64_t> left(images.count, limit);
   size_t kept = 0;
   for (size_t rank = 0; rank < selection.boxes.size(); ++rank) {
-    if (--left[images.ids[selection.boxes[rank]]] < 0) continue;
+    if (--left[images[selection.boxes[rank]]] < 0) continue;
     selection.boxes[kept] = selection.boxes[rank];
     selection.scores[kept++] = selection.scores[rank];
   }
@@ -103,20 +99,19 @@ std::tuple<Tensor, Tensor> soft_nms_cpu(const Tensor& boxes_in, const Tensor& sc
                                         double iou_threshold, double sigma, double score_threshold,
                                         int64_t max_output) {
   check_boxes(boxes_in, 2);
-  check_same_dtype(boxes_in, scores_in);
+  check_scores(scores_in, boxes_in);
+  check_box_count(boxes_in);
   const int64_t n = boxes_in.size(0);
-  STD_TORCH_CHECK(scores_in.dim() == 1 && scores_in.size(0) == n, "soft_nms: a score per box");
-  STD_TORCH_CHECK(n < SpatialChunks<float>::kNoRank, "soft_nms: 2^31 - 1 boxes or more");
   const Tensor boxes = as_real(boxes_in), scores = as_real(scores_in);
   const auto labels = contiguous_ids(labels_in, n), images = contiguous_ids(images_in, n);
-  const int64_t limit = max_output < 0 ? n : max_output;
+  const int64_t limit = output_limit(max_output, n);
   Tensor keep = boxes, decayed = scores;
   dispatch_floating(boxes.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    check_values(are_valid(data<T>(boxes), n) && are_numbers(data<T>(scores), n));
+    check_values(are_valid(data<T>(boxes), n) && has_no_nan(data<T>(scores), n));
     const auto decay = make_soft_decay<T>(iou_threshold, sigma, score_threshold);
-    const Selection<T> selection = soft_nms(data<T>(boxes), data<T>(scores), n, pointer(labels),
-                                            pointer(images), decay, gaussian, limit);
+    const Selection<T> selection = soft_nms(data<T>(boxes), data<T>(scores), n, id_data(labels),
+                                            id_data(images), decay, gaussian, limit);
     const int64_t count = static_cast<int64_t>(selection.boxes.size());
     keep = empty(boxes, {count}, ScalarType::Long);
     decayed = empty(boxes, {count}, boxes.scalar_type());

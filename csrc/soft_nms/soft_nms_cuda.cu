@@ -1,8 +1,9 @@
 // Soft non-maximum suppression on CUDA: a block for each image and class.
 //
-// Each round the block finds its best score and lowers the others, one pass over the group, and two
-// reductions by warps; the selected scores of all groups are then sorted together. Work: selected x
-// group pairs; memory linear. One host synchronisation, for the number of selected boxes.
+// In each round the block finds its best score and lowers the others: one pass over the group and
+// two reductions by warps. The selected scores of all groups are then sorted together. Work:
+// selected x group pairs; memory is linear. One host synchronisation, for the number of selected
+// boxes.
 #include <optional>
 #include <tuple>
 
@@ -13,8 +14,8 @@
 namespace cvlib {
 namespace {
 
-constexpr int kFewThreads = 128;    // of many groups
-constexpr int kManyThreads = 1024;  // of one group
+constexpr int kFewThreads = 128;    // per block, for many groups
+constexpr int kManyThreads = 1024;  // for a single group
 
 template <class T>
 struct SoftProblem {
@@ -34,9 +35,9 @@ __global__ void prepare_kernel(const T* __restrict__ boxes, const T* __restrict_
   if (position >= p.groups.n) return;
   const int64_t i = p.groups.order[position];
   const Box<T> box = read_box(boxes + 4 * i);
-  const bool counts = scores[i] >= p.decay.score_threshold && !has_nan(box);
+  const bool is_candidate = scores[i] >= p.decay.score_threshold && !has_nan(box);
   p.boxes[position] = box;
-  p.scores[position] = counts ? scores[i] + T(0) : kOut<T>;  // -0 becomes 0
+  p.scores[position] = is_candidate ? scores[i] + T(0) : kOut<T>;  // -0 becomes 0
   p.decayed[i] = kOut<T>;
   p.selected[i] = 0;
 }
@@ -54,11 +55,11 @@ __global__ void __launch_bounds__(kManyThreads) soft_nms_kernel(SoftProblem<T> p
     const Placed<T> best = best_of_block(own);
     if (best.value < T(0)) return;
     if (threadIdx.x == 0) {
-      const int64_t i = p.groups.order[best.place];
+      const int64_t i = p.groups.order[best.position];
       p.decayed[i] = best.value;
       p.selected[i] = 1;
     }
-    const Box<T> box = p.boxes[best.place];
+    const Box<T> box = p.boxes[best.position];
     const T box_area = area(box);
     own = {kOut<T>, end};
     for (int64_t j = begin + threadIdx.x; j < end; j += blockDim.x) {
@@ -66,14 +67,14 @@ __global__ void __launch_bounds__(kManyThreads) soft_nms_kernel(SoftProblem<T> p
       const Box<T> other = p.boxes[j];
       const T overlap = iou(box, box_area, other, area(other));
       const T lowered = p.decay.template lower<kGaussian>(p.scores[j], overlap);
-      const bool stays = lowered >= p.decay.score_threshold && j != best.place;
+      const bool stays = lowered >= p.decay.score_threshold && j != best.position;
       p.scores[j] = stays ? lowered : kOut<T>;
       own = better(own, Placed<T>{p.scores[j], j});
     }
   }
 }
 
-// Flags the selected boxes by rank, those beyond the limit of their image excepted.
+// Flags the selected boxes by rank, except those beyond the limit of their image.
 __global__ void limit_kernel(const int64_t* __restrict__ order,
                              const uint8_t* __restrict__ selected,
                              const int64_t* __restrict__ images, int64_t n, int64_t limit,
@@ -104,7 +105,7 @@ std::tuple<Tensor, Tensor> soft_nms(const Tensor& boxes, const Tensor& scores,
   const Tensor sorted_scores = empty(boxes, {n}, boxes.scalar_type());
   const Tensor decayed = empty(boxes, {n}, boxes.scalar_type());
   const Tensor selected = empty(boxes, {n}, ScalarType::Byte);
-  const SoftProblem<T> problem{{data<int64_t>(positions), pointer(labels), pointer(images), n},
+  const SoftProblem<T> problem{{data<int64_t>(positions), id_data(labels), id_data(images), n},
                                static_cast<Box<T>*>(sorted_boxes.mutable_data_ptr()),
                                mutable_data<T>(sorted_scores),
                                mutable_data<T>(decayed),
@@ -124,9 +125,9 @@ std::tuple<Tensor, Tensor> soft_nms(const Tensor& boxes, const Tensor& scores,
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   const Tensor order = sort_descending(decayed).second;
   const Tensor keep = empty(boxes, {n}, ScalarType::Bool);
-  limit_kernel<<<blocks_for(n), kThreads, 0, stream>>>(
-      data<int64_t>(order), problem.selected, pointer(images), n, limit,
-      static_cast<uint8_t*>(keep.mutable_data_ptr()));
+  limit_kernel<<<blocks_for(n), kThreads, 0, stream>>>(data<int64_t>(order), problem.selected,
+                                                       id_data(images), n, limit,
+                                                       mutable_data<uint8_t>(keep));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   const Tensor kept = masked_select(order, keep);
   return {kept, take<T>(decayed, kept, stream)};
@@ -138,12 +139,11 @@ std::tuple<Tensor, Tensor> soft_nms_cuda(const Tensor& boxes_in, const Tensor& s
                                          double iou_threshold, double sigma, double score_threshold,
                                          int64_t max_output) {
   check_boxes(boxes_in, 2);
-  check_same_dtype(boxes_in, scores_in);
+  check_scores(scores_in, boxes_in);
+  check_box_count(boxes_in);
   const DeviceGuard guard(boxes_in.get_device_index());
   const Tensor boxes = as_real(boxes_in), scores = as_real(scores_in);
   const int64_t n = boxes.size(0);
-  STD_TORCH_CHECK(scores.dim() == 1 && scores.size(0) == n, "soft_nms: a score per box");
-  STD_TORCH_CHECK(n <= std::numeric_limits<int32_t>::max(), "soft_nms: more than 2^31 - 1 boxes");
   const auto labels = contiguous_ids(labels_in, n), images = contiguous_ids(images_in, n);
   if (n == 0) return {empty(boxes, {0}, ScalarType::Long), empty(boxes, {0}, boxes.scalar_type())};
   std::tuple<Tensor, Tensor> out{boxes, scores};
@@ -151,7 +151,7 @@ std::tuple<Tensor, Tensor> soft_nms_cuda(const Tensor& boxes_in, const Tensor& s
     using T = decltype(zero);
     out = soft_nms<T>(boxes, scores, labels, images, gaussian,
                       make_soft_decay<T>(iou_threshold, sigma, score_threshold),
-                      max_output < 0 ? n : max_output);
+                      output_limit(max_output, n));
   });
   return out;
 }

@@ -1,9 +1,9 @@
-// Boxes in chunks of near ones, each chunk with the box around it: who looks for the boxes that
-// overlap a given one looks into the chunks whose surroundings meet it, and into no others.
+// Boxes in chunks of near boxes, each chunk with the bounding box around it. A search for the boxes
+// that overlap a given one visits only the chunks whose bounding boxes meet it.
 //
-// The chunks decide nothing. Two boxes have an IoU above 0 only if max(x1) < min(x2), and the same
-// in y; the surroundings of a chunk are its smallest x1, its largest x2 and so on, without any
-// rounding. So a box outside of them has IoU 0 with every box of the chunk, exactly.
+// The chunks decide nothing. Two boxes have an IoU above 0 only if max(x1) < min(x2) and
+// max(y1) < min(y2). The bounding box holds the smallest x1, the largest x2 and so on, without any
+// rounding; so a box outside it has IoU 0 with every box of the chunk, exactly.
 #pragma once
 
 #include <algorithm>
@@ -21,17 +21,17 @@ constexpr int kChunk = 32;
 template <class T>
 class SpatialChunks {
  public:
-  // Boxes members[0], members[1], ...; `ranks` then holds positions in `members`.
+  // Takes the boxes members[0..n]; `ranks` are their positions in `members`.
   SpatialChunks(const T* boxes, const int32_t* members, int64_t n)
       : count((n + kChunk - 1) / kChunk),
         arrays(count * kChunk),
         ranks(count * kChunk, kNoRank),
         around(count) {
-    order_by_place(boxes, members, n);
+    order_by_location(boxes, members, n);
     for (int64_t c = 0; c < count; ++c) fill(boxes, members, c);
   }
 
-  // Flags the chunks whose surroundings meet the box; hits has `count` entries.
+  // Flags the chunks whose bounding boxes meet the box; hits has `count` entries.
   void find_near(const Box<T>& box, uint8_t* __restrict hits) const {
     const T* __restrict x1 = around.x1;
     const T* __restrict y1 = around.y1;
@@ -42,19 +42,19 @@ class SpatialChunks {
     }
   }
 
-  static constexpr int32_t kNoRank = std::numeric_limits<int32_t>::max();  // of padding
+  static constexpr int32_t kNoRank = std::numeric_limits<int32_t>::max();  // padding
 
   int64_t count;
-  BoxArrays<T> arrays;         // chunk after chunk; padding is empty and overlaps nothing
+  BoxArrays<T> arrays;         // chunk after chunk; padding boxes are empty and overlap nothing
   std::vector<int32_t> ranks;  // ascending within a chunk
-  BoxArrays<T> around;
+  BoxArrays<T> around;         // bounding box of each chunk
 
  private:
   static constexpr int kBits = 10, kLevels = 8;
 
-  // Boxes of like size, and among those near ones, next to each other: sizes in powers of two,
-  // then the centre along a Z-order curve.
-  void order_by_place(const T* boxes, const int32_t* members, int64_t n) {
+  // Sorts by size in powers of two, then by centre along a Z-order curve, so that boxes of similar
+  // size that are near each other become neighbours.
+  void order_by_location(const T* boxes, const int32_t* members, int64_t n) {
     for (int64_t i = 0; i < n; ++i) ranks[i] = static_cast<int32_t>(i);
     if (n <= 2 * kChunk) return;
     constexpr T kInf = std::numeric_limits<T>::infinity();
@@ -85,11 +85,11 @@ class SpatialChunks {
   static uint32_t cell(T position) {
     constexpr T kCells = T(1 << kBits);
     const T scaled = position * kCells;
-    if (!(scaled > T(0))) return 0;  // NaN as well, of infinite boxes
+    if (!(scaled > T(0))) return 0;  // also NaN, from infinite boxes
     return scaled < kCells ? static_cast<uint32_t>(scaled) : (1u << kBits) - 1;
   }
 
-  // The bits of a number below 2^16 at the even places.
+  // Moves the bits of a number below 2^16 to the even positions.
   static uint32_t interleave(uint32_t v) {
     v = (v | v << 8) & 0x00ff00ffu;
     v = (v | v << 4) & 0x0f0f0f0fu;
@@ -98,19 +98,19 @@ class SpatialChunks {
   }
 
   void fill(const T* boxes, const int32_t* members, int64_t c) {
-    Box<T> sum{0, 0, 0, 0};
-    for (int64_t place = c * kChunk; place < (c + 1) * kChunk; ++place) {
-      if (ranks[place] == kNoRank) {
-        arrays.set(place, {0, 0, 0, 0});
+    Box<T> bounds{0, 0, 0, 0};
+    for (int64_t position = c * kChunk; position < (c + 1) * kChunk; ++position) {
+      if (ranks[position] == kNoRank) {
+        arrays.set(position, {0, 0, 0, 0});
         continue;
       }
-      const Box<T> box = read_box(boxes + 4 * static_cast<int64_t>(members[ranks[place]]));
-      arrays.set(place, box);
-      if (place == c * kChunk) sum = box;
-      sum = {smaller(sum.x1, box.x1), smaller(sum.y1, box.y1), larger(sum.x2, box.x2),
-             larger(sum.y2, box.y2)};
+      const Box<T> box = read_box(boxes + 4 * static_cast<int64_t>(members[ranks[position]]));
+      arrays.set(position, box);
+      if (position == c * kChunk) bounds = box;
+      bounds = {smaller(bounds.x1, box.x1), smaller(bounds.y1, box.y1), larger(bounds.x2, box.x2),
+                larger(bounds.y2, box.y2)};
     }
-    around.set(c, sum);
+    around.set(c, bounds);
   }
 };
 

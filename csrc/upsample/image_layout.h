@@ -1,4 +1,4 @@
-// How images lie in memory and what their results look like: shared by the CPU and CUDA adapters.
+// Memory layouts of images and results. Shared by the CPU and CUDA adapters.
 #pragma once
 
 #include <torch/headeronly/core/MemoryFormat.h>
@@ -14,11 +14,11 @@ namespace cvlib {
 
 using torch::headeronly::MemoryFormat;
 
-// What values of a dtype are computed in.
+// The type in which values of a dtype are computed.
 template <class Value>
 using ComputedIn = std::conditional_t<std::is_same_v<Value, double>, double, float>;
 
-// Calls function(Value{}) with the dtype that a tensor is stored in.
+// Calls function(Value{}) with the type that a tensor is stored in.
 template <class Function>
 void dispatch_stored(ScalarType type, Function&& function) {
   switch (type) {
@@ -31,9 +31,9 @@ void dispatch_stored(ScalarType type, Function&& function) {
   }
 }
 
-// Whether results of these images are channels-last: the strides rise in the order C, W, H, N, and
-// sizes of 1 leave it open to neither. It is the rule of PyTorch, also for images that are not
-// dense; `_is_channels_last` in cvlib/ops/upsample.py says the same.
+// Whether results of these images are channels-last: strides increase in the order C, W, H, N, also
+// for sizes of 1. This is PyTorch's rule, also for images that are not dense; `_is_channels_last`
+// in cvlib/ops/upsample.py implements it, too.
 inline bool is_channels_last(const Tensor& images) {
   if (images.stride(1) == 0) return false;
   int64_t least = 0;
@@ -46,12 +46,12 @@ inline bool is_channels_last(const Tensor& images) {
   return true;
 }
 
-// Images (N, C, H, W) as `planes` planes whose rows are `channels` interleaved values: N x C planes
-// of 1 value, or N planes of C values when channels-last. Rows are dense; planes and rows may lie
-// anywhere.
+// Images (N, C, H, W) as `planes` planes whose rows have `channels` interleaved values per pixel: N
+// x C planes of 1 value, or N planes of C values if channels-last. Rows are dense; planes and rows
+// may have any stride.
 struct ImageLayout {
   int64_t planes, height, width, channels;
-  int64_t group;  // planes of one image
+  int64_t group;  // planes per image
   int64_t image_stride, plane_stride, row_stride;
 
   CVLIB_HOST_DEVICE int64_t row_size() const { return width * channels; }
@@ -79,7 +79,7 @@ inline ImageLayout layout_of(const Tensor& images, bool channels_last) {
           images.stride(2)};
 }
 
-// The images themselves where their rows are dense, else a copy.
+// Returns the images if their rows are dense, otherwise a copy.
 inline Tensor with_dense_rows(const Tensor& images, bool channels_last) {
   const int64_t channels = channels_last ? images.size(1) : 1;
   const bool is_dense = (images.size(3) == 1 || images.stride(3) == channels) &&

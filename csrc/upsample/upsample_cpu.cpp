@@ -1,17 +1,16 @@
 // Bilinear interpolation of images and its gradient on the CPU.
 //
-// Both are separable, and everything is a stream over rows. Forward, enlarging: a source row is
+// Both are separable and stream over rows. Forward, if the height grows: each source row is
 // stretched horizontally once and kept, and an output row is a mixture of two kept rows, so that a
-// value costs two loads from cache, two multiplications and one store. Where the height does not
-// grow the order is turned round: two source rows are mixed, the mixture is stretched into the
-// result.
+// value costs two loads from cache, two multiplications and one store. Otherwise the order is
+// reversed: two source rows are mixed, and the mixture is stretched into the result.
 //
-// Backward gathers: the output rows between two input rows add themselves, scaled, to the sums of
-// both; when the last reader of an input row is done, its sums are gathered horizontally into the
-// result. No zero-fill of the result, and every gradient is read once from memory.
+// The backward gathers: output rows between two input rows are added, scaled, to the sums of both;
+// after the last reader of an input row, its sums are gathered horizontally into the result. The
+// result needs no zero-fill, and every gradient is read from memory once.
 //
-// Channels-last images are the same thing with rows of C interleaved values. Threads take runs of
-// rows of all planes; every row is written once, in order, by the thread that owns it.
+// Channels-last images have rows of C interleaved values. Threads take runs of rows of all planes;
+// every row is written once, by the thread that owns it.
 #include <algorithm>
 #include <limits>
 
@@ -25,12 +24,12 @@ namespace {
 constexpr int64_t kValuesPerTask = 16384;
 constexpr int64_t kCacheLine = 64;
 constexpr int64_t kPrefetchAhead = 4096;  // bytes
-// Two rows of a tile stay in the first level of cache.
+// Two rows of a tile stay in the L1 cache.
 constexpr int64_t kValuesPerTile = 4096;
 
 int64_t rows_per_task(int64_t values_per_row) { return kValuesPerTask / values_per_row + 1; }
 
-// Calls run(plane, y, end) for the runs of rows y to end that lie in one plane.
+// Calls run(plane, y, end) for each run of rows y..end in one plane.
 template <class Run>
 void for_each_plane(int64_t height, int64_t begin, int64_t end, const Run& run) {
   while (begin < end) {
@@ -51,12 +50,12 @@ struct Resize {
   ResizedAxis<T> rows;
   RowStretch<T> stretch;
 
-  // Room for `values` of a row and the window behind them.
+  // Memory for a row of `values` and the window behind it.
   static std::unique_ptr<T[]> row_of(int64_t values) {
     return std::unique_ptr<T[]>(new T[values + kRowPadding]);
   }
 
-  // Output rows y to end, pixels left to right. A stretched row is kept until no row reads it.
+  // Output rows y..end, pixels from left to right. A stretched row is kept until no row reads it.
   template <class L>
   void stretch_then_mix(L level, int64_t plane, int64_t y, int64_t end, int64_t left, int64_t right,
                         T* top, T* bottom, T* room) const {
@@ -130,8 +129,8 @@ struct Resize {
   }
 };
 
-// Asks for what comes after n values. Short rows end before the processor has seen that they are a
-// stream, so that without this it waits for the memory at every row.
+// Prefetches the values after the next n. Short rows end before the processor detects a stream, and
+// without this it would wait for memory at every row.
 template <class Value>
 void prefetch_beyond(const Value* values, int64_t n) {
   const int64_t bytes = n * static_cast<int64_t>(sizeof(Value));
@@ -149,7 +148,8 @@ struct ResizeGradient {
   ImageLayout in, out;
   AxisGather<T> rows, columns;
 
-  // K outputs from row o on, whose `low` is one input row, to the sums of it and the row below.
+  // Adds K output rows from o on, which share their `low` row, to its sums and those of the next
+  // row.
   template <int K, class L>
   void add_outputs(L level, int64_t plane, int64_t o, bool fresh, T* sums, T* below) const {
     const Value* values[K];
@@ -161,12 +161,13 @@ struct ResizeGradient {
     add_rows<K, false>(level, values, low, high, n, sums, below);
   }
 
-  // Adds the outputs whose `low` is input row y to the sums of rows y and y + 1, which is fresh.
+  // Adds the outputs whose `low` is input row y to the sums of rows y and y + 1; the latter are
+  // new.
   template <class L>
   void add_readers(L level, int64_t plane, int64_t y, T* sums, T* below) const {
     const int64_t end = rows.middle[y + 1], n = out.row_size();
     int64_t o = rows.middle[y];
-    // Shares of 0 are skipped, so that an infinite gradient stays where it belongs.
+    // Shares of 0 are skipped, so that an infinite gradient does not become NaN elsewhere.
     for (; o < end && rows.high_share[o] == T(0); ++o) {
       add_scaled(level, src + out.row_offset(plane, o), rows.low_share[o], n, sums);
     }
@@ -202,7 +203,7 @@ struct ResizeGradient {
   }
 };
 
-// The tables of a row have 32-bit offsets.
+// Tables of a row have 32-bit offsets.
 void check_rows(const Tensor& images, int64_t width) {
   const int64_t values = std::min(images.size(1), kVectorChannels);
   STD_TORCH_CHECK(std::max(images.size(3), width) * values < std::numeric_limits<int32_t>::max(),

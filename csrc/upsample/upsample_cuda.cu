@@ -1,11 +1,11 @@
 // Bilinear interpolation of images and its gradient on CUDA.
 //
-// Both kernels see rows of C interleaved values (C = 1 for contiguous images). A thread owns one
-// column of values and kRowsPerThread rows, so that what the column reads is found once; threads
-// side by side write side by side. The gradient is gathered: a thread sums what its pixel has given
-// to the outputs, in a fixed order, without atomic additions and without a fill of zeros. Where a
-// pixel has many readers in a row, as behind a large factor, a warp gathers for it instead, lanes
-// side by side along the row, and adds up in a fixed tree.
+// Both kernels work on rows of C interleaved values (C = 1 for contiguous images). A thread owns
+// one column of values and kRowsPerThread rows, so that the taps of the column are computed once;
+// neighbouring threads write neighbouring values. The gradient is gathered: a thread sums the
+// shares of its pixel in the outputs, in a fixed order, without atomics and without a zero-fill. If
+// a pixel has many readers in a row, as with a large factor, a warp gathers for it instead, with
+// its lanes along the row, and sums in a fixed tree.
 #include "../cuda_launch.cuh"
 #include "image_layout.h"
 
@@ -13,8 +13,8 @@ namespace cvlib {
 namespace {
 
 constexpr int kRowsPerThread = 4;
-constexpr int64_t kWarpReaders = 16;  // from here on a warp gathers for a pixel
-constexpr unsigned kMostWarpBlocks = 1u << 20;
+constexpr int64_t kWarpReaders = 16;  // from this many readers on, a warp gathers for a pixel
+constexpr unsigned kMaxWarpBlocks = 1u << 20;
 
 template <class Value, class T>
 __global__ void resize_kernel(const Value* __restrict__ src, ImageLayout in, ImageLayout out,
@@ -52,21 +52,20 @@ __global__ void resize_kernel(const Value* __restrict__ src, ImageLayout in, Ima
   }
 }
 
-// What a pixel has given to an output: it is `high` of those before `middle`, `low` of the others.
+// Share of a pixel in an output: it is `high` of outputs before `middle`, `low` of the others.
 template <class T>
 __device__ __forceinline__ T share_at(const ResizedAxis<T>& axis, int64_t output, int64_t middle) {
   const Tap<T> tap = tap_at(axis, output);
   return output < middle ? share_of_high(tap) : share_of_low(tap);
 }
 
-// Shares of 0 are skipped, so that an infinite gradient stays where it belongs.
+// Shares of 0 are skipped, so that an infinite gradient does not become NaN elsewhere.
 template <class T>
 __device__ __forceinline__ T add_share(T sum, T share, T value) {
   return share != T(0) ? sum + share * value : sum;
 }
 
-// Outputs of a row whose first or second pixel is this one: begin to end, the second from middle
-// on.
+// Outputs of a row that read a pixel: as `high` from begin to middle, as `low` from middle to end.
 struct Readers {
   int64_t begin, middle, end;
 };
@@ -107,7 +106,7 @@ __global__ void gather_kernel(const Value* __restrict__ grad, ImageLayout in, Im
   }
 }
 
-// One warp for each pixel of contiguous images.
+// One warp per pixel, for contiguous images.
 template <class Value, class T>
 __global__ void gather_by_warps_kernel(const Value* __restrict__ grad, ImageLayout in,
                                        ImageLayout out, ResizedAxis<T> rows, ResizedAxis<T> columns,
@@ -135,20 +134,8 @@ __global__ void gather_by_warps_kernel(const Value* __restrict__ grad, ImageLayo
   }
 }
 
-struct Launch {
-  dim3 grid, block;
-};
-
-// Threads of a block lie along the row, and fill up with rows where the row is short.
-Launch launch_over(const ImageLayout& layout) {
-  unsigned columns = kWarp;
-  while (columns < kThreads && columns < layout.row_size()) columns *= 2;
-  const dim3 block(columns, kThreads / columns);
-  const int64_t row_blocks =
-      blocks_for(layout.planes * layout.height, static_cast<int64_t>(block.y) * kRowsPerThread);
-  const dim3 grid(blocks_for(layout.row_size(), columns),
-                  static_cast<unsigned>(row_blocks < kMaxGrid ? row_blocks : kMaxGrid));
-  return {grid, block};
+MatrixLaunch launch_over(const ImageLayout& layout) {
+  return launch_over_matrix(layout.planes * layout.height, layout.row_size(), kRowsPerThread);
 }
 
 Tensor upsample_bilinear_cuda(const Tensor& input, int64_t height, int64_t width, double scale_y,
@@ -161,7 +148,7 @@ Tensor upsample_bilinear_cuda(const Tensor& input, int64_t height, int64_t width
   if (keeps_size(input, height, width)) return torch::stable::copy_(out, input);
   const Tensor source = with_dense_rows(input, channels_last);
   const ImageLayout from = layout_of(source, channels_last), to = layout_of(out, channels_last);
-  const Launch launch = launch_over(to);
+  const MatrixLaunch launch = launch_over(to);
   dispatch_stored(input.scalar_type(), [&](auto zero) {
     using Value = decltype(zero);
     using T = ComputedIn<Value>;
@@ -191,11 +178,11 @@ Tensor upsample_bilinear_backward_cuda(const Tensor& grad, int64_t height, int64
     const auto columns = resized_axis<T>(width, grad.size(3), scale_x, align_corners);
     if (to.channels == 1 && 2 * columns.out >= kWarpReaders * columns.in) {
       const int64_t blocks = blocks_for(out.numel(), kThreads / kWarp);
-      const auto grid = static_cast<unsigned>(blocks < kMostWarpBlocks ? blocks : kMostWarpBlocks);
+      const auto grid = static_cast<unsigned>(blocks < kMaxWarpBlocks ? blocks : kMaxWarpBlocks);
       gather_by_warps_kernel<Value, T><<<grid, kThreads, 0, current_stream(grad)>>>(
           data<Value>(source), to, from, rows, columns, mutable_data<Value>(out));
     } else {
-      const Launch launch = launch_over(to);
+      const MatrixLaunch launch = launch_over(to);
       gather_kernel<Value, T><<<launch.grid, launch.block, 0, current_stream(grad)>>>(
           data<Value>(source), to, from, rows, columns, mutable_data<Value>(out));
     }

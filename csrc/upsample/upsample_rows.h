@@ -1,10 +1,9 @@
-// What one row of an image becomes when it is resized, and back: the inner loops of the CPU
-// kernels.
+// Resizing of one row of an image and its transpose: the inner loops of the CPU kernels.
 //
-// Rows are `channels` interleaved values for each pixel. With few channels values are picked
-// through tables: the neighbours of a register full of outputs lie in a window of two registers, as
-// long as the row does not shrink to less than half, and one shuffle picks them. With many channels
-// pixels are mixed one by one with vectors over the channels.
+// Rows have `channels` interleaved values per pixel. With few channels, values are picked through
+// tables: the sources of a register full of outputs lie in a window of two registers, unless the
+// row shrinks to less than half, and one shuffle picks them. With many channels, pixels are mixed
+// one by one with vectors along the channels.
 #pragma once
 
 #include <algorithm>
@@ -18,18 +17,18 @@
 
 namespace cvlib {
 
-// From this many interleaved channels on vectors run over the channels.
+// From this many interleaved channels on, vectors run along the channels.
 constexpr int64_t kVectorChannels = 16;
-// Values behind a row that a window may reach into.
+// Values behind a row that a window may read.
 constexpr int64_t kRowPadding = 48;
-// Pixels with more readers than this gather them one by one.
-constexpr int64_t kMostTableReaders = 8;
+// Pixels with more readers gather them one by one.
+constexpr int64_t kMaxTableReaders = 8;
 
-// A register of values and one of as many indices, of the same width.
+// A register of values and one of as many indices of equal width.
 template <class L, class T>
 struct Vectors {
   static constexpr int64_t kLanes = L::kVectorBytes / static_cast<int64_t>(sizeof(T));
-  // Without AVX2 a shuffle by variable indices is not an instruction.
+  // Without AVX2 there is no instruction that shuffles by variable indices.
   static constexpr bool kCanPick = L::kVectorBytes >= 32;
   using Index = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
   typedef T Values __attribute__((vector_size(L::kVectorBytes)));
@@ -70,11 +69,11 @@ void mix_rows(L level, const Source* __restrict a, const Source* __restrict b, T
   }
 }
 
-// The horizontal half of an interpolation: where every output of a row reads.
+// The horizontal half of an interpolation: the sources of every output of a row.
 template <class T>
 struct RowStretch {
   int64_t width, channels;
-  bool by_value;  // tables have an entry for each value, else for each pixel
+  bool by_value;  // tables have one entry per value, otherwise per pixel
   std::unique_ptr<int32_t[]> low, high;
   std::unique_ptr<T[]> keep, weight;
 
@@ -95,7 +94,7 @@ struct RowStretch {
     }
   }
 
-  // Pixels begin to end read the source pixels first_pixel(begin) to last_pixel(end).
+  // Pixels begin..end read the source pixels first_pixel(begin)..last_pixel(end).
   int64_t first_pixel(int64_t begin) const {
     return by_value ? low[begin * channels] / channels : low[begin];
   }
@@ -104,7 +103,7 @@ struct RowStretch {
   }
 };
 
-// Output pixels begin to end; `src` has room for a window behind the row.
+// Writes output pixels begin..end; `src` has room for a window behind the row.
 template <class L, class T, class Value>
 void stretch_by_value(L level, const T* __restrict src, const RowStretch<T>& stretch, int64_t begin,
                       int64_t end, Value* __restrict dst) {
@@ -121,7 +120,7 @@ void stretch_by_value(L level, const T* __restrict src, const RowStretch<T>& str
   int64_t j = 0;
   if constexpr (V::kCanPick) {
     for (; j + V::kLanes <= n; j += V::kLanes) {
-      // Pixels rise along the row, their channels do not: hence the slack of one pixel at each end.
+      // Pixels increase along the row but channels do not, hence a slack of one pixel at each end.
       const int64_t base = low[j] < channels ? 0 : low[j] - channels + 1;
       if (high[j + V::kLanes - 1] + channels - base > 2 * V::kLanes) {
         for (int64_t l = 0; l < V::kLanes; ++l) one(j + l);
@@ -151,7 +150,7 @@ void stretch_row(L level, const T* __restrict src, const RowStretch<T>& stretch,
   }
 }
 
-// All four neighbours at once: for pixels of many channels in images that do not grow.
+// Mixes all four neighbours at once, for pixels of many channels in images that do not grow.
 template <class L, class Source, class T, class Value>
 void mix_pixels(L level, const Source* top, const Source* bottom, T keep, T weight,
                 const RowStretch<T>& stretch, Value* dst) {
@@ -183,14 +182,15 @@ void mix_pixels(L level, const Source* top, const Source* bottom, T keep, T weig
   }
 }
 
-// The transpose of an interpolation along one axis: which outputs every input pixel gathers from.
+// The transpose of an interpolation along one axis: the outputs that every input pixel gathers
+// from.
 template <class T>
 struct AxisGather {
   int64_t size;
   // Pixel x is `high` of outputs begin[x] to middle[x], and `low` of middle[x] to middle[x + 1].
   std::unique_ptr<int64_t[]> begin, middle;
   std::unique_ptr<T[]> high_share, low_share;
-  // The same as `readers` tables of `size` entries; 0 readers: not wanted, or too many.
+  // The outputs as `readers` tables of `size` entries; 0 readers if not requested or too many.
   int64_t readers = 0;
   std::unique_ptr<int32_t[]> offset;
   std::unique_ptr<T[]> share;
@@ -206,12 +206,12 @@ struct AxisGather {
     middle[0] = 0;
     for (int64_t x = 0; x < size; ++x) {
       middle[x + 1] = first_reader(axis, x + 1);
-      // Shares of 0 are skipped, so that an infinite gradient stays where it belongs.
+      // Shares of 0 are skipped, so that an infinite gradient does not become NaN elsewhere.
       begin[x] = x > 0 ? middle[x - 1] : 0;
       while (begin[x] < middle[x] && high_share[begin[x]] == T(0)) ++begin[x];
       most = std::max(most, middle[x + 1] - begin[x]);
     }
-    if (wants_tables && most <= kMostTableReaders) fill_tables(most);
+    if (wants_tables && most <= kMaxTableReaders) fill_tables(most);
   }
 
   void fill_tables(int64_t most) {
@@ -228,7 +228,7 @@ struct AxisGather {
   }
 };
 
-// Adds K rows to two rows of sums, each with its shares. `fresh`: nothing is in `below` yet.
+// Adds K rows to two rows of sums, each with its shares. With `fresh`, `below` is overwritten.
 template <int K, bool fresh, class L, class Source, class T>
 void add_rows(L level, const Source* const* rows, const T* low, const T* high, int64_t n,
               T* __restrict sums, T* __restrict below) {
@@ -255,7 +255,7 @@ template <class L, class T, class Value>
 void gather_value(L level, const T* __restrict src, const AxisGather<T>& gather, int64_t x,
                   Value* __restrict dst) {
   const int64_t middle = gather.middle[x], end = gather.middle[x + 1];
-  T high = T(0), low = T(0);  // two chains of additions run side by side
+  T high = T(0), low = T(0);  // two independent chains of additions
   for (int64_t j = gather.begin[x]; j < middle; ++j) {
     high = multiply_add(level, gather.high_share[j], src[j], high);
   }
@@ -294,7 +294,7 @@ void gather_values(L level, const T* __restrict src, const AxisGather<T>& gather
   for (; x < width; ++x) gather_value(level, src, gather, x, dst);
 }
 
-// `pixel` is room for the sums of one pixel's channels.
+// `pixel` has room for the sums of one pixel's channels.
 template <class L, class T, class Value>
 void gather_row(L level, const T* __restrict src, const AxisGather<T>& gather, int64_t channels,
                 T* __restrict pixel, Value* __restrict dst) {

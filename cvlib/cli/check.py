@@ -1,4 +1,4 @@
-"""cvlib check: what is wrong with a data set."""
+"""cvlib check: wrong labels and damaged images of a dataset."""
 
 from __future__ import annotations
 
@@ -11,57 +11,59 @@ import tyro
 
 from cvlib._files import write_text
 from cvlib.cli import GOOD, WRONG
-from cvlib.cli._inputs import open_model
-from cvlib.cli.running import check_new, parse
+from cvlib.cli.models import open_model
+from cvlib.cli.options import parse
+from cvlib.cli.outputs import prepare_file
 from cvlib.data.check import Report, check_dataset
 
-DESCRIPTION = """Looks a data set over: labels, images, duplicates, leaks between its splits.
+DESCRIPTION = """Check a dataset: labels, images, duplicates, leaks between its splits.
 
     cvlib check bananas/
     cvlib check train.json --val val.json --html report.html
     cvlib check bananas/ --model tiny_ssd --fast
     cvlib check bananas/ --fix bananas-fixed
 
-Nothing is changed in place. The exit code is 1 when there are errors; with --fix, when the
-corrected copy has some.
+Files of the dataset are never changed. The exit code is 1 if there are errors; with --fix, if the
+corrected copy has errors.
 """
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Looks a data set over."""
+    """Options of ``cvlib check``."""
 
-    data: Annotated[Path, tyro.conf.Positional]
-    """Folder or file of the data set; all its splits are checked."""
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Folder or label file of the dataset; all splits are checked."""
     val: Path | None = None
-    """Another data set for validation: checked, and compared with the first."""
+    """Another dataset for validation, checked and compared with the first."""
     fast: bool = False
-    """Labels, names and headers alone: no images are decoded."""
+    """Check only labels, file names and headers, without decoding images."""
     model: str | None = None
-    """Name of a model, or a run folder: can its anchors match the boxes?"""
+    """Model whose anchors must match the boxes: a name such as tiny_ssd, package.module:Class, or a
+    run folder."""
     fix: Path | None = None
-    """New folder for a corrected copy (COCO json and links to the images)."""
+    """New folder for a corrected copy (COCO JSON and links to the images)."""
     html: Path | None = None
-    """File for a page with figures and the worst examples."""
+    """Output file of an HTML report with statistics and examples."""
     png: Path | None = None
-    """File for an image of the worst examples."""
+    """Output file of an image with examples."""
     json: Path | None = None
-    """File for all findings, for programs."""
+    """Output file of all findings as JSON."""
     overwrite: bool = False
-    """Replace the files of --html, --png and --json where they are there."""
+    """Replace existing files of --html, --png and --json."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command."""
+    """Run the command and return its exit code."""
     options = parse(Arguments, "cvlib check", DESCRIPTION, arguments)
     for path in (options.html, options.png, options.json):
         if path is not None:
-            check_new(path, overwrite=options.overwrite)
+            prepare_file(path, overwrite=options.overwrite)
     report = check_dataset(
-        options.data, val=options.val, model=_model(options.model), fast=options.fast
+        options.data, val=options.val, model=_open_anchor_model(options.model), fast=options.fast
     )
     print(report)
-    _save(report, options)
+    _save_report(report, options)
     if options.fix is None:
         return WRONG if report.errors else GOOD
     from cvlib.data.check.fix import fix_dataset
@@ -69,10 +71,10 @@ def main(arguments: Sequence[str]) -> int:
     changes = fix_dataset(options.data, options.fix)
     print(changes)
     print(f"the corrected copy is {options.fix}")
-    return WRONG if any(one.severity == "error" for one in changes.left) else GOOD
+    return WRONG if any(finding.severity == "error" for finding in changes.left) else GOOD
 
 
-def _save(report: Report, options: Arguments) -> None:
+def _save_report(report: Report, options: Arguments) -> None:
     if options.html is not None:
         print(f"see {report.save_html(options.html)}")
     if options.png is not None:
@@ -81,11 +83,11 @@ def _save(report: Report, options: Arguments) -> None:
         write_text(options.json, report.to_json() + "\n")
 
 
-def _model(name: str | None) -> object:
-    """A model with anchors: their number and shapes do not depend on the classes."""
+def _open_anchor_model(name: str | None) -> object:
+    """Open a model with anchors; their number and shapes do not depend on the classes."""
     if name is None:
         return None
     model = open_model(name)
     if not hasattr(model, "anchors"):
-        raise ValueError(f"expected a model with anchors for --model, got {name}")
+        raise ValueError(f"--model: expected a model with anchors, got {name}")
     return model

@@ -1,4 +1,4 @@
-"""cvlib info: what is installed and accelerated; facts of a model or a data set."""
+"""cvlib info: the installation, or a summary of a model or dataset."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 import torchvision
@@ -15,50 +15,56 @@ import tyro
 
 from cvlib import build_info
 from cvlib.cli import GOOD
-from cvlib.cli.running import parse
+from cvlib.cli.models import load_model
+from cvlib.cli.options import parse
 from cvlib.data.check import check_dataset
-from cvlib.engine import load
 from cvlib.engine.summary import summary
 from cvlib.models import list_models
+from cvlib.models.base import Task
 
-DESCRIPTION = """Says what is installed and accelerated here, or facts of a model or a data set.
+DESCRIPTION = """Show the installation and its kernels, or a summary of a model or dataset.
 
     cvlib info
     cvlib info runs/bananas
+    cvlib info runs/mine --model package.module:MyModel
     cvlib info bananas/
 """
-_SHOWN = 20
+# Maximum number of listed values.
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Says what is here."""
+    """Options of ``cvlib info``."""
 
-    path: Annotated[Path | None, tyro.conf.Positional] = None
-    """Run folder or checkpoint: its model; a data set: its figures. Left out: this installation."""
+    path: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[PATH]")] = None
+    """Run folder or checkpoint, to summarise its model; or a dataset, to summarise its labels.
+    Unset: this installation."""
+    model: str | None = None
+    """Class of a model of your own, package.module:Class. Unset: a built-in model."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command."""
+    """Run the command and return its exit code."""
     options = parse(Arguments, "cvlib info", DESCRIPTION, arguments)
     if options.path is None:
         print(describe_installation())
     elif is_model(options.path):
-        print(describe_model(options.path))
+        print(describe_model(options.path, options.model))
     else:
         print(describe_data(options.path))
     return GOOD
 
 
 def is_model(path: Path) -> bool:
-    """Whether it is a checkpoint or a run folder, and not a data set."""
+    """Whether a path is a checkpoint or a run folder, not a dataset."""
     if path.is_dir():
         return (path / "best.pt").exists() or (path / "last.pt").exists()
     return path.suffix in (".pt", ".safetensors")
 
 
 def describe_installation() -> str:
-    """Versions, devices, and what is accelerated."""
+    """Describe versions, devices, kernels and built-in models."""
     info = build_info()
     lines = [
         f"cvlib {info.pop('cvlib')}, torch {info.pop('torch')}, torchvision "
@@ -75,42 +81,42 @@ def describe_installation() -> str:
     lines += [f"kernels: {name} from {file}" for name, file in loaded.items()]
     lines += [f"not loaded: {name}: {reason}" for name, reason in missing.items()]
     lines += [f"{name}: {value}" for name, value in info.items()]
-    for task in ("detection", "segmentation", "classification"):
-        names = list_models(task)
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        lines.append(f"models for {task}: {', '.join(names[:_SHOWN]) or 'none yet'}{more}")
+    for task in get_args(Task):
+        lines.append(f"models for {task}: {_format(list_models(task)) or 'none built in'}")
     return "\n".join(lines)
 
 
-def describe_model(path: Path) -> str:
-    """Task, classes, parts, parameters and operations of a trained model."""
-    model = load(path)
-    names = ", ".join(model.classes[:_SHOWN]) + (" ..." if len(model.classes) > _SHOWN else "")
+def describe_model(path: Path, model_class: str | None = None) -> str:
+    """Describe task, classes, parts, parameters and operations of a trained model."""
+    model = load_model(path, model_class)
+    names = _format(model.classes)
     return f"{model.name} for {model.task}, {len(model.classes)} classes: {names}\n{summary(model)}"
 
 
 def describe_data(path: Path) -> str:
-    """Figures of a data set, from its labels and headers."""
+    """Describe a dataset by its labels and headers."""
     report = check_dataset(path, fast=True)
-    lines = [report.source, *_table(report.summary)]
-    errors, warnings = (sum(one.count for one in some) for some in (report.errors, report.warnings))
+    lines = [report.source, *_format_table(report.summary)]
+    errors = sum(finding.count for finding in report.errors)
+    warnings = sum(finding.count for finding in report.warnings)
     lines.append(f"{errors} errors, {warnings} warnings: cvlib check {path} lists them")
     return "\n".join(lines)
 
 
-def _table(values: dict[str, Any], indent: str = "  ") -> list[str]:
+def _format_table(values: dict[str, Any], indent: str = "  ") -> list[str]:
     lines = []
     for name, value in values.items():
         if isinstance(value, dict):
-            lines += [f"{indent}{name}:", *_table(value, indent + "  ")]
-        elif isinstance(value, list | tuple) and len(value) > _SHOWN:
-            lines.append(f"{indent}{name}: {_words(value[:_SHOWN])} and {len(value) - _SHOWN} more")
+            lines += [f"{indent}{name}:", *_format_table(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name}: {_words(value)}")
+            lines.append(f"{indent}{name}: {_format(value)}")
     return lines
 
 
-def _words(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else str(value)
+    if not isinstance(value, list | tuple):
+        return str(value)
+    more = f" and {len(value) - _MAX_LISTED} more" if len(value) > _MAX_LISTED else ""
+    return ", ".join(map(_format, value[:_MAX_LISTED])) + more

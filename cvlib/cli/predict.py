@@ -1,4 +1,4 @@
-"""cvlib predict: images of any kind to a trained model."""
+"""cvlib predict: results of a trained model for images of any kind."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import tyro
 from tqdm.auto import tqdm
 
 from cvlib.cli import GOOD, INTERRUPTED, WRONG
-from cvlib.cli.running import UsageError, choose_folder, parse
-from cvlib.engine import load
+from cvlib.cli.errors import UsageError
+from cvlib.cli.models import load_model
+from cvlib.cli.options import parse
+from cvlib.cli.outputs import choose_folder
 from cvlib.engine.device import choose_device
 from cvlib.predict import Sources, Views, predict
 from cvlib.predict.writers.folder import OutputFolder
 from cvlib.predict.writers.result_writers import Kind, Writers
 
-DESCRIPTION = """Shows images, videos and cameras to a trained model and writes what it says.
+DESCRIPTION = """Predict on images, videos and cameras, and write the results.
 
     cvlib predict runs/bananas photos/
     cvlib predict runs/bananas 'photos/*.jpg' clip.mp4 --save images csv
@@ -27,49 +29,53 @@ DESCRIPTION = """Shows images, videos and cameras to a trained model and writes 
     cvlib predict runs/bananas photos/ --save coco --data instances_val.json
     find . -name '*.jpg' | cvlib predict runs/bananas - --save json
     cvlib predict runs/bananas webcam:0 --tta flip
+    cvlib predict runs/mine photos/ --model package.module:MyModel
 
-Damaged files are skipped, named and counted; the exit code is then 1.
+Unreadable files are skipped, listed and counted; the exit code is then 1.
 """
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Shows images to a model and writes what it says."""
+    """Options of ``cvlib predict``."""
 
-    model: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """Run folder or checkpoint."""
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional]
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE ...")]
     """Images, folders, glob patterns, videos; 0 or webcam:1 for cameras; rtsp://... and other
-    addresses that OpenCV opens; - for paths from standard input, one a line."""
+    addresses that OpenCV can open; - for paths from standard input, one per line."""
+    model: str | None = None
+    """Class of a model of your own, package.module:Class. Unset: a built-in model."""
     out: Path | None = None
-    """Folder for results, new or empty. Unset: runs/predict, runs/predict-2, and so on."""
+    """Output folder, new or empty. Unset: runs/predict, runs/predict-2, and so on."""
     save: tuple[Kind, ...] = ("images", "json")
-    """images: annotated images and videos; coco: results as COCO json; yolo: a text file for
-    each image; csv: a row for each object; json; masks: class maps as PNG, of segmentation."""
+    """images: annotated images and videos; coco: COCO results; yolo: one text file per image; csv:
+    one row per object; json: one entry per image; masks: class maps as PNG (segmentation)."""
     data: Path | None = None
-    """COCO file whose ids of images and classes the COCO results shall have."""
+    """COCO file that supplies the ids of images and categories for --save coco."""
     score_threshold: float = 0.5
-    """Least score of an object, 0..1."""
+    """Minimum score of a detection, in 0..1."""
     tile: int | None = None
-    """Look at big images in square tiles of so many pixels, and whole."""
+    """Side of square tiles in pixels, for small objects in large images."""
     overlap: float = 0.2
-    """Share of a tile that the next one has, too: objects smaller than that are whole in some
-    tile, larger ones are put together."""
+    """Share of a tile that overlaps the next one. Objects smaller than the overlap are complete in
+    some tile; larger ones are joined."""
     whole: bool = True
-    """With --tile: look at the whole image, too, for objects larger than a tile."""
+    """With --tile: predict on the whole image, too, for objects larger than a tile."""
     tta: tuple[Literal["flip", "scales"], ...] = ()
-    """Test-time augmentation: see every image also mirrored, also at --scales, and merge."""
+    """Test-time augmentation: predict on mirrored images (flip) or at several --scales, too, and
+    merge the results."""
     scales: tuple[float, ...] = (0.75, 1.0, 1.5)
-    """Sizes at which --tta scales sees an image: below 1 from farther away, above 1 in parts."""
+    """Relative image sizes for --tta scales: below 1 with a margin, above 1 in parts."""
     merge: Literal["auto", "nms", "wbf"] = "auto"
-    """How objects are merged that several tiles or views have: the best box, or the average of all
-    (weighted boxes fusion); auto: nms for tiles, wbf for views."""
+    """Merging of tiles and views: nms keeps the best box, wbf averages boxes (weighted boxes
+    fusion), auto uses nms for tiles and wbf for views."""
     batch_size: int = 16
-    """Images, or tiles, in one forward pass."""
+    """Images, or tiles, per forward pass."""
     device: str = "auto"
-    """"auto": CUDA when there is one, else the CPU."""
+    """Device: auto (CUDA if available), cpu, cuda or cuda:N."""
     overwrite: bool = False
-    """Write into a folder that has something in it, and replace results of the same names; never a
+    """Write into a folder that holds files, and replace results of the same names; never a
     source."""
 
     def __post_init__(self) -> None:
@@ -81,7 +87,7 @@ class Arguments:
             raise UsageError("expected at least one kind for --save, got none")
 
     def views(self) -> Views | None:
-        """How each image is seen; once and whole: ``None``."""
+        """Tiles and test-time augmentation; ``None``: each image once, as a whole."""
         if self.tile is None and not self.tta:
             return None
         scales = self.scales if "scales" in self.tta else (1.0,)
@@ -89,27 +95,13 @@ class Arguments:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command."""
-    options = parse(Arguments, "cvlib predict", DESCRIPTION, separate(arguments))
-    return write_predictions(options)
-
-
-def separate(arguments: Sequence[str]) -> list[str]:
-    """Lists may be written with commas: ``--save coco,csv`` as ``--save coco csv``."""
-    separated: list[str] = []
-    for argument in arguments:
-        lists = separated and separated[-1] in ("--save", "--tta", "--scales")
-        separated += argument.split(",") if lists else [argument]
-    return separated
-
-
-def write_predictions(options: Arguments) -> int:
-    """Looks at all sources; gives the exit code."""
+    """Run the command and return its exit code."""
+    options = parse(Arguments, "cvlib predict", DESCRIPTION, split_lists(arguments))
     views = options.views()
     sources = Sources(options.sources)
-    model = load(options.model, choose_device(options.device))
+    model = load_model(options.checkpoint, options.model, choose_device(options.device))
     out = choose_folder("predict") if options.out is None else options.out
-    protected = [one for one in (options.data, options.model) if one is not None]
+    protected = [path for path in (options.data, options.checkpoint) if path is not None]
     folder = OutputFolder(out, sources, overwrite=options.overwrite, protected=protected)
     code = GOOD
     bar = tqdm(total=None if sources.is_endless else len(sources.files), unit="image", disable=None)
@@ -119,7 +111,7 @@ def write_predictions(options: Arguments) -> int:
             writers.note_damage(path, error)
             bar.write(f"skipped: {error}", file=sys.stderr)
 
-        found = predict(
+        results = predict(
             model,
             sources,
             score_threshold=options.score_threshold,
@@ -128,18 +120,29 @@ def write_predictions(options: Arguments) -> int:
             on_damaged=note_damage,
         )
         try:
-            for frame, result in found:
+            for frame, result in results:
                 writers.write(frame, result)
                 bar.update()
         except KeyboardInterrupt:  # the usual end of a camera
             code = INTERRUPTED
-    return report(writers, out, code)
+    _print_counts(writers, out)
+    if code == GOOD and (writers.damaged or writers.unknown or not writers.images):
+        return WRONG
+    return code
 
 
-def report(writers: Writers, out: Path, code: int) -> int:
-    """Says what was found; gives the exit code."""
-    what = "" if writers.objects is None else f"{writers.objects} objects in "
-    print(f"{what}{writers.images} images; see {out}")
+def split_lists(arguments: Sequence[str]) -> list[str]:
+    """Split comma-separated lists: ``--save coco,csv`` becomes ``--save coco csv``."""
+    separated: list[str] = []
+    for argument in arguments:
+        is_list = separated and separated[-1] in ("--save", "--tta", "--scales")
+        separated += argument.split(",") if is_list else [argument]
+    return separated
+
+
+def _print_counts(writers: Writers, out: Path) -> None:
+    objects = "" if writers.objects is None else f"{writers.objects} objects in "
+    print(f"{objects}{writers.images} images; see {out}")
     if writers.unknown:
         print(
             f"cvlib predict: {writers.unknown} images are not in --data and have no rows in the "
@@ -151,6 +154,3 @@ def report(writers: Writers, out: Path, code: int) -> int:
             f"cvlib predict: {writers.damaged} files are damaged or missing and were skipped",
             file=sys.stderr,
         )
-    if code == GOOD and (writers.damaged or writers.unknown or not writers.images):
-        return WRONG
-    return code

@@ -1,4 +1,4 @@
-"""cvlib show: a data set as people and models see it."""
+"""cvlib show: drawings of a dataset, its augmentations, anchors and training targets."""
 
 from __future__ import annotations
 
@@ -13,57 +13,61 @@ from PIL import Image
 from torch import Tensor
 
 from cvlib.cli import GOOD
-from cvlib.cli._inputs import name_split, open_model
-from cvlib.cli.running import UsageError, check_new, parse
+from cvlib.cli.datasets import choose_split
+from cvlib.cli.errors import UsageError
+from cvlib.cli.models import open_model
+from cvlib.cli.options import parse
+from cvlib.cli.outputs import prepare_file
 from cvlib.data import load_dataset
 from cvlib.data.datasets.detection import BadLabels
 from cvlib.data.load import AnyDataset, find_splits
+from cvlib.engine.batches import AUTO_RECIPES
 from cvlib.predict.writers.images import write_png
 from cvlib.visualize import show_anchors, show_targets, show_transforms
 from cvlib.visualize.samples import draw_sample
 from cvlib.visualize.sheets import Tile, make_sheet
 
-DESCRIPTION = """Draws a data set.
+DESCRIPTION = """Draw a dataset.
 
     cvlib show bananas/                                images with their labels
-    cvlib show bananas/ --what transforms --recipe ssd one image as training sees it
-    cvlib show bananas/ --what anchors                 the anchors of a model
-    cvlib show bananas/ --what targets                 which anchor is matched to what
+    cvlib show bananas/ --what transforms --recipe ssd one image, augmented for training
+    cvlib show bananas/ --what anchors                 anchors of a model
+    cvlib show bananas/ --what targets                 anchors matched to objects
 """
+# Longest side of a drawn image in pixels.
 _SIDE = 400
-# Recipes that `--what transforms` shows where none is named.
-_RECIPES = {"detection": "ssd", "segmentation": "segmentation", "classification": "classification"}
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Draws a data set."""
+    """Options of ``cvlib show``."""
 
-    data: Annotated[Path, tyro.conf.Positional]
-    """Folder or file of the data set."""
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Folder or label file of the dataset."""
     what: Literal["data", "transforms", "anchors", "targets"] = "data"
-    """data: images with labels; transforms: one image as a recipe changes it; anchors: those
-    of --model; targets: which anchors are matched to which object."""
+    """data: images with labels; transforms: one image with the augmentations of a recipe; anchors:
+    anchors of --model; targets: anchors matched to the objects of an image."""
     split: str = "train"
-    """Part of the set; a set that is not divided is taken whole."""
+    """Split to draw; ignored for datasets without splits."""
     model: str = "tiny_ssd"
-    """Name of a model, or a run folder, for anchors and targets."""
+    """Model for anchors and targets: a name such as tiny_ssd, package.module:Class, or a run
+    folder."""
     recipe: str | None = None
-    """How training changes images. Unset: the usual one for the set's task."""
+    """Training recipe for transforms. Unset: the default for the task of the dataset."""
     count: int = 16
-    """How many images, or changes of one."""
+    """Number of images, or of augmentations of one image."""
     index: int | None = None
-    """The image to show. Unset: several, spread evenly, or the first one with objects."""
+    """Index of the image. Unset: several, spread evenly, or the first one with objects."""
     image_size: tuple[int, int] = (256, 256)
-    """Height and width that a recipe ends at."""
+    """Height and width of augmented images."""
     seed: int = 0
-    """Of random changes."""
+    """Random seed of the augmentations."""
     out: Path = Path("show.png")
-    """The image to write."""
+    """Output file."""
     bad_labels: BadLabels = "raise"
-    """Labels that cannot be right: "raise" refuses and lists them, "drop" leaves them out."""
+    """Handling of invalid labels: raise lists them and stops, drop ignores them."""
     overwrite: bool = False
-    """Replace --out where it is there."""
+    """Replace an existing output file."""
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -71,10 +75,10 @@ class Arguments:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command."""
+    """Run the command and return its exit code."""
     options = parse(Arguments, "cvlib show", DESCRIPTION, arguments)
-    check_new(options.out, overwrite=options.overwrite)
-    split = name_split(find_splits(options.data), options.split, options.data)
+    prepare_file(options.out, overwrite=options.overwrite)
+    split = choose_split(find_splits(options.data), options.split, options.data)
     dataset = load_dataset(options.data, split, bad_labels=options.bad_labels)
     write_png(options.out, draw(dataset, options))
     print(f"see {options.out}")
@@ -82,29 +86,31 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def draw(dataset: AnyDataset, options: Arguments) -> Image.Image:
-    """Draws what is asked for."""
+    """Draw the dataset as selected by ``--what``."""
     if options.what == "data":
-        return _show_data(dataset, options)
+        return _draw_samples(dataset, options)
     index = _first_with_objects(dataset) if options.index is None else options.index
     if options.what == "transforms":
         return show_transforms(
             dataset,
             index,
-            options.recipe or _RECIPES[dataset.task],
+            options.recipe or AUTO_RECIPES[dataset.task],
             image_size=options.image_size,
             count=options.count,
             seed=options.seed,
         )
     model: Any = open_model(options.model, dataset.classes)
+    if not hasattr(model, "anchors"):
+        raise ValueError(f"--model: expected a model with anchors, got {options.model}")
     image, target = dataset[index]
     if options.what == "anchors":
         return show_anchors(model, image.as_subclass(Tensor))
-    if dataset.task != "detection":
-        raise ValueError(f"expected a detection set for targets, got one for {dataset.task}")
+    if "boxes" not in target:
+        raise ValueError(f"expected a dataset with boxes for targets, got one for {dataset.task}")
     return show_targets(model, image.as_subclass(Tensor), target, classes=dataset.classes)
 
 
-def _show_data(dataset: AnyDataset, options: Arguments) -> Image.Image:
+def _draw_samples(dataset: AnyDataset, options: Arguments) -> Image.Image:
     spread = np.linspace(0, len(dataset) - 1, min(options.count, len(dataset))).round()
     indices = spread.astype(int).tolist() if options.index is None else [options.index]
     tiles = []

@@ -1,4 +1,4 @@
-"""cvlib train: from a data set to a trained model."""
+"""cvlib train: from a dataset to a trained and evaluated model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.v2 import Resize
 
 from cvlib._distributed import rank
 from cvlib._files import save_json
 from cvlib.cli import GOOD, INTERRUPTED
-from cvlib.cli._images import draw_predictions
-from cvlib.cli._inputs import open_train_val
-from cvlib.cli.running import UsageError, choose_folder, parse
+from cvlib.cli.datasets import open_train_val
+from cvlib.cli.errors import UsageError
+from cvlib.cli.models import resolve_model
+from cvlib.cli.options import parse
+from cvlib.cli.outputs import choose_folder
 from cvlib.data.datasets.detection import BadLabels
 from cvlib.data.load import AnyDataset
 from cvlib.engine import TrainConfig, config_for, evaluate, fit
@@ -29,55 +34,59 @@ from cvlib.engine.memory import keep_freed_memory
 from cvlib.engine.run import Run
 from cvlib.engine.run_folder import check_is_run
 from cvlib.engine.summary import summary
-from cvlib.models import Model, create_model
+from cvlib.models import Model, create_model, list_models
 from cvlib.predict.writers.images import write_png
+from cvlib.visualize.samples import draw_sample
+from cvlib.visualize.sheets import Tile, make_sheet
 
-DESCRIPTION = """Checks a data set, trains a model on it and measures it.
+DESCRIPTION = """Check a dataset, train a model on it and evaluate the model.
 
     cvlib train bananas/ --out runs/bananas
     cvlib train flowers/ --model mobilenet_v2 --weights backbone.pth --epochs 5
     cvlib train shop.json --val shop-val.json --image-size 320 320 --batch-size 32
+    cvlib train bananas/ --model package.module:MyModel     a model of your own
     cvlib train --resume --out runs/bananas
-    cvlib train bananas/ --out runs/bananas --resume        goes on, or starts
+    cvlib train bananas/ --out runs/bananas --resume        resumes, or starts
     cvlib train bananas/ --config runs/bananas/run.yaml --seed 1
     torchrun --nproc-per-node 2 -m cvlib train bananas/ --out runs/two
 
-Layouts (COCO, VOC, YOLO, CSV, ImageFolder, masks, bananas) are recognised by looking. Settings left
-out are those of the model's own recipe. Ctrl-C saves; --resume goes on from there.
+Layouts (COCO, VOC, YOLO, CSV, ImageFolder, masks, bananas) are recognised. Options left out have
+the defaults of the model. Ctrl-C saves a checkpoint, and --resume continues from it.
 """
 Resume = bool | Literal["auto"]
-# What is trained where no model is named.
+# Default model by task.
 MODELS = {"detection": "tiny_ssd", "classification": "resnet18"}
+# Images in predictions.png, their longest side in pixels, and the minimum score of detections.
+_DRAWN_IMAGES, _DRAWN_SIDE, _DRAWN_SCORE = 8, 320, 0.5
 
 
 @dataclass(frozen=True)
 class Arguments(TrainConfig):
-    """Trains a model on a data set."""
+    """Options of ``cvlib train``: training settings, dataset and model."""
 
-    data: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder or file of the data set; may be left out with --resume."""
+    data: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]")] = None
+    """Folder or label file of the dataset; optional with --resume."""
     val: Path | None = None
-    """Another data set for validation. Unset: the set's own split for it, or a part of the training
-    images."""
+    """Dataset for validation. Unset: the validation split of the dataset, or a share of the
+    training images."""
     val_share: float = 0.2
-    """Share of the images that are set apart where there is no validation split."""
+    """Share of the images used for validation if there is no validation split."""
     model: str | None = None
-    """Name of the model. Unset: tiny_ssd for detection, resnet18 for classification."""
+    """Name of the model, or package.module:Class of a model of your own. Unset: tiny_ssd for
+    detection, resnet18 for classification."""
     weights: Path | None = None
-    """File of weights for the backbone, where the model takes one."""
+    """Weight file of the backbone, for models that support it."""
     image_size: tuple[int, int] | None = None
-    """Height and width that images are brought to. Unset: the model's own."""
+    """Height and width of the model's input. Unset: the default of the model."""
     out: Path | None = None
     """Run folder. Unset: runs/MODEL, runs/MODEL-2, and so on."""
     resume: bool = False
-    """Go on with the run in --out where it was interrupted, with its data and settings. Where a
-    data set is named, too, start when there is nothing to go on with: for jobs of a cluster, which
-    are started again and again."""
+    """Resume the interrupted run in --out, with its dataset and settings. With a dataset, start a
+    new run if there is none to resume: for cluster jobs that are restarted."""
     config: Path | None = None
-    """YAML file of settings, such as run.yaml of another run; the other options override it."""
+    """YAML file of settings, such as run.yaml of another run; options override it."""
     bad_labels: BadLabels = "raise"
-    """Labels that cannot be right: "raise" refuses to train and lists them, "drop" leaves them out
-    and says so."""
+    """Handling of invalid labels: raise lists them and stops, drop ignores them with a warning."""
     cache: bool = False
     """Keep decoded images in memory."""
 
@@ -91,7 +100,7 @@ class Arguments(TrainConfig):
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images of a run come from; stands in its folder as data.json."""
+    """Datasets of a run, stored in its folder as data.json."""
 
     data: str
     val: str | None = None
@@ -101,7 +110,7 @@ class Source:
     cache: bool = False
 
     def open(self) -> tuple[AnyDataset, AnyDataset]:
-        """The training and the validation set."""
+        """Open the training and validation datasets."""
         return open_train_val(
             Path(self.data),
             None if self.val is None else Path(self.val),
@@ -114,23 +123,23 @@ class Source:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command."""
+    """Run the command and return its exit code."""
     options = parse(Arguments, "cvlib train", DESCRIPTION, arguments)
     if options.data is None and not options.resume:
-        raise UsageError("expected a data set, got none")
+        raise UsageError("expected a dataset, got none")
     keep_freed_memory()
     join_processes(options.device)
     if options.data is None:
-        return _resume(options, arguments)
-    # torchrun gives the same command again after a death, without --resume.
+        return _resume_run(options, arguments)
+    # torchrun repeats the command after a failure, without --resume.
     is_restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     resume: Resume = "auto" if options.resume or is_restarted else False
-    return _start(options, arguments, resume)
+    return _open_run(options, arguments, resume)
 
 
-def _start(options: Arguments, arguments: Sequence[str], resume: Resume) -> int:
+def _open_run(options: Arguments, arguments: Sequence[str], resume: Resume) -> int:
     assert options.data is not None  # checked by main
-    # The seed may stand in the file; the model's own recipe, which is not known yet, has none.
+    # The file may set the seed; defaults of the model, which is not known yet, do not.
     seed = _read_settings(TrainConfig(), options.config, arguments).seed
     source = Source(
         str(options.data.absolute()),
@@ -143,44 +152,65 @@ def _start(options: Arguments, arguments: Sequence[str], resume: Resume) -> int:
     train, val = source.open()
     name = options.model or MODELS.get(train.task)
     if name is None:
-        raise ValueError(f"expected a set for {' or '.join(MODELS)}, got one for {train.task}")
-    config = _read_settings(config_for(name), options.config, arguments)
+        raise ValueError(
+            f"expected --model for {train.task}, which has no default model, got none; pass "
+            "package.module:Class of a model of your own"
+        )
+    kind = resolve_model(name)
+    config = _read_settings(config_for(kind), options.config, arguments)
     torch.manual_seed(config.seed)
-    given = {"image_size": options.image_size, "weights": options.weights}
-    model = create_model(name, train.classes, **{k: v for k, v in given.items() if v is not None})
-    out = from_first(lambda: choose_folder(name) if options.out is None else options.out)
+    model_options = {"image_size": options.image_size, "weights": options.weights}
+    model_options = {name: value for name, value in model_options.items() if value is not None}
+    model = create_model(kind, train.classes, **model_options)
+    out = from_first(lambda: choose_folder(model.name) if options.out is None else options.out)
     return train_model(model, train, val, config, out, asdict(source), resume)
 
 
 def _read_settings(base: TrainConfig, file: Path | None, arguments: Sequence[str]) -> TrainConfig:
-    """Settings of a model or a run, overridden by the file, overridden by the command line."""
+    """Settings of a model or run, overridden by the file, overridden by the command line."""
     default = Arguments(**base.as_dict())
     if file is not None:
         default = load_config(file, default)
     return parse(Arguments, "cvlib train", DESCRIPTION, arguments, default=default).train_config()
 
 
-def _resume(options: Arguments, arguments: Sequence[str]) -> int:
+def _resume_run(options: Arguments, arguments: Sequence[str]) -> int:
     out = options.out
     assert out is not None  # checked by Arguments
     saved, source = from_first(lambda: _read_run(out))
+    kind = _find_saved_model(saved["name"], options.model)
     train, val = source.open()
-    model = create_model(saved["name"], saved["classes"], **saved["options"])
+    model = create_model(kind, saved["classes"], **saved["options"])
     config = _read_settings(TrainConfig(**saved["config"]), options.config, arguments)
     return train_model(model, train, val, config, out, asdict(source), resume=True)
 
 
+def _find_saved_model(name: str, option: str | None) -> str | type[Model]:
+    """Return the model of a run to resume; a class only by ``--model``, never by the checkpoint."""
+    if option is None:
+        if name not in list_models():
+            raise ValueError(
+                f"expected --model package.module:Class for the run to resume, whose model "
+                f"{name!r} is not built in, got none"
+            )
+        return name
+    kind = resolve_model(option)
+    if isinstance(kind, str) and kind != name:
+        raise ValueError(f"--model: expected {name} as in the run to resume, got {kind}")
+    return kind
+
+
 def _read_run(out: Path) -> tuple[dict[str, Any], Source]:
-    """Model and settings of a run, and where its data are."""
-    path, facts = out / "last.pt", out / "data.json"
+    """Model and settings of a run, and its datasets."""
+    path, data_file = out / "last.pt", out / "data.json"
     saved = load_checkpoint(path)
     check_is_run(saved, path)
     try:
-        source = Source(**json.loads(facts.read_text()))
+        source = Source(**json.loads(data_file.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
-            f"--resume: expected {facts} to say what the data are, got {error}; name the data set, "
-            "too"
+            f"--resume: expected {data_file} to name the dataset of the run, got {error}; pass the "
+            "dataset, too"
         ) from error
     return {name: saved[name] for name in ("name", "classes", "options", "config")}, source
 
@@ -194,40 +224,62 @@ def train_model(
     source: dict[str, Any],
     resume: Resume,
 ) -> int:
-    """Trains a model, measures it and draws what it finds.
+    """Train a model, evaluate it and draw its predictions.
 
     Args:
-        model: To train.
-        train: Training set.
-        val: Validation set.
+        model: Model to train.
+        train: Training dataset.
+        val: Validation dataset.
         config: Settings.
-        out: The run folder.
-        source: Where the data are; becomes ``data.json`` there.
-        resume: As for `fit`.
+        out: Run folder.
+        source: Description of the datasets, written to ``data.json`` in the run folder.
+        resume: See `fit`.
 
     Returns:
         The exit code.
     """
     log(str(summary(model)))
 
-    def note_source(event: str, run: Run) -> None:
+    def save_source(event: str, run: Run) -> None:
         if event == "start" and run.is_first:
             save_json(out / "data.json", source)
 
-    result = fit(model, train, val, config, out, resume=resume, callbacks=[note_source])
+    result = fit(model, train, val, config, out, resume=resume, callbacks=[save_source])
     if not result.finished:
         return INTERRUPTED
     log(f"best: {evaluate(result.model, val)}")
     if rank() == 0:
         write_png(out / "predictions.png", draw_predictions(result.model, val))
     log(
-        f"the model is {out / 'best.pt'}; look at {out / 'predictions.png'} and "
+        f"the model is {out / 'best.pt'}; see {out / 'predictions.png'} and "
         f"{out / 'curves.png'}; use it with: cvlib predict {out} IMAGES"
     )
     return GOOD
 
 
+def draw_predictions(model: Model, dataset: Any) -> Image.Image:
+    """Draw images of a dataset in pairs, ground truth on the left, prediction on the right."""
+    tiles: list[Tile] = []
+    for index in range(0, len(dataset), max(1, len(dataset) // _DRAWN_IMAGES)):
+        if len(tiles) == 2 * _DRAWN_IMAGES:
+            break
+        try:
+            image, target = dataset[index]
+        except (OSError, ValueError):  # already reported by the evaluation
+            continue
+        size = (image.shape[-2], image.shape[-1])
+        result = model.predict(image.as_subclass(Tensor), score_threshold=_DRAWN_SCORE)
+        # Shrunk before drawing, so that text stays legible.
+        scale = min(1.0, _DRAWN_SIDE / max(size))
+        small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        image, target = Resize(small)(image, target)
+        truth = draw_sample(image, target, dataset.classes)
+        drawn = result.resize(small).draw(image)
+        tiles += [Tile(truth.image, f"true: {truth.caption}"), Tile(drawn, "predicted")]
+    return make_sheet(tiles, f"{model.name}: ground truth and predictions", columns=4)
+
+
 def log(line: str) -> None:
-    """Prints, in the first process alone."""
+    """Print a line in the first process only."""
     if rank() == 0:
         print(line)

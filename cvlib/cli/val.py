@@ -1,4 +1,4 @@
-"""cvlib val: how good a trained model is on a data set."""
+"""cvlib val: metrics of a trained model on a dataset."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from torch.utils.data import Dataset
 
 from cvlib._files import save_json, write_text
 from cvlib.cli import GOOD
-from cvlib.cli._inputs import name_split
-from cvlib.cli.running import choose_folder, new_folder, parse
+from cvlib.cli.datasets import choose_split
+from cvlib.cli.models import load_model
+from cvlib.cli.options import parse
+from cvlib.cli.outputs import choose_folder, make_folder
 from cvlib.data import load_dataset
 from cvlib.data.datasets.detection import BadLabels
 from cvlib.data.load import find_splits
-from cvlib.engine import Evaluation, load
+from cvlib.engine import Evaluation
 from cvlib.engine.batches import choose_workers
 from cvlib.engine.device import choose_device
 from cvlib.engine.evaluation_results import (
@@ -38,75 +40,78 @@ from cvlib.metrics import (
 )
 from cvlib.predict.writers.images import write_png
 
-DESCRIPTION = """Measures a trained model on a data set: figures by class, plots, worst images.
+DESCRIPTION = """Evaluate a trained model on a dataset: metrics by class, plots, worst images.
 
     cvlib val runs/bananas bananas/
-    cvlib val runs/bananas/last.pt bananas/ --split train --out figures
+    cvlib val runs/bananas/last.pt bananas/ --split train --out metrics
+    cvlib val runs/mine bananas/ --model package.module:MyModel
 
---out gets metrics.json, table.txt, confusion.png, worst.png, and for detection precision_recall.png
+Writes metrics.json, table.txt, confusion.png and worst.png, and for detection precision_recall.png
 and errors.png.
 """
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measures a model."""
+    """Options of ``cvlib val``."""
 
-    model: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """Run folder or checkpoint."""
-    data: Annotated[Path, tyro.conf.Positional]
-    """Folder or file of the data set."""
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Folder or label file of the dataset."""
+    model: str | None = None
+    """Class of a model of your own, package.module:Class. Unset: a built-in model."""
     split: str = "val"
-    """Part of the set; a set that is not divided is taken whole."""
+    """Split to evaluate; ignored for datasets without splits."""
     out: Path | None = None
-    """Folder for figures and images, new or empty. Unset: runs/val, runs/val-2, and so on."""
+    """Output folder, new or empty. Unset: runs/val, runs/val-2, and so on."""
     batch_size: int = 32
-    """Images in one forward pass."""
+    """Images per forward pass."""
     workers: int | None = None
-    """Processes that load images; 0: this one. Unset: half of the cores."""
+    """Number of processes that load images; 0 loads in this one. Unset: half of the cores."""
     worst: int = 8
-    """How many of the worst images are drawn."""
+    """Number of worst images to draw."""
     max_bad_share: float = 0.01
-    """Share of the images that may be unreadable, but at least one image (none with 0)."""
+    """Maximum share of unreadable images; one is always allowed, unless 0."""
     bad_labels: BadLabels = "raise"
-    """Labels that cannot be right: "raise" refuses and lists them, "drop" leaves them out."""
+    """Handling of invalid labels: raise lists them and stops, drop ignores them."""
     device: str = "auto"
-    """"auto": CUDA when there is one, else the CPU."""
+    """Device: auto (CUDA if available), cpu, cuda or cuda:N."""
     overwrite: bool = False
-    """Write into a folder that has something in it."""
+    """Write into a folder that holds files."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command."""
+    """Run the command and return its exit code."""
     options = parse(Arguments, "cvlib val", DESCRIPTION, arguments)
-    model = load(options.model, choose_device(options.device))
-    split = name_split(find_splits(options.data), options.split, options.data)
-    given = load_dataset(options.data, split, bad_labels=options.bad_labels)
+    model = load_model(options.checkpoint, options.model, choose_device(options.device))
+    split = choose_split(find_splits(options.data), options.split, options.data)
+    complete = load_dataset(options.data, split, bad_labels=options.bad_labels)
     out = choose_folder("val") if options.out is None else options.out
-    new_folder(out, overwrite=options.overwrite)
-    found, dataset = evaluate_readable(
+    make_folder(out, overwrite=options.overwrite)
+    evaluation, dataset = evaluate_readable(
         model,
-        given,
+        complete,
         options.max_bad_share,
         print,
         batch_size=options.batch_size,
-        workers=choose_workers(options.workers, given),
+        workers=choose_workers(options.workers, complete),
     )
-    print(found.report())
-    print(found)
-    save_json(out / "metrics.json", found.as_dict())
-    write_text(out / "table.txt", found.report() + "\n")
-    for name, image in plot(found, dataset, options.worst).items():
+    print(evaluation.report())
+    print(evaluation)
+    save_json(out / "metrics.json", evaluation.as_dict())
+    write_text(out / "table.txt", evaluation.report() + "\n")
+    for name, image in draw_plots(evaluation, dataset, options.worst).items():
         write_png(out / f"{name}.png", image)
     print(f"see {out}")
     return GOOD
 
 
-def plot(found: Evaluation, dataset: Dataset, worst: int) -> dict[str, Image.Image]:
-    """Draws what an evaluation gives, by name."""
+def draw_plots(evaluation: Evaluation, dataset: Dataset, worst: int) -> dict[str, Image.Image]:
+    """Draw the plots and worst images of an evaluation, by file name."""
     plots: dict[str, Image.Image] = {}
-    if isinstance(found, DetectionEvaluation) and found.images is not None:
-        images, classes = found.images, found.images.classes
+    if isinstance(evaluation, DetectionEvaluation) and evaluation.images is not None:
+        images, classes = evaluation.images, evaluation.images.classes
         matrix = DetectionConfusionMeter(classes).merge(images).compute()
         errors = ErrorMeter(classes).merge(images).compute()
         print(errors.table())
@@ -114,11 +119,11 @@ def plot(found: Evaluation, dataset: Dataset, worst: int) -> dict[str, Image.Ima
         plots["errors"] = plot_errors(errors)
         curves = PrecisionRecallMeter(classes).merge(images).compute()
         plots["precision_recall"] = plot_precision_recall(curves)
-    elif isinstance(found, ClassificationEvaluation | SegmentationEvaluation):
-        if found.metrics.confusion is not None:
-            plots["confusion"] = plot_confusion(found.metrics.confusion)
+    elif isinstance(evaluation, ClassificationEvaluation | SegmentationEvaluation):
+        if evaluation.metrics.confusion is not None:
+            plots["confusion"] = plot_confusion(evaluation.metrics.confusion)
     try:
-        plots["worst"] = draw_worst(found, dataset, worst)
+        plots["worst"] = draw_worst(evaluation, dataset, worst)
     except (TypeError, ValueError) as error:
         print(f"no worst images: {error}")
     return plots

@@ -15,7 +15,7 @@ Self = TypeVar("Self", bound="Result")
 
 
 class Result(ABC):
-    """What a model predicts for one image.
+    """Prediction of a model for one image.
 
     `Detections`, `Classification` and `Segmentation` are results, and a model of your own may
     define another: prediction, writers and drawing use only what is declared here.

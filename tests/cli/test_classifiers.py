@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cvlib.cli import main
-from cvlib.cli._inputs import name_split, open_train_val
+from cvlib.cli.datasets import choose_split, open_train_val
 from cvlib.data import load_dataset
 from cvlib.engine import load
 
@@ -78,7 +78,7 @@ def test_every_class_is_in_both_parts(folder):
 
 def test_a_part_without_images_is_refused(folder):
     with pytest.raises(
-        ValueError, match=r"in each part, got 12 and 0 of 12 .*give another --val-share"
+        ValueError, match=r"in each part, got 12 and 0 of 12 .*choose another --val-share"
     ):
         open_train_val(
             folder,
@@ -101,10 +101,10 @@ def test_a_part_without_images_is_refused(folder):
     ],
 )
 def test_the_split_that_is_meant(splits, wanted, expected, tmp_path):
-    assert name_split(splits, wanted, tmp_path) == expected
+    assert choose_split(splits, wanted, tmp_path) == expected
 
 
 @pytest.mark.parametrize("splits", [["a", "b"], ["train2014", "train2017"]])
 def test_a_split_that_must_be_named(splits, tmp_path):
     with pytest.raises(ValueError, match="expected a split train"):
-        name_split(splits, "train", tmp_path)
+        choose_split(splits, "train", tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from cvlib import __version__
 from cvlib.cli import COMMANDS, main
-from cvlib.cli.running import run
+from cvlib.cli.errors import run
 
 
 def test_help_names_every_command_and_the_exit_codes(capsys):

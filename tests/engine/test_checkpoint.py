@@ -42,9 +42,6 @@ def assert_unharmed(path):
     assert torch.equal(load_checkpoint(path)["model"]["weight"], STATE["model"]["weight"])
 
 
-# --- round trip ------------------------------------------------------------------------------
-
-
 def test_round_trip(old):
     state = load_checkpoint(old)
     assert torch.equal(state["model"]["weight"], STATE["model"]["weight"])
@@ -80,9 +77,6 @@ def test_text_and_json(tmp_path):
     save_json(tmp_path / "a.json", {"a": [1, None]})
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "Größe\n"
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, None]}
-
-
-# --- writing that fails ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["fsync", "replace"])
@@ -163,9 +157,6 @@ def test_an_unwritable_folder_is_named(old):
         assert_unharmed(old)
     finally:
         old.parent.chmod(0o700)
-
-
-# --- files that are something else -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["missing.pt", "."])

@@ -1,6 +1,7 @@
-"""Settings from files and command lines: what overrides what, and what is refused."""
+"""Settings from files and command lines: precedence and refusals."""
 
 import dataclasses
+import inspect
 from dataclasses import dataclass
 
 import pytest
@@ -12,7 +13,7 @@ from cvlib.engine.config import load_config, parse_command_line, save_config
 
 @dataclass(frozen=True)
 class Arguments(TrainConfig):
-    """Settings and one more option."""
+    """Settings and an option of a script."""
 
     data: str = "bananas"
     """Where images are."""
@@ -28,7 +29,7 @@ def write(tmp_path, text):
     return path
 
 
-def test_what_a_run_writes_is_read_again(tmp_path):
+def test_saved_settings_are_read_again(tmp_path):
     config = TrainConfig(epochs=7, milestones=(0.2, 0.9), ema=0.99, optimizer="sgd", patience=2)
     save_config(tmp_path / "run.yaml", config)
     assert load_config(tmp_path / "run.yaml", TrainConfig()) == config
@@ -37,16 +38,16 @@ def test_what_a_run_writes_is_read_again(tmp_path):
 
 def test_a_file_overrides_defaults_and_the_command_line_overrides_the_file(tmp_path):
     path = write(tmp_path, "epochs: 7\nlearning_rate: 1\n")
-    found = parse("--seed", "3", "--config", str(path), "--epochs", "9", "--data", "here")
-    assert (found.epochs, found.learning_rate, found.seed, found.data) == (9, 1.0, 3, "here")
+    config = parse("--seed", "3", "--config", str(path), "--epochs", "9", "--data", "here")
+    assert (config.epochs, config.learning_rate, config.seed, config.data) == (9, 1.0, 3, "here")
     assert parse(f"--config={path}").epochs == 7
     assert parse().epochs is None
 
 
 def test_defaults_may_come_from_elsewhere(tmp_path):
     path = write(tmp_path, "epochs: 7\n")
-    found = parse("--config", str(path), base=lambda: Arguments(batch_size=2, epochs=1))
-    assert (found.epochs, found.batch_size) == (7, 2)
+    config = parse("--config", str(path), base=lambda: Arguments(batch_size=2, epochs=1))
+    assert (config.epochs, config.batch_size) == (7, 2)
 
 
 def test_an_empty_file_changes_nothing(tmp_path):
@@ -77,9 +78,9 @@ def test_an_empty_file_changes_nothing(tmp_path):
 )
 def test_wrong_files_are_explained(tmp_path, text, error, message):
     path = write(tmp_path, text)
-    with pytest.raises(error, match=message) as found:
+    with pytest.raises(error, match=message) as caught:
         load_config(path, Arguments())
-    assert "run.yaml" in str(found.value)
+    assert "run.yaml" in str(caught.value)
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
@@ -114,10 +115,7 @@ def test_defaults_by_model():
 
 
 def test_every_setting_is_explained():
-    source = dataclasses.fields(TrainConfig)
-    import inspect
-
     text = inspect.getsource(TrainConfig)
-    for field in source:
+    for field in dataclasses.fields(TrainConfig):
         after = text.split(f"    {field.name}: ", 1)[1].split("\n", 1)[1]
         assert after.lstrip().startswith('"""'), field.name

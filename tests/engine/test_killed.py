@@ -1,6 +1,5 @@
 """SIGKILL at any moment, also inside of a write: every resumed run ends bit-identical."""
 
-import csv
 import itertools
 import random
 import time
@@ -8,14 +7,13 @@ import time
 import pytest
 import torch
 from children import start_child
+from short_runs import run, table
 
-from cvlib.data import SyntheticBananas
-from cvlib.engine import TrainConfig, fit
+from cvlib.engine import TrainConfig
 from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.report import TIMES
-from cvlib.models import TinySSD
 
-# Everything that has a state: averages, accumulation, early stopping, workers, saves in epochs.
+# All that checkpoints store: averages, accumulation, early stopping, workers, saves in epochs.
 CONFIG = TrainConfig(
     epochs=4,
     batch_size=2,
@@ -58,76 +56,60 @@ fit(model, train, val, TrainConfig(**config), out, resume=resume, log=lambda lin
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, one_thread):
+def undisturbed(tmp_path_factory, train, val, one_thread):
     out = tmp_path_factory.mktemp("undisturbed")
-    train = SyntheticBananas(10, image_size=64)
-    val = SyntheticBananas(2, image_size=64, seed=1)
-    torch.manual_seed(0)
     start = time.perf_counter()
-    result = fit(
-        TinySSD(("banana",), (64, 64)),
-        [train[i] for i in range(10)],
-        [val[i] for i in range(2)],
-        CONFIG,
-        out,
-        log=lambda line: None,
-    )
-    assert result.finished
+    assert run(out, train, val[:2], CONFIG).finished
     return out, time.perf_counter() - start
 
 
-def start(out, fatal_write=0, workers=0):
-    """Trains in a process of its own; returns when it is about to begin."""
+def start_training(out, fatal_write=0, workers=0):
+    """Train in a new process; return when it is about to begin."""
     config = {**CONFIG.as_dict(), "workers": workers}
     return start_child(CHILD, out, DEADLINE, config=config, fatal_write=fatal_write)
 
 
 def finish(out, workers=0):
-    process = start(out, workers=workers)
+    process = start_training(out, workers=workers)
     process.join(DEADLINE)
     assert process.exitcode == 0
-    for leftover in out.glob(".*.tmp"):  # nobody can tidy up after SIGKILL
+    for leftover in out.glob(".*.tmp"):  # SIGKILL leaves temporary files
         leftover.unlink()
 
 
 def without_times(state):
-    """A snapshot as comparable values."""
+    """Remove the entries that differ between equal runs."""
     progress = {k: v for k, v in state["progress"].items() if k not in ("elapsed", "seconds")}
     history = [{k: v for k, v in row.items() if k not in TIMES} for row in progress["history"]]
     config = {k: v for k, v in state["config"].items() if k != "workers"}
     return {**state, "config": config, "progress": {**progress, "waiting": 0, "history": history}}
 
 
-def assert_equal(one, other, at=""):
-    assert type(one) is type(other), at
-    if isinstance(one, dict):
-        assert list(one) == list(other), at
-        for name in one:
+def assert_equal(value, expected, at=""):
+    assert type(value) is type(expected), at
+    if isinstance(value, dict):
+        assert list(value) == list(expected), at
+        for name in value:
             if name not in TIMES:
-                assert_equal(one[name], other[name], f"{at}/{name}")
-    elif isinstance(one, list | tuple):
-        for i, (a, b) in enumerate(itertools.zip_longest(one, other)):
+                assert_equal(value[name], expected[name], f"{at}/{name}")
+    elif isinstance(value, list | tuple):
+        for i, (a, b) in enumerate(itertools.zip_longest(value, expected)):
             assert_equal(a, b, f"{at}/{i}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), at
+    elif isinstance(value, torch.Tensor):
+        assert torch.equal(value, expected), at
     else:
-        assert one == other, at
+        assert value == expected, at
 
 
 def assert_same_run(out, other):
-    """Weights, averages, optimisers, figures and files."""
+    """Compare weights, averages, optimisers, metrics and files."""
     assert {path.name for path in out.iterdir()} == {path.name for path in other.iterdir()}
     for name in ("last.pt", "best.pt", "best.safetensors", "epoch-0002.pt"):
-        one, two = (without_workers(load_checkpoint(folder / name)) for folder in (out, other))
+        saved, expected = (without_workers(load_checkpoint(path / name)) for path in (out, other))
         if name == "last.pt":
-            one, two = without_times(one), without_times(two)
-        assert_equal(one, two, name)
-    tables = []
-    for folder in (out, other):
-        with open(folder / "metrics.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        tables.append([{k: v for k, v in row.items() if k not in TIMES} for row in rows])
-    assert tables[0] == tables[1]
+            saved, expected = without_times(saved), without_times(expected)
+        assert_equal(saved, expected, name)
+    assert table(out) == table(other)
 
 
 def without_workers(state):
@@ -137,7 +119,7 @@ def without_workers(state):
 @pytest.mark.parametrize("fatal_write", [3, 6, 11])
 def test_killed_inside_of_a_write(undisturbed, tmp_path, fatal_write):
     out = tmp_path / "run"
-    process = start(out, fatal_write)
+    process = start_training(out, fatal_write)
     process.join(DEADLINE)
     assert process.exitcode == -9, "it was killed while it wrote"
     assert list(out.glob(".*.tmp")), "half a file is left"
@@ -146,19 +128,19 @@ def test_killed_inside_of_a_write(undisturbed, tmp_path, fatal_write):
 
 
 def kill_at_random_moments(undisturbed, out, moments, seed):
-    """Kills a run again and again until it has ended; gives how often it was killed."""
-    whole, seconds = undisturbed
+    """Kill a run repeatedly, then let it end; return how often it was killed."""
+    expected, seconds = undisturbed
     chance, killed = random.Random(seed), 0
     for _ in range(moments):
         workers = chance.choice([0, 0, 1])
-        process = start(out, workers=workers)
+        process = start_training(out, workers=workers)
         # The first third: a resumed run must come further, or it would never end.
         process.join(chance.uniform(0, seconds / 3))
         killed += process.is_alive()
         process.kill()
         process.join(DEADLINE)
     finish(out)
-    assert_same_run(out, whole)
+    assert_same_run(out, expected)
     return killed
 
 
@@ -169,5 +151,5 @@ def test_killed_at_three_random_moments(undisturbed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(20))
 def test_killed_at_twenty_random_moments(undisturbed, tmp_path, number):
-    """Twenty runs, each killed at several moments of its own."""
+    """Twenty runs, each killed at other moments."""
     kill_at_random_moments(undisturbed, tmp_path / "run", 4, time.time_ns() + number)

@@ -25,9 +25,9 @@ def fail(error, config=CONFIG):
     ],
 )
 def test_settings_that_need_less_are_named(error):
-    with pytest.raises(MemoryError, match="fit: out of memory; try one of: ") as found:
+    with pytest.raises(MemoryError, match="fit: out of memory; try one of: ") as caught:
         fail(error)
-    text = str(found.value)
+    text = str(caught.value)
     assert "--batch-size 4 --accumulate 4" in text
     assert "--precision bfloat16" in text and "--freeze-backbone" in text
     assert str(error)[:10] in text, "the reason stays"
@@ -35,10 +35,10 @@ def test_settings_that_need_less_are_named(error):
 
 def test_only_what_can_be_lowered_is_advised():
     config = dataclasses.replace(CONFIG, batch_size=1, precision="bfloat16", freeze_backbone=True)
-    with pytest.raises(MemoryError) as found:
+    with pytest.raises(MemoryError) as caught:
         fail(MemoryError(), config)
-    assert "--" not in str(found.value)
-    assert "smaller image_size" in str(found.value)
+    assert "--" not in str(caught.value)
+    assert "smaller image_size" in str(caught.value)
 
 
 def test_a_killed_worker_is_explained():
@@ -49,13 +49,13 @@ def test_a_killed_worker_is_explained():
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("wrong")])
 def test_other_errors_stay_what_they_are(error):
-    with pytest.raises(type(error), match=str(error)) as found:
+    with pytest.raises(type(error), match=str(error)) as caught:
         fail(error)
-    assert found.value is error
+    assert caught.value is error
 
 
-def test_what_the_allocator_of_the_host_says_is_understood():
-    # The real thing: more than any machine has.
-    with pytest.raises(RuntimeError) as found:
+def test_messages_of_the_cpu_allocator_are_recognised():
+    # More than any machine has.
+    with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
-    assert is_out_of_memory(found.value)
+    assert is_out_of_memory(caught.value)

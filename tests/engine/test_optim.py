@@ -43,12 +43,12 @@ def test_the_head_learns_ten_times_faster(resnet, optimizer):
     config = TrainConfig(
         optimizer=optimizer, learning_rate=0.01, head_factor=10, weight_decay=0.001
     )
-    found = facts(resnet, config)
-    assert found.keys() == {name for name, _ in resnet.named_parameters()}
-    assert found["network.fc.weight"] == (pytest.approx(0.1), 0.001)
-    assert found["network.fc.bias"] == (pytest.approx(0.1), 0)
-    assert found["network.conv1.weight"] == (0.01, 0.001)
-    assert found["network.bn1.weight"] == (0.01, 0)
+    groups = facts(resnet, config)
+    assert groups.keys() == {name for name, _ in resnet.named_parameters()}
+    assert groups["network.fc.weight"] == (pytest.approx(0.1), 0.001)
+    assert groups["network.fc.bias"] == (pytest.approx(0.1), 0)
+    assert groups["network.conv1.weight"] == (0.01, 0.001)
+    assert groups["network.bn1.weight"] == (0.01, 0)
 
 
 def test_muon_takes_the_convolutions_of_the_backbone_and_nothing_else(ssd):

@@ -1,20 +1,17 @@
 """Several processes under plain torchrun take the steps of one with larger batches."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from short_runs import run
+from torchrun import run as launch
 
 from cvlib._distributed import gather_objects, mean_over_ranks
 from cvlib.data import SyntheticBananas
-from cvlib.engine import TrainConfig, fit
+from cvlib.engine import TrainConfig
 from cvlib.engine.checkpoint import load_checkpoint
 from cvlib.engine.device import from_first
-from cvlib.models import TinySSD
 
 SETTINGS = {
     "epochs": 2,
@@ -68,46 +65,28 @@ with open(f"{out}-{rank()}.json", "w") as file:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """The same run in two processes of batches of two, and in one of batches of four."""
+    """A run of two processes with batches of two, and of one process with batches of four."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "script.py").write_text(SCRIPT)
     settings = {**SETTINGS, "batch_size": 2}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [*command, folder / "script.py", folder / "two", json.dumps(settings)],
-        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    launch(folder / "script.py", folder / "two", json.dumps(settings), seconds=300)
     train, val = (SyntheticBananas(n, image_size=64, seed=s) for n, s in ((11, 0), (3, 1)))
-    torch.manual_seed(0)
-    lines = []
-    result = fit(
-        TinySSD(("banana",), (64, 64)),
-        [train[i] for i in range(11)],
-        [val[i] for i in range(3)],
-        TrainConfig(**SETTINGS, batch_size=4),
-        folder / "one",
-        log=lines.append,
-    )
+    train, val, lines = [train[i] for i in range(11)], [val[i] for i in range(3)], []
+    config = TrainConfig(**SETTINGS, batch_size=4)
+    result = run(folder / "one", train, val, config, log=lines.append)
     reports = [json.loads((folder / f"two-{rank}.json").read_text()) for rank in range(2)]
     return folder, result, lines, reports
 
 
 def test_two_processes_learn_what_one_does_with_twice_the_batch(both):
     folder, _, _, _ = both
-    one, two = (load_checkpoint(folder / name / "last.pt") for name in ("one", "two"))
-    assert one["progress"]["step"] == two["progress"]["step"] == 6
-    for name, value in one["model"].items():
-        torch.testing.assert_close(two["model"][name], value, rtol=1e-4, atol=1e-6, msg=name)
-    for name, value in one["average"].items():
-        torch.testing.assert_close(two["average"][name], value, rtol=1e-4, atol=1e-6, msg=name)
+    alone, shared = (load_checkpoint(folder / name / "last.pt") for name in ("one", "two"))
+    assert alone["progress"]["step"] == shared["progress"]["step"] == 6
+    for key in ("model", "average"):
+        torch.testing.assert_close(shared[key], alone[key], rtol=1e-4, atol=1e-6)
 
 
-def test_figures_are_those_of_all_processes_together(both):
+def test_metrics_are_those_of_all_processes_together(both):
     folder, result, _, reports = both
     rows = json.loads((folder / "two" / "metrics.json").read_text())
     for row, expected in zip(rows, result.history, strict=True):
@@ -122,9 +101,8 @@ def test_the_first_process_alone_prints_and_writes(both):
     folder, _, lines, reports = both
     assert len(reports[0]["lines"]) == len(lines) == 2
     assert reports[1]["lines"] == []
-    assert {p.name for p in (folder / "one").iterdir()} == {
-        p.name for p in (folder / "two").iterdir()
-    }
+    alone, shared = ({p.name for p in (folder / n).iterdir()} for n in ("one", "two"))
+    assert alone == shared
     for report in reports:
         assert (report["start"], report["step"]) == (1, 6), "callbacks are called in all"
 
@@ -137,20 +115,12 @@ def test_numbers_and_errors_are_shared(both):
         assert report["error"] == "only the first process looks"
 
 
-def test_another_number_of_processes_is_refused(both, tmp_path):
+def test_another_number_of_processes_is_refused(both):
     folder, _, _, _ = both
     train = SyntheticBananas(11, image_size=64)
-    model = TinySSD(("banana",), (64, 64))
+    config = TrainConfig(**SETTINGS, batch_size=2)
     with pytest.raises(ValueError, match=r"expected 2 processes as in .*, got 1; with"):
-        fit(
-            model,
-            train,
-            train,
-            TrainConfig(**SETTINGS, batch_size=2),
-            folder / "two",
-            resume=True,
-            log=lambda line: None,
-        )
+        run(folder / "two", train, train, config, resume=True)
 
 
 def test_one_process_needs_no_others():

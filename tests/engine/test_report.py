@@ -1,4 +1,4 @@
-"""The figures of a run as files."""
+"""Metrics of a run as files."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ def history(epochs=3, eval_every=2):
     return rows
 
 
-def test_table_and_json_hold_every_figure(tmp_path):
+def test_table_and_json_hold_all_metrics(tmp_path):
     write_history(tmp_path, history())
     assert json.loads((tmp_path / "metrics.json").read_text()) == history()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()

@@ -52,12 +52,12 @@ def test_processes_share_the_steps_of_one(size, batch_size, accumulate, processe
     alone = SamplingPlan(size, TrainConfig(batch_size=batch_size * accumulate * processes))
     plans = [SamplingPlan(size, config, rank, processes) for rank in range(processes)]
     shares = [list(plan.steps(epoch)) for plan in plans]
-    whole = indices(alone, epoch)
-    left_out = len(whole) - len(shares[0])
+    keys = indices(alone, epoch)
+    left_out = len(keys) - len(shares[0])
     assert left_out in (0, 1)
     if left_out:
-        assert len(whole[-1][0]) < processes
-    for number, (expected,) in enumerate(whole[: len(shares[0])]):
+        assert len(keys[-1][0]) < processes
+    for number, (expected,) in enumerate(keys[: len(shares[0])]):
         steps = [share[number] for share in shares]
         assert len({len(step) for step in steps}) == 1, "all processes talk equally often"
         at_offset = {
@@ -88,13 +88,13 @@ def test_an_epoch_can_be_entered_in_its_middle(size, first):
 @given(size=st.integers(2, 40), first=st.integers(0, 30), accumulate=st.integers(1, 3))
 def test_a_run_can_be_entered_anywhere(size, first, accumulate):
     plan = SamplingPlan(size, TrainConfig(batch_size=2, accumulate=accumulate, epochs=3))
-    whole = [key for epoch in range(3) for step in plan.steps(epoch) for key in step]
-    assert list(plan.keys(first)) == [key for key in whole if key.step >= first]
-    assert [key.step for key in whole if key.is_last] == list(range(plan.total_steps))
+    keys = [key for epoch in range(3) for step in plan.steps(epoch) for key in step]
+    assert list(plan.keys(first)) == [key for key in keys if key.step >= first]
+    assert [key.step for key in keys if key.is_last] == list(range(plan.total_steps))
 
 
-def test_the_order_of_a_large_set_takes_eight_bytes_a_image():
-    """A run that is resumed after an update of cvlib goes on with the order that it began with."""
+def test_the_order_takes_eight_bytes_per_image():
+    """The order is fixed, as a run may be resumed after an update of cvlib."""
     order = SamplingPlan(10, TrainConfig(seed=3)).order(2)
     assert order.element_size() == 8
     assert order.tolist() == [4, 6, 9, 0, 8, 5, 1, 2, 3, 7]

@@ -22,30 +22,30 @@ def rates(total, **settings):
     name=st.sampled_from(["cosine", "step", "constant", "one-cycle"]),
 )
 def test_learning_rates_rise_to_their_peak_and_do_not_rise_again(total, warmup, name):
-    found = rates(total, schedule=name, warmup=warmup)
-    peak = found.index(max(found))
-    assert min(found) >= 0
-    assert max(found) <= 1
-    assert found[: peak + 1] == sorted(found[: peak + 1])
-    assert found[peak:] == sorted(found[peak:], reverse=True)
+    factors = rates(total, schedule=name, warmup=warmup)
+    peak = factors.index(max(factors))
+    assert min(factors) >= 0
+    assert max(factors) <= 1
+    assert factors[: peak + 1] == sorted(factors[: peak + 1])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
     assert peak <= max(1, math.ceil(warmup * total))
     if name != "one-cycle":
-        assert max(found) == pytest.approx(1)
+        assert max(factors) == pytest.approx(1)
 
 
 def test_the_cosine_ends_near_zero():
-    found = rates(1000, warmup=0.1)
-    assert found[999] < 1e-4
-    assert found[99] == 1.0
-    assert found[0] == pytest.approx(0.01)
-    assert found[550] == pytest.approx(0.5)
+    factors = rates(1000, warmup=0.1)
+    assert factors[999] < 1e-4
+    assert factors[99] == 1.0
+    assert factors[0] == pytest.approx(0.01)
+    assert factors[550] == pytest.approx(0.5)
 
 
 def test_steps_fall_at_their_milestones():
-    found = rates(100, schedule="step", warmup=0.0, milestones=(0.5, 0.8), step_factor=0.1)
-    assert found[49] == 1.0
-    assert found[50] == found[79] == pytest.approx(0.1)
-    assert found[80] == found[99] == pytest.approx(0.01)
+    factors = rates(100, schedule="step", warmup=0.0, milestones=(0.5, 0.8), step_factor=0.1)
+    assert factors[49] == 1.0
+    assert factors[50] == factors[79] == pytest.approx(0.1)
+    assert factors[80] == factors[99] == pytest.approx(0.01)
 
 
 def test_constant_is_constant_after_the_warmup():

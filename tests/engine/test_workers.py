@@ -41,10 +41,10 @@ def test_half_of_the_cores_load(cores, monkeypatch, count, processes, expected):
     cores(count)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert choose_workers(None, DRAWN) == expected
-    assert choose_workers(3, DRAWN) == 3, "who says a number gets it"
+    assert choose_workers(3, DRAWN) == 3, "an explicit number is kept"
 
 
-def test_who_else_loads_images_between_the_steps(cores, monkeypatch):
+def test_some_datasets_are_loaded_without_workers(cores, monkeypatch):
     cores(16)
     assert choose_workers(None, DRAWN, Subset(DRAWN, range(5))) == 8
     assert choose_workers(None, Subset(DRAWN, range(99))) == 0, "few"
@@ -53,7 +53,7 @@ def test_who_else_loads_images_between_the_steps(cores, monkeypatch):
     assert choose_workers(None, DRAWN) == 0, "each would import torch again"
 
 
-def test_a_run_says_what_it_has_chosen(cores, tmp_path):
+def test_a_run_logs_the_number_of_workers(cores, tmp_path):
     cores(2)
     lines, seen = [], []
     settings = {"epochs": 1, "batch_size": 50, "precision": "float32", "device": "cpu"}
@@ -69,7 +69,7 @@ def test_a_run_says_what_it_has_chosen(cores, tmp_path):
 
     train(tmp_path / "one")
     assert set(seen) == {1}
-    assert lines[0] == "workers: 1 (they load images; --workers sets another number)"
+    assert lines[0] == "workers: 1 processes load images (change with --workers)"
     assert json.loads((tmp_path / "one" / "config.json").read_text())["workers"] is None
     train(tmp_path / "none", workers=0)
     assert seen[-1] == 0

@@ -19,7 +19,7 @@ from cvlib.models.tiny_ssd import TinySSD
 
 
 def without_norm(model: Model) -> Model:
-    """The model without batch normalisation, whose statistics see one process's images."""
+    """Remove batch normalisation, whose statistics cover the images of one process only."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, torch.nn.BatchNorm2d):
@@ -28,7 +28,7 @@ def without_norm(model: Model) -> Model:
 
 
 def main() -> None:
-    """Trains, and writes weights, losses and figures."""
+    """Train, and write weights, losses and metrics."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--batch-size", type=int, default=2)
@@ -72,9 +72,9 @@ def main() -> None:
     train = SyntheticBananas(arguments.images, image_size=64)
     val = SyntheticBananas(5, image_size=64, seed=1)
     result = fit(model, train, val, config, out, resume="auto", callbacks=[watch])
-    figures = evaluate(result.model, val, batch_size=2).as_dict()
+    metrics = evaluate(result.model, val, batch_size=2).as_dict()
     if rank() == 0:
-        save_json(arguments.out / "seen.json", {"losses": losses, "figures": figures})
+        save_json(arguments.out / "report.json", {"losses": losses, "metrics": metrics})
 
 
 if __name__ == "__main__":

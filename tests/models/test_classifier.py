@@ -1,4 +1,4 @@
-"""Classifiers: which weights they take, what they refuse, what they promise as models."""
+"""Classifiers: weights, losses, decoding, and what they refuse."""
 
 import pytest
 import torch
@@ -29,9 +29,6 @@ def random_images(count=2, size=SIZE):
 def save(tmp_path, state, name="weights.pth"):
     torch.save(state, tmp_path / name)
     return tmp_path / name
-
-
-# --- building --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -101,9 +98,6 @@ def test_unknown_names_and_options_are_refused():
 def test_impossible_classes_and_sizes_are_refused(classes, size, message):
     with pytest.raises(ValueError, match=f"Classifier: .*{message}"):
         Classifier(classes, size)
-
-
-# --- weights ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["pth", "wrapped", "float16", "safetensors", "no head"])
@@ -177,7 +171,7 @@ def test_damaged_files_are_named(tmp_path, content):
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.zeros(3)])
-def test_files_of_something_else_are_named(tmp_path, content):
+def test_files_with_other_values_are_named(tmp_path, content):
     with pytest.raises(ValueError, match="expected tensors by name, got other values in"):
         new(weights=save(tmp_path, content))
 
@@ -202,31 +196,26 @@ def test_strides_move_without_changing_shapes():
     plain, moved = new("resnet50"), new("resnet50", stride_in_1x1=True)
     moved.load_state_dict(plain.state_dict())
     images = random_images()
-    one, two = plain.eval()(images), moved.eval()(images)
-    assert one.shape == two.shape
-    assert not torch.equal(one, two)
+    expected, logits = plain.eval()(images), moved.eval()(images)
+    assert logits.shape == expected.shape
+    assert not torch.equal(logits, expected)
     assert [m.stride for m in moved.modules() if isinstance(m, nn.Conv2d)].count((2, 2)) == 7
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_strides_need_bottlenecks(name):
-    with pytest.raises(
-        ValueError, match=r"expected a ResNet with bottlenecks .* for stride_in_1x1"
-    ):
+    with pytest.raises(ValueError, match=r"a ResNet with bottlenecks .* for stride_in_1x1"):
         new(name, stride_in_1x1=True)
-
-
-# --- loss, decoding, size --------------------------------------------------------------------
 
 
 def test_the_loss_is_the_mean_over_the_images_that_count():
     model = new(label_smoothing=0.1)
     raw = torch.randn(4, 2, requires_grad=True)
     label = torch.tensor([0, 1, -1, 1])
-    found = model.loss(raw, {"label": label})["class"]
+    loss = model.loss(raw, {"label": label})["class"]
     kept = label >= 0
     expected = nn.functional.cross_entropy(raw[kept], label[kept], label_smoothing=0.1)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(loss, expected)
     nothing = model.loss(raw, {"label": torch.full((4,), -1)})["class"]
     assert nothing == 0
     nothing.backward()
@@ -234,26 +223,24 @@ def test_the_loss_is_the_mean_over_the_images_that_count():
 
 
 @pytest.mark.parametrize("label", [2, -2])
-def test_labels_that_are_no_class_are_refused(label):
+def test_labels_without_a_class_are_refused(label):
     with pytest.raises(ValueError, match=rf"expected `label` in 0\.\.1 .*got \[0, {label}\]"):
         new().loss(torch.zeros(2, 2), {"label": torch.tensor([0, label])})
 
 
 def test_decoding_gives_probabilities():
     results = new().decode(torch.tensor([[0.0, 0.0], [100.0, 0.0]]))
-    found = torch.stack([result.probabilities for result in results])
-    torch.testing.assert_close(found, torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
+    probabilities = torch.stack([result.probabilities for result in results])
+    torch.testing.assert_close(probabilities, torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
 
 
 @pytest.mark.parametrize("size", [(80, 120), (120, 80), (30, 20), (64, 64), (1, 5)])
 def test_the_middle_is_cut_out(size):
-    model = new()
-    image = random_images(1, size)[0]
-    found = model.framing.apply(image)
-    assert found.shape == (3, *SIZE) and found.dtype == torch.uint8
+    image = new().framing.apply(random_images(1, size)[0])
+    assert image.shape == (3, *SIZE) and image.dtype == torch.uint8
 
 
-def test_seven_eighths_of_the_short_side_are_seen():
+def test_seven_eighths_of_the_short_side_are_cropped():
     image = torch.zeros(3, 64, 128, dtype=torch.uint8)
     image[:, 4:60, 36:92] = 255  # seven eighths of 64 around the centre
     assert new().framing.apply(image)[:, 1:-1, 1:-1].min() > 250
