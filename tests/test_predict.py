@@ -149,7 +149,7 @@ def test_a_truncated_image_is_named(tmp_path, suffix, share):
 
 def test_a_text_file_is_no_image(tmp_path):
     (tmp_path / "a.png").write_text("I am an image")
-    with pytest.raises(ValueError, match="read_image: expected a whole image"):
+    with pytest.raises(ValueError, match="read_image: expected a complete image"):
         read_image(tmp_path / "a.png")
 
 

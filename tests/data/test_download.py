@@ -389,7 +389,7 @@ def test_missing_archive(tmp_path):
 
 @pytest.fixture
 def bananas(server, tmp_path, monkeypatch):
-    """Serve a tiny stand-in for the real archive."""
+    """Serve a tiny archive instead of the real one."""
     members = [
         (f"banana-detection/bananas_{split}/{name}", b"x")
         for split in ("train", "val")

@@ -174,7 +174,7 @@ def test_a_damaged_image(tool, tmp_path, model):
     save(tmp_path / "b.png")
     assert tool(model, "a.png", "b.png", *LOW) == 1
     assert "Traceback" not in tool.err
-    assert re.search(r"skipped: read_image: expected a whole PNG.*a\.png", tool.err)
+    assert re.search(r"skipped: read_image: expected a complete PNG.*a\.png", tool.err)
     assert "1 of 2 files are damaged" in tool.err.splitlines()[-1]
     rows = json.loads((tmp_path / "detections" / "predictions.json").read_text())
     assert [row["file"] for row in rows] == ["b.png", "a.png"]

@@ -43,8 +43,8 @@ class BananaDataset(DetectionDataset):
     Raises:
         FileNotFoundError: ``root`` lacks the split, or the split lacks ``label.csv``.
         TypeError: ``classes`` is a single string.
-        ValueError: ``split`` is unknown, there are no images, or ``label.csv`` has mistakes, of
-            which up to 20 are listed.
+        ValueError: ``split`` is unknown, there are no images, or ``label.csv`` is invalid; up to
+            20 mistakes are listed.
 
     Warns:
         UserWarning: Some images have no row in ``label.csv``.

@@ -16,10 +16,11 @@ from tqdm.auto import tqdm
 from cvlib.data.datasets.base import SingleLabelDataset
 from cvlib.data.files.folders import escape
 from cvlib.data.files.images import UnreadableImageError, read_image_size
-from cvlib.data.files.mask_images import VOID, Colour, read_classes
+from cvlib.data.files.mask_images import Colour, read_classes
 from cvlib.data.files.shared_memory import ImageCache
 from cvlib.data.labels.findings import Finding
 from cvlib.data.labels.table import PackedList
+from cvlib.geometry.view import VOID
 
 
 class SegmentationDataset(SingleLabelDataset):

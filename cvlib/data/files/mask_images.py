@@ -19,14 +19,13 @@ from cvlib.data.files.images import (
     known_header,
     open_by_pillow,
 )
+from cvlib.geometry.view import VOID
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Colour = tuple[int, int, int]
 
-# Value of pixels without a class.
-VOID = 255
 # Lossy formats blur class indices at every edge.
 _FORMATS = ("PNG", "BMP", "TIFF", "GIF")
 _NUMBERS = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")

@@ -20,8 +20,9 @@ from torchvision import tv_tensors
 from cvlib._files import IMAGE_SUFFIXES
 from cvlib.data.files.image_headers import MemorySource, read_header
 from cvlib.data.files.images import UnreadableImageError, read_image
-from cvlib.data.files.mask_images import VOID, decode_numbers
+from cvlib.data.files.mask_images import decode_numbers
 from cvlib.data.labels.rules import SLACK
+from cvlib.geometry.view import VOID
 from cvlib.ops.rle import masks_to_rle, rle_to_masks
 
 Members = Mapping[str, bytes]

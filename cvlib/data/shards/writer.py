@@ -76,33 +76,42 @@ def write_shards(
     folder = Path(folder)
     _check_arguments(dataset, folder, per_shard, max_bytes)
     folder.mkdir(parents=True, exist_ok=True)
-    untransformed = copy.copy(dataset)
-    untransformed.transform = None
     order = np.arange(len(dataset))
     if seed is not None:
         order = np.random.default_rng(seed).permutation(order)
-    writer = _ShardWriter(folder, per_shard, max_bytes)
-    bad: list[dict[str, Any]] = []
     allowed = max(1, int(len(order) * max_bad_share)) if max_bad_share else 0
-    with writer:
-        for index in tqdm(order.tolist(), "writing shards", disable=None, leave=False, delay=1):
-            try:
-                members = _encode_sample(untransformed, index)
-            except (OSError, ValueError) as error:
-                bad.append({"index": index, "reason": str(error)})
-                log(f"left out: image {index} cannot be read: {error}")
-                _check_share(bad, allowed, len(order))
-            else:
-                writer.add(f"{index:09d}", members)
+    with _ShardWriter(folder, per_shard, max_bytes) as writer:
+        bad = _write_samples(dataset, order.tolist(), writer, allowed, log)
     if not writer.shards:
         raise ValueError(f"write_shards: expected readable images, got none: {bad[0]['reason']}")
     upright = bool(getattr(dataset, "upright", True))
-    shard_index = Index(
-        dataset.task, tuple(dataset.classes), upright, tuple(writer.shards), tuple(bad)
-    )
-    save_index(folder, shard_index, np.array(writer.offsets, dtype=np.int64))
-    shards = counted(len(writer.shards), "shard")
-    log(f"{counted(len(order) - len(bad), 'image')} in {shards}")
+    shards = tuple(writer.shards)
+    index = Index(dataset.task, tuple(dataset.classes), upright, shards, tuple(bad))
+    save_index(folder, index, np.array(writer.offsets, dtype=np.int64))
+    log(f"{counted(len(order) - len(bad), 'image')} in {counted(len(shards), 'shard')}")
+
+
+def _write_samples(
+    dataset: Any,
+    order: list[int],
+    writer: _ShardWriter,
+    allowed: int,
+    log: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Write samples in the given order; return index and reason of unreadable ones."""
+    untransformed = copy.copy(dataset)
+    untransformed.transform = None
+    bad: list[dict[str, Any]] = []
+    for index in tqdm(order, "writing shards", disable=None, leave=False, delay=1):
+        try:
+            members = _encode_sample(untransformed, index)
+        except (OSError, ValueError) as error:
+            bad.append({"index": index, "reason": str(error)})
+            log(f"left out: image {index} cannot be read: {error}")
+            _check_share(bad, allowed, len(order))
+        else:
+            writer.add(f"{index:09d}", members)
+    return bad
 
 
 def _check_arguments(dataset: Any, folder: Path, per_shard: int, max_bytes: int) -> None:
