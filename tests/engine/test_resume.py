@@ -11,7 +11,7 @@ import time
 
 import pytest
 from children import start_child
-from short_runs import CONFIG, SIZE, Hooked, assert_same_run, ignore, run
+from short_runs import CONFIG, SIZE, Hooked, assert_same_run, run
 
 from cvlib.engine import evaluate, fit, unreadable
 from cvlib.engine.checkpoint import load_checkpoint
@@ -86,7 +86,7 @@ train, val = Slow(train[i] for i in range(10)), [val[i] for i in range(4)]
 torch.manual_seed(0)
 model = TinySSD(("banana",), (64, 64))
 resume = (Path(out) / "last.pt").exists()
-fit(model, train, val, TrainConfig(**config), out, resume=resume, log=ignore)
+fit(model, train, val, TrainConfig(**config), out, resume=resume, log=lambda line: None)
 """
 
 
@@ -196,7 +196,7 @@ def test_another_configuration_is_refused(undisturbed, train, val, change):
 def test_other_classes_are_refused(undisturbed, train, val):
     model = TinySSD(("apple",), SIZE)
     with pytest.raises(ValueError, match=r"expected classes \['banana'\].*got \['apple'\]"):
-        fit(model, train, val, CONFIG, undisturbed[0], resume=True, log=ignore)
+        fit(model, train, val, CONFIG, undisturbed[0], resume=True, log=lambda line: None)
 
 
 def test_a_damaged_checkpoint_is_named(undisturbed, tmp_path, train, val):

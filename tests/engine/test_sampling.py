@@ -60,13 +60,11 @@ def test_processes_share_the_steps_of_one(size, batch_size, accumulate, processe
     for number, (expected,) in enumerate(keys[: len(shares[0])]):
         steps = [share[number] for share in shares]
         assert len({len(step) for step in steps}) == 1, "all processes talk equally often"
-        at_offset = {
-            key.offset + i: index
-            for step in steps
-            for key in step
-            for i, index in enumerate(key.indices)
-        }
-        assert [at_offset[i] for i in range(len(expected))] == expected
+        # Batch by batch, and in each the shares of all processes in order.
+        together = [
+            index for keys in zip(*steps, strict=True) for key in keys for index in key.indices
+        ]
+        assert together == list(expected)
         for keys in zip(*steps, strict=True):
             assert all(key.indices for key in keys), "no process is without work"
             assert len({key.weight for key in keys}) == 1

@@ -40,7 +40,7 @@ def test_bench_ops_writes_table_json_and_chart(tmp_path):
 
 def test_bench_check_prints_its_measurements():
     out = run("bench_check.py", "--images", "20", "--objects", "1000", "--repeats", "1")
-    assert re.search(r"rules about labels: 1,000 objects in \d", out)
+    assert re.search(r"label rules: 1,000 objects in \d", out)
     assert re.search(r"labels and headers: 20 images in .* [\d,]+ images/s", out)
     assert re.search(r"every pixel: 20 images in .* [\d,]+ images/s", out)
 

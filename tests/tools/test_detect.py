@@ -157,7 +157,7 @@ def test_a_file_that_is_not_a_model(tool, tmp_path):
     (tmp_path / "model.pt").write_text("weights")
     assert tool("model.pt", "a.png", *LOW) == 1
     assert "Traceback" not in tool.err
-    assert re.match(r"detect: load_checkpoint: .*model\.pt is damaged or not a", tool.err)
+    assert re.match(r"detect: load_checkpoint: .*model\.pt, which is damaged", tool.err)
 
 
 @pytest.mark.parametrize("source", ["nowhere.png", "nowhere/", "no*.jpg", "empty"])

@@ -80,10 +80,10 @@ def test_help_has_the_recipe_as_defaults(run, capsys):
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
-        (["--model", "resnet"], ValueError, "expected a name of list_models"),
+        (["--model", "resnet"], ValueError, "a name from list_models"),
         (["--weights", "none.pth"], FileNotFoundError, r"none\.pth"),
         (["--stride-in-1x1"], ValueError, "expected a ResNet with bottlenecks"),
-        (["--image-size", "0"], ValueError, "expected image_size"),
+        (["--image-size", "0"], ValueError, "expected `image_size`"),
     ],
 )
 def test_wrong_options_are_explained(run, tmp_path, colours, arguments, error, message):
