@@ -110,7 +110,7 @@ def weighted_boxes_fusion(
     check_choice(_NAME, "conf_type", conf_type, _CONFIDENCES)
     device = boxes[0].device
     models = [
-        torch.full((len(model_boxes),), m, dtype=torch.int64, device=device)
+        torch.full((model_boxes.shape[0],), m, dtype=torch.int64, device=device)
         for m, model_boxes in enumerate(boxes)
     ]
     try:

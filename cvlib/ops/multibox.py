@@ -136,7 +136,7 @@ def multibox_detection(
     check_tensor(name, "offset_preds", offset_preds)
     check_shape(name, "class_probs", class_probs, "B", "K + 1", "A")
     batch, classes, count = class_probs.shape
-    if classes < 2 or count != len(anchors):
+    if classes < 2 or count != anchors.shape[0]:
         requirement = f"have shape (B, K + 1, A) with K >= 1 and A = {len(anchors)} as in `anchors`"
         actual = tuple(class_probs.shape)
         raise ValueError(mismatch(name, "class_probs", requirement, actual))

@@ -77,7 +77,7 @@ def test_gradient_of_boxes_is_refused(device, rng):
     masks.requires_grad_(), boxes.requires_grad_()
     values = paste_masks(masks, boxes, (HEIGHT, WIDTH), threshold=None)
     with pytest.raises(
-        RuntimeError, match="paste_masks is not differentiable in boxes; give boxes"
+        RuntimeError, match="paste_masks is not differentiable in boxes; pass boxes"
     ):
         values.sum().backward()
     grad = torch.ones(3, HEIGHT, WIDTH, device=device, requires_grad=True)

@@ -176,7 +176,7 @@ def test_no_bytes_give_anything_but_a_mask_or_a_value_error(text, height, width)
     try:
         masks = rle_to_masks([{"size": [height, width], "counts": text}])
     except ValueError as error:
-        assert str(error).startswith("rle_to_masks: expected the ")
+        assert str(error).startswith("rle_to_masks: expected ")
     else:
         assert masks.shape == (1, height, width)
         assert torch.equal(rle_to_masks(masks_to_rle(masks)), masks)
@@ -192,7 +192,7 @@ def test_no_polygon_gives_anything_but_a_mask_or_a_value_error(rows):
     try:
         assert polygons_to_masks([rows], (7, 9)).shape == (1, 7, 9)
     except ValueError as error:
-        assert str(error).startswith("polygons_to_masks: expected polygons[0][")
+        assert str(error).startswith("polygons_to_masks: expected `polygons[0][")
 
 
 def test_decoding_no_masks_gives_the_expected_size():
