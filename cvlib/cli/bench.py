@@ -165,6 +165,9 @@ class _Bananas(Dataset[Any]):
         self.bananas = SyntheticBananas(count, image_size=max(model.image_size), masks=True)
         self.task = model.task
 
+    def __len__(self) -> int:
+        return len(self.bananas)
+
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
         image, objects = self.bananas[index]
         return image, {**_TARGETS[self.task](objects), "image_id": index}

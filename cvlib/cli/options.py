@@ -54,7 +54,8 @@ def parse(
 
 def _explain(box: str) -> str:
     """Turn the parser's message, a box of text, into one line with the nearest right name."""
-    lines = [re.sub(r"[│╭╮╰╯]|─{2,}", "", line).strip() for line in box.splitlines()]
+    # Borders are ASCII where the output is not UTF-8.
+    lines = [re.sub(r"[│╭╮╰╯]|─{2,}|-{3,}", "", line).strip() for line in box.splitlines()]
     title, *rest = [line for line in lines if line] or ["wrong options"]
     text = re.split(r"For full helptext|Argument helptext", " ".join(rest) or title)[0].strip()
     if match := re.match(r"Unrecognized options: ([^\s,]+)", text):
@@ -73,6 +74,7 @@ def _explain(box: str) -> str:
         r"Error parsing (\S+): .*? (int|float)\b.*?: ('.*')",
     ):
         if match := re.match(pattern, text):
-            kind = {"INT": "an integer", "FLOAT": "a number"}.get(match[2].upper(), match[2])
+            kind = match[2].strip("{}")
+            kind = {"INT": "an integer", "FLOAT": "a number"}.get(kind.upper(), kind)
             return f"expected {match[1]} to be {kind}, got {match[3]}"
     return text

@@ -250,9 +250,11 @@ def train_model(
     log(f"best: {evaluate(result.model, val)}")
     if rank() == 0:
         write_png(out / "predictions.png", draw_predictions(result.model, val))
+    kind = type(model)
+    option = "" if model.name in list_models() else f" --model {kind.__module__}:{kind.__name__}"
     log(
         f"the model is {out / 'best.pt'}; see {out / 'predictions.png'} and "
-        f"{out / 'curves.png'}; use it with: cvlib predict {out} IMAGES"
+        f"{out / 'curves.png'}; use it with: cvlib predict {out} IMAGES{option}"
     )
     return GOOD
 

@@ -1,4 +1,4 @@
-"""Drawn bananas as files, and a model that has seen them once."""
+"""Synthetic bananas as files, and a model trained on them for one epoch."""
 
 import json
 import shutil
@@ -13,24 +13,25 @@ from cvlib.data import SyntheticBananas
 SIDE = 96
 
 
-def draw(folder, split, count, seed):
-    """Images on disk; their boxes as (name, rows of xyxy)."""
-    home = folder / "images" / split
-    home.mkdir(parents=True)
-    drawn = []
+def write_images(folder, split, count, seed):
+    """Write images; return their names and boxes (xyxy)."""
+    images = folder / "images" / split
+    images.mkdir(parents=True)
+    rows = []
     bananas = SyntheticBananas(count, image_size=SIDE, seed=seed)
     for number in range(count):
         image, target = bananas[number]
         name = f"{split}-{number}.png"
-        Image.fromarray(image.as_subclass(torch.Tensor).permute(1, 2, 0).numpy()).save(home / name)
-        drawn.append((name, target["boxes"].as_subclass(torch.Tensor).tolist()))
-    return drawn
+        pixels = image.as_subclass(torch.Tensor).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(images / name)
+        rows.append((name, target["boxes"].as_subclass(torch.Tensor).tolist()))
+    return rows
 
 
-def as_coco(drawn):
+def as_coco(rows):
     """Ids with gaps: images 10, 20, ..., one category 7."""
     images, annotations = [], []
-    for place, (name, boxes) in enumerate(drawn, 1):
+    for place, (name, boxes) in enumerate(rows, 1):
         images.append({"id": 10 * place, "file_name": name, "width": SIDE, "height": SIDE})
         for x1, y1, x2, y2 in boxes:
             box = [x1, y1, x2 - x1, y2 - y1]
@@ -55,7 +56,7 @@ def coco(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bananas-coco")
     (folder / "annotations").mkdir()
     for split, count, seed in (("train", 6, 1), ("val", 3, 2)):
-        content = as_coco(draw(folder, split, count, seed))
+        content = as_coco(write_images(folder, split, count, seed))
         (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return folder
 
@@ -65,7 +66,7 @@ def yolo(tmp_path_factory):
     """A YOLO folder without a validation split."""
     folder = tmp_path_factory.mktemp("bananas-yolo")
     (folder / "labels" / "train").mkdir(parents=True)
-    for name, boxes in draw(folder, "train", 6, 3):
+    for name, boxes in write_images(folder, "train", 6, 3):
         lines = [
             f"0 {(x1 + x2) / 2 / SIDE} {(y1 + y2) / 2 / SIDE} {(x2 - x1) / SIDE} "
             f"{(y2 - y1) / SIDE}\n"
@@ -86,7 +87,7 @@ def trained(tmp_path_factory, coco):
 
 @pytest.fixture
 def coco_copy(tmp_path, coco):
-    """To be damaged."""
+    """A copy to damage."""
     return shutil.copytree(coco, tmp_path / "copy")
 
 

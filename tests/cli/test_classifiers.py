@@ -1,4 +1,4 @@
-"""The same path for images with one class each."""
+"""Commands on a dataset for classification."""
 
 import csv
 import json
@@ -37,10 +37,10 @@ def run(tmp_path_factory, folder):
     return out
 
 
-def test_training_takes_the_recipe_of_the_task(run):
+def test_training_uses_the_defaults_of_the_task(run):
     settings = json.loads((run / "config.json").read_text())
     assert (settings["optimizer"], settings["head_factor"]) == ("adamw", 10.0)
-    assert settings["batch_size"] == 3, "what is given counts more"
+    assert settings["batch_size"] == 3, "options override defaults"
     assert load(run).classes == ("grass", "sky")
     assert (run / "predictions.png").exists()
 
@@ -100,11 +100,11 @@ def test_a_part_without_images_is_refused(folder):
         (["train", "valid"], "val", "valid"),
     ],
 )
-def test_the_split_that_is_meant(splits, wanted, expected, tmp_path):
+def test_the_matching_split_is_chosen(splits, wanted, expected, tmp_path):
     assert choose_split(splits, wanted, tmp_path) == expected
 
 
 @pytest.mark.parametrize("splits", [["a", "b"], ["train2014", "train2017"]])
-def test_a_split_that_must_be_named(splits, tmp_path):
+def test_an_ambiguous_split_must_be_named(splits, tmp_path):
     with pytest.raises(ValueError, match="expected a split train"):
         choose_split(splits, "train", tmp_path)

@@ -1,4 +1,4 @@
-"""The command as processes of its own: several under torchrun, and one that is interrupted."""
+"""The command in other processes: several under torchrun, and one that is interrupted."""
 
 import json
 import signal
@@ -43,9 +43,9 @@ def test_ctrl_c_saves_and_resume_finishes(tmp_path, coco):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=DEADLINE)
+    output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
-    assert "interrupted; resume goes on from" in said
+    assert "interrupted; --resume continues from" in output
     before = len(json.loads((out / "metrics.json").read_text()))
     assert main(["train", "--resume", "--out", str(out)]) == 0
     assert len(json.loads((out / "metrics.json").read_text())) > before

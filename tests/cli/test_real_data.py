@@ -1,4 +1,4 @@
-"""The datasets of the project, as a person meets them."""
+"""The datasets of the project."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ from PIL import Image
 
 from cvlib.cli import main
 
-# What is really wrong there.
-SETS = {
+# Number of real errors.
+DATASETS = {
     "banana-detection": 0,
     "pennfudan-coco": 0,
     "camvid-voc": 0,
@@ -17,11 +17,11 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_check_finds_what_is_really_wrong(test_data, name, capsys):
+@pytest.mark.parametrize("name", DATASETS)
+def test_check_finds_the_real_errors(test_data, name, capsys):
     code = main(["check", str(test_data / name), "--fast"])
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{SETS[name]} errors")
-    assert code == (1 if SETS[name] else 0)
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{DATASETS[name]} errors")
+    assert code == (1 if DATASETS[name] else 0)
 
 
 @pytest.mark.parametrize("what", ["data", "transforms", "anchors", "targets"])
