@@ -166,8 +166,8 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> dic
         path = path / "best.pt"
     if not path.is_file():
         raise FileNotFoundError(
-            f"load_checkpoint: expected `path` to be an existing checkpoint, got {path}, which does "
-            "not exist; a run folder holds best.pt and last.pt"
+            f"load_checkpoint: expected `path` to be an existing checkpoint, got {path}, which "
+            "does not exist; a run folder holds best.pt and last.pt"
         )
     device = choose_device(device)
     try:
